@@ -1,0 +1,95 @@
+"""What travels inside the decode pass: the header of a source, its frames, and the samples taken of them.
+
+Only PTS are time. Pixels are always *as displayed*: rotation applied, sample aspect ratio squared, luma in
+full range (0-255). Everything here is numpy; nothing here decodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+
+SMALL_SIDE = 128  # long side of the frame that every detector sees, pixels
+SAMPLE_SIDE = 480  # long side of the sampled frames that signals are measured on, pixels
+SAMPLE_SECONDS = 0.5  # one sample every half second of PTS: 2 fps whatever the source's rate
+
+
+class SourceError(Exception):
+    """A source that can't be taken, with the reason that goes into `sources.reason` (one line)."""
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What the header of a source says; width and height are as displayed."""
+
+    media: str  # 'video' or 'image'
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    rotation: int  # degrees clockwise that were applied: 0, 90, 180, 270
+    sample_aspect_ratio: Fraction
+    fps: float | None  # average, from the header; None where it says nothing
+    duration_s: float | None  # what the header claims; None where it says nothing
+    time_base: Fraction
+
+
+class Frame(Protocol):
+    """One decoded frame. `picture` and `luma` cost pixels, so ask only when needed.
+
+    A frame's buffers are valid only until the reader is asked for the next one; `small` and what `picture`
+    returns are copies and may be kept.
+    """
+
+    pts: int
+    seconds: float  # pts * time_base
+    small: np.ndarray  # (h, w, 3) uint8 BGR, long side SMALL_SIDE (never upscaled), area-averaged; cached
+
+    def picture(self, long_side: int) -> np.ndarray:
+        """(h, w, 3) uint8 BGR with that long side, colours by the frame's own matrix and range."""
+
+    def luma(self) -> np.ndarray:
+        """(height, width) uint8 luma at full size, full range, before squaring pixels."""
+
+
+@dataclass
+class Sample:
+    """A frame taken for measuring, at most one per SAMPLE_SECONDS.
+
+    `picture` is (h, w, 3) BGR uint8 with long side exactly SAMPLE_SIDE (small sources are upscaled, so that
+    figures compare across resolutions); `gray` is its luma (h, w) uint8.
+    `row_luma` (height,) and `column_luma` (width,) float32 are means of the full-size luma by row and column.
+    `trail` holds up to three small gray frames (h, w) with their seconds, oldest first, 1/12 s apart or a
+    little more, ending with this one: fast movement can be told from slow in it.
+    """
+
+    pts: int
+    seconds: float
+    picture: np.ndarray
+    gray: np.ndarray
+    row_luma: np.ndarray
+    column_luma: np.ndarray
+    trail: list[tuple[float, np.ndarray]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A clip's place in its source: frames with start_pts <= pts < end_pts."""
+
+    scene: int  # index of the scene it was cut from
+    start_pts: int
+    end_pts: int
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """The frames of each clip that a later stage wants: at these shares of its length, with this long side."""
+
+    positions: tuple[float, ...]
+    long_side: int
