@@ -1,0 +1,265 @@
+"""The demo's films: what is in each, drawn to files, with the truth about them.
+
+About twenty small files as a real folder has them: several codecs, sizes and frame rates, hard cuts,
+cross-fades, dips to black, titles, bars, a copy, a re-encoding, pictures, and files that are broken.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from curate.demo import files
+from curate.demo.scenes import COLOURS, MOVEMENTS, SHAPES, Painter, Scene
+
+FILMS_VERSION = 1  # raised when the same seed draws other films
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A scene for some seconds. `joint` is how it begins: 'cut', 'cross-fade' or 'dip to black'."""
+
+    scene: Scene
+    seconds: float
+    joint: str = "cut"
+    joint_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Script:
+    """How one film is made; width and height are as displayed."""
+
+    name: str
+    shots: tuple[Shot, ...]
+    width: int = 320
+    height: int = 192
+    fps: int = 24
+    codec: str = "libx264"
+    bars: int = 0  # black rows at the top and at the bottom
+    rotation: int = 0  # stored turned by 90 degrees, with the display matrix that turns it back
+    aspect: tuple[int, int] = (1, 1)  # sample aspect ratio; width and height are then as stored
+    ragged: bool = False  # variable frame rate: frames are left out
+
+
+@dataclass
+class FilmTruth:
+    """What is in one file. Times are seconds; a hard cut is a joint of no length."""
+
+    name: str
+    media: str = "video"  # 'video', 'image' or 'broken'
+    shots: list[dict] = field(default_factory=list)  # {start_s, end_s, caption}: outside of transitions
+    joints: list[dict] = field(default_factory=list)  # {kind, start_s, end_s}
+    width: int = 0  # as displayed
+    height: int = 0
+    fps: float = 0.0
+    duplicate_of: str = ""
+    identical: bool = False  # a duplicate to the byte
+    flaws: list[str] = field(default_factory=list)  # what a curator would mind: static, dark, short, bars
+
+
+def draw_films(
+    folder: Path | str, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> list[FilmTruth]:
+    """Draws every film into `folder` and returns the truth about them; same seed, same films.
+
+    Takes about ten seconds. `progress(done, all)` is called after each file.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    tasks = [(_draw_script, script) for script in film_scripts(rng)]
+    tasks += [
+        (_draw_picture, (name, _scenes(rng, 1)[0])) for name in ("poster.jpg", "poster.png", "poster.webp")
+    ]
+    tasks += [(_draw_duplicate, kind) for kind in ("copy", "re-encoding")]
+    tasks += [(_draw_broken, name) for name in ("empty.mp4", "letter.mp4", "cut_off.mp4", "sound_only.mp4")]
+    truth = []
+    for done, (draw, what) in enumerate(tasks, 1):
+        truth.append(draw(folder, what))
+        if progress:
+            progress(done, len(tasks))
+    return truth
+
+
+def write_truth(path: Path, truth: list[FilmTruth]) -> None:
+    """One JSON line per film."""
+    path.write_text("".join(json.dumps(asdict(film)) + "\n" for film in truth), encoding="utf-8")
+
+
+def read_truth(path: Path) -> list[FilmTruth]:
+    return [FilmTruth(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def film_scripts(rng: np.random.Generator) -> list[Script]:
+    """The films that are drawn frame by frame, in the order of their drawing."""
+
+    def shots(*seconds: float, joint: str = "cut", joint_seconds: float = 0.0, **look) -> tuple[Shot, ...]:
+        scenes = _scenes(rng, len(seconds), **look)
+        return tuple(Shot(s, t, joint, joint_seconds) for s, t in zip(scenes, seconds, strict=True))
+
+    titles = list(shots(2.5, 3.0, 3.5))
+    for place, text in ((0, "A SHORT FILM"), (2, "THE END")):
+        titles[place] = replace(titles[place], scene=replace(titles[place].scene, title=text))
+    return [
+        Script("cuts.mp4", shots(2.5, 3.0, 2.25, 3.5, 2.75)),
+        Script("cuts_mpeg4.avi", shots(3.0, 2.5, 4.0), 320, 240, 25, "mpeg4"),
+        Script("cuts_vp9.webm", shots(3.0, 2.5, 3.0), 256, 144, 30, "libvpx-vp9"),
+        Script("cross_fades.mp4", shots(3.0, 3.5, 3.0, 3.5, joint="cross-fade", joint_seconds=0.5)),
+        Script("dips.mp4", shots(3.0, 3.0, 3.5, joint="dip to black", joint_seconds=0.6), fps=25),
+        Script("titles.mp4", tuple(titles)),
+        Script("bars.mp4", shots(3.0, 3.5), 320, 240, bars=36),
+        Script("wide.mp4", shots(3.0, 3.5, pan=0.04), 640, 360),
+        Script("changing_rate.mkv", shots(3.0, 3.0, 3.0), fps=30, ragged=True),
+        Script("phone.mp4", shots(3.0, 3.0), 192, 320, rotation=90),
+        Script("narrow_pixels.mp4", shots(3.5), 240, 192, 25, "mpeg4", aspect=(4, 3)),
+        Script("still_life.mp4", shots(4.0, movement="standing still", grain=False)),
+        Script("lens_cap.mp4", shots(4.0, light=0.02, grain=False)),
+        Script("blink.mp4", shots(1.0)),
+    ]
+
+
+def _scenes(rng: np.random.Generator, count: int, **look) -> list[Scene]:
+    """Scenes of which no two neighbours share a colour or a ground."""
+    scenes: list[Scene] = []
+    shape_colours = [c for c in COLOURS if c not in ("grey", "black")]
+    while len(scenes) < count:
+        seen = {scenes[-1].colour, scenes[-1].ground} if scenes else set()
+        ground = str(rng.choice([c for c in COLOURS if c not in seen and c != "black"]))
+        colour = str(rng.choice([c for c in shape_colours if c not in seen and c != ground]))
+        shape, movement = str(rng.choice(SHAPES)), str(rng.choice(MOVEMENTS))
+        if (shape, movement) == ("circle", "spinning"):
+            movement = "growing"  # a circle that spins looks like one that stands still
+        seed = int(rng.integers(2**31))
+        scenes.append(
+            Scene(
+                **{
+                    "shape": shape,
+                    "colour": colour,
+                    "movement": movement,
+                    "ground": ground,
+                    "seed": seed,
+                    **look,
+                }
+            )
+        )
+    return scenes
+
+
+def timeline(shots: tuple[Shot, ...]) -> list[tuple[float, float]]:
+    """(start, end) of each shot in seconds; a cross-faded shot starts before the one before it ends."""
+    spans: list[tuple[float, float]] = []
+    for shot in shots:
+        start = spans[-1][1] if spans else 0.0
+        if spans and shot.joint == "cross-fade":
+            start -= shot.joint_seconds
+        spans.append((start, start + shot.seconds))
+    return spans
+
+
+def frame_times(script: Script) -> list[float]:
+    """Seconds of every frame; a ragged film leaves out three of seven."""
+    count = round(timeline(script.shots)[-1][1] * script.fps)
+    return [i / script.fps for i in range(count) if not (script.ragged and i % 7 in (2, 5, 6))]
+
+
+def film_frames(script: Script) -> Iterator[tuple[float, np.ndarray]]:
+    """(seconds, (height, width, 3) uint8 RGB) of every frame, as displayed."""
+    height = script.height - 2 * script.bars
+    painters = [Painter(shot.scene, script.width, height) for shot in script.shots]
+    spans = timeline(script.shots)
+    for index, now in enumerate(frame_times(script)):
+        picture = np.zeros((height, script.width, 3), np.float32)
+        for i, (start, end) in enumerate(spans):
+            share = _visibility(script.shots, spans, i, now)
+            if share > 0:
+                picture += share * painters[i].frame((now - start) / (end - start), now - start, index)
+        frame = np.zeros((script.height, script.width, 3), np.uint8)
+        frame[script.bars : script.height - script.bars] = np.clip(picture, 0, 255)
+        yield now, frame
+
+
+def _visibility(shots: tuple[Shot, ...], spans: list[tuple[float, float]], i: int, now: float) -> float:
+    """How much of shot `i` is on the screen at `now`, 0 to 1."""
+    start, end = spans[i]
+    if not start - 1e-9 <= now < end - 1e-9:
+        return 0.0
+    share = 1.0
+    if i > 0 and (length := _ramp(shots[i])):
+        share = min(share, (now - start) / length)
+    if i + 1 < len(shots) and (length := _ramp(shots[i + 1])):
+        share = min(share, (end - now) / length)
+    return share
+
+
+def _ramp(shot: Shot) -> float:
+    """Seconds over which a shot comes in (and the one before it goes out)."""
+    return {"cut": 0.0, "cross-fade": shot.joint_seconds, "dip to black": shot.joint_seconds / 2}[shot.joint]
+
+
+def script_truth(script: Script) -> FilmTruth:
+    """The truth about a film that follows this script, on the grid of its frames."""
+    spans, times = timeline(script.shots), frame_times(script)
+    truth = FilmTruth(script.name, width=script.width, height=script.height, fps=float(script.fps))
+    truth.width = script.width * script.aspect[0] // script.aspect[1]
+    edges = [0.0]
+    for shot, (start, _), (_, end_before) in zip(script.shots[1:], spans[1:], spans, strict=False):
+        reach = _ramp(shot) if shot.joint == "dip to black" else 0.0
+        first = next(t for t in times if t >= start - reach - 1e-6)
+        last = next(t for t in times if t >= end_before + reach - 1e-6)
+        truth.joints.append({"kind": shot.joint, "start_s": first, "end_s": last})
+        edges += [first, last]
+    edges.append(spans[-1][1])
+    for shot, start, end in zip(script.shots, edges[::2], edges[1::2], strict=True):
+        truth.shots.append({"start_s": start, "end_s": end, "caption": shot.scene.caption})
+    looks = [shot.scene for shot in script.shots]
+    flaws = {
+        "static": not any(s.grain or s.movement != "standing still" for s in looks),
+        "dark": all(s.light < 0.1 for s in looks),
+        "short": spans[-1][1] < 2,
+        "bars": script.bars > 0,
+    }
+    truth.flaws = [flaw for flaw, has in flaws.items() if has]
+    return truth
+
+
+def _draw_script(folder: Path, script: Script) -> FilmTruth:
+    files.write_video(
+        folder / script.name, film_frames(script), script.fps, script.codec, script.rotation, script.aspect
+    )
+    return script_truth(script)
+
+
+def _draw_picture(folder: Path, what: tuple[str, Scene]) -> FilmTruth:
+    name, scene = what
+    files.write_picture(
+        folder / name, np.clip(Painter(scene, 320, 192).frame(0.5, 0.0, 0), 0, 255).astype(np.uint8)
+    )
+    shots = [{"start_s": 0.0, "end_s": 0.0, "caption": scene.caption}]
+    return FilmTruth(name, "image", shots, width=320, height=192)
+
+
+def _draw_duplicate(folder: Path, kind: str) -> FilmTruth:
+    """A copy to the byte of cuts.mp4, or wide.mp4 made half as large with another codec."""
+    if kind == "copy":
+        shutil.copyfile(folder / "cuts.mp4", folder / "cuts_copy.mp4")
+        return FilmTruth("cuts_copy.mp4", duplicate_of="cuts.mp4", identical=True)
+    files.reencode(folder / "wide.mp4", folder / "wide_again.mp4", "mpeg4", 320, 180)
+    return FilmTruth("wide_again.mp4", duplicate_of="wide.mp4")
+
+
+def _draw_broken(folder: Path, name: str) -> FilmTruth:
+    """A file that no decoder can take for a film."""
+    path = folder / name
+    if name == "sound_only.mp4":
+        files.write_sound(path)
+    elif name == "cut_off.mp4":  # the index is at the end of an MP4, so half of one has none
+        whole = (folder / "cuts.mp4").read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        path.write_bytes(b"" if name == "empty.mp4" else b"Dear reader, this is a letter and no film.\n" * 40)
+    return FilmTruth(name, "broken")

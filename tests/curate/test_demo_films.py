@@ -1,0 +1,180 @@
+"""The demo's films are what their truth says, so that what is measured against them means something."""
+
+from itertools import pairwise
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from curate.demo import films
+from curate.demo.films import FilmTruth, draw_films, film_scripts, read_truth, write_truth
+from curate.demo.scenes import Painter
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The folder of all films and the truth about them, by name."""
+    folder = tmp_path_factory.mktemp("films")
+    return folder, {film.name: film for film in draw_films(folder)}
+
+
+def small_frames(path) -> list[tuple[float, np.ndarray]]:
+    """(seconds, (h, w) float32 luma a quarter as large) of every frame, turned as the header says."""
+    with av.open(str(path)) as container:
+        frames = []
+        for frame in container.decode(video=0):
+            gray = np.rot90(frame.to_ndarray(format="gray"), frame.rotation // 90)
+            size = (gray.shape[1] // 4, gray.shape[0] // 4)
+            frames.append(
+                (frame.time, cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32))
+            )
+        return frames
+
+
+def videos(truth: dict[str, FilmTruth]) -> list[FilmTruth]:
+    return [film for film in truth.values() if film.media == "video" and not film.duplicate_of]
+
+
+def test_every_file_of_the_truth_is_in_the_folder_and_nothing_else(drawn):
+    folder, truth = drawn
+    assert {path.name for path in folder.iterdir()} == set(truth)
+
+
+def test_the_picture_changes_most_at_the_hard_cuts_and_nowhere_else(drawn):
+    folder, truth = drawn
+    checked = 0
+    for film in videos(truth):
+        if any(joint["kind"] != "cut" for joint in film.joints):
+            continue
+        frames = small_frames(folder / film.name)
+        change = [np.abs(b - a).mean() for (_, a), (_, b) in pairwise(frames)]
+        cuts = [joint["start_s"] for joint in film.joints]
+        by_change = sorted(range(len(change)), key=change.__getitem__)[len(change) - len(cuts) :]
+        found = sorted(frames[i + 1][0] for i in by_change)
+        assert found == pytest.approx(cuts, abs=1.01 / film.fps), film.name
+        checked += len(cuts)
+    assert checked >= 12
+
+
+def test_a_cross_fade_lies_between_its_two_scenes(drawn):
+    folder, truth = drawn
+    film = truth["cross_fades.mp4"]
+    frames = small_frames(folder / film.name)
+    for joint in film.joints:
+        before = [p for t, p in frames if t < joint["start_s"]][-1]
+        after = next(p for t, p in frames if t >= joint["end_s"])
+        middle = next(p for t, p in frames if t >= (joint["start_s"] + joint["end_s"]) / 2)
+        far = np.abs(before - after).mean()
+        assert np.abs(middle - (before + after) / 2).mean() < far / 3
+
+
+def test_a_dip_is_black_in_its_middle_and_bright_outside(drawn):
+    folder, truth = drawn
+    film = truth["dips.mp4"]
+    frames = small_frames(folder / film.name)
+    light = {t: p.mean() for t, p in frames}
+    for joint in film.joints:
+        inside = [v for t, v in light.items() if joint["start_s"] <= t < joint["end_s"]]
+        around = [
+            v for t, v in light.items() if 0 < joint["start_s"] - t < 0.2 or 0 <= t - joint["end_s"] < 0.2
+        ]
+        assert min(inside) < 20 < min(around)
+
+
+def test_sizes_are_as_displayed(drawn):
+    folder, truth = drawn
+    for film in videos(truth):
+        height, width = small_frames(folder / film.name)[0][1].shape
+        with av.open(str(folder / film.name)) as container:
+            aspect = container.streams.video[0].sample_aspect_ratio or 1
+        assert (round(width * 4 * aspect), height * 4) == (film.width, film.height), film.name
+    assert truth["phone.mp4"].height > truth["phone.mp4"].width
+
+
+def test_a_turned_film_is_upright_once_its_header_is_followed(drawn):
+    folder, _ = drawn
+    script = next(s for s in film_scripts(np.random.default_rng(0)) if s.name == "phone.mp4")
+    _, first = next(films.film_frames(script))
+    expected = cv2.resize(cv2.cvtColor(first, cv2.COLOR_RGB2GRAY), (48, 80), interpolation=cv2.INTER_AREA)
+    shown = small_frames(folder / "phone.mp4")[0][1]
+    assert np.corrcoef(expected.ravel(), shown.ravel())[0, 1] > 0.98
+
+
+def test_the_flaws_are_there(drawn):
+    folder, truth = drawn
+    still = small_frames(folder / "still_life.mp4")
+    assert max(np.abs(p - still[0][1]).max() for _, p in still) < 3
+    assert (
+        max(p.mean() for _, p in small_frames(folder / "lens_cap.mp4")) < 10 + 16
+    )  # black is 16 in video luma
+    assert small_frames(folder / "blink.mp4")[-1][0] < 1.0
+    bars = small_frames(folder / "bars.mp4")[0][1]
+    assert bars[:8].max() < 20 < bars[10:50].min(initial=255, where=bars[10:50] > 16)
+    steps = np.diff([t for t, _ in small_frames(folder / "changing_rate.mkv")])
+    assert steps.max() > 2 * steps.min()
+    assert {flaw for film in truth.values() for flaw in film.flaws} == {"static", "dark", "short", "bars"}
+
+
+def test_no_broken_file_yields_a_frame_and_every_other_file_does(drawn):
+    folder, truth = drawn
+    for film in truth.values():
+        if film.media == "broken":
+            with pytest.raises((av.FFmpegError, IndexError)):
+                small_frames(folder / film.name)
+        elif film.media == "image":
+            assert cv2.imread(str(folder / film.name)).shape == (film.height, film.width, 3)
+        else:
+            assert small_frames(folder / film.name)
+
+
+def test_duplicates_are_a_copy_and_a_re_encoding(drawn):
+    folder, truth = drawn
+    copies = {film.name: film for film in truth.values() if film.duplicate_of}
+    assert {film.identical for film in copies.values()} == {True, False}
+    for film in copies.values():
+        one, other = folder / film.name, folder / film.duplicate_of
+        assert (one.read_bytes() == other.read_bytes()) == film.identical
+        ours, theirs = small_frames(one), small_frames(other)
+        assert len(ours) == len(theirs)
+        for (_, a), (_, b) in list(zip(ours, theirs, strict=True))[:: len(ours) // 4]:
+            assert np.abs(cv2.resize(a, (40, 24)) - cv2.resize(b, (40, 24))).mean() < 4
+
+
+def test_the_same_seed_draws_the_same_bytes_and_another_seed_other_ones(tmp_path, drawn):
+    folder, _ = drawn
+    for seed, same in ((0, True), (1, False)):
+        script = film_scripts(np.random.default_rng(seed))[2]
+        films._draw_script(tmp_path, script)
+        assert ((tmp_path / script.name).read_bytes() == (folder / script.name).read_bytes()) == same
+
+
+def test_neighbouring_shots_never_share_a_ground_or_a_colour():
+    for seed in range(20):
+        for script in film_scripts(np.random.default_rng(seed)):
+            for one, two in pairwise(shot.scene for shot in script.shots):
+                assert not {one.colour, one.ground} & {two.colour, two.ground}
+
+
+def test_captions_tell_where_the_shape_goes():
+    scripts = film_scripts(np.random.default_rng(3))
+    moving = [
+        shot.scene for script in scripts for shot in script.shots if shot.scene.movement == "moving left"
+    ]
+    assert moving
+    for scene in moving:
+        assert "moving left" in scene.caption and scene.colour in scene.caption
+        painter = Painter(scene, 160, 96)
+        empty = painter._ground[:, :160]
+
+        def centre(progress, painter=painter, empty=empty):
+            changed = np.abs(painter.frame(progress, 0.0, 0) - empty).sum(-1) > 60
+            return np.nonzero(changed)[1].mean()
+
+        assert centre(0.9) < centre(0.1) - 40
+
+
+def test_truth_survives_its_file(tmp_path, drawn):
+    _, truth = drawn
+    write_truth(tmp_path / "films.jsonl", list(truth.values()))
+    assert read_truth(tmp_path / "films.jsonl") == list(truth.values())
