@@ -1,0 +1,166 @@
+"""Reads a video with PyAV: the default backend.
+
+Every packet is decoded once, in order, on one thread, and never sought: a file that claims more than it has,
+or claims nothing, ends where its bytes end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import av
+from av.video.reformatter import VideoReformatter
+
+from stages.containers import (
+    HEADER_FORMATS,
+    aspect_of,
+    open_container,
+    orientation,
+    stated_seconds,
+    video_stream,
+)
+from stages.frames import SourceError, SourceInfo
+from stages.pixels import MAX_PIXELS, Display, VideoFrame, check_size
+from stages.reading import SafeFile
+from stages.timeline import PacketSizes, Timeline, shortfall
+
+DEMUX_ATTEMPTS = 8  # demuxer errors in a row, without a packet between them, that end a film
+LEAP_SECONDS = 2.0  # a longer step between frames has to be confirmed by the frame after it
+FALLBACK_FPS = 25  # only for the length of a film of one frame that states no rate
+
+av.logging.set_level(None)  # libav's own messages say nothing that the reasons do not
+
+
+class PyAVReader:
+    """Iterates over the frames of a video, once. Raises SourceError for what can't be taken.
+
+    Of the iteration so far: `frames` given, `decode_errors` (packets that failed and frames flagged corrupt),
+    `left_out` (frames without a place in time), `last_end_pts`; after it, `truncated`.
+    """
+
+    def __init__(self, file: SafeFile, threads: int = 1):
+        self.frames = 0
+        self.decode_errors = 0
+        self._file = file
+        self._container = open_container(file)
+        try:
+            self._stream = video_stream(self._container)
+            self._open_decoder(threads)
+            self._sizes = PacketSizes()
+            self._decoding = self._decoded()
+            first = next(self._decoding, None)  # the size, format and turn that count are the decoder's
+            if first is None:
+                raise self._file.failure or SourceError(
+                    f"no frame could be decoded ({self.decode_errors} errors)" if self.decode_errors
+                    else "the video stream has no frames"
+                )  # fmt: skip
+            self.info, self._display = self._described(first)
+        except BaseException:
+            self._container.close()
+            raise
+        self._timeline = Timeline(max(1, round(LEAP_SECONDS / self.info.time_base)))
+        self._decoding = chain([first], self._decoding)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        display, scaler = self._display, VideoReformatter()
+        tick = float(self.info.time_base)
+        for pts, frame in self._timeline.ordered(self._decoding):
+            self.frames += 1
+            yield VideoFrame(frame, pts, pts * tick, display, scaler)
+        if self._file.failure:  # libav may have taken a failed read for the end
+            raise self._file.failure
+        if not self.frames:
+            raise SourceError(f"none of the {self.left_out} frames has a time stamp")
+
+    @property
+    def left_out(self) -> int:
+        return self._timeline.left_out
+
+    @property
+    def last_end_pts(self) -> int | None:
+        """PTS at which the last frame so far ends."""
+        return self._timeline.end_pts(round(1 / ((self.info.fps or FALLBACK_FPS) * self.info.time_base)))
+
+    @property
+    def truncated(self) -> str | None:
+        """After the iteration: a line when clearly less was decoded than the header states, else None."""
+        if self.left_out > max(2, 0.05 * self.frames):
+            return f"time stamps missing or running backward: {self.left_out} frames left out"
+        if self._container.format.name.split(",")[0] not in HEADER_FORMATS or self.last_end_pts is None:
+            return None
+        decoded = float((self.last_end_pts - self._timeline.first_pts) * self.info.time_base)
+        return shortfall(decoded, self.info.duration_s)
+
+    def packets_bytes(self, start_pts: int, end_pts: int) -> int:
+        """Bytes of the packets with start_pts <= PTS < end_pts; forgets every packet before end_pts."""
+        return self._sizes.take(start_pts, end_pts)
+
+    def close(self) -> None:
+        """Closes the container; the file stays open (its hash may still be wanted)."""
+        self._decoding = iter(())
+        self._container.close()
+
+    def _open_decoder(self, threads: int) -> None:
+        for other in self._container.streams:
+            if other is not self._stream:
+                other.discard = av.stream.Discard.all
+        context = self._stream.codec_context
+        context.thread_count = threads
+        context.thread_type = "NONE" if threads == 1 else "AUTO"
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+
+    def _described(self, frame: Any) -> tuple[SourceInfo, Display]:
+        check_size(frame.width, frame.height)
+        stream = self._stream
+        aspect = aspect_of(stream)
+        rotation, mirrored = orientation(frame)
+        display = Display.of(frame.width, frame.height, aspect, rotation, mirrored)
+        rate = stream.average_rate or stream.guessed_rate
+        info = SourceInfo(
+            media="video",
+            container=self._container.format.name,
+            codec=stream.codec_context.name,
+            pixel_format=frame.format.name,
+            width=display.width,
+            height=display.height,
+            rotation=rotation,
+            sample_aspect_ratio=aspect,
+            fps=float(rate) if rate else None,
+            duration_s=stated_seconds(self._container, stream),
+            time_base=stream.time_base,
+        )
+        return info, display
+
+    def _decoded(self) -> Iterator[Any]:
+        """Frames as the decoder gives them; what fails is counted and passed over."""
+        for packet in self._packets():
+            try:
+                for frame in self._stream.codec_context.decode(packet):
+                    if frame.is_corrupt:
+                        self.decode_errors += 1
+                    yield frame
+            except EOFError:
+                return
+            except av.FFmpegError:
+                self.decode_errors += 1
+
+    def _packets(self) -> Iterator[Any]:
+        """The stream's packets, then None, which empties the decoder."""
+        failures = 0
+        while failures < DEMUX_ATTEMPTS:
+            try:
+                for packet in self._container.demux(self._stream):
+                    if not packet.size:
+                        continue
+                    failures = 0
+                    self._sizes.add(packet.pts if packet.pts is not None else packet.dts, packet.size)
+                    yield packet
+                break
+            except av.FFmpegError:
+                if self._file.failure:
+                    break
+                self.decode_errors += 1
+                failures += 1
+        yield None

@@ -1,0 +1,103 @@
+"""Time stamps made trustworthy: frames in strictly rising PTS, packet sizes by PTS, what is missing."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+
+class Timeline:
+    """Puts decoded frames through in strictly rising PTS and remembers where they begin and end.
+
+    A frame without PTS takes the decoder's DTS, which libav counts up in presentation order; without either,
+    or at a time already passed, it is left out and counted. One stray stamp far ahead would make every later
+    frame "already passed", so a frame after a leap waits for the next one to confirm it.
+    """
+
+    def __init__(self, leap: int):
+        self.leap = leap  # ticks; a longer step forward has to be confirmed
+        self.first_pts: int | None = None
+        self.last_pts: int | None = None
+        self.left_out = 0
+        self._step = 0
+        self._last_duration = 0
+
+    def ordered(self, frames: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """(pts, frame) of each frame that has its place in time."""
+        waiting: tuple[int, Any] | None = None
+        for frame in frames:
+            pts = frame.pts if frame.pts is not None else frame.dts
+            if pts is None:
+                self.left_out += 1
+                continue
+            if waiting is not None:
+                if pts == waiting[0]:
+                    self.left_out += 1
+                    continue
+                if pts > waiting[0]:
+                    yield self._placed(*waiting)
+                else:
+                    self.left_out += 1
+                waiting = None
+            last = self.last_pts
+            if last is None or pts - last > self.leap:
+                waiting = (pts, frame)
+            elif pts <= last:
+                self.left_out += 1
+            else:
+                yield self._placed(pts, frame)
+        if waiting is not None:
+            yield self._placed(*waiting)
+
+    def _placed(self, pts: int, frame: Any) -> tuple[int, Any]:
+        if self.last_pts is None:
+            self.first_pts = pts
+        else:
+            self._step = pts - self.last_pts
+        self.last_pts = pts
+        self._last_duration = frame.duration or 0
+        return pts, frame
+
+    def end_pts(self, usual_step: int) -> int | None:
+        """The PTS at which the last frame so far ends: by its own duration if that is sane, else the last step.
+
+        `usual_step` (ticks) stands in for a film of one frame.
+        """
+        if self.last_pts is None:
+            return None
+        step = self._step or usual_step
+        sane = 0 < self._last_duration <= max(10 * step, self.leap)
+        return self.last_pts + max(1, self._last_duration if sane else step)
+
+
+class PacketSizes:
+    """Sizes of the packets met so far, 16 bytes each, until they are asked for and forgotten."""
+
+    def __init__(self) -> None:
+        self._pts = array("q")
+        self._size = array("q")
+
+    def add(self, pts: int | None, size: int) -> None:
+        if pts is not None:
+            self._pts.append(pts)
+            self._size.append(size)
+
+    def take(self, start_pts: int, end_pts: int) -> int:
+        """Bytes of the packets with start_pts <= PTS < end_pts; forgets every packet before end_pts."""
+        pts = np.array(self._pts, np.int64)
+        size = np.array(self._size, np.int64)
+        total = int(size[(pts >= start_pts) & (pts < end_pts)].sum())
+        later = pts >= end_pts
+        self._pts = array("q", pts[later].tobytes())
+        self._size = array("q", size[later].tobytes())
+        return total
+
+
+def shortfall(decoded_s: float, stated_s: float | None) -> str | None:
+    """A line when clearly less was decoded than the header states (by 1 s and by 5 %), else None."""
+    if stated_s is None or stated_s - decoded_s <= max(1.0, 0.05 * stated_s):
+        return None
+    return f"truncated: {decoded_s:.1f} s of {stated_s:.1f} s decoded"
