@@ -1,0 +1,154 @@
+"""Letterbox: the black border of a clip, as the box to crop to and as a share of its area."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import cv2
+import numpy as np
+
+from stages.frames import Sample
+from stages.measures.base import ClipFacts, Measure, Timed
+
+STRIPS = 16  # the picture is cut in so many strips, to tell a text in the border from the picture's edge
+BLACK = 28.0  # luma up to which an outermost row may be border (16 is what unmarked limited range leaves)
+ABOVE = 4.0  # luma above the border's own level at which a row is no longer border
+CONTRAST = 6.0  # least luma between border and picture that makes an edge certain
+STRONG = 25.0  # the same where no border on the other side confirms it
+DARK = 24.0  # clips that never get brighter than this in any row say nothing
+FULL = 0.8  # share of the strips that must be lit just inside a true edge: a line of text is shorter
+DEEPEST = 0.45  # a border takes at most this share of a side
+
+
+class Seen(NamedTuple):
+    """What one sample, or the maximum of several, shows of its borders. All luma, 0-255."""
+
+    rows: np.ndarray  # (H,) float32, means of the full-size rows
+    columns: np.ndarray  # (W,) float32
+    row_strips: np.ndarray  # (STRIPS, h) uint8, means of each row within vertical strips, at sample size
+    column_strips: np.ndarray  # (STRIPS, w) uint8
+
+
+class Letterbox(Measure):
+    """Finds black bars above, below, left and right, from the brightest that each row and column ever gets.
+
+    A bar is a run of rows, from the outside, at one black level; it ends at an edge that is sharp and
+    nearly as wide as the picture. Subtitles and logos in a bar are islands that black rows surround. Dark
+    scenes have no such edge, and a fade is bright somewhere. (ffmpeg's cropdetect looks at the same row
+    means, alone.) All columns are None where the clip is too dark to tell.
+    """
+
+    name = "letterbox"
+    version = 1
+    columns: ClassVar[dict[str, str]] = {
+        "letterbox": "double",
+        "crop_x": "int64",
+        "crop_y": "int64",
+        "crop_w": "int64",
+        "crop_h": "int64",
+    }
+    most_kept = 240
+
+    def observe(self, sample: Sample, previous: Sample | None) -> Seen:
+        height, width = sample.gray.shape
+        row_strips = cv2.resize(sample.gray, (STRIPS, height), interpolation=cv2.INTER_AREA).T
+        column_strips = cv2.resize(sample.gray, (width, STRIPS), interpolation=cv2.INTER_AREA)
+        return Seen(sample.row_luma, sample.column_luma, np.ascontiguousarray(row_strips), column_strips)
+
+    def merge(self, earlier: Seen, later: Seen) -> Seen:
+        if any(a.shape != b.shape for a, b in zip(earlier, later, strict=True)):
+            return later  # the picture changed its size in the middle of the stream
+        return Seen(*map(np.maximum, earlier, later))
+
+    def aggregate(self, values: list[Timed], clip: ClipFacts) -> dict[str, Any]:
+        if not values:
+            return dict.fromkeys(self.columns)
+        brightest = values[0][1]
+        for _, seen in values[1:]:
+            brightest = self.merge(brightest, seen)
+        if max(brightest.rows.max(), brightest.columns.max()) < DARK:
+            return dict.fromkeys(self.columns)
+        top, bottom = borders(brightest.rows, brightest.row_strips)
+        left, right = borders(brightest.columns, brightest.column_strips)
+        x, crop_w = _even(left, right, len(brightest.columns), clip.width)
+        y, crop_h = _even(top, bottom, len(brightest.rows), clip.height)
+        share = 1.0 - (crop_w * crop_h) / (clip.width * clip.height)
+        return dict(zip(self.columns, (share, x, y, crop_w, crop_h), strict=True))
+
+
+@dataclass(frozen=True)
+class _Edge:
+    depth: int  # rows of border
+    contrast: float  # luma between border and picture
+
+
+def borders(profile: np.ndarray, strips: np.ndarray) -> tuple[int, int]:
+    """How many rows at start and end are border. `profile` (n,) are row means, `strips` (STRIPS, m)."""
+    start = _edges(profile, strips)
+    end = _edges(profile[::-1], strips[:, ::-1])
+    alike = max(2.0, 0.01 * len(profile))
+    pairs = [(a, b) for a in start for b in end if abs(a.depth - b.depth) <= alike]
+    if pairs:  # the same on both sides: certain
+        a, b = max(pairs, key=lambda pair: pair[0].depth)
+        return a.depth, b.depth
+    return _strongest(start), _strongest(end)
+
+
+def _strongest(edges: list[_Edge]) -> int:
+    """The innermost edge that needs no confirmation from the other side."""
+    return max((edge.depth for edge in edges if edge.contrast >= STRONG), default=0)
+
+
+def _edges(profile: np.ndarray, strips: np.ndarray) -> list[_Edge]:
+    """All places where a border that begins at index 0 may end, outermost first."""
+    n = len(profile)
+    deepest = int(n * DEEPEST)
+    level = float(profile[: max(2, n // 200)].min())
+    if level > BLACK or deepest < 4:
+        return []
+    soft = max(3, n // 360)  # an edge that was scaled up is so many pixels wide
+    within = max(4, n // 20)  # the picture just inside an edge is judged on so many rows
+    scale = strips.shape[1] / n
+    lit = strips.astype(np.float32) > level + ABOVE + 2
+    active = lit.any(axis=1)  # strips that hold any picture: the others are pillars
+    dark = profile[:deepest] <= level + ABOVE
+    edges = []
+    at = 0
+    while at < deepest:
+        run = _run_length(dark[at:])
+        if run < (2 if at == 0 else max(2, n // 200)) or at + run >= deepest:
+            break
+        edge = at + run
+        inside = float(np.median(profile[edge + soft : edge + soft + within]))
+        while edge < at + run + soft and profile[edge] < level + 0.35 * (inside - level):
+            edge += 1
+        rows = slice(
+            int(np.ceil((edge + 1) * scale)), max(int((edge + within) * scale), int(edge * scale) + 3)
+        )
+        full = lit[active, rows].any(axis=1).mean() if active.any() else 0.0
+        sharp = profile[edge + soft] - level >= 0.4 * (inside - level)
+        if inside - level >= CONTRAST and sharp and full >= FULL:
+            edges.append(_Edge(edge, inside - level))
+        # Go on behind an island: rows of which a quarter is black throughout, then black rows again.
+        island = _run_length(~dark[at + run :])
+        seen = strips[active][:, int((at + run) * scale) : int(np.ceil((at + run + island) * scale))]
+        if not seen.size or np.quantile(seen, 0.25, axis=0).max() > level + ABOVE + 2:
+            break
+        at += run + island
+    return edges
+
+
+def _run_length(flags: np.ndarray) -> int:
+    """How many leading flags are set."""
+    return len(flags) if flags.all() else int(np.argmin(flags))
+
+
+def _even(before: int, after: int, coded: int, displayed: int) -> tuple[int, int]:
+    """Start and length of the crop in display pixels, even and never outside the picture proper."""
+    scale = displayed / coded  # 1, save for pixels that are not square
+    first = int(np.ceil(before * scale))
+    first += first % 2
+    last = int((coded - after) * scale)
+    length = max(0, last - first)
+    return first, length - length % 2

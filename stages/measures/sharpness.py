@@ -1,0 +1,31 @@
+"""Sharpness: the variance of the Laplacian at a fixed working size."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from stages.frames import Sample
+from stages.measures.base import ClipFacts, Measure, Timed
+
+
+class Sharpness(Measure):
+    """Median over samples of the variance of the 3x3 Laplacian of the 480-pixel luma (Pech-Pacheco et al.
+    2000).
+
+    The variance depends on scale, so the size is fixed: a source smaller than that is upscaled and reads low,
+    as it should.
+    """
+
+    name = "sharpness"
+    version = 1
+    columns: ClassVar[dict[str, str]] = {"sharpness": "double"}
+
+    def observe(self, sample: Sample, previous: Sample | None) -> float:
+        _, deviation = cv2.meanStdDev(cv2.Laplacian(sample.gray, cv2.CV_16S))
+        return float(deviation[0, 0]) ** 2
+
+    def aggregate(self, values: list[Timed], clip: ClipFacts) -> dict[str, Any]:
+        return {"sharpness": float(np.median([value for _, value in values])) if values else None}

@@ -1,0 +1,38 @@
+"""Static: the share of a clip in which nothing happens at all, as in a slideshow."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from stages.frames import Sample
+from stages.measures.base import ClipFacts, Measure, Timed
+
+_BLOCKS = 16  # the picture is compared by 16 x 16 blocks, so that one moving face is enough
+SAME = 2.0  # mean absolute difference of a block's luma, 0-255; what re-encoding leaves on a still is below
+
+
+class Static(Measure):
+    """The share (0-1) of neighbouring samples (half a second apart) that are near identical in every block."""
+
+    name = "static"
+    version = 1
+    columns: ClassVar[dict[str, str]] = {"static": "double"}
+    reach = "pair"
+
+    def observe(self, sample: Sample, previous: Sample | None) -> bool | None:
+        if previous is None or previous.gray.shape != sample.gray.shape:
+            return None
+        difference = cv2.absdiff(_calm(previous.gray), _calm(sample.gray))
+        blocks = cv2.resize(difference, (_BLOCKS, _BLOCKS), interpolation=cv2.INTER_AREA)
+        return bool(blocks.max() < SAME)
+
+    def aggregate(self, values: list[Timed], clip: ClipFacts) -> dict[str, Any]:
+        return {"static": sum(value for _, value in values) / len(values) if values else None}
+
+
+def _calm(gray: np.ndarray) -> np.ndarray:
+    """The frame at 128 x 128, where noise is averaged out. (h, w) uint8 -> (128, 128) uint8"""
+    return cv2.resize(gray, (128, 128), interpolation=cv2.INTER_AREA)
