@@ -1,10 +1,14 @@
-"""The one exception that a user's mistake raises: the command line prints it as one line and exits with 2."""
+"""Errors that the command line prints as one line: the user's (exit code 2) and an engine's (exit code 1)."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
     """Something the user can mend: says what is wrong, with the offending value, and the fix."""
+
+
+class EngineError(Exception):
+    """An engine could not go on: what was committed stays, the rest is pending."""
 
 
 def missing_extra(package: str, extra: str) -> UserError:

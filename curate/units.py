@@ -1,22 +1,9 @@
-"""The unit: the atom of work that travels through the stages of a plan, and the ids of things."""
+"""The unit: the atom of work that travels through the stages of a plan."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-
-import xxhash
-
-
-def source_id(uri: str) -> str:
-    """128-bit hash of the canonical URI, 32 hex digits."""
-    return xxhash.xxh3_128_hexdigest(uri.encode("utf-8", "surrogateescape"))
-
-
-def clip_id(source: str, start_pts: int, end_pts: int) -> str:
-    """128-bit hash of a source id and a span in PTS, 32 hex digits."""
-    return xxhash.xxh3_128_hexdigest(f"{source}:{start_pts}:{end_pts}".encode())
-
 
 @dataclass
 class Unit:

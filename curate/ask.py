@@ -1,0 +1,80 @@
+"""`clipmill sql`: one query, printed as a table, CSV or JSON; data alone goes to stdout."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from curate.catalog import Catalog
+from curate.errors import UserError
+from curate.views import connect, query
+
+
+def print_query(catalog: str, text: str, form: str, output: str | None) -> int:
+    with connect(Catalog.open(catalog)) as sql:
+        names, rows = query(sql, text)
+    if output is None:
+        _write(sys.stdout, names, rows, form)
+        return 0
+    target = Path(output)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")  # whole or absent, never half a file
+    try:
+        with part.open("w", newline="") as file:
+            _write(file, names, rows, form)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"can't write {output}: {error.strerror}") from error
+    return 0
+
+
+def _write(file: IO[str], names: list[str], rows: list[tuple[Any, ...]], form: str) -> None:
+    if form == "csv":
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([_plain(value) for value in row] for row in rows)
+    elif form == "json":
+        file.write("[")
+        for number, row in enumerate(rows):
+            record = json.dumps(dict(zip(names, row, strict=True)), default=_plain, ensure_ascii=False)
+            file.write(("," if number else "") + "\n" + record)
+        file.write("\n]\n" if rows else "]\n")
+    else:
+        _table(file, names, rows)
+
+
+def _table(file: IO[str], names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for index, name in enumerate(names):
+        numeric = any(isinstance(row[index], int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    width = None if file.isatty() else 10_000
+    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
+    console.print(table)
+    console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.1f}"
+    text = str(_plain(value))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray):
+        return f"<{len(value):,} bytes>"
+    if isinstance(value, list | tuple):
+        return json.dumps(value, default=str)
+    return value if value is None or isinstance(value, int | float | str) else str(value)

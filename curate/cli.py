@@ -1,0 +1,135 @@
+"""The command line: arguments in, one call out. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from curate.errors import EngineError, UserError
+
+FAILED, USAGE = 1, 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 all well; 1 finished with something failed or mismatched; 2 bad usage or settings."""
+    args = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except UserError as error:
+        print(f"clipmill: {error}", file=sys.stderr)
+        return USAGE
+    except EngineError as error:
+        print(f"clipmill: {error}; what was finished is committed, the same command goes on", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("clipmill: stopped; what was committed stays, the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone (`clipmill sql … | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clipmill", description="From raw video to a curated dataset, with every clip accounted for."
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.set_defaults(command=lambda args: _version(args, parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run recipes of pipelines.yaml")
+    run.add_argument("recipes", nargs="+", metavar="RECIPE")
+    _catalog(run)
+    run.add_argument("--input", nargs="+", action="extend", metavar="X", help="folder, glob, URI or manifest")
+    run.add_argument("--pipelines", metavar="FILE", help="default: ./pipelines.yaml, else clipmill's own")
+    run.add_argument("--engine", choices=("ray", "inline"), default="ray")
+    run.add_argument("--set", action="append", default=[], metavar="A.B=C", help="e.g. cut.min_seconds=0.5")
+    run.add_argument("--limit", type=_positive, metavar="N", help="take at most N sources")
+    run.add_argument("--retry-failed", action="store_true", help="take failed sources again")
+    run.add_argument("--rebuild", action="store_true", help="make every source again under changed stages")
+    run.set_defaults(command=_run)
+
+    sql = commands.add_parser("sql", help="ask SQL of the catalog (views: sources, clips, runs, gates, thumbnails)")
+    sql.add_argument("query", metavar="SELECT")
+    _catalog(sql)
+    sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    sql.add_argument("-o", "--output", metavar="FILE")
+    sql.set_defaults(command=_sql)
+
+    status = commands.add_parser("status", help="what is done, failed and pending, and why")
+    _catalog(status)
+    status.set_defaults(command=_status)
+
+    verify = commands.add_parser("verify", help="reconcile ledger and tables; exit 1 on any mismatch")
+    _catalog(verify)
+    verify.set_defaults(command=_verify)
+
+    demo = commands.add_parser("demo", help="the whole way on made-up films, no download")
+    demo.add_argument("-o", "--output", default="demo", metavar="DIR")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _catalog(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--catalog", required=True, metavar="URI", help="folder or bucket of the catalog")
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return number
+
+
+def _version(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if args.version:
+        import importlib.metadata
+
+        print(importlib.metadata.version("clipmill"))
+        return 0
+    parser.print_help()
+    return USAGE
+
+
+def _run(args: argparse.Namespace) -> int:
+    from curate.run import RunOptions, run_recipes
+
+    options = RunOptions(args.engine, args.limit, args.retry_failed, args.rebuild)
+    return run_recipes(args.recipes, args.catalog, args.input, args.pipelines, tuple(args.set), options)
+
+
+def _sql(args: argparse.Namespace) -> int:
+    from curate.ask import print_query
+
+    return print_query(args.catalog, args.query, args.format, args.output)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from curate.catalog import Catalog
+    from curate.status import print_status
+
+    return print_status(Catalog.open(args.catalog))
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from curate.catalog import Catalog
+    from curate.verify import verify
+
+    problems = verify(Catalog.open(args.catalog))
+    for problem in problems:
+        print(problem)
+    print(f"{len(problems)} mismatches" if problems else "verified: ledger and tables agree")
+    return FAILED if problems else 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from curate.demo.demo import demo
+
+    return demo(args.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""What is still to be done: the listing, less what the catalog holds, as a stream of units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any
+
+from curate.idset import IdSet, pack
+from curate.listing import CHUNK
+from curate.tables import BASE
+from curate.units import Unit
+from stages.ids import source_id
+
+
+@dataclass
+class Pending:
+    """Iterating gives a Unit for each source to do; `replace` are the ids whose old rows must go.
+
+    `stale` are entries of rows made under other settings: they are done again even where the listing no
+    longer names them, so that a rebuilt catalog is never a mixture.
+    """
+
+    entries: Iterable[dict[str, Any]]
+    stale: Iterable[dict[str, Any]] = ()
+    limit: int | None = None
+    done: IdSet = field(default_factory=IdSet)  # committed, not to be done again
+    replace: IdSet = field(default_factory=IdSet)  # committed, to be done again
+    listed: int = 0  # distinct sources the listing named
+    already: int = 0  # of these, done before
+    taken: int = 0
+
+    def __iter__(self) -> Iterator[Unit]:
+        seen = IdSet()
+        stream = iter(chain(((True, e) for e in self.entries), ((False, e) for e in self.stale)))
+        while chunk := list(islice(stream, CHUNK)):
+            ids = [source_id(entry["uri"]) for _, entry in chunk]
+            packed = pack(ids)
+            new = seen.add(packed)
+            done = self.done.contains(packed)
+            for (listed, entry), text, is_new, is_done in zip(chunk, ids, new, done, strict=True):
+                if not is_new:
+                    continue
+                self.listed += listed
+                if is_done:
+                    self.already += listed
+                    continue
+                if self.limit is not None and self.taken >= self.limit:
+                    continue
+                self.taken += 1
+                yield Unit(text, {**rename_extras(entry), "source_id": text})
+
+
+def rename_extras(entry: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's own `width` or `status` must not pass for what was measured: it becomes manifest_width."""
+    base = {name.lower() for name in BASE["sources"].names} - {"uri"}
+    return {f"manifest_{name}" if name.lower() in base else name: value for name, value in entry.items()}

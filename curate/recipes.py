@@ -1,0 +1,241 @@
+"""Recipes: pipelines.yaml read and checked as a whole before any work starts, errors with file and line."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from curate.errors import UserError
+from curate.gates import GateSettings
+from stages.settings import CutSettings, MeasureName, ProbeSettings
+
+# A stage of a recipe and the type of its settings. Later stages add themselves here.
+SETTINGS: dict[str, Any] = {
+    "probe": ProbeSettings,
+    "cut": CutSettings,
+    "measure": list[MeasureName],
+    "gate": dict[str, GateSettings],
+}
+RECIPE_KEYS = ("input", "stages", "extensions")
+Path_ = tuple[str | int, ...]  # where in the file: ('recipes', 'ingest', 'stages', 0, 'probe')
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """One entry of a recipe's `stages`: its name, its checked settings, and its line in the file."""
+
+    name: str
+    settings: Any
+    line: int
+
+    def as_json(self) -> Any:
+        return TypeAdapter(SETTINGS[self.name]).dump_python(self.settings, mode="json")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    file: str
+    text: str
+    inputs: tuple[str, ...]
+    stages: tuple[StageEntry, ...]
+    extensions: tuple[str, ...] | None = None
+    gate_lines: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def gates(self) -> dict[str, GateSettings]:
+        """Every gate of the recipe in order, by name."""
+        return {k: g for entry in self.stages if entry.name == "gate" for k, g in entry.settings.items()}
+
+    def stages_json(self, versions: dict[str, str]) -> str:
+        """What makes rows comparable: the stages with every setting filled in, gates left out."""
+        stages = [{e.name: e.as_json()} for e in self.stages if e.name != "gate"]
+        return json.dumps({"stages": stages, "versions": versions}, sort_keys=True)
+
+
+def settings_hash(stages_json: str) -> str:
+    return hashlib.sha256(stages_json.encode()).hexdigest()[:16]
+
+
+def load_recipes(
+    path: str | Path | None, names: list[str], overrides: tuple[str, ...] = ()
+) -> list[Recipe]:
+    """The named recipes of a pipelines file (None: the one in this folder, else the one clipmill ships).
+
+    Raises UserError with file and line for an unknown key, a wrong type or value, or an unknown recipe.
+    """
+    file = _find(path)
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {file}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    lines: dict[Path_, int] = {}
+    _number(str(file), node, (), lines)
+    return _Checker(str(file), text, data, lines).recipes(names, overrides)
+
+
+def _find(path: str | Path | None) -> Path:
+    if path is not None:
+        return Path(path)
+    here = Path("pipelines.yaml")
+    return here if here.exists() else Path(__file__).with_name("pipelines.yaml")
+
+
+def _number(file: str, node: yaml.Node | None, at: Path_, lines: dict[Path_, int]) -> None:
+    """Notes the line of every key and item; a key given twice is an error, not the last one's win."""
+    if node is None:
+        return
+    lines.setdefault(at, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = (*at, key.value)
+            if path in lines:
+                raise UserError(f"{file}:{key.start_mark.line + 1}: {key.value!r} is given twice; keep one")
+            lines[path] = key.start_mark.line + 1
+            _number(file, value, path, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _number(file, value, (*at, index), lines)
+
+
+class _Checker:
+    def __init__(self, file: str, text: str, data: Any, lines: dict[Path_, int]):
+        self.file, self.text, self.data, self.lines = file, text, data, lines
+
+    def error(self, at: Path_, message: str) -> UserError:
+        while at and at not in self.lines:
+            at = at[:-1]
+        return UserError(f"{self.file}:{self.lines.get(at, 1)}: {message}")
+
+    def recipes(self, names: list[str], overrides: tuple[str, ...]) -> list[Recipe]:
+        if not isinstance(self.data, dict) or not isinstance(self.data.get("recipes"), dict):
+            raise self.error((), "expected a mapping with the key `recipes`")
+        for key in self.data:
+            if key != "recipes":
+                raise self.error((key,), f"unknown key {key!r}; expected `recipes`")
+        known = self.data["recipes"]
+        for name in names:
+            if name not in known:
+                raise UserError(f"{self.file}: no recipe {name!r}{_near(name, known)}")
+        left = {self._split(text)[0]: text for text in overrides}
+        # the whole file is checked, not only what runs
+        found = [self.recipe(name, overrides if name in names else (), left) for name in known]
+        if left:
+            text = next(iter(left.values()))
+            raise UserError(f"--set {text}: no such stage in {', '.join(names)}")
+        return sorted((r for r in found if r.name in names), key=lambda r: names.index(r.name))
+
+    def recipe(self, name: str, overrides: tuple[str, ...], left: dict[Any, str]) -> Recipe:
+        at: Path_ = ("recipes", name)
+        body = self.data["recipes"][name]
+        if not isinstance(body, dict):
+            raise self.error(at, f"recipe {name!r} must be a mapping with `stages`")
+        for key in body:
+            if key not in RECIPE_KEYS:
+                raise self.error((*at, key), f"unknown key {key!r} in recipe {name!r}{_near(key, RECIPE_KEYS)}")
+        stages = body.get("stages")
+        if not isinstance(stages, list) or not stages:
+            raise self.error(at, f"recipe {name!r} needs `stages`, a list such as [probe, cut, measure: [motion]]")
+        sets: dict[str, dict[str, Any]] = {}
+        for text in overrides:
+            (stage, key), value = self._split(text)
+            sets.setdefault(stage, {})[key] = value
+        entries = [self.stage((*at, "stages", i), item, sets, left) for i, item in enumerate(stages)]
+        seen: set[str] = set()
+        for index, entry in enumerate(entries):
+            if entry.name in seen and entry.name != "gate":
+                raise self.error((*at, "stages", index), f"stage {entry.name!r} stands twice in recipe {name!r}")
+            seen.add(entry.name)
+        gates: dict[str, int] = {}
+        for index, entry in enumerate(entries):
+            for gate in entry.settings if entry.name == "gate" else ():
+                if gate in gates:
+                    raise self.error((*at, "stages", index, "gate", gate), f"gate {gate!r} stands twice")
+                path: Path_ = (*at, "stages", index, "gate", gate)
+                gates[gate] = self.lines.get(path, entry.line)
+        inputs = self._strings((*at, "input"), body.get("input"))
+        extensions = self._strings((*at, "extensions"), body.get("extensions"))
+        dotted = tuple("." + e.lower().lstrip(".") for e in extensions)
+        return Recipe(name, self.file, self.text, inputs, tuple(entries), dotted or None, gates)
+
+    def stage(self, at: Path_, item: Any, sets: dict[str, dict[str, Any]], left: dict[Any, str]) -> StageEntry:
+        if isinstance(item, str):
+            name, given = item, None
+        elif isinstance(item, dict) and len(item) == 1:
+            name, given = next(iter(item.items()))
+        else:
+            raise self.error(at, "a stage is a name, or a name with its settings, such as `probe: {min_seconds: 2}`")
+        if name not in SETTINGS:
+            raise self.error((*at, name), f"unknown stage {name!r}{_near(name, SETTINGS)}")
+        adapter = TypeAdapter(SETTINGS[name])
+        empty = [] if name == "measure" else {}
+        given = empty if given is None else given
+        if name in sets:
+            if not isinstance(given, dict):
+                raise UserError(f"--set {name}.…: stage {name!r} takes a list, not single settings")
+            given = {**given, **sets[name]}
+            for key in sets[name]:
+                left.pop((name, key), None)
+        try:
+            settings = adapter.validate_python(given)
+        except ValidationError as error:
+            raise self._explain((*at, name), name, error, sets.get(name, {})) from error
+        if name == "measure" and len(set(settings)) < len(settings):
+            raise self.error((*at, name), "measure: a signal stands twice")
+        return StageEntry(name, settings, self.lines.get(at, 1))
+
+    def _explain(self, at: Path_, name: str, error: ValidationError, sets: dict[str, Any]) -> UserError:
+        first = error.errors()[0]
+        loc = [part for part in first["loc"] if not str(part).startswith(("function-", "constrained-"))]
+        setting = ".".join(str(part) for part in [name, *loc])
+        if first["type"] == "extra_forbidden":
+            fields = SETTINGS[name].model_fields if hasattr(SETTINGS[name], "model_fields") else {}
+            message = f"unknown setting {setting!r}{_near(str(loc[-1]), fields)}"
+        else:
+            said = first["msg"].removeprefix("Value error, ")
+            value = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+            message = f"{setting}: {said[0].lower() + said[1:]}{value}"
+        if loc and loc[0] in sets:
+            return UserError(f"--set {name}.{loc[0]}={sets[loc[0]]}: {message}")
+        return self.error((*at, *loc), message)
+
+    def _strings(self, at: Path_, value: Any) -> tuple[str, ...]:
+        values = [] if value is None else value if isinstance(value, list) else [value]
+        for item in values:
+            if not isinstance(item, str):
+                raise self.error(at, f"{at[-1]} must be a string or a list of strings, got {item!r}")
+        return tuple(values)
+
+    @staticmethod
+    def _split(text: str) -> tuple[tuple[str, str], Any]:
+        name, equals, value = text.partition("=")
+        stage, dot, key = name.partition(".")
+        if not (equals and dot and stage and key):
+            raise UserError(f"--set {text}: expected STAGE.SETTING=VALUE, such as cut.min_seconds=0.5")
+        try:
+            return (stage, key), yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {text}: the value is not valid YAML") from error
+
+
+def _near(word: str, known: Any) -> str:
+    """' (did you mean …?)' or the list of what there is."""
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(str(word), names, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there is {', '.join(names)}" if names else ""

@@ -1,0 +1,77 @@
+"""`clipmill status`: what is done, failed and pending, and why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from curate.catalog import Catalog
+from curate.errors import UserError
+from curate.idset import IdSet, pack
+from curate.listing import Listing
+from curate.pending import Pending
+from curate.report import funnel_rows, table_of
+from curate.views import connect
+
+
+def print_status(catalog: Catalog) -> int:
+    """Counts from the catalog; pending is counted by listing the runs' inputs again, now."""
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    with connect(catalog) as sql:
+        states = dict(sql.execute("SELECT status, count(*) FROM sources GROUP BY 1").fetchall())
+        reasons = sql.execute(
+            "SELECT split_part(reason, ':', 1), count(*) FROM sources WHERE status = 'failed' "
+            "GROUP BY 1 ORDER BY 2 DESC, 1"
+        ).fetchall()
+        clips = funnel_rows(sql, [gate.name for gate in catalog.gates()])
+        runs = sql.execute(
+            "SELECT recipe, run_id[:8], status, engine, strftime(started_at, '%Y-%m-%d %H:%M:%S') "
+            "FROM runs ORDER BY started_at DESC LIMIT 5"
+        ).fetchall()
+        pending, trouble = _pending(sql)
+    done, failed = states.get("done", 0), states.get("failed", 0)
+    counted = "unknown" if pending is None else f"{pending:,}"
+    console.print(f"sources: {done:,} done, {failed:,} failed, {counted} pending")
+    for line in trouble:
+        console.print(f"pending is not known for {line}", markup=False)
+    if reasons:
+        console.print(table_of("failed", ("reason", "sources"), [(r, f"{n:,}") for r, n in reasons]))
+    console.print(table_of("clips", ("gate", "clips left", "dropped here"), clips))
+    if runs:
+        console.print(table_of("last runs (UTC)", ("recipe", "run", "status", "engine", "started"), runs))
+    return 0
+
+
+def _pending(sql: Any) -> tuple[int | None, list[str]]:
+    """Sources that the inputs of all runs name and the catalog does not hold, and the inputs out of reach."""
+    known = IdSet()
+    reader = sql.execute("SELECT source_id FROM sources").to_arrow_reader(100_000)
+    for batch in reader:
+        if batch.num_rows:
+            known.add(pack(batch["source_id"].to_pylist()))
+    rows = sql.execute("SELECT DISTINCT recipe_text, recipe, inputs FROM runs").fetchall()
+    found, trouble = 0, []
+    for key in dict.fromkeys((text, name, inputs) for text, name, inputs in rows):
+        for one in json.loads(key[2]):
+            listing = Listing((one,), _extensions(key[0], key[1]))
+            try:
+                listing.check()
+                for unit in Pending(listing, done=known):
+                    found += 1
+                    known.add(pack([unit.unit_id]))
+            except (UserError, OSError) as error:
+                trouble.append(f"{one}: {error}")
+    return (None if trouble else found), trouble
+
+
+def _extensions(recipe_text: str, recipe: str) -> tuple[str, ...] | None:
+    """The file endings that the recipe of an earlier run asked for."""
+    import yaml
+
+    body = yaml.safe_load(recipe_text)["recipes"][recipe]
+    given = body.get("extensions") or []
+    endings = [given] if isinstance(given, str) else given
+    return tuple("." + e.lower().lstrip(".") for e in endings) or None

@@ -1,0 +1,77 @@
+"""Where things lie: local paths and the URIs of object stores, behind four functions.
+
+Local paths go through the operating system and `deltalake`; everything else through fsspec (listing, small
+objects, DuckDB's reads) and through deltalake's own object store client (tables).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from curate.errors import UserError, missing_extra
+
+# scheme -> (package of its fsspec filesystem, the extra of clipmill that installs it)
+REMOTE_PACKAGES = {
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+    "gs": ("gcsfs", "gcs"),
+    "gcs": ("gcsfs", "gcs"),
+    "az": ("adlfs", "azure"),
+    "abfs": ("adlfs", "azure"),
+    "abfss": ("adlfs", "azure"),
+}
+
+
+def is_local(uri: str) -> bool:
+    """True of a path of this machine: no scheme, or file://."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def join(uri: str, *parts: str) -> str:
+    """The URI of something below `uri`; '/' between all parts whatever the store."""
+    return "/".join([uri.rstrip("/") or "/", *(part.strip("/") for part in parts)])
+
+
+def local_path(uri: str) -> str:
+    """The absolute path of a local URI (file:// or plain, ~ expanded)."""
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+
+
+def storage_options(uri: str) -> dict[str, str]:
+    """What deltalake must be told beyond what it reads from the environment itself.
+
+    Credentials (AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN, ...) it finds there. A store of one's own
+    (AWS_ENDPOINT_URL) may speak plain http and seldom has a region, which the client insists on.
+    """
+    if not uri.startswith(("s3://", "s3a://")):
+        return {}
+    options = {"AWS_REGION": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        options["AWS_ENDPOINT_URL"] = endpoint
+        if endpoint.startswith("http://"):
+            options["AWS_ALLOW_HTTP"] = "true"
+    return options
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URI and the path inside it.
+
+    Raises UserError, naming the extra to install, when the store's package is missing, and for a scheme
+    that fsspec does not know.
+    """
+    import fsspec
+
+    if is_local(uri):
+        return fsspec.filesystem("file"), local_path(uri)
+    scheme = uri.split("://", 1)[0]
+    try:
+        return fsspec.core.url_to_fs(uri)
+    except ImportError as error:
+        package, extra = REMOTE_PACKAGES.get(scheme, (None, None))
+        if package is None:
+            raise UserError(f"{uri}: {error}") from error
+        raise missing_extra(package, extra) from error
+    except ValueError as error:
+        raise UserError(f"{uri}: no store is known for {scheme}:// ({error})") from error

@@ -1,0 +1,156 @@
+"""The decode pass: one decode of a source feeds cuts, every signal, thumbnails and the frames later stages want.
+
+`scan` is the pass itself and runs in a killable child process; `DecodePass` is the stage around it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from stages.base import Stage
+from stages.child import Child, ChildDied, ChildError, ChildTimeout
+from stages.frames import FrameRequest, SourceError, Span
+from stages.ids import clip_id
+from stages.settings import CutSettings, ProbeSettings
+
+THUMBNAIL = FrameRequest((0.5,), 320)
+PART_CLIPS = 512  # a long source leaves in parts of so many clips …
+PART_BYTES = 64 << 20  # … or of so many bytes of asked-for pixels
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """Everything that decides what a scan yields."""
+
+    probe: ProbeSettings
+    cut: CutSettings
+    measures: tuple[str, ...]
+    wants: tuple[FrameRequest, ...] = ()
+
+
+@dataclass
+class Found:
+    """One clip as the scan yields it: its columns, its thumbnail (JPEG), the frames asked for.
+
+    `pixels` holds, for each FrameRequest, a list of (seconds, picture (h, w, 3) uint8 BGR).
+    """
+
+    span: Span
+    columns: dict[str, Any]
+    thumbnail: tuple[int, int, bytes] | None  # width, height, JPEG
+    pixels: list[list[tuple[float, np.ndarray]]] = field(default_factory=list)
+
+
+class DecodePass(Stage):
+    """Fills `sources`, `clips` and `thumbnails`, a source at a time, through a child that may be killed."""
+
+    name: ClassVar[str] = "decode"
+
+    def __init__(
+        self,
+        probe: ProbeSettings,
+        cut: CutSettings,
+        measures: tuple[str, ...],
+        wants: tuple[FrameRequest, ...] = (),
+    ):
+        self.settings = ScanSettings(probe, cut, measures, wants)
+        self.child: Child | None = None
+
+    def setup(self) -> None:
+        self.child = Child(memory_gb=self.settings.probe.memory_gb, preload="stages.scan")
+        self.child.start()
+
+    def close(self) -> None:
+        if self.child is not None:
+            self.child.close()
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        from stages.measures import MEASURES
+
+        found: dict[str, str] = {}
+        for name in self.settings.measures:
+            found.update(MEASURES[name].columns)
+        return {"clips": found}
+
+    def versions(self) -> dict[str, str]:
+        from stages.measures import MEASURES
+        from stages.scenes import VERSION
+
+        return {"cut": str(VERSION)} | {name: str(MEASURES[name].version) for name in self.settings.measures}
+
+    def gates(self) -> dict[str, str]:
+        gates = {}
+        if self.settings.probe.min_seconds:
+            least = self.settings.probe.min_seconds
+            gates["probe.min_seconds"] = f"media = 'image' OR source_s IS NULL OR source_s >= {least!r}"
+        if self.settings.cut.min_seconds:
+            gates["cut.min_seconds"] = f"media = 'image' OR end_s - start_s >= {self.settings.cut.min_seconds!r}"
+        return gates
+
+    def __call__(self, unit: Any) -> Iterator[Any]:
+        began = time.monotonic()
+        source: dict[str, Any] = {}
+        part = self._part(unit, 0)
+        size = 0
+        try:
+            for message in self._scan(unit.entry["uri"]):
+                if isinstance(message, dict):
+                    source.update(message)
+                    continue
+                self._add(part, unit, source, message)
+                size += sum(picture.nbytes for asked in message.pixels for _, picture in asked)
+                if size >= PART_BYTES or len(part.rows["clips"]) >= PART_CLIPS:
+                    part.last = False
+                    yield part
+                    part, size = self._part(unit, part.part + 1), 0
+        except (SourceError, ChildDied, ChildError, ChildTimeout) as error:
+            part = self._part(unit, part.part)
+            part.failure = str(error)
+        spent = source.get("cpu_seconds")
+        part.seconds[self.name] = time.monotonic() - began if spent is None else spent
+        part.rows["sources"] = [{**unit.entry, **source}]
+        yield part
+
+    def _scan(self, uri: str) -> Iterator[dict[str, Any] | Found]:
+        """The messages of a scan; a decoder that dies before its first clip is given one more chance."""
+        assert self.child is not None, "setup() was not called"
+        probe = self.settings.probe
+        for last in (False, True):
+            sent = False
+            try:
+                for message in self.child.call(
+                    "stages.scan:scan", uri, self.settings, stall_s=probe.stall_seconds, limit_s=probe.limit_seconds
+                ):
+                    sent = sent or isinstance(message, Found)
+                    yield message
+                return
+            except ChildDied:
+                if last or sent:
+                    raise
+
+    @staticmethod
+    def _part(unit: Any, number: int) -> Any:
+        return type(unit)(unit.unit_id, unit.entry, rows={"clips": [], "thumbnails": []}, part=number)
+
+    @staticmethod
+    def _add(part: Any, unit: Any, source: dict[str, Any], found: Found) -> None:
+        owner = unit.entry["source_id"]
+        clip = clip_id(owner, found.span.start_pts, found.span.end_pts)
+        part.rows["clips"].append(
+            {"clip_id": clip, "source_id": owner, "uri": unit.entry["uri"], "media": source["media"]}
+            | found.columns
+        )
+        if found.thumbnail is not None:
+            width, height, jpeg = found.thumbnail
+            part.rows["thumbnails"].append(
+                {"clip_id": clip, "source_id": owner, "width": width, "height": height, "jpeg": jpeg}
+            )
+        if found.pixels:
+            part.pixels[clip] = found.pixels
+
+

@@ -1,0 +1,169 @@
+"""The scan of one source: decode once, cut, measure, keep a few frames; clips leave as soon as they are settled.
+
+Runs in the killable child. Memory is bounded by the longest clip, never by the length of the source.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from stages.decode_pass import THUMBNAIL, Found, ScanSettings
+from stages.frames import FrameRequest, SourceError, SourceInfo, Span
+from stages.measures import ClipFacts, Observations
+from stages.reading import open_reader, open_source
+from stages.samples import Candidates, Sampler, encode_jpeg
+from stages.scenes import SceneCutter
+
+
+def scan(uri: str, settings: ScanSettings, progress: Callable[[int], None]) -> Iterator[dict[str, Any] | Found]:
+    """Yields dicts of `sources` columns (header facts first, totals last) and a Found for each clip, in order.
+
+    Raises SourceError with the reason why the source can't be taken.
+    """
+    began = time.process_time()
+    with open_source(uri) as file:
+        yield {"bytes": file.size}
+        reader = open_reader(file, settings.probe.backend, settings.probe.threads)
+        info: SourceInfo = reader.info
+        yield _header(info)
+        if _too_short(info, settings):
+            yield _undecoded(info, settings)
+            frames = None
+        else:
+            pass_ = _Pass(reader, info, settings)
+            yield from pass_.clips(progress)
+            frames = reader.frames
+            if reader.truncated and settings.probe.truncated == "fail":
+                raise SourceError(reader.truncated)
+        yield {
+            "duration_s": _duration(info, reader, frames),
+            "fps": info.fps or _measured_fps(info, reader, frames),
+            "frames": frames,
+            "decode_errors": reader.decode_errors if frames is not None else None,
+            "content_hash": file.content_hash(),
+            "cpu_seconds": time.process_time() - began,
+        }
+
+
+class _Pass:
+    """One walk over the frames of a reader."""
+
+    def __init__(self, reader: Any, info: SourceInfo, settings: ScanSettings):
+        self.reader, self.info, self.settings = reader, info, settings
+        self.cutter = SceneCutter(settings.cut, info.time_base)
+        self.sampler = Sampler()
+        self.observations = Observations(settings.measures)
+        self.requests: tuple[FrameRequest, ...] = (THUMBNAIL, *settings.wants)
+        self.candidates = Candidates(max(request.long_side for request in self.requests))
+        self.pts: deque[int] = deque()  # of the frames no clip was made of yet
+
+    def clips(self, progress: Callable[[int], None]) -> Iterator[Found]:
+        count = 0
+        for frame in self.reader:
+            count += 1
+            if count % 16 == 1:
+                progress(count)
+            self.pts.append(frame.pts)
+            if (sample := self.sampler.observe(frame)) is not None:
+                self.observations.observe(sample)
+                self.candidates.offer(frame)
+            for span in self.cutter.observe(frame):
+                yield self._close(span)
+        if not count:
+            raise SourceError("no frame could be decoded")
+        for span in self.cutter.finish(self.reader.last_end_pts):
+            yield self._close(span)
+
+    def _close(self, span: Span) -> Found:
+        info = self.info
+        while self.pts and self.pts[0] < span.start_pts:  # frames inside a transition
+            self.pts.popleft()
+        frames = 0
+        while self.pts and self.pts[0] < span.end_pts:
+            self.pts.popleft()
+            frames += 1
+        seconds = span.end_s - span.start_s
+        image = info.media == "image"
+        fps = None if image or seconds <= 0 else frames / seconds
+        facts = ClipFacts(
+            width=info.width,
+            height=info.height,
+            fps=fps,
+            frames=frames,
+            start_s=span.start_s,
+            end_s=span.end_s,
+            packet_bytes=None if image else self.reader.packets_bytes(span.start_pts, span.end_pts),
+            media=info.media,
+        )
+        columns = _columns(info, span, frames, fps) | self.observations.close(span, facts)
+        columns["versions"] = self.observations.versions
+        pictures = [self.candidates.take(span, request) for request in self.requests]
+        self.candidates.forget(span.end_s)
+        thumbnail = None
+        if pictures[0]:
+            picture = pictures[0][0][1]
+            thumbnail = (picture.shape[1], picture.shape[0], encode_jpeg(picture))
+        return Found(span, columns, thumbnail, pictures[1:])
+
+
+def _header(info: SourceInfo) -> dict[str, Any]:
+    ratio = info.sample_aspect_ratio
+    return {
+        "media": info.media,
+        "container": info.container,
+        "codec": info.codec,
+        "pixel_format": info.pixel_format,
+        "width": info.width,
+        "height": info.height,
+        "rotation": info.rotation,
+        "sample_aspect_ratio": f"{ratio.numerator}:{ratio.denominator}",
+        "fps": info.fps,
+        "duration_s": info.duration_s,
+    }
+
+
+def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None) -> dict[str, Any]:
+    return {
+        "scene": span.scene,
+        "start_s": span.start_s,
+        "end_s": span.end_s,
+        "start_pts": span.start_pts,
+        "end_pts": span.end_pts,
+        "time_base_num": info.time_base.numerator,
+        "time_base_den": info.time_base.denominator,
+        "width": info.width,
+        "height": info.height,
+        "fps": fps,
+        "frames": frames,
+        "source_s": info.duration_s,
+    }
+
+
+def _too_short(info: SourceInfo, settings: ScanSettings) -> bool:
+    return (
+        info.media == "video" and info.duration_s is not None and info.duration_s < settings.probe.min_seconds
+    )
+
+
+def _undecoded(info: SourceInfo, settings: ScanSettings) -> Found:
+    """The one clip of a source that the probe turns down: its span, and no scores."""
+    seconds = info.duration_s or 0.0
+    span = Span(0, 0, round(seconds / info.time_base), 0.0, seconds)
+    return Found(span, _columns(info, span, None, info.fps), None)
+
+
+def _duration(info: SourceInfo, reader: Any, frames: int | None) -> float | None:
+    """What was decoded, where anything was: headers are often wrong or silent."""
+    if info.media == "image" or frames is None:
+        return info.duration_s
+    return float((reader.last_end_pts - reader.first_pts) * info.time_base)
+
+
+def _measured_fps(info: SourceInfo, reader: Any, frames: int | None) -> float | None:
+    seconds = _duration(info, reader, frames)
+    return frames / seconds if frames and seconds else None
+
+

@@ -1,0 +1,52 @@
+"""The settings of the decode-pass stages: light models, so that a recipe is checked without heavy imports."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProbeSettings(Settings):
+    """`probe:` what is asked of the header before anything is decoded, and how decoding is guarded."""
+
+    min_seconds: float = Field(0.0, ge=0)  # shorter sources become one dropped clip, undecoded
+    backend: Literal["pyav", "decord"] = "pyav"
+    threads: int = Field(1, ge=1, le=64)  # decoder threads of one worker
+    stall_seconds: float = Field(60.0, gt=0)  # no frame for so long: the decoder is killed
+    limit_seconds: float = Field(4 * 3600.0, gt=0)  # wall-clock limit of one source
+    memory_gb: float | None = Field(None, gt=0)  # address-space limit of a decoder
+    truncated: Literal["fail", "keep"] = "fail"  # sources that end early: failed, or done with what is left
+
+
+class CutSettings(Settings):
+    """`cut:` how scenes are found and how long clips may be."""
+
+    detector: Literal[
+        "adaptive", "content", "histogram", "threshold", "hash", "fixed", "transnetv2", "none"
+    ] = "adaptive"
+    threshold: float | None = Field(None, gt=0)  # None: the detector's value tuned for 128 px frames
+    gradual: bool = True  # cross-fades and dips, by a cascade at lower frame rates
+    seconds: float | None = Field(None, gt=0)  # clip length of the detector 'fixed'
+    weights: str | None = None  # local weights of the detector 'transnetv2'
+    min_seconds: float = Field(2.0, ge=0)  # shorter scenes are dropped, with their scores
+    max_seconds: float = Field(60.0, gt=0)  # longer scenes are split
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.max_seconds <= self.min_seconds:
+            raise ValueError(f"max_seconds ({self.max_seconds:g}) must be above min_seconds ({self.min_seconds:g})")
+        if self.detector == "fixed" and self.seconds is None:
+            raise ValueError("detector 'fixed' needs `seconds`, the length of its clips")
+        if self.detector == "transnetv2" and self.weights is None:
+            raise ValueError("detector 'transnetv2' needs `weights`, a local file")
+        return self
+
+
+MeasureName = Literal[
+    "motion", "shake", "sharpness", "exposure", "letterbox", "static", "phash", "bits_per_pixel"
+]
