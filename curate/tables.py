@@ -114,9 +114,9 @@ _DUCKDB_NAMES = {
 
 
 def duckdb_type(kind: pa.DataType | str) -> str:
-    """DuckDB's name of an Arrow type that Delta can store (a str is taken to be one already)."""
+    """DuckDB's name of an Arrow type that Delta can store; a str is an Arrow type's name ('double', 'int64')."""
     if isinstance(kind, str):
-        return kind
+        kind = pa.type_for_alias(kind)
     if kind in _DUCKDB_NAMES:
         return _DUCKDB_NAMES[kind]
     if pa.types.is_timestamp(kind):
@@ -162,7 +162,7 @@ def storable(kind: pa.DataType) -> pa.DataType | None:
 
 
 def rows_to_table(
-    name: str, rows: Iterable[Mapping[str, Any]], extra: Mapping[str, pa.DataType] | None = None
+    name: str, rows: Iterable[Mapping[str, Any]], extra: Mapping[str, pa.DataType | str] | None = None
 ) -> pa.Table:
     """Rows of one table as Arrow: declared types for its base columns and for `extra`, the rest inferred.
 
@@ -174,6 +174,7 @@ def rows_to_table(
     declared: dict[str, pa.DataType] = {f.name: f.type for f in BASE.get(name, pa.schema([]))}
     lowered = {column.lower(): column for column in declared}
     for column, kind in (extra or {}).items():
+        kind = pa.type_for_alias(kind) if isinstance(kind, str) else kind
         if declared.setdefault(column, kind) != kind:
             raise UserError(
                 f"column {column!r} of {name} is {duckdb_type(declared[column])}, not {duckdb_type(kind)}: rename yours"

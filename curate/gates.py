@@ -1,0 +1,274 @@
+"""Gates: SQL conditions over the columns of `clips`, judged by the same SQL text in a run and in the view.
+
+A clip passes a gate where the condition is TRUE and fails where it is FALSE. NULL is unknown (a signal was not
+measured, or the condition can't be computed): the clip passes unless the gate says `unknown: drop`.
+`failed_gates` names every gate that a clip did not pass, `dropped_by` the first of them, and `unknown_gates`
+every gate whose condition was NULL: a gate named in both lists dropped the clip for being unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from curate.errors import UserError
+from stages.base import Stage
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from curate.units import Unit
+
+# A gate must give the same verdict in a run and at every query, and reach nothing but its clip.
+REFUSED = {
+    "SUBQUERY": "a subquery",
+    "WINDOW": "a window function",
+    "STAR": "*",
+    "PARAMETER": "a parameter",
+    "DEFAULT": "DEFAULT",
+}
+
+
+class GateSettings(BaseModel):
+    """One gate of a recipe: `name: "SQL"`, or `name: {where: SQL, unknown: drop}`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    where: str = Field(min_length=1)
+    unknown: Literal["keep", "drop"] = "keep"  # what becomes of a clip for which the condition is NULL
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_sql(cls, given: Any) -> Any:
+        return {"where": given} if isinstance(given, str) else given
+
+
+class Gate(GateSettings):
+    """A gate with its name, as the catalog keeps it."""
+
+    name: str = Field(min_length=1)
+
+
+class Verdict(NamedTuple):
+    verdict: str  # 'kept' or 'dropped'
+    dropped_by: str | None
+    failed_gates: list[str]
+    unknown_gates: list[str]
+
+
+def quote(name: str) -> str:
+    """A SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def verdict_sql(gates: Sequence[Gate]) -> dict[str, str]:
+    """The SQL of verdict, dropped_by, failed_gates and unknown_gates, over a relation that has the columns.
+
+    TRY makes a condition that can't be computed for one clip (a failing cast) unknown for that clip, instead
+    of an error for every query.
+    """
+    if not gates:
+        none = "CAST([] AS VARCHAR[])"
+        return {"verdict": "'kept'", "dropped_by": "CAST(NULL AS VARCHAR)", "failed_gates": none, "unknown_gates": none}
+    # The line break ends a comment at the end of a condition.
+    tried = [f"TRY(({gate.where}\n))" for gate in gates]
+    passed = [f"coalesce({t}, {'false' if g.unknown == 'drop' else 'true'})" for t, g in zip(tried, gates, strict=True)]
+    names = [literal(gate.name) for gate in gates]
+    cases = " ".join(f"WHEN NOT {p} THEN {n}" for p, n in zip(passed, names, strict=True))
+    listed = f"[{', '.join(names)}]"
+    return {
+        "verdict": f"CASE WHEN {' AND '.join(passed)} THEN 'kept' ELSE 'dropped' END",
+        "dropped_by": f"CASE {cases} END",
+        "failed_gates": f"list_where({listed}, [{', '.join('NOT ' + p for p in passed)}])",
+        "unknown_gates": f"list_where({listed}, [{', '.join(t + ' IS NULL' for t in tried)}])",
+    }
+
+
+def locked_connection() -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that loads no extension and opens no file."""
+    import duckdb
+
+    return duckdb.connect(
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "enable_external_access": "false",
+            "threads": "1",
+        }
+    )
+
+
+def one_line(error: Exception) -> str:
+    """What DuckDB said, without its drawing of the query."""
+    text = str(error).split("\nLINE ")[0]
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def referenced_columns(connection: duckdb.DuckDBPyConnection, gate: Gate) -> set[str]:
+    """The columns that a gate's condition names; UserError where it is no single plain SQL expression."""
+    return _references(_expression(connection, gate))
+
+
+def check_gates(gates: Sequence[Gate], columns: Mapping[str, Any]) -> None:
+    """Raises UserError, naming the gate, unless every condition is TRUE or FALSE about one clip by itself.
+
+    `columns` are the columns of `clips` beyond those that every catalog has: name -> Arrow type or its name.
+    """
+    if not gates:
+        return
+    types = clip_columns(columns)
+    connection = locked_connection()
+    try:
+        listed = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
+        connection.execute(f"CREATE TABLE clips ({listed})").fetchall()
+        for index, gate in enumerate(gates):
+            if gate.name in {earlier.name for earlier in gates[:index]}:
+                raise UserError(f"gate {gate.name!r} stands twice: give each its own name")
+            _check(connection, gate)
+    finally:
+        connection.close()
+
+
+def clip_columns(columns: Mapping[str, Any]) -> dict[str, str]:
+    """DuckDB types of the columns of `clips`: those that every catalog has, and `columns`."""
+    from curate.tables import BASE, duckdb_type
+
+    base = {field.name: duckdb_type(field.type) for field in BASE["clips"]}
+    return base | {name: duckdb_type(kind) for name, kind in columns.items()}
+
+
+def _check(connection: duckdb.DuckDBPyConnection, gate: Gate) -> None:
+    import duckdb
+
+    _expression(connection, gate)
+    try:
+        # A WHERE clause takes no aggregate and no window function; TRY takes nothing that differs by call.
+        connection.execute(f"SELECT 1 FROM clips WHERE TRY(({gate.where}\n))").fetchall()
+        found = connection.execute(f"DESCRIBE SELECT ({gate.where}\n) AS answer FROM clips").fetchall()[0][1]
+    except duckdb.Error as error:
+        said = one_line(error)
+        if "volatile" in said:
+            said = "it gives another answer at every call, so a verdict would not hold"
+        raise UserError(f"gate {gate.name!r} ({gate.where}): {said}") from error
+    if found != "BOOLEAN":
+        raise UserError(f"gate {gate.name!r} ({gate.where}) gives {found}, not true or false: compare it with a value")
+
+
+def _expression(connection: duckdb.DuckDBPyConnection, gate: Gate) -> dict[str, Any]:
+    """The syntax tree of a condition. Comparing the query around it with an empty one finds smuggled clauses."""
+    tree = _parse(connection, gate, gate.where)
+    frame = _parse(connection, gate, "true")
+    chosen = tree.pop("select_list", [])  # absent in a UNION
+    frame.pop("select_list")
+    if len(chosen) != 1 or _without_places(tree) != _without_places(frame):
+        raise UserError(f"gate {gate.name!r} ({gate.where}) must be one condition, such as motion >= 0.25")
+    for node in _nodes(chosen[0]):
+        if node.get("class") in REFUSED:
+            raise UserError(
+                f"gate {gate.name!r} ({gate.where}) must be a condition on one clip, without {REFUSED[node['class']]}"
+            )
+    return chosen[0]
+
+
+def _parse(connection: duckdb.DuckDBPyConnection, gate: Gate, condition: str) -> dict[str, Any]:
+    text = f"SELECT ({condition}\n) FROM clips"
+    tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
+    if tree["error"]:
+        said = "; ".join(tree["error_message"].split("\nLINE ")[0].split("\n"))
+        raise UserError(f"gate {gate.name!r} ({gate.where}): {said}")
+    if len(tree["statements"]) != 1:
+        raise UserError(f"gate {gate.name!r} ({gate.where}) must be one condition, such as motion >= 0.25")
+    return tree["statements"][0]["node"]
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+        tree = tree.values()
+    if not isinstance(tree, str) and isinstance(tree, Iterable):
+        for child in tree:
+            yield from _nodes(child)
+
+
+def _without_places(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {k: _without_places(v) for k, v in tree.items() if not k.startswith("query_location")}
+    return [_without_places(child) for child in tree] if isinstance(tree, list) else tree
+
+
+def _references(tree: dict[str, Any]) -> set[str]:
+    return {n["column_names"][-1] for n in _nodes(tree) if n.get("class") == "COLUMN_REF"}
+
+
+class Judge:
+    """Gates over a few clips at a time, in a worker: one connection, one prepared statement.
+
+    Columns that a gate names and `columns` lacks read as NULL, as they do in the view.
+    """
+
+    def __init__(self, gates: Sequence[Gate], columns: Mapping[str, Any]):
+        self.gates = list(gates)
+        if not self.gates:
+            return
+        self.connection = locked_connection()
+        types = {name.lower(): (name, kind) for name, kind in clip_columns(columns).items()}
+        needed = sorted({name.lower() for gate in gates for name in referenced_columns(self.connection, gate)})
+        self.inputs = [types[name][0] for name in needed if name in types]
+        fields = [f"unnest(${i}::{types[n.lower()][1]}[]) AS {quote(n)}" for i, n in enumerate(self.inputs, 2)]
+        fields += [f"NULL AS {quote(name)}" for name in needed if name not in types]
+        # The first parameter gives the rows even where no gate names a column.
+        rows = ", ".join(["unnest($1::INTEGER[]) AS __row", *fields])
+        chosen = ", ".join(f"{sql} AS {name}" for name, sql in verdict_sql(self.gates).items())
+        text = f"SELECT {chosen} FROM (SELECT {rows}) AS clips ORDER BY __row"
+        self.statement = self.connection.extract_statements(text)[0]
+
+    def __call__(self, clips: Sequence[Mapping[str, Any]] | pa.Table) -> list[Verdict]:
+        """One verdict for each clip, in their order."""
+        if not isinstance(clips, Sequence):
+            clips = clips.to_pylist()
+        if not self.gates or not clips:
+            return [Verdict("kept", None, [], []) for _ in clips]
+        values = [[_known(clip.get(name)) for clip in clips] for name in self.inputs]
+        found = self.connection.execute(self.statement, [list(range(len(clips))), *values]).fetchall()
+        return [Verdict(*row) for row in found]
+
+
+def _known(value: Any) -> Any:
+    """NaN is stored as NULL (see tables.rows_to_table), so it is judged as NULL."""
+    if hasattr(value, "item"):  # a numpy scalar
+        value = value.item()
+    return None if value != value else value
+
+
+class GateStage(Stage):
+    """Judges the clips of a unit, so that the stages behind it skip what the gates drop.
+
+    The rows themselves are left as they are: verdicts are judged again by every query.
+    """
+
+    name: ClassVar[str] = "gate"
+
+    def __init__(self, gates: Sequence[Gate], columns: Mapping[str, str]):
+        self.judged, self.known_columns = list(gates), dict(columns)
+        self.judge: Judge | None = None
+
+    def setup(self) -> None:
+        self.judge = Judge(self.judged, self.known_columns)
+
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
+        if self.judge is None:
+            self.setup()
+        clips = unit.rows.get("clips", [])
+        kept = {c["clip_id"] for c, v in zip(clips, self.judge(clips), strict=True) if v.verdict == "kept"}
+        unit.passing = kept if unit.passing is None else unit.passing & kept
+        unit.pixels = {clip: pixels for clip, pixels in unit.pixels.items() if clip in unit.passing}
+        yield unit
