@@ -75,6 +75,11 @@ class PyAVReader:
             raise SourceError(f"none of the {self.left_out} frames has a time stamp")
 
     @property
+    def turned(self) -> bool:
+        """Whether frames are rotated or mirrored for display."""
+        return bool(self._display.rotation or self._display.mirrored)
+
+    @property
     def left_out(self) -> int:
         return self._timeline.left_out
 
@@ -96,6 +101,14 @@ class PyAVReader:
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
         """Bytes of the packets with start_pts <= PTS < end_pts; forgets every packet before end_pts."""
         return self._sizes.take(start_pts, end_pts)
+
+    def demuxed_pts(self) -> Iterator[int]:
+        """Instead of the iteration: the PTS of every packet, nothing decoded; fills `packets_bytes`."""
+        self._container.seek(0)
+        self._sizes = PacketSizes()
+        for packet in self._packets():
+            if packet is not None and packet.pts is not None and not packet.is_discard:
+                yield packet.pts
 
     def close(self) -> None:
         """Closes the container; the file stays open (its hash may still be wanted)."""

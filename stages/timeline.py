@@ -62,7 +62,7 @@ class Timeline:
         return pts, frame
 
     def end_pts(self, usual_step: int) -> int | None:
-        """The PTS at which the last frame so far ends: by its own duration if that is sane, else the last step.
+        """The PTS at which the last frame so far ends: by its own duration if sane, else the last step.
 
         `usual_step` (ticks) stands in for a film of one frame.
         """
