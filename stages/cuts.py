@@ -1,0 +1,216 @@
+"""Hard cuts: PySceneDetect's detectors fed with our small frames, each cut given back as an exact PTS.
+
+A detector counts frames instead of reading times, so no PTS is ever rounded; what it reports late (the
+adaptive one by two frames, TransNetV2 by two hundred) is mapped back to the frame it is about. A flash, a
+blink of black and a jump of exposure are not cuts: they are found among the frames around a reported cut
+and taken back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scenedetect.common import FrameTimecode
+from scenedetect.detector import SceneDetector
+from scenedetect.detectors import (
+    AdaptiveDetector,
+    ContentDetector,
+    HashDetector,
+    HistogramDetector,
+    ThresholdDetector,
+)
+
+from stages.settings import CutSettings
+
+# The value of `threshold` where the recipe gives none, tuned on films composed of real and drawn takes at 128 px.
+THRESHOLDS = {
+    "adaptive": 3.5,  # change over the mean change of two frames on either side; best published too (default 3.0)
+    "content": 27.0,  # mean change of hue, saturation and value, 0-255
+    "histogram": 0.15,  # 1 - correlation of luma histograms; 0.20 misses one cut in ten at 128 px
+    "hash": 0.35,  # share of 64 hash bits that differ
+    "threshold": 12.0,  # mean pixel value below which the picture is black
+    "transnetv2": 0.5,  # probability of a transition
+}
+LEAST_CONTENT = 15.0  # adaptive: no cut where hue, saturation and value change less on average
+FLASH_SECONDS = 0.15  # the take is back within this time: a flash or a blink, not two cuts
+SAME_STRUCTURE = 0.93  # correlation of two pictures of one take under a jump of exposure
+
+
+class DetectorMissing(Exception):
+    """The detector of a recipe can't be used on this machine: one line with the fix."""
+
+
+def check(settings: CutSettings) -> None:
+    """Raise DetectorMissing where the package or the weights of the detector are not there."""
+    if settings.detector == "transnetv2":
+        if find_spec("onnxruntime") is None:
+            raise DetectorMissing(
+                "cut: detector 'transnetv2' needs the package onnxruntime: pip install 'clipmill[transnet]'"
+            )
+        if not settings.weights or not Path(settings.weights).is_file():
+            raise DetectorMissing(
+                f"cut: no weights at {settings.weights!r}: set `weights` to a local TransNetV2 .onnx file"
+            )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The first frame of a new scene."""
+
+    pts: int
+    seconds: float
+
+
+class CutFinder:
+    """Feed every frame in order; get hard cuts, in order, some frames late.
+
+    `settled_s`: no cut before this time will be reported any more.
+    """
+
+    def __init__(self, settings: CutSettings):
+        check(settings)
+        self._detector, self._behind, self._padding = _build(settings)
+        self._every = settings.seconds if settings.detector == "fixed" else None
+        self._next_fixed: float | None = None
+        self._count = 0  # frames given to the detector, padding included
+        self._recent: list[tuple[int, Cut, np.ndarray]] = []  # (count, frame, small) of the last frames
+        self._waiting: list[Cut] = []  # cuts that may yet turn out a flash
+        self.settled_s = -1e18
+
+    def observe(self, frame) -> list[Cut]:
+        here = Cut(frame.pts, frame.seconds)
+        if self._detector is None:
+            self.settled_s = here.seconds
+            return self._fixed(here)
+        if not self._recent:
+            for _ in range(self._padding):  # the first frames get the neighbours that the window asks for
+                self._detect(frame.small)
+        self._recent.append((self._count, here, frame.small))
+        self._report(self._detect(frame.small))
+        self._forget(here.seconds)
+        oldest = self._recent[max(0, len(self._recent) - 1 - self._behind)][1].seconds
+        self.settled_s = min([oldest - FLASH_SECONDS, *(cut.seconds for cut in self._waiting)])
+        return self._release(here.seconds)
+
+    def finish(self) -> list[Cut]:
+        """The cuts of the last frames."""
+        if self._detector is None or not self._recent:
+            return []
+        for _ in range(self._padding):
+            self._report(self._detect(self._recent[-1][2]))
+        self._report(self._detector.post_process(FrameTimecode(self._count - 1, fps=25.0)))
+        self.settled_s = 1e18
+        return self._release(1e18)
+
+    def _detect(self, small: np.ndarray) -> list[FrameTimecode]:
+        cuts = self._detector.process_frame(FrameTimecode(self._count, fps=25.0), small)
+        self._count += 1
+        return cuts
+
+    def _report(self, cuts: list[FrameTimecode]) -> None:
+        first = self._recent[0][0] if self._recent else 0
+        for cut in cuts:
+            k = cut.frame_num - first
+            if 0 < k < len(self._recent) and not self._exposure_jump(k):
+                self._waiting.append(self._recent[k][1])
+
+    def _fixed(self, here: Cut) -> list[Cut]:
+        if self._every is None:
+            return []
+        if self._next_fixed is None:
+            self._next_fixed = here.seconds + self._every
+            return []
+        if here.seconds < self._next_fixed - 1e-6:
+            return []
+        while self._next_fixed <= here.seconds + 1e-6:
+            self._next_fixed += self._every
+        return [here]
+
+    # -- flashes
+
+    def _release(self, now: float) -> list[Cut]:
+        """The waiting cuts that stood for FLASH_SECONDS, but for those of a flash."""
+        out = []
+        while self._waiting and (now - self._waiting[0].seconds) > FLASH_SECONDS:
+            cut = self._waiting.pop(0)
+            back = self._flash_end(cut)
+            if back is None:
+                out.append(cut)
+            else:
+                self._waiting = [later for later in self._waiting if later.seconds > back + 1e-6]
+        return out
+
+    def _exposure_jump(self, k: int) -> bool:
+        return _likeness(_tiny(self._recent[k - 1][2]), _tiny(self._recent[k][2])) > SAME_STRUCTURE
+
+    def _flash_end(self, cut: Cut) -> float | None:
+        """The time of the frame where the take before the cut is back, None where it does not come back.
+
+        Only for a flash (the same picture lit up, or blown out) and a blink of one tone: a frame or two of
+        another picture are a scene.
+        """
+        times = [at.seconds for _, at, _ in self._recent]
+        k = bisect_left(times, cut.seconds - 1e-6)
+        if k == 0:
+            return None
+        before, after = _tiny(self._recent[k - 1][2]), _tiny(self._recent[k][2])
+        if _likeness(before, after) < 0.5 and after.std() > max(6.0, 0.5 * before.std()):
+            return None
+        apart = float(np.abs(after - before).mean())
+        for _, at, small in self._recent[k + 1 :]:
+            if at.seconds - cut.seconds > FLASH_SECONDS:
+                return None
+            if float(np.abs(_tiny(small) - before).mean()) < 0.35 * apart:
+                return at.seconds
+        return None
+
+    def _forget(self, now: float) -> None:
+        keep = self._behind + 2
+        old = now - 2 * FLASH_SECONDS
+        while len(self._recent) > keep and self._recent[0][1].seconds < old:
+            if self._waiting and self._recent[1][1].seconds >= self._waiting[0].seconds:
+                break
+            self._recent.pop(0)
+
+
+def _build(settings: CutSettings) -> tuple[SceneDetector | None, int, int]:
+    """(detector, frames it reports late, frames of padding it needs at either end)."""
+    name, value = settings.detector, settings.threshold
+    value = THRESHOLDS.get(name) if value is None else value
+    # Scenes of a single frame count: one frame, or none where the detector filters by merging.
+    if name == "adaptive":
+        detector = AdaptiveDetector(adaptive_threshold=value, min_content_val=LEAST_CONTENT, min_scene_len=1)
+        return detector, detector.window_width, detector.window_width
+    if name == "content":
+        return ContentDetector(threshold=value, min_scene_len=0), 0, 0
+    if name == "histogram":
+        return HistogramDetector(threshold=value, min_scene_len=1), 0, 0
+    if name == "hash":
+        return HashDetector(threshold=value, min_scene_len=1), 0, 0
+    if name == "threshold":  # the cut where light comes back: halfway would point any time into the past
+        return ThresholdDetector(threshold=value, min_scene_len=1, fade_bias=1.0), 0, 0
+    if name == "transnetv2":
+        from scenedetect.detectors.transnet_v2 import TransnetV2Detector
+
+        detector = TransnetV2Detector(
+            settings.weights, onnx_providers=["CPUExecutionProvider"], threshold=value, min_scene_len=0
+        )
+        return detector, 200, 0
+    return None, 0, 0
+
+
+def _tiny(small: np.ndarray) -> np.ndarray:
+    """(9, 16) float32 luma."""
+    return cv2.cvtColor(cv2.resize(small, (16, 9), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY).astype(
+        np.float32
+    )
+
+
+def _likeness(one: np.ndarray, two: np.ndarray) -> float:
+    a, b = one - one.mean(), two - two.mean()
+    return float((a * b).sum() / np.sqrt(((a * a).sum() + 1.0) * ((b * b).sum() + 1.0)))
