@@ -6,6 +6,7 @@ faster. Where uv can't reach the packages (it does not read pip's configuration)
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import subprocess
@@ -21,7 +22,7 @@ LOCK, BOOTSTRAP = ROOT / "requirements.lock", ROOT / ".ci" / "bootstrap.lock"
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 (any Python may run this file)
         print(f"clipmill needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. "
               "Name another one: make PYTHON=python3.12 setup", file=sys.stderr)  # fmt: skip
         return 2
@@ -48,17 +49,19 @@ def fingerprint() -> str:
 
 
 def build() -> None:
-    fresh = subprocess.run(
-        [PYTHON, "-c", "import sys, pip; print(sys.version_info[:2], sys.prefix)"], capture_output=True, text=True
-    ) if PYTHON.exists() else None  # fmt: skip
-    if not fresh or fresh.stdout.strip() != f"{sys.version_info[:2]} {VENV}":
+    if not environment_fits():
         made = subprocess.run([sys.executable, "-m", "venv", "--clear", VENV])
         if made.returncode:
-            print("Is Python's venv module there? On Debian and Ubuntu: apt install python3-venv", file=sys.stderr)
+            print(
+                "Is Python's venv module there? On Debian and Ubuntu: apt install python3-venv",
+                file=sys.stderr,
+            )
             made.check_returncode()
     pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", BOOTSTRAP], check=True)
     uv = [UV, "pip", "install", "--python", PYTHON, "--require-hashes", "-r", LOCK]
+    if not sys.stderr.isatty():
+        uv.append("--quiet")
     if subprocess.run(uv, env=uv_environment()).returncode:
         print("uv could not install the packages; pip tries with its own configuration (slower).")
         subprocess.run([*pip, "--require-hashes", "-r", LOCK], check=True)
@@ -66,26 +69,36 @@ def build() -> None:
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
 
 
+def environment_fits() -> bool:
+    """Whether .venv is there, works, has this Python's version and was not copied from another folder."""
+    if not PYTHON.exists():
+        return False
+    question = "import sys, pip; print(sys.version_info[:2], sys.prefix)"
+    answer = subprocess.run([PYTHON, "-c", question], capture_output=True, text=True)
+    return answer.stdout.strip() == f"{sys.version_info[:2]} {VENV}"
+
+
 def uv_environment() -> dict[str, str]:
     """The user's pip settings that have a twin in uv, unless uv has its own."""
     environment = dict(os.environ)
     environment.setdefault("UV_HTTP_TIMEOUT", "300")
-    for setting, names in (("index-url", ("UV_DEFAULT_INDEX", "UV_INDEX_URL")), ("cert", ("SSL_CERT_FILE",))):
-        value = pip_setting(setting)
-        if value and not any(name in environment for name in names):
-            environment[names[0]] = value
+    settings = pip_settings()
+    for name, twins in (("index-url", ("UV_DEFAULT_INDEX", "UV_INDEX_URL")), ("cert", ("SSL_CERT_FILE",))):
+        if name in settings and not any(twin in environment for twin in twins):
+            environment[twins[0]] = settings[name]
     return environment
 
 
-def pip_setting(name: str) -> str:
-    """What pip's environment variables or configuration files say, or nothing."""
-    for scope in (":env:", "global", "install", "user", "site"):
-        answer = subprocess.run(
-            [PYTHON, "-m", "pip", "config", "get", f"{scope}.{name}"], capture_output=True, text=True
-        )
-        if answer.returncode == 0:
-            return answer.stdout.strip()
-    return ""
+def pip_settings() -> dict[str, str]:
+    """pip's configuration by plain name: `install.` beats `global.`, the environment beats both."""
+    answer = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True)
+    found: dict[str, str] = {}
+    for scope in ("global.", "install.", ":env:."):
+        for line in answer.stdout.splitlines():
+            name, _, value = line.partition("=")
+            if name.startswith(scope):
+                found[name.removeprefix(scope)] = ast.literal_eval(value)
+    return found
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ import numpy as np
 from curate.demo import files
 from curate.demo.scenes import COLOURS, MOVEMENTS, SHAPES, Painter, Scene
 
-FILMS_VERSION = 1  # raised when the same seed draws other films
-
 
 @dataclass(frozen=True)
 class Shot:
