@@ -77,10 +77,10 @@ class Sampler:
 class Candidates:
     """A bounded store of pictures from which a clip's frames are taken once its span is known.
 
-    Offered every frame (or only the samples), it keeps one per `interval_s`. Pictures older than `recent_s`
-    are thinned to every second one whenever there are more than half the capacity of them, so memory does
-    not grow with a scene's length; the newest stay dense, because a cut among them may not be known yet. A
-    position is met to 4 % of the length of a clip of three seconds or more, if clips are closed when they
+    Offered every frame (or only the samples), it keeps one per `interval_s`, and `capacity` in all: above it,
+    of the pictures older than `recent_s` the one goes whose neighbours are closest together. So memory does
+    not grow with a scene's length, and the newest stay dense, because a cut among them may not be known yet.
+    A position is met to 4 % of the length of a clip of three seconds or more, if clips are closed when they
     are complete.
     """
 
@@ -100,14 +100,11 @@ class Candidates:
         if self._kept and seconds < self._kept[-1][0] + self._interval_s - _GRID_ROUNDING_S:
             return
         self._kept.append((seconds, frame.picture(self.long_side)))
-        old = self._count_before(seconds - self._recent_s)
-        recent = len(self._kept) - old
-        if old > max(2, self._capacity - recent):
-            del self._kept[1:old:2]
+        if len(self._kept) > self._capacity:
+            self._drop_one(seconds - self._recent_s)
 
     def take(self, span: Span, request: FrameRequest) -> list[tuple[float, np.ndarray]]:
-        """For each position asked for, the nearest kept frame inside the clip: (seconds, picture (h, w, 3)
-        BGR).
+        """For each position asked for the nearest kept frame inside the clip: (seconds, BGR (h, w, 3)).
 
         Empty where the clip holds no kept frame. Drops what lies before the clip; `forget` drops the clip.
         """
@@ -123,6 +120,11 @@ class Candidates:
     def forget(self, before_s: float) -> None:
         """Drops all pictures before that time."""
         del self._kept[: self._count_before(before_s)]
+
+    def _drop_one(self, recent_s: float) -> None:
+        kept = self._kept
+        old = range(1, max(2, min(self._count_before(recent_s), len(kept) - 1)))
+        del kept[min(old, key=lambda i: kept[i + 1][0] - kept[i - 1][0])]
 
     def _count_before(self, seconds: float) -> int:
         return next((i for i, kept in enumerate(self._kept) if kept[0] >= seconds - 1e-6), len(self._kept))

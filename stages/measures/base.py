@@ -1,6 +1,4 @@
-"""What a measure is: it looks at samples one by one, and makes a clip's columns of what it saw inside the
-clip.
-"""
+"""What a measure is: it looks at samples one by one and makes a clip's columns of what it saw there."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ CONTRAST = 6.0  # least luma between border and picture that makes an edge certa
 STRONG = 25.0  # the same where no border on the other side confirms it
 DARK = 24.0  # clips that never get brighter than this in any row say nothing
 FULL = 0.8  # share of the strips that must be lit just inside a true edge: a line of text is shorter
+TALLEST = 0.15  # share of a side that one block of text in the border may take
 DEEPEST = 0.45  # a border takes at most this share of a side
 
 
@@ -71,9 +72,10 @@ class Letterbox(Measure):
             return dict.fromkeys(self.columns)
         top, bottom = borders(brightest.rows, brightest.row_strips)
         left, right = borders(brightest.columns, brightest.column_strips)
-        x, crop_w = _even(left, right, len(brightest.columns), clip.width)
-        y, crop_h = _even(top, bottom, len(brightest.rows), clip.height)
-        share = 1.0 - (crop_w * crop_h) / (clip.width * clip.height)
+        coded_w, coded_h = len(brightest.columns), len(brightest.rows)
+        share = 1.0 - (coded_w - left - right) * (coded_h - top - bottom) / (coded_w * coded_h)
+        x, crop_w = _even(left, right, coded_w, clip.width)
+        y, crop_h = _even(top, bottom, coded_h, clip.height)
         return dict(zip(self.columns, (share, x, y, crop_w, crop_h), strict=True))
 
 
@@ -130,10 +132,12 @@ def _edges(profile: np.ndarray, strips: np.ndarray) -> list[_Edge]:
         sharp = profile[edge + soft] - level >= 0.4 * (inside - level)
         if inside - level >= CONTRAST and sharp and full >= FULL:
             edges.append(_Edge(edge, inside - level))
-        # Go on behind an island: rows of which a quarter is black throughout, then black rows again.
+        # Go on behind an island: a few rows of which two strips are black throughout, then black rows again.
         island = _run_length(~dark[at + run :])
         seen = strips[active][:, int((at + run) * scale) : int(np.ceil((at + run + island) * scale))]
-        if not seen.size or np.quantile(seen, 0.25, axis=0).max() > level + ABOVE + 2:
+        if not seen.size or len(seen) < 3 or island > TALLEST * n:
+            break
+        if np.partition(seen, 1, axis=0)[1].max() > level + ABOVE + 2:
             break
         at += run + island
     return edges

@@ -11,7 +11,7 @@ from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
 
 _SIDE = 32  # the mean frame that is transformed, pixels
-_FAINT = 1.0  # DCT coefficients smaller than this (0-255 luma, orthonormal) are noise of a flat picture
+_FAINT = 2.0  # DCT coefficients smaller than this (0-255 luma, orthonormal) are noise of a flat picture
 
 
 class PerceptualHash(Measure):

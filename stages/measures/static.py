@@ -15,7 +15,7 @@ SAME = 2.0  # mean absolute difference of a block's luma, 0-255; what re-encodin
 
 
 class Static(Measure):
-    """The share (0-1) of neighbouring samples (half a second apart) that are near identical in every block."""
+    """The share (0-1) of neighbouring samples, half a second apart, that are alike in every block."""
 
     name = "static"
     version = 1
