@@ -72,13 +72,19 @@ class Committer:
                         unit.rows.setdefault(table, []).extend(found)
         clips = unit.rows.get("clips", [])
         failed = last.failure is not None
-        mark |= self.stamp | {"status": "failed" if failed else "done", "reason": last.failure, "clips": len(clips)}
+        mark |= self.stamp | {
+            "status": "failed" if failed else "done",
+            "reason": last.failure,
+            "clips": len(clips),
+        }
         unit.rows[self.plan.mark] = [mark]
         self.counts["failed" if failed else "done"] += 1
         if failed:
             self.reasons[reason_class(last.failure or "")] += 1
         else:
-            kept = sum(len(part.passing) if part.passing is not None else len(part.rows["clips"]) for part in parts)
+            kept = sum(
+                len(part.passing) if part.passing is not None else len(part.rows["clips"]) for part in parts
+            )
             self.counts["kept"] += kept
             self.counts["dropped"] += len(clips) - kept
             self.video_seconds += mark.get("duration_s") or 0.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -21,11 +22,12 @@ import pyarrow as pa
 from curate.errors import UserError
 from curate.storage import filesystem, is_local, local_path
 
-VIDEO = (
-    ".3gp .asf .avi .f4v .flv .h264 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogg .ogv "
-    ".rm .ts .vob .webm .wmv .y4m"
-).split()
-IMAGE = ".jpeg .jpg .png .webp".split()
+VIDEO = tuple(
+    f".{ending}"
+    for ending in "3gp asf avi f4v flv h264 hevc ivf m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogg ogv rm ts vob "
+    "webm wmv y4m".split()
+)
+IMAGE = (".jpeg", ".jpg", ".png", ".webp")
 MANIFEST = (".parquet", ".csv", ".jsonl", ".ndjson")
 CHUNK = 4096
 
@@ -74,7 +76,7 @@ class Listing:
         elif is_local(text):
             path = os.path.abspath(local_path(text))
             for found in self._walk(path) if os.path.isdir(path) else [path]:
-                yield {"uri": found}
+                yield {"uri": spelled(found)}
         else:
             yield from self._remote(text)
 
@@ -133,7 +135,7 @@ def _expand(text: str) -> Iterator[str]:
     if is_local(text):
         for path in glob.iglob(local_path(text), recursive=True):
             if not os.path.isdir(path):
-                yield os.path.abspath(path)
+                yield spelled(os.path.abspath(path))
     else:
         fs, path = filesystem(text)
         for name in sorted(fs.glob(path)):
@@ -149,7 +151,9 @@ def _manifest(text: str) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(_manifest_rows(text), 1):
         column = next((c for c in ("uri", "path", "file", "video", "url") if c in row), None)
         if column is None:
-            raise UserError(f"{text}: row {number} has no column `uri` (or path, file, video, url), only {list(row)}")
+            raise UserError(
+                f"{text}: row {number} has no column `uri` (or path, file, video, url), only {list(row)}"
+            )
         name = row.pop(column)
         if not isinstance(name, str) or not name:
             raise UserError(f"{text}: row {number}: {column} is {name!r}, expected a path or URI")
@@ -160,10 +164,22 @@ def canonical(name: str, folder: str) -> str:
     """The one spelling of a source's name: the absolute path, or the URI as it is."""
     if not is_local(name):
         return name
-    name = local_path(name)
-    if os.path.isabs(name) or is_local(folder):
-        return os.path.abspath(os.path.join(local_path(folder), name))
-    return f"{folder}/{name}"
+    if name.startswith(("file://", "~", "/")):
+        return spelled(local_path(name))
+    return (
+        spelled(os.path.abspath(os.path.join(local_path(folder), name)))
+        if is_local(folder)
+        else f"{folder}/{name}"
+    )
+
+
+def spelled(path: str) -> str:
+    """A local path as text that every table can hold; a name that is not UTF-8 becomes a file:// URI."""
+    try:
+        path.encode()
+        return path
+    except UnicodeEncodeError:
+        return "file://" + urllib.parse.quote(os.fsencode(path))
 
 
 def _manifest_rows(text: str) -> Iterator[dict[str, Any]]:

@@ -87,7 +87,15 @@ def make_plan(recipe: Recipe) -> Plan:
 
 def environment() -> dict[str, str]:
     """Versions of what decides results, for the `runs` table."""
-    packages = ("clipmill", "av", "opencv-python-headless", "scenedetect-headless", "numpy", "deltalake", "ray")
+    packages = (
+        "clipmill",
+        "av",
+        "opencv-python-headless",
+        "scenedetect-headless",
+        "numpy",
+        "deltalake",
+        "ray",
+    )
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -16,7 +16,7 @@ LIVE_SECONDS = 0.25
 
 
 class Progress:
-    """Rates since the start, counts of kept, dropped and failed, and the time left once the total is known."""
+    """Rates since the start, counts of kept, dropped and failed, and the time left once that is known."""
 
     def __init__(self, plan: Plan, committer: Committer, pending: Pending, quiet: bool = False):
         self.name, self.committer, self.pending, self.quiet = plan.recipe.name, committer, pending, quiet
@@ -56,8 +56,8 @@ class Progress:
         of = f"/{self.total:,}" if self.total is not None else ""
         return (
             f"{self.name}: {sources:,}{of} sources ({sources / seconds:.1f}/s) · {clips:,} clips "
-            f"({clips / seconds:.1f}/s) · {self.committer.video_seconds / seconds:.1f} hours of video an hour · "
-            f"{counts['kept']:,} kept, {counts['dropped']:,} dropped, {counts['failed']:,} failed{left}"
+            f"({clips / seconds:.1f}/s) · {self.committer.video_seconds / seconds:.1f} hours of video an hour "
+            f"· {counts['kept']:,} kept, {counts['dropped']:,} dropped, {counts['failed']:,} failed{left}"
         )
 
     def _count(self) -> None:

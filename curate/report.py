@@ -18,7 +18,12 @@ from curate.views import connect
 
 
 def report_run(
-    catalog: Catalog, plan: Plan, committer: Committer, pending: Pending, listing: Listing, quiet: bool = False
+    catalog: Catalog,
+    plan: Plan,
+    committer: Committer,
+    pending: Pending,
+    listing: Listing,
+    quiet: bool = False,
 ) -> int:
     """Prints the tables of a run; returns the exit code: 1 where the catalog holds failed sources."""
     with connect(catalog) as sql:
@@ -33,7 +38,7 @@ def report_run(
         f"{counts['done']:,} done now, {counts['failed']:,} failed now"
     )
     for reason, number in sorted(listing.left_out.items()):
-        console.print(f"left out of the listing: {number:,} × {reason}", markup=False)
+        console.print(f"left out of the listing: {number:,} {reason}", markup=False)
     if not pending.listed:
         console.print("the input holds no media files", markup=False)
     console.print(table_of("clips", ("gate", "clips left", "dropped here"), funnel))
@@ -45,8 +50,8 @@ def report_run(
         console.print(table_of("time by stage", ("stage", "CPU seconds"), rows))
     if failed:
         console.print(
-            f"{failed:,} failed sources: clipmill sql \"SELECT uri, reason FROM sources WHERE status = 'failed'\" "
-            f"--catalog {catalog.uri}; --retry-failed takes them again",
+            f"{failed:,} failed sources (--retry-failed takes them again): clipmill sql "
+            f"\"SELECT uri, reason FROM sources WHERE status = 'failed'\" --catalog {catalog.uri}",
             markup=False,
         )
     return 1 if failed else 0
@@ -55,7 +60,9 @@ def report_run(
 def funnel_rows(sql: Any, gates: list[str]) -> list[tuple[str, str, str]]:
     """(gate, clips left after it, clips whose first failed gate it is), in the order of the gates."""
     total = sql.execute("SELECT count(*) FROM clips").fetchall()[0][0]
-    lost = dict(sql.execute("SELECT dropped_by, count(*) FROM clips WHERE verdict = 'dropped' GROUP BY 1").fetchall())
+    lost = dict(
+        sql.execute("SELECT dropped_by, count(*) FROM clips WHERE verdict = 'dropped' GROUP BY 1").fetchall()
+    )
     rows = [("(all)", f"{total:,}", "")]
     left = total
     for gate in dict.fromkeys([*gates, *lost]):

@@ -28,7 +28,6 @@ from curate.recipes import Recipe, load_recipes, settings_hash
 from curate.report import report_run
 from curate.storage import is_local, local_path
 from curate.tables import BASE
-from curate.views import clip_columns
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def _check(recipe: Recipe, plan: Plan) -> None:
     """A gate with a SQL error is the recipe's error: it is told with the recipe's file and line."""
     for gate in plan.gates:
         try:
-            check_gates([gate], clip_columns(plan.arrow_columns.get("clips", {})))
+            check_gates([gate], plan.columns.get("clips", {}))
         except UserError as error:
             line = recipe.gate_lines.get(gate.name)
             raise UserError(f"{recipe.file}:{line}: {error}" if line else str(error)) from error
@@ -120,7 +119,10 @@ def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) ->
                 committer.flush()
         status = "stopped" if interrupts.seen else "error" if error else "finished"
         counts = dict(committer.counts) | {"listed": pending.listed, "left_out": listing.left_out}
-        counts |= {"seconds": round(time.monotonic() - began, 3), "stage_seconds": dict(committer.stage_seconds)}
+        counts |= {
+            "seconds": round(time.monotonic() - began, 3),
+            "stage_seconds": dict(committer.stage_seconds),
+        }
         catalog.end_run(run_id, {"status": status, "counts": json.dumps(counts)})
         if error is not None:
             raise error
@@ -215,4 +217,3 @@ class _Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.old.items():
             signal.signal(number, handler)
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+
 @dataclass
 class Unit:
     """One source on its way through a plan (or one part of it: a long source leaves in several parts).

@@ -1,4 +1,4 @@
-"""The decode pass: one decode of a source feeds cuts, every signal, thumbnails and the frames later stages want.
+"""The decode pass: one decode of a source feeds cuts, signals, thumbnails and later stages.
 
 `scan` is the pass itself and runs in a killable child process; `DecodePass` is the stage around it.
 """
@@ -62,7 +62,7 @@ class DecodePass(Stage):
         self.child: Child | None = None
 
     def setup(self) -> None:
-        self.child = Child(memory_gb=self.settings.probe.memory_gb, preload="stages.scan")
+        self.child = Child(imports=("stages.scan",), memory_gb=self.settings.probe.memory_gb)
         self.child.start()
 
     def close(self) -> None:
@@ -89,7 +89,9 @@ class DecodePass(Stage):
             least = self.settings.probe.min_seconds
             gates["probe.min_seconds"] = f"media = 'image' OR source_s IS NULL OR source_s >= {least!r}"
         if self.settings.cut.min_seconds:
-            gates["cut.min_seconds"] = f"media = 'image' OR end_s - start_s >= {self.settings.cut.min_seconds!r}"
+            gates["cut.min_seconds"] = (
+                f"media = 'image' OR end_s - start_s >= {self.settings.cut.min_seconds!r}"
+            )
         return gates
 
     def __call__(self, unit: Any) -> Iterator[Any]:
@@ -124,7 +126,11 @@ class DecodePass(Stage):
             sent = False
             try:
                 for message in self.child.call(
-                    "stages.scan:scan", uri, self.settings, stall_s=probe.stall_seconds, limit_s=probe.limit_seconds
+                    "stages.scan:scan",
+                    uri,
+                    self.settings,
+                    stall_s=probe.stall_seconds,
+                    limit_s=probe.limit_seconds,
                 ):
                     sent = sent or isinstance(message, Found)
                     yield message
@@ -152,5 +158,3 @@ class DecodePass(Stage):
             )
         if found.pixels:
             part.pixels[clip] = found.pixels
-
-

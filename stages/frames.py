@@ -89,7 +89,7 @@ class Span:
 
 @dataclass(frozen=True)
 class FrameRequest:
-    """The frames of each clip that a later stage wants: at these shares of its length, with this long side."""
+    """The frames of each clip that a later stage wants: at these shares of its length, so large."""
 
     positions: tuple[float, ...]
     long_side: int

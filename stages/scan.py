@@ -1,4 +1,4 @@
-"""The scan of one source: decode once, cut, measure, keep a few frames; clips leave as soon as they are settled.
+"""The scan of one source: decode once, cut, measure; clips leave as soon as they are settled.
 
 Runs in the killable child. Memory is bounded by the longest clip, never by the length of the source.
 """
@@ -13,13 +13,16 @@ from typing import Any
 from stages.decode_pass import THUMBNAIL, Found, ScanSettings
 from stages.frames import FrameRequest, SourceError, SourceInfo, Span
 from stages.measures import ClipFacts, Observations
-from stages.reading import open_reader, open_source
+from stages.readers import open_reader
+from stages.reading import open_source
 from stages.samples import Candidates, Sampler, encode_jpeg
-from stages.scenes import SceneCutter
+from stages.scenes import VERSION, SceneCutter
 
 
-def scan(uri: str, settings: ScanSettings, progress: Callable[[int], None]) -> Iterator[dict[str, Any] | Found]:
-    """Yields dicts of `sources` columns (header facts first, totals last) and a Found for each clip, in order.
+def scan(
+    uri: str, settings: ScanSettings, progress: Callable[[int], None]
+) -> Iterator[dict[str, Any] | Found]:
+    """Yields dicts of `sources` columns (header first, totals last) and a Found for each clip, in order.
 
     Raises SourceError with the reason why the source can't be taken.
     """
@@ -31,16 +34,16 @@ def scan(uri: str, settings: ScanSettings, progress: Callable[[int], None]) -> I
         yield _header(info)
         if _too_short(info, settings):
             yield _undecoded(info, settings)
-            frames = None
+            frames, duration = None, info.duration_s
         else:
             pass_ = _Pass(reader, info, settings)
             yield from pass_.clips(progress)
-            frames = reader.frames
+            frames, duration = reader.frames, pass_.duration_s
             if reader.truncated and settings.probe.truncated == "fail":
                 raise SourceError(reader.truncated)
         yield {
-            "duration_s": _duration(info, reader, frames),
-            "fps": info.fps or _measured_fps(info, reader, frames),
+            "duration_s": duration,
+            "fps": info.fps or (frames / duration if frames and duration else None),
             "frames": frames,
             "decode_errors": reader.decode_errors if frames is not None else None,
             "content_hash": file.content_hash(),
@@ -57,23 +60,29 @@ class _Pass:
         self.sampler = Sampler()
         self.observations = Observations(settings.measures)
         self.requests: tuple[FrameRequest, ...] = (THUMBNAIL, *settings.wants)
+        versions = {"cut": str(VERSION)} | self.observations.versions
+        self.versions = " ".join(f"{name}={version}" for name, version in versions.items())
         self.candidates = Candidates(max(request.long_side for request in self.requests))
+        self.duration_s: float | None = None  # known at the end
         self.pts: deque[int] = deque()  # of the frames no clip was made of yet
 
     def clips(self, progress: Callable[[int], None]) -> Iterator[Found]:
-        count = 0
-        for frame in self.reader:
-            count += 1
-            if count % 16 == 1:
-                progress(count)
+        first: int | None = None
+        for number, frame in enumerate(self.reader):
+            if first is None:
+                first = frame.pts
+            if number % 16 == 0:
+                progress(number)
             self.pts.append(frame.pts)
             if (sample := self.sampler.observe(frame)) is not None:
                 self.observations.observe(sample)
                 self.candidates.offer(frame)
             for span in self.cutter.observe(frame):
                 yield self._close(span)
-        if not count:
+        if first is None:
             raise SourceError("no frame could be decoded")
+        if self.info.media == "video":  # what was decoded: headers are often wrong or silent
+            self.duration_s = float((self.reader.last_end_pts - first) * self.info.time_base)
         for span in self.cutter.finish(self.reader.last_end_pts):
             yield self._close(span)
 
@@ -99,7 +108,7 @@ class _Pass:
             media=info.media,
         )
         columns = _columns(info, span, frames, fps) | self.observations.close(span, facts)
-        columns["versions"] = self.observations.versions
+        columns["versions"] = self.versions
         pictures = [self.candidates.take(span, request) for request in self.requests]
         self.candidates.forget(span.end_s)
         thumbnail = None
@@ -153,17 +162,3 @@ def _undecoded(info: SourceInfo, settings: ScanSettings) -> Found:
     seconds = info.duration_s or 0.0
     span = Span(0, 0, round(seconds / info.time_base), 0.0, seconds)
     return Found(span, _columns(info, span, None, info.fps), None)
-
-
-def _duration(info: SourceInfo, reader: Any, frames: int | None) -> float | None:
-    """What was decoded, where anything was: headers are often wrong or silent."""
-    if info.media == "image" or frames is None:
-        return info.duration_s
-    return float((reader.last_end_pts - reader.first_pts) * info.time_base)
-
-
-def _measured_fps(info: SourceInfo, reader: Any, frames: int | None) -> float | None:
-    seconds = _duration(info, reader, frames)
-    return frames / seconds if frames and seconds else None
-
-

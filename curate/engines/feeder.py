@@ -1,4 +1,4 @@
-"""The feeder: a small actor between the driver, which lists, and Ray Data's read task, which hands out parcels.
+"""The feeder: a small actor between the driver, which lists, and Ray Data's read task.
 
 A parcel is a few units that travel as one row of one block. The feeder holds each until the driver has it
 back, so a read task or a worker that dies is given the same parcel again; and it counts the times a parcel or

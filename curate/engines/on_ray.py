@@ -18,10 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.engines.feeder import Feeder
-from curate.errors import EngineError
-from curate.engines.pools import Pool, make_pools
 from curate.engines.chain import run_stages
+from curate.engines.feeder import Feeder
+from curate.engines.pools import Pool, make_pools
+from curate.errors import EngineError
 from curate.units import Unit
 from stages.base import Stage
 
@@ -34,7 +34,7 @@ ROW_BYTES = 1 << 20  # finished units leave a worker in rows of about this size
 def run_on_ray(stages: tuple[Stage, ...], units: Iterator[Unit]) -> Iterator[Unit]:
     import ray
 
-    with _ray():
+    with ray_session():
         resources = ray.cluster_resources()
         pools = make_pools(stages, resources.get("CPU", 1), resources.get("GPU", 0))
         feeder = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Feeder).remote()
@@ -55,7 +55,7 @@ def run_on_ray(stages: tuple[Stage, ...], units: Iterator[Unit]) -> Iterator[Uni
 
 
 @contextlib.contextmanager
-def _ray() -> Iterator[None]:
+def ray_session(cpus: int | None = None) -> Iterator[None]:
     """A Ray of our own unless one is there already (RAY_ADDRESS names a cluster)."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -66,7 +66,7 @@ def _ray() -> Iterator[None]:
         # Ray puts the driver's working directory first on its workers' import path, where a user's own
         # models/ or train.py would shadow ours: start it from the folder that holds these packages.
         with contextlib.chdir(Path(__file__).parents[2]):
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -82,7 +82,7 @@ def _ray() -> Iterator[None]:
 def _dataset(feeder: Any, pools: list[Pool]) -> Any:
     import ray
 
-    data = ray.data.read_datasource(_source(feeder), override_num_blocks=1, ray_remote_args={"num_cpus": 0})
+    data = ray.data.read_datasource(_source(feeder), override_num_blocks=1, num_cpus=0)
     for pool in pools:
         data = data.map_batches(
             PoolWorker,

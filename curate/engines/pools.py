@@ -36,7 +36,8 @@ def make_pools(stages: tuple[Stage, ...], cpus: float, gpus: float) -> list[Pool
     for group in groups:
         if group[0].needs.gpus > gpus:
             raise UserError(
-                f"stage {group[0].name!r} needs {group[0].needs.gpus:g} GPU, there is {gpus:g}; run it on a GPU machine"
+                f"stage {group[0].name!r} needs {group[0].needs.gpus:g} GPU, there is {gpus:g}: "
+                "run it on a machine with one"
             )
     wanted = sum(group[0].needs.cpus for group in groups)
     shrink = min(1.0, cpus / wanted) if wanted else 1.0

@@ -1,0 +1,113 @@
+"""CPU seconds of pure decode, of the whole decode pass, and of PySceneDetect's AdaptiveDetector alone.
+
+    python benchmarks/decode_once.py FILE... [--rounds 5]
+
+Each in a process of its own, interleaved; medians and ratios as JSON. Floor: every frame must be decoded
+once, so pure decode (PyAV, one thread, frames thrown away) is what no pass can beat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from measuring import interleaved, median, show
+
+RECIPE_MEASURES = (
+    "motion",
+    "shake",
+    "sharpness",
+    "exposure",
+    "letterbox",
+    "static",
+    "phash",
+    "bits_per_pixel",
+)
+
+
+def pure(path: str) -> int:
+    import av
+
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        return sum(1 for _ in container.decode(stream))
+
+
+def whole(path: str) -> int:
+    from stages.decode_pass import Found, ScanSettings
+    from stages.scan import scan
+    from stages.settings import CutSettings, ProbeSettings
+
+    settings = ScanSettings(ProbeSettings(min_seconds=2), CutSettings(), RECIPE_MEASURES)
+    return sum(isinstance(message, Found) for message in scan(path, settings, progress=lambda n: None))
+
+
+def cuts(path: str) -> int:
+    import cv2
+    from scenedetect import AdaptiveDetector, SceneManager, open_video
+
+    cv2.setNumThreads(1)
+    manager = SceneManager()
+    manager.add_detector(AdaptiveDetector())
+    manager.detect_scenes(open_video(path))
+    return len(manager.get_scene_list())
+
+
+TASKS = {"pure_decode": pure, "whole_pass": whole, "pyscenedetect_adaptive": cuts}
+
+
+def once(task: str, path: str) -> float:
+    """CPU seconds of the task less those of importing its libraries, measured inside its own process."""
+    out = subprocess.run(
+        [sys.executable, __file__, "--task", task, path], capture_output=True, text=True, check=True
+    )
+    return float(out.stdout)
+
+
+def inside(task: str, path: str) -> float:
+    warm = Path(__file__).with_name("no-such-file")
+    with contextlib.suppress(Exception):
+        TASKS[task](str(warm))  # imports, and fails
+    began = resource.getrusage(resource.RUSAGE_SELF)
+    TASKS[task](path)
+    ended = resource.getrusage(resource.RUSAGE_SELF)
+    return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.task:
+        print(inside(args.task, args.files[0]))
+        return
+    results = []
+    totals = dict.fromkeys(TASKS, 0.0)
+    for file in args.files:
+        runs = interleaved(args.rounds, {task: lambda t=task, f=file: once(t, f) for task in TASKS})
+        medians = {task: median(values) for task, values in runs.items()}
+        for task, value in medians.items():
+            totals[task] += value
+        results.append({"file": Path(file).name, "cpu_s": medians, **ratios(medians)})
+    show({"rounds": args.rounds, "files": results, "all": {"cpu_s": totals, **ratios(totals)}})
+
+
+def ratios(cpu: dict[str, float]) -> dict[str, float]:
+    return {
+        "whole/pure": round(cpu["whole_pass"] / cpu["pure_decode"], 3),
+        "whole/pyscenedetect": round(cpu["whole_pass"] / cpu["pyscenedetect_adaptive"], 3),
+    }
+
+
+if __name__ == "__main__":
+    main()
