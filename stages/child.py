@@ -1,8 +1,8 @@
 """A killable child process: runs a generator function and streams what it yields back over a pipe.
 
 Decoders crash, hang and hold the GIL on hostile files. Here they only take a child with them, which the
-parent kills by the clock and replaces. The child starts with Python's safe path, so that the current directory
-can't shadow a package; it dies with its parent; nothing it prints reaches the terminal or the pipe.
+parent kills by the clock and replaces. The child starts with Python's safe path, so that the current
+directory can't shadow a package; it dies with its parent; nothing it prints reaches the terminal or the pipe.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import Any
 
 from stages.frames import SourceError
 
-ITEM, PROGRESS, DONE, REFUSED, FAILED = range(5)  # kinds of message from the child
+STARTED, ITEM, PROGRESS, DONE, REFUSED, FAILED = range(6)  # kinds of message from the child
+START_S = 60.0  # seconds that a child may take to come up and take a request
 PIPE_BYTES = 2**20  # asked for the pipe: a thumbnail or a batch of rows goes in one piece
 
 _HEADER = struct.Struct("<BI")  # kind, number of parts; their lengths follow as 64-bit numbers
@@ -85,16 +86,16 @@ class Child:
         """Runs the generator function 'package.module:name' in the child; yields what it yields, as it comes.
 
         The function gets a keyword `progress`: calling progress(n) tells that it is alive. The child is
-        killed when nothing came for `stall_s` or the call took over `limit_s` seconds; the time that the caller
-        spends between two items does not count. Raises SourceError as raised by the function, ChildError,
-        ChildDied or ChildTimeout. Leaving the iteration early kills the child too.
+        killed when nothing came for `stall_s` or the call took over `limit_s` seconds; the time that the
+        caller spends between two items does not count. Raises SourceError as raised by the function,
+        ChildError, ChildDied or ChildTimeout. Leaving the iteration early kills the child too.
         """
         if self._busy:
             raise RuntimeError("the child is in the middle of another call")
         self._busy = True
         whole = False
         try:
-            self._send(pickle.dumps((function, args, kwargs), protocol=5))
+            self._begin(pickle.dumps((function, args, kwargs), protocol=5))
             clock = _Clock(stall_s, limit_s)
             while True:
                 kind, value = self._receive(clock)
@@ -146,17 +147,20 @@ class Child:
                 pipe.close()
         return code
 
-    def _send(self, request: bytes) -> None:
-        for attempt in (1, 2):  # a child that died while it was idle is replaced unnoticed
+    def _begin(self, request: bytes) -> None:
+        """Hands the request over and waits until the child has it; one that died while idle is replaced."""
+        for attempt in (1, 2):
             self.start()
             try:
-                self._process.stdin.write(struct.pack("<Q", len(request)) + request)
-                self._process.stdin.flush()
+                with contextlib.suppress(BrokenPipeError):  # the answer pipe tells how it died
+                    unsent = memoryview(struct.pack("<Q", len(request)) + request)
+                    while unsent:
+                        unsent = unsent[self._process.stdin.write(unsent) :]
+                self._receive(_Clock(START_S, None))
                 return
-            except BrokenPipeError:
-                code = self._reap()
+            except ChildDied:
                 if attempt == 2:
-                    raise ChildDied(_death(code)) from None
+                    raise
 
     def _receive(self, clock: _Clock) -> tuple[int, Any]:
         kind, count = _HEADER.unpack(self._read(_HEADER.size, clock))

@@ -1,4 +1,4 @@
-"""The child's side of `stages.child`: waits for calls on standard input, answers on what was standard output."""
+"""The child's side of `stages.child`: waits for calls on standard input, answers on what was stdout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from stages.child import _HEADER, DONE, FAILED, ITEM, PROGRESS, REFUSED
+from stages.child import _HEADER, DONE, FAILED, ITEM, PROGRESS, REFUSED, STARTED
 from stages.frames import SourceError
 
 HEARTBEAT_S = 0.2  # progress is told at most this often
@@ -68,6 +68,7 @@ def _listen(calls: queue.SimpleQueue[bytes]) -> None:
 
 def _answer(request: bytes, answers: BinaryIO) -> None:
     try:
+        _send(answers, STARTED, None)
         path, args, kwargs = pickle.loads(request)
         for item in _function(path)(*args, progress=_heartbeat(answers), **kwargs):
             _send(answers, ITEM, item)

@@ -97,7 +97,10 @@ class PacketSizes:
 
 
 def shortfall(decoded_s: float, stated_s: float | None) -> str | None:
-    """A line when clearly less was decoded than the header states (by 1 s and by 5 %), else None."""
-    if stated_s is None or stated_s - decoded_s <= max(1.0, 0.05 * stated_s):
+    """A line when clearly less was decoded than the header states, else None.
+
+    Clearly: by more than 5 %, and by more than 1 s, or a quarter where the whole is shorter than 4 s.
+    """
+    if stated_s is None or stated_s - decoded_s <= max(min(1.0, 0.25 * stated_s), 0.05 * stated_s):
         return None
     return f"truncated: {decoded_s:.1f} s of {stated_s:.1f} s decoded"
