@@ -70,17 +70,21 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def verdict_sql(gates: Sequence[Gate]) -> dict[str, str]:
-    """The SQL of verdict, dropped_by, failed_gates and unknown_gates, over a relation that has the columns.
+def condition_sql(gate: Gate) -> str:
+    """A gate's condition over a relation `clips`: TRUE, FALSE or NULL.
 
     TRY makes a condition that can't be computed for one clip (a failing cast) unknown for that clip, instead
-    of an error for every query.
+    of an error for every query. The line break ends a comment at the end of a condition.
     """
+    return f"TRY(({gate.where}\n))"
+
+
+def verdict_sql(gates: Sequence[Gate]) -> dict[str, str]:
+    """The SQL of verdict, dropped_by, failed_gates and unknown_gates, over a relation that has the columns."""
     if not gates:
         none = "CAST([] AS VARCHAR[])"
         return {"verdict": "'kept'", "dropped_by": "CAST(NULL AS VARCHAR)", "failed_gates": none, "unknown_gates": none}
-    # The line break ends a comment at the end of a condition.
-    tried = [f"TRY(({gate.where}\n))" for gate in gates]
+    tried = [condition_sql(gate) for gate in gates]
     passed = [f"coalesce({t}, {'false' if g.unknown == 'drop' else 'true'})" for t, g in zip(tried, gates, strict=True)]
     names = [literal(gate.name) for gate in gates]
     cases = " ".join(f"WHEN NOT {p} THEN {n}" for p, n in zip(passed, names, strict=True))
@@ -125,7 +129,7 @@ def check_gates(gates: Sequence[Gate], columns: Mapping[str, Any]) -> None:
     """
     if not gates:
         return
-    types = clip_columns(columns)
+    types = _duckdb_types(columns)
     connection = locked_connection()
     try:
         listed = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
@@ -138,12 +142,10 @@ def check_gates(gates: Sequence[Gate], columns: Mapping[str, Any]) -> None:
         connection.close()
 
 
-def clip_columns(columns: Mapping[str, Any]) -> dict[str, str]:
-    """DuckDB types of the columns of `clips`: those that every catalog has, and `columns`."""
-    from curate.tables import BASE, duckdb_type
+def _duckdb_types(columns: Mapping[str, Any]) -> dict[str, str]:
+    from curate.tables import clip_columns, duckdb_type
 
-    base = {field.name: duckdb_type(field.type) for field in BASE["clips"]}
-    return base | {name: duckdb_type(kind) for name, kind in columns.items()}
+    return {name: duckdb_type(kind) for name, kind in clip_columns(columns).items()}
 
 
 def _check(connection: duckdb.DuckDBPyConnection, gate: Gate) -> None:
@@ -220,15 +222,17 @@ class Judge:
         if not self.gates:
             return
         self.connection = locked_connection()
-        types = {name.lower(): (name, kind) for name, kind in clip_columns(columns).items()}
+        types = {name.lower(): (name, kind) for name, kind in _duckdb_types(columns).items()}
         needed = sorted({name.lower() for gate in gates for name in referenced_columns(self.connection, gate)})
         self.inputs = [types[name][0] for name in needed if name in types]
         fields = [f"unnest(${i}::{types[n.lower()][1]}[]) AS {quote(n)}" for i, n in enumerate(self.inputs, 2)]
         fields += [f"NULL AS {quote(name)}" for name in needed if name not in types]
         # The first parameter gives the rows even where no gate names a column.
         rows = ", ".join(["unnest($1::INTEGER[]) AS __row", *fields])
-        chosen = ", ".join(f"{sql} AS {name}" for name, sql in verdict_sql(self.gates).items())
-        text = f"SELECT {chosen} FROM (SELECT {rows}) AS clips ORDER BY __row"
+        # Conditions alone: planning each of them four times, as the view's columns do, would cost more than
+        # judging. What follows from them is the same rule as verdict_sql's.
+        chosen = ", ".join(["__row", *map(condition_sql, self.gates)])
+        text = f"SELECT {chosen} FROM (SELECT {rows}) AS clips"
         self.statement = self.connection.extract_statements(text)[0]
 
     def __call__(self, clips: Sequence[Mapping[str, Any]] | pa.Table) -> list[Verdict]:
@@ -239,7 +243,16 @@ class Judge:
             return [Verdict("kept", None, [], []) for _ in clips]
         values = [[_known(clip.get(name)) for clip in clips] for name in self.inputs]
         found = self.connection.execute(self.statement, [list(range(len(clips))), *values]).fetchall()
-        return [Verdict(*row) for row in found]
+        return [self._verdict(answers) for _, *answers in sorted(found, key=lambda row: row[0])]
+
+    def _verdict(self, answers: Sequence[bool | None]) -> Verdict:
+        failed, unknown = [], []
+        for gate, answer in zip(self.gates, answers, strict=True):
+            if answer is None:
+                unknown.append(gate.name)
+            if not (gate.unknown == "keep" if answer is None else answer):
+                failed.append(gate.name)
+        return Verdict("dropped" if failed else "kept", failed[0] if failed else None, failed, unknown)
 
 
 def _known(value: Any) -> Any:

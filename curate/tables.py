@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -159,6 +160,18 @@ def storable(kind: pa.DataType) -> pa.DataType | None:
         fields = [(name, inner) for name, inner in fields if inner is not None]
         return pa.struct(fields) if fields else None
     return kind
+
+
+def plain_types(table: pa.Table) -> pa.Table:
+    """The same table with the types of `storable`: files that Delta rewrote come back as views and the like."""
+    wanted = {f.name: kind for f in table.schema if (kind := storable(f.type)) is not None}
+    return table.select(list(wanted)).cast(pa.schema(wanted))
+
+
+def clip_columns(added: Mapping[str, pa.DataType | str] = MappingProxyType({})) -> dict[str, pa.DataType]:
+    """The columns of `clips`: those that every catalog has, and `added` (Arrow types or their names)."""
+    base = {field.name: field.type for field in BASE["clips"]}
+    return base | {n: pa.type_for_alias(k) if isinstance(k, str) else k for n, k in added.items()}
 
 
 def rows_to_table(

@@ -1,0 +1,42 @@
+"""Compaction: few large files instead of many small ones, and a log that opens quickly."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+
+from curate.catalog import Catalog, join
+
+SMALL_BYTES = 32 << 20
+SMALL_FILES = 32  # so many small files are merged
+TARGET_BYTES = 256 << 20
+LOG_ENTRIES = 20  # so many commits since the last checkpoint get a new one
+
+
+def compact(catalog: Catalog, name: str, table: DeltaTable) -> DeltaTable:
+    """Merges the small files of a table where there are many; writes a checkpoint where the log is long.
+
+    Files that no version of the last seven days needs are deleted then (Delta's own rule); younger ones stay,
+    so that time travel within a week works.
+    """
+    sizes = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
+    if sum(size < SMALL_BYTES for size in sizes) >= SMALL_FILES:
+        try:
+            table.optimize.compact(target_size=TARGET_BYTES, max_concurrent_tasks=2)
+            table.vacuum(dry_run=False)
+        except CommitFailedError:  # another run deleted rows meanwhile: the next run compacts
+            table.update_incremental()
+    if table.version() - _checkpointed(catalog, name) >= LOG_ENTRIES:
+        table.create_checkpoint()
+    return table
+
+
+def _checkpointed(catalog: Catalog, name: str) -> int:
+    path = f"{join(catalog.path, name)}/_delta_log/_last_checkpoint"
+    try:
+        return json.loads(catalog.fs.cat_file(path))["version"]
+    except FileNotFoundError:
+        return 0
