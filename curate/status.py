@@ -48,7 +48,7 @@ def print_status(catalog: Catalog) -> int:
 def _pending(sql: Any) -> tuple[int | None, list[str]]:
     """Sources that the inputs of all runs name and the catalog does not hold, and the inputs out of reach."""
     known = IdSet()
-    reader = sql.execute("SELECT source_id FROM sources").to_arrow_reader(100_000)
+    reader = sql.sql("SELECT source_id FROM sources").to_arrow_reader(100_000)
     for batch in reader:
         if batch.num_rows:
             known.add(pack(batch["source_id"].to_pylist()))

@@ -16,7 +16,7 @@ from stages.base import Stage
 from stages.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.frames import FrameRequest, SourceError, Span
 from stages.ids import clip_id
-from stages.settings import CutSettings, ProbeSettings
+from stages.settings import CUT_VERSION, CutSettings, ProbeSettings
 
 THUMBNAIL = FrameRequest((0.5,), 320)
 PART_CLIPS = 512  # a long source leaves in parts of so many clips …
@@ -72,16 +72,15 @@ class DecodePass(Stage):
     def columns(self) -> dict[str, dict[str, str]]:
         from stages.measures import MEASURES
 
-        found: dict[str, str] = {}
+        found: dict[str, str] = {"source_s": "double"}  # the length that the source's header claims
         for name in self.settings.measures:
             found.update(MEASURES[name].columns)
         return {"clips": found}
 
     def versions(self) -> dict[str, str]:
         from stages.measures import MEASURES
-        from stages.scenes import VERSION
 
-        return {"cut": str(VERSION)} | {name: str(MEASURES[name].version) for name in self.settings.measures}
+        return {"cut": str(CUT_VERSION)} | {name: str(MEASURES[name].version) for name in self.settings.measures}
 
     def gates(self) -> dict[str, str]:
         gates = {}

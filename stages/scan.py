@@ -16,7 +16,8 @@ from stages.measures import ClipFacts, Observations
 from stages.readers import open_reader
 from stages.reading import open_source
 from stages.samples import Candidates, Sampler, encode_jpeg
-from stages.scenes import VERSION, SceneCutter
+from stages.scenes import SceneCutter
+from stages.settings import CUT_VERSION
 
 
 def scan(
@@ -60,7 +61,7 @@ class _Pass:
         self.sampler = Sampler()
         self.observations = Observations(settings.measures)
         self.requests: tuple[FrameRequest, ...] = (THUMBNAIL, *settings.wants)
-        versions = {"cut": str(VERSION)} | self.observations.versions
+        versions = {"cut": str(CUT_VERSION)} | self.observations.versions
         self.versions = " ".join(f"{name}={version}" for name, version in versions.items())
         self.candidates = Candidates(max(request.long_side for request in self.requests))
         self.duration_s: float | None = None  # known at the end

@@ -23,6 +23,9 @@ class ProbeSettings(Settings):
     truncated: Literal["fail", "keep"] = "fail"  # sources that end early: failed, or done with what is left
 
 
+CUT_VERSION = 1  # changes whenever the same frames would be cut elsewhere
+
+
 class CutSettings(Settings):
     """`cut:` how scenes are found and how long clips may be."""
 
@@ -39,7 +42,9 @@ class CutSettings(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_seconds <= self.min_seconds:
-            raise ValueError(f"max_seconds ({self.max_seconds:g}) must be above min_seconds ({self.min_seconds:g})")
+            raise ValueError(
+                f"max_seconds ({self.max_seconds:g}) must be above min_seconds ({self.min_seconds:g})"
+            )
         if self.detector == "fixed" and self.seconds is None:
             raise ValueError("detector 'fixed' needs `seconds`, the length of its clips")
         if self.detector == "transnetv2" and self.weights is None:
