@@ -37,9 +37,7 @@ def check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise SourceError(f"no picture size ({width}x{height})")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise SourceError(
-            f"picture of {width}x{height} px is over the limit of {MAX_SIDE} a side, 2^27 in all"
-        )
+        raise SourceError(f"picture of {width}x{height} is over {MAX_SIDE} px a side or 2^27 px in all")
 
 
 @dataclass(frozen=True)

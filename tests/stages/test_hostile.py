@@ -126,11 +126,14 @@ def test_each_lock_holds_by_itself(folder, lock, monkeypatch):
         monkeypatch.setattr(containers, "_refuse", lambda url, *_: open(url, "rb"))  # noqa: SIM115
     else:
         monkeypatch.setattr(containers, "FORMATS", containers.FORMATS + ",hls,concat,dash,sdp,rtsp")
+    reasons = set()
     for name in ("list_concat.mp4", "playlist_hls.mp4", "playlist_http.mp4", "list_concat_http.mp4"):
         for label in ("x.mp4", "x.m3u8", str(path / name)):
             monkeypatch.setattr("stages.reading.SafeFile.name", label)
-            with pytest.raises(SourceError), open_source(str(path / name)) as file:
+            with pytest.raises(SourceError) as caught, open_source(str(path / name)) as file:
                 containers.open_container(file)
+            reasons.add(str(caught.value))
+    assert any("refers to another file" in reason for reason in reasons) is (lock == "opening")
     assert not canary.touched()
 
 
