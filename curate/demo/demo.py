@@ -68,13 +68,17 @@ def _films(films: Path, truth_file: Path, console: Console) -> list[FilmTruth]:
         return truth
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("drawing films")
-        truth = draw_films(films, progress=lambda done, total: progress.update(bar, completed=done, total=total))
+        truth = draw_films(
+            films, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+        )
     write_truth(truth_file, truth)
-    console.print(f"{films}: {len(truth)} films drawn, {sum(f.media == 'broken' for f in truth)} broken on purpose")
+    console.print(
+        f"{films}: {len(truth)} films drawn, {sum(f.media == 'broken' for f in truth)} broken on purpose"
+    )
     return truth
 
 
 def _show(console: Console, *command: str) -> None:
-    """The command that does what follows, as one would type it: SQL, which holds single quotes, in double ones."""
+    """The command that does what follows, as one would type it: SQL goes into double quotes."""
     words = (f'"{word}"' if " " in word else shlex.quote(word) for word in command)
     console.print(f"$ clipmill {' '.join(words)}")

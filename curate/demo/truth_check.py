@@ -10,7 +10,8 @@ from typing import Any
 
 from curate.demo.films import FilmTruth
 
-WITHIN_FRAMES = 2  # a cut is found when a clip begins or ends so near to it
+WITHIN_FRAMES = 2  # a cut is found when one clip ends and the next begins so near to it
+MOST_LOST = 0.5  # seconds on either side of a gradual joint that may be lost with it
 # Near duplicates: clips whose three 64-bit hashes differ by less than a tenth of their bits.
 SIMILAR = """
 SELECT parse_filename(a.uri), parse_filename(b.uri)
@@ -66,12 +67,13 @@ def _compare_cuts(result: Comparison, film: FilmTruth, spans: list[tuple[float, 
     for joint in film.joints:
         kind, first, last = joint["kind"], joint["start_s"], joint["end_s"]
         result.joints[kind] += 1
-        # A gradual joint may lose some frames more on either side; all of its own frames have to be out.
+        # All of a gradual joint's own frames have to be out of the clips, and some beside them may be.
+        more = 0.0 if kind == "cut" else MOST_LOST
         hits = [
-            pair for pair in breaks
-            if (abs(pair[0] - first) <= slack and abs(pair[1] - last) <= slack)
-            or (kind != "cut" and first - 0.5 <= pair[0] <= first + slack and last - slack <= pair[1] <= last + 0.5)
-        ]  # fmt: skip
+            (end, start)
+            for end, start in breaks
+            if first - slack - more <= end <= first + slack and last - slack <= start <= last + slack + more
+        ]
         if hits:
             breaks.remove(hits[0])
             result.found[kind] += 1
@@ -88,9 +90,13 @@ def describe(result: Comparison) -> list[str]:
     lines += [f"  {where}" for where in result.false_cuts]
     found = result.duplicates & result.duplicates_found
     lines.append(f"duplicates: {len(found)} of {len(result.duplicates)} pairs found by their perceptual hash")
-    lines += [f"  not one of ours: {' and '.join(pair)}" for pair in result.duplicates_found - result.duplicates]
+    lines += [
+        f"  not one of ours: {' and '.join(pair)}" for pair in result.duplicates_found - result.duplicates
+    ]
     if result.only_the_broken_failed:
-        lines.append(f"broken files: all {len(result.broken)} failed with their reason, and no other file did")
+        lines.append(
+            f"broken files: all {len(result.broken)} failed with their reason, and no other file did"
+        )
     else:
         lines += [f"  broken, but not failed: {name}" for name in sorted(result.broken - result.failed)]
         lines += [f"  failed, but not broken: {name}" for name in sorted(result.failed - result.broken)]
