@@ -17,6 +17,8 @@ ABOVE = 4.0  # luma above the border's own level at which a row is no longer bor
 CONTRAST = 6.0  # least luma between border and picture that makes an edge certain
 STRONG = 25.0  # the same where no border on the other side confirms it
 DARK = 24.0  # clips that never get brighter than this in any row say nothing
+RISE = 0.4  # share of the contrast that an edge reaches at once
+FLAT = 0.25  # of which the border just outside has at most this share
 FULL = 0.8  # share of the strips that must be lit just inside a true edge: a line of text is shorter
 TALLEST = 0.15  # share of a side that one block of text in the border may take
 DEEPEST = 0.45  # a border takes at most this share of a side
@@ -109,7 +111,6 @@ def _edges(profile: np.ndarray, strips: np.ndarray) -> list[_Edge]:
     level = float(profile[: max(2, n // 200)].min())
     if level > BLACK or deepest < 4:
         return []
-    soft = max(3, n // 360)  # an edge that was scaled up is so many pixels wide
     within = max(4, n // 20)  # the picture just inside an edge is judged on so many rows
     scale = strips.shape[1] / n
     lit = strips.astype(np.float32) > level + ABOVE + 2
@@ -121,17 +122,12 @@ def _edges(profile: np.ndarray, strips: np.ndarray) -> list[_Edge]:
         run = _run_length(dark[at:])
         if run < (2 if at == 0 else max(2, n // 200)) or at + run >= deepest:
             break
-        edge = at + run
-        inside = float(np.median(profile[edge + soft : edge + soft + within]))
-        while edge < at + run + soft and profile[edge] < level + 0.35 * (inside - level):
-            edge += 1
-        rows = slice(
-            int(np.ceil((edge + 1) * scale)), max(int((edge + within) * scale), int(edge * scale) + 3)
-        )
+        edge, contrast = _edge_near(profile - level, at + run, within)
+        first = int(np.ceil((edge + 1) * scale))
+        rows = slice(first, max(int((edge + within) * scale), first + 2))
         full = lit[active, rows].any(axis=1).mean() if active.any() else 0.0
-        sharp = profile[edge + soft] - level >= 0.4 * (inside - level)
-        if inside - level >= CONTRAST and sharp and full >= FULL:
-            edges.append(_Edge(edge, inside - level))
+        if contrast >= CONTRAST and full >= FULL:
+            edges.append(_Edge(edge, contrast))
         # Go on behind an island: a few rows of which two strips are black throughout, then black rows again.
         island = _run_length(~dark[at + run :])
         seen = strips[active][:, int((at + run) * scale) : int(np.ceil((at + run + island) * scale))]
@@ -141,6 +137,21 @@ def _edges(profile: np.ndarray, strips: np.ndarray) -> list[_Edge]:
             break
         at += run + island
     return edges
+
+
+def _edge_near(above: np.ndarray, start: int, within: int) -> tuple[int, float]:
+    """Where the edge lies whose first bright row is `start`, and its contrast: 0 where it is no sharp edge.
+
+    `above` (n,) is luma over black. Coarse quantisation smears an edge over some rows, but far less than the
+    border is deep: light that falls off gradually is told by that.
+    """
+    smear = min(max(2, start // 4), max(3, len(above) // 60))
+    inside = float(np.median(above[start + smear : start + smear + within]))
+    outside, risen = above[max(0, start - 1 - smear)], above[start + smear]
+    if risen < RISE * inside or outside > FLAT * risen:
+        return start, 0.0
+    bright = above[start : start + smear + 1] >= 0.35 * inside
+    return start + int(np.argmax(bright)), inside
 
 
 def _run_length(flags: np.ndarray) -> int:

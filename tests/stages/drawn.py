@@ -47,7 +47,7 @@ class DrawnFrame:
 
 
 @lru_cache
-def texture(seed: int = 0, side: int = 3000) -> np.ndarray:
+def texture(seed: int = 0, side: int = 2000) -> np.ndarray:
     """A colourful picture (side, side, 3) with detail at every scale, as nature has it."""
     rng = np.random.default_rng(seed)
     total = np.zeros((side, side, 3), np.float32)
@@ -64,7 +64,7 @@ def view(x: float, y: float, width: int, height: int, zoom: float = 1.0, seed: i
     step = texels / width
     fine = max(1, int(np.ceil(step)))  # drawn finer than the texture, then averaged: no aliasing
     matrix = np.float32(
-        [[step / fine, 0, 1500 + x - texels / 2], [0, step / fine, 1500 + y - texels * height / width / 2]]
+        [[step / fine, 0, 1000 + x - texels / 2], [0, step / fine, 1000 + y - texels * height / width / 2]]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     drawn = cv2.warpAffine(

@@ -145,7 +145,21 @@ def skyline(t: float) -> np.ndarray:
     return picture
 
 
-@pytest.mark.parametrize("scene", [lamp, skyline])
+def glow(t: float) -> np.ndarray:
+    """A band of light that falls off above and below, as wide as the picture."""
+    light = (120 + 40 * t) * np.exp(-(((np.arange(720) - 360) / 120) ** 2))
+    return cv2.convertScaleAbs(view(60 * t, 0, *HD) * (light / 120)[:, None, None])
+
+
+def vignette(t: float) -> np.ndarray:
+    """Corners and sides go dark, as in old lenses."""
+    y, x = np.mgrid[-1:1:720j, -1:1:1280j]
+    return cv2.convertScaleAbs(
+        view(60 * t, 0, *HD) * np.clip(1.05 - x**4, 0, 1)[..., None] * (1.02 - y**4)[..., None]
+    )
+
+
+@pytest.mark.parametrize("scene", [lamp, skyline, glow, vignette])
 def test_a_dark_scene_has_no_border(scene):
     assert boxed(scene) == (0, 0, 1280, 720)
 
