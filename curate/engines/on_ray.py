@@ -58,7 +58,9 @@ def run_on_ray(stages: tuple[Stage, ...], units: Iterator[Unit]) -> Iterator[Uni
 def ray_session(cpus: int | None = None) -> Iterator[None]:
     """A Ray of our own unless one is there already (RAY_ADDRESS names a cluster)."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes on actor restarts are not for users
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_LOGGING_CONFIG", str(Path(__file__).with_name("ray_logging.yaml")))
     import ray
 
     mine = not ray.is_initialized()
@@ -67,7 +69,6 @@ def ray_session(cpus: int | None = None) -> Iterator[None]:
         # models/ or train.py would shadow ours: start it from the folder that holds these packages.
         with contextlib.chdir(Path(__file__).parents[2]):
             ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # one row, one block: Ray Data must not gather parcels into big blocks
