@@ -16,7 +16,7 @@ BLACK = 28.0  # luma up to which an outermost row may be border (16 is what unma
 ABOVE = 4.0  # luma above the border's own level at which a row is no longer border
 CONTRAST = 6.0  # least luma between border and picture that makes an edge certain
 STRONG = 25.0  # the same where no border on the other side confirms it
-DARK = 24.0  # clips that never get brighter than this in any row say nothing
+DARK = 24.0  # luma; clips that stay darker in every row say nothing, nor do darker ones without an edge
 RISE = 0.4  # share of the contrast that an edge reaches at once
 FLAT = 0.25  # of which the border just outside has at most this share
 FULL = 0.8  # share of the strips that must be lit just inside a true edge: a line of text is shorter
@@ -74,6 +74,8 @@ class Letterbox(Measure):
             return dict.fromkeys(self.columns)
         top, bottom = borders(brightest.rows, brightest.row_strips)
         left, right = borders(brightest.columns, brightest.column_strips)
+        if not (top or bottom or left or right) and brightest.rows.mean() < DARK:
+            return dict.fromkeys(self.columns)  # a title on black: its border may be anywhere
         coded_w, coded_h = len(brightest.columns), len(brightest.rows)
         share = 1.0 - (coded_w - left - right) * (coded_h - top - bottom) / (coded_w * coded_h)
         x, crop_w = _even(left, right, coded_w, clip.width)

@@ -171,6 +171,12 @@ def test_a_clip_too_dark_to_tell_is_unknown(level):
     assert set(measured(frames, "letterbox").values()) == {None}
 
 
+def test_a_title_on_black_leaves_the_border_unknown():
+    title = np.zeros((480, 854, 3), np.uint8)
+    cv2.putText(title, "THE FILM", (250, 260), cv2.FONT_HERSHEY_SIMPLEX, 2, (255, 255, 255), 3)
+    assert set(measured(film(lambda _: title, 1, 6), "letterbox").values()) == {None}
+
+
 def test_an_image_is_cropped_too():
     row = measured(iter([DrawnFrame(0, barred(view(0, 0, *HD), 0, 0, 160, 160))]), "letterbox")
     assert (row["crop_x"], row["crop_w"]) == (160, 960)
