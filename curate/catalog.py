@@ -29,7 +29,9 @@ class Catalog:
         self.uri = local_path(uri) if is_local(uri) else uri.rstrip("/")
         refused = [c for c in self.uri if c in "[]%" or not c.isprintable()]
         if refused:
-            raise UserError(f"a catalog's path can't hold {refused[0]!r}, which Delta Lake does not read: {uri}")
+            raise UserError(
+                f"a catalog's path can't hold {refused[0]!r}, which Delta Lake does not read: {uri}"
+            )
         self.storage_options = storage_options(self.uri)
         self.fs, self.path = filesystem(self.uri)
 
@@ -54,7 +56,7 @@ class Catalog:
             there = catalog._contents()
             if there:
                 raise UserError(
-                    f"{uri} is no catalog and is not empty (it holds {there[0]!r}): give a new or empty folder"
+                    f"{uri} is no catalog and not empty (it holds {there[0]!r}): give a new or empty folder"
                 )
         return catalog
 
@@ -90,7 +92,7 @@ class Catalog:
         return {name: table.version() for name in self.tables() if (table := self.table(name)) is not None}
 
     def start_run(self, run: Mapping[str, Any]) -> None:
-        """Notes a run that begins: run_id, mark, recipe, recipe_text, stages, settings, versions, inputs, engine."""
+        """Notes a run that begins; `run` has columns of the runs table, which is at hand as BASE['runs']."""
         self._note_run({"event": "start", **run})
 
     def end_run(self, run_id: str, end: Mapping[str, Any]) -> None:
@@ -105,7 +107,7 @@ class Catalog:
         self._append("runs", [row | {"at": _now()}])
 
     def last_stages(self, mark: str) -> tuple[str, str] | None:
-        """(settings hash, stages as JSON) of the run that began last on a mark table; None before the first."""
+        """(settings hash, stages as JSON) of the last run that began on a mark table; None if none did."""
         runs = [
             row
             for row in self._rows("runs", ["event", "at", "mark", "settings", "stages"])
@@ -143,7 +145,9 @@ class Catalog:
             first.setdefault(row["recipe"], row["generation"])
             latest[row["recipe"]] = row["generation"]
         rows = [row for row in history if row["name"] and row["generation"] == latest[row["recipe"]]]
-        return [_gate(r) for r in sorted(rows, key=lambda r: (first[r["recipe"]], r["recipe"], r["position"]))]
+        return [
+            _gate(r) for r in sorted(rows, key=lambda r: (first[r["recipe"]], r["recipe"], r["position"]))
+        ]
 
     def read(self, table: DeltaTable, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Parts of a table, file by file, with those of `columns` that a file has (None: all)."""
@@ -157,19 +161,25 @@ class Catalog:
                 for batch in opened.iter_batches(columns=chosen):
                     yield plain_types(pa.Table.from_batches([batch]))
 
-    def _rows(self, name: str, columns: Sequence[str] | None = None, version: int | None = None) -> list[dict[str, Any]]:
+    def _rows(
+        self, name: str, columns: Sequence[str] | None = None, version: int | None = None
+    ) -> list[dict[str, Any]]:
         table = self.table(name, version)
         columns = columns or BASE[name].names
         if table is None:
             return []
         empty = dict.fromkeys(columns)
-        return [empty | row for part in self.read(table, columns) for row in part.to_pylist()]
+        return [empty | row for part in self.read(table, columns) for row in _without_times(part).to_pylist()]
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         self.create()
         table = rows_to_table(name, rows)
         write_deltalake(
-            self.table_uri(name), table, mode="append", schema_mode="merge", storage_options=self.storage_options
+            self.table_uri(name),
+            table,
+            mode="append",
+            schema_mode="merge",
+            storage_options=self.storage_options,
         )
 
     def _is_there(self) -> bool:
@@ -189,7 +199,9 @@ class Catalog:
                 found = self.fs.ls(self.path, detail=False)
             except FileNotFoundError:
                 return []
-        names = [path.rstrip("/").rsplit("/", 1)[-1] for path in found if path.rstrip("/") != self.path.rstrip("/")]
+        names = [
+            path.rstrip("/").rsplit("/", 1)[-1] for path in found if path.rstrip("/") != self.path.rstrip("/")
+        ]
         return sorted(names) or ([self.path] if found else [])  # a file's own path is all that is found of it
 
     def _plain_errors(self, verb: str) -> _PlainErrors:
@@ -218,6 +230,12 @@ def file_paths(table: DeltaTable) -> list[str]:
 
 def _gate(row: Mapping[str, Any]) -> Gate:
     return Gate(name=row["name"], where=row["condition"], unknown=row["unknown"])
+
+
+def _without_times(table: pa.Table) -> pa.Table:
+    """Times as microseconds: to make Python's of them, pyarrow imports pandas, which takes a second."""
+    kinds = {f.name: pa.int64() if pa.types.is_timestamp(f.type) else f.type for f in table.schema}
+    return table.cast(pa.schema(kinds))
 
 
 def _escaped(path: str) -> str:

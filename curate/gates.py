@@ -1,7 +1,7 @@
 """Gates: SQL conditions over the columns of `clips`, judged by the same SQL text in a run and in the view.
 
-A clip passes a gate where the condition is TRUE and fails where it is FALSE. NULL is unknown (a signal was not
-measured, or the condition can't be computed): the clip passes unless the gate says `unknown: drop`.
+A clip passes a gate where the condition is TRUE and fails where it is FALSE. NULL is unknown (a signal was
+not measured, or the condition can't be computed): the clip passes unless the gate says `unknown: drop`.
 `failed_gates` names every gate that a clip did not pass, `dropped_by` the first of them, and `unknown_gates`
 every gate whose condition was NULL: a gate named in both lists dropped the clip for being unknown.
 """
@@ -80,12 +80,20 @@ def condition_sql(gate: Gate) -> str:
 
 
 def verdict_sql(gates: Sequence[Gate]) -> dict[str, str]:
-    """The SQL of verdict, dropped_by, failed_gates and unknown_gates, over a relation that has the columns."""
+    """The SQL of verdict, dropped_by, failed_gates and unknown_gates, over a relation `clips`."""
     if not gates:
         none = "CAST([] AS VARCHAR[])"
-        return {"verdict": "'kept'", "dropped_by": "CAST(NULL AS VARCHAR)", "failed_gates": none, "unknown_gates": none}
+        return {
+            "verdict": "'kept'",
+            "dropped_by": "CAST(NULL AS VARCHAR)",
+            "failed_gates": none,
+            "unknown_gates": none,
+        }
     tried = [condition_sql(gate) for gate in gates]
-    passed = [f"coalesce({t}, {'false' if g.unknown == 'drop' else 'true'})" for t, g in zip(tried, gates, strict=True)]
+    passed = [
+        f"coalesce({t}, {'false' if g.unknown == 'drop' else 'true'})"
+        for t, g in zip(tried, gates, strict=True)
+    ]
     names = [literal(gate.name) for gate in gates]
     cases = " ".join(f"WHEN NOT {p} THEN {n}" for p, n in zip(passed, names, strict=True))
     listed = f"[{', '.join(names)}]"
@@ -148,6 +156,10 @@ def _duckdb_types(columns: Mapping[str, Any]) -> dict[str, str]:
     return {name: duckdb_type(kind) for name, kind in clip_columns(columns).items()}
 
 
+def _wrong(gate: Gate, what: str) -> UserError:
+    return UserError(f"gate {gate.name!r} ({gate.where}): {what}")
+
+
 def _check(connection: duckdb.DuckDBPyConnection, gate: Gate) -> None:
     import duckdb
 
@@ -160,9 +172,9 @@ def _check(connection: duckdb.DuckDBPyConnection, gate: Gate) -> None:
         said = one_line(error)
         if "volatile" in said:
             said = "it gives another answer at every call, so a verdict would not hold"
-        raise UserError(f"gate {gate.name!r} ({gate.where}): {said}") from error
+        raise _wrong(gate, said) from error
     if found != "BOOLEAN":
-        raise UserError(f"gate {gate.name!r} ({gate.where}) gives {found}, not true or false: compare it with a value")
+        raise _wrong(gate, f"gives {found}, not true or false: compare it with a value")
 
 
 def _expression(connection: duckdb.DuckDBPyConnection, gate: Gate) -> dict[str, Any]:
@@ -172,12 +184,10 @@ def _expression(connection: duckdb.DuckDBPyConnection, gate: Gate) -> dict[str, 
     chosen = tree.pop("select_list", [])  # absent in a UNION
     frame.pop("select_list")
     if len(chosen) != 1 or _without_places(tree) != _without_places(frame):
-        raise UserError(f"gate {gate.name!r} ({gate.where}) must be one condition, such as motion >= 0.25")
+        raise _wrong(gate, "must be one condition, such as motion >= 0.25")
     for node in _nodes(chosen[0]):
         if node.get("class") in REFUSED:
-            raise UserError(
-                f"gate {gate.name!r} ({gate.where}) must be a condition on one clip, without {REFUSED[node['class']]}"
-            )
+            raise _wrong(gate, f"must be a condition on one clip, without {REFUSED[node['class']]}")
     return chosen[0]
 
 
@@ -186,9 +196,9 @@ def _parse(connection: duckdb.DuckDBPyConnection, gate: Gate, condition: str) ->
     tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
     if tree["error"]:
         said = "; ".join(tree["error_message"].split("\nLINE ")[0].split("\n"))
-        raise UserError(f"gate {gate.name!r} ({gate.where}): {said}")
+        raise _wrong(gate, said)
     if len(tree["statements"]) != 1:
-        raise UserError(f"gate {gate.name!r} ({gate.where}) must be one condition, such as motion >= 0.25")
+        raise _wrong(gate, "must be one condition, such as motion >= 0.25")
     return tree["statements"][0]["node"]
 
 
@@ -223,9 +233,13 @@ class Judge:
             return
         self.connection = locked_connection()
         types = {name.lower(): (name, kind) for name, kind in _duckdb_types(columns).items()}
-        needed = sorted({name.lower() for gate in gates for name in referenced_columns(self.connection, gate)})
+        needed = sorted(
+            {name.lower() for gate in gates for name in referenced_columns(self.connection, gate)}
+        )
         self.inputs = [types[name][0] for name in needed if name in types]
-        fields = [f"unnest(${i}::{types[n.lower()][1]}[]) AS {quote(n)}" for i, n in enumerate(self.inputs, 2)]
+        fields = [
+            f"unnest(${i}::{types[n.lower()][1]}[]) AS {quote(n)}" for i, n in enumerate(self.inputs, 2)
+        ]
         fields += [f"NULL AS {quote(name)}" for name in needed if name not in types]
         # The first parameter gives the rows even where no gate names a column.
         rows = ", ".join(["unnest($1::INTEGER[]) AS __row", *fields])

@@ -75,8 +75,8 @@ def _is_dead(holder: dict[str, Any]) -> bool:
 
 def _refusal(uri: str, mark: str, holder: dict[str, Any], more: str = "") -> UserError:
     return UserError(
-        f"run {holder.get('run_id')} on {holder.get('host')} (pid {holder.get('pid')}) has been writing {mark!r} of "
-        f"{uri} since {holder.get('since')}; wait for it or stop it{more}"
+        f"run {holder.get('run_id')} on {holder.get('host')} (pid {holder.get('pid')}) has been writing "
+        f"{mark!r} of {uri} since {holder.get('since')}; wait for it or stop it{more}"
     )
 
 
@@ -92,7 +92,9 @@ class LocalLease:
         folder = os.path.join(local_path(uri), FOLDER)
         os.makedirs(folder, exist_ok=True)
         self.lock = os.path.realpath(os.path.join(folder, f"{mark}.lock"))
-        self.note = os.path.join(folder, f"{mark}.json")  # apart: closing the lock file anywhere frees the lock
+        self.note = os.path.join(
+            folder, f"{mark}.json"
+        )  # apart: closing the lock file anywhere frees the lock
         if self.lock in _held:
             raise _refusal(uri, mark, _read_local(self.note))
         self.file = open(self.lock, "a")  # noqa: SIM115 - open as long as the lease is held
@@ -154,11 +156,13 @@ class RemoteLease:
         self.thread.start()
 
     def check(self) -> None:
-        """UserError if another run took the lease over, which it may after a minute without a sign of life."""
+        """UserError if another run took the lease over, as it may after a minute without a sign of life."""
         there = self._generations()
         if self.generation not in there or max(there) != self.generation:
             taker = self._read(there[max(there)]) if there else {}
-            raise _refusal(self.uri, self.mark, taker, "; this run was silent for a minute and lost its place")
+            raise _refusal(
+                self.uri, self.mark, taker, "; this run was silent for a minute and lost its place"
+            )
 
     def release(self) -> None:
         """The object stays, marked as free: the highest generation must not vanish."""
@@ -197,7 +201,11 @@ class RemoteLease:
             return
         silent = self._store_time() - self._written(path)
         if silent < STALE_SECONDS:
-            more = "" if holder.get("boot") == _boot() else f" (if it is dead, its place is free {STALE_SECONDS:.0f} s "
+            more = (
+                ""
+                if holder.get("boot") == _boot()
+                else f" (if it is dead, its place is free {STALE_SECONDS:.0f} s "
+            )
             more += "" if not more else f"after its last sign of life, which was {max(silent, 0):.0f} s ago)"
             raise _refusal(self.uri, self.mark, holder, more)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -110,7 +109,7 @@ class Ledger:
         self._torn = False
 
     def compact(self) -> None:
-        """Merges small files where there are many, and shortens the log; cheap where there is nothing to do."""
+        """Merges small files where there are many, and shortens the log; cheap where there is no need."""
         self.lease.check()
         for name, table in self._tables.items():
             self._tables[name] = compaction.compact(self.catalog, name, table)
@@ -124,13 +123,15 @@ class Ledger:
         schema = pa.schema(stored.schema().to_arrow()) if stored is not None else pa.schema([])
         table = conform(name, table, schema)
         # First, because Delta keeps statistics of the first 32 columns only and healing prunes by them.
-        return table.add_column(0, BATCH, pa.array([batch] * table.num_rows, pa.int64()))
+        return table.add_column(0, BATCH, pa.repeat(pa.scalar(batch, pa.int64()), table.num_rows))
 
     def _append(self, name: str, rows: pa.Table, batch: int) -> None:
         stored = self._tables.get(name)
         if stored is None and (taken := self.catalog.table(name)) is not None:
             owner = (belongs_to(taken) or {}).get("mark")
-            raise UserError(f"table {name!r} of {self.catalog.uri} is kept by {owner!r}, not by {self.mark!r}")
+            raise UserError(
+                f"table {name!r} of {self.catalog.uri} is kept by {owner!r}, not by {self.mark!r}"
+            )
 
         def write() -> None:
             write_deltalake(
@@ -202,11 +203,16 @@ class Ledger:
             if old.num_rows <= KEYS_IN_SQL:
                 batches = ", ".join(str(b) for b in sorted(set(old[BATCH].to_pylist())))
                 keys = ", ".join("'" + k.replace("'", "''") + "'" for k in old[self.key].to_pylist())
-                table.delete(f"{BATCH} IN ({batches}) AND {self.key} IN ({keys})", commit_properties=properties)
+                table.delete(
+                    f"{BATCH} IN ({batches}) AND {self.key} IN ({keys})", commit_properties=properties
+                )
                 return
             low, high = pc.min_max(old[BATCH]).as_py().values()
-            matches = f"t.{self.key} = s.{self.key} AND t.{BATCH} = s.{BATCH} AND t.{BATCH} BETWEEN {low} AND {high}"
-            merge = table.merge(old, matches, source_alias="s", target_alias="t", commit_properties=properties)
+            same = " AND ".join(f"t.{column} = s.{column}" for column in (self.key, BATCH))
+            matches = f"{same} AND t.{BATCH} BETWEEN {low} AND {high}"
+            merge = table.merge(
+                old, matches, source_alias="s", target_alias="t", commit_properties=properties
+            )
             merge.when_matched_delete().execute()
 
         app_id, batch = next(iter(numbers.items()), (replacing(self.mark), 2**62))

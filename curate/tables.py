@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.arrays import array
 from curate.errors import UserError
 
 TEXT, INT, BIGINT, DOUBLE = pa.string(), pa.int32(), pa.int64(), pa.float64()
@@ -115,7 +116,7 @@ _DUCKDB_NAMES = {
 
 
 def duckdb_type(kind: pa.DataType | str) -> str:
-    """DuckDB's name of an Arrow type that Delta can store; a str is an Arrow type's name ('double', 'int64')."""
+    """DuckDB's name of an Arrow type that Delta can store (a str is an Arrow type's name: 'double')."""
     if isinstance(kind, str):
         kind = pa.type_for_alias(kind)
     if kind in _DUCKDB_NAMES:
@@ -131,7 +132,9 @@ def duckdb_type(kind: pa.DataType | str) -> str:
         return f"STRUCT({', '.join(fields)})"
     if pa.types.is_map(kind):
         return f"MAP({duckdb_type(kind.key_type)}, {duckdb_type(kind.item_type)})"
-    raise UserError(f"a column of type {kind} can't be kept in a catalog; use text, numbers, dates or lists of them")
+    raise UserError(
+        f"a column of type {kind} can't be kept in a catalog; use text, numbers, dates or lists of them"
+    )
 
 
 def storable(kind: pa.DataType) -> pa.DataType | None:
@@ -163,7 +166,7 @@ def storable(kind: pa.DataType) -> pa.DataType | None:
 
 
 def plain_types(table: pa.Table) -> pa.Table:
-    """The same table with the types of `storable`: files that Delta rewrote come back as views and the like."""
+    """The same table with the types of `storable`: files that Delta rewrote come back with string views."""
     wanted = {f.name: kind for f in table.schema if (kind := storable(f.type)) is not None}
     return table.select(list(wanted)).cast(pa.schema(wanted))
 
@@ -190,7 +193,8 @@ def rows_to_table(
         kind = pa.type_for_alias(kind) if isinstance(kind, str) else kind
         if declared.setdefault(column, kind) != kind:
             raise UserError(
-                f"column {column!r} of {name} is {duckdb_type(declared[column])}, not {duckdb_type(kind)}: rename yours"
+                f"column {column!r} of {name} is {duckdb_type(declared[column])}, "
+                f"not {duckdb_type(kind)}: rename yours"
             )
     columns = dict.fromkeys(BASE[name].names) if name in BASE else {}
     for row in rows:
@@ -200,25 +204,29 @@ def rows_to_table(
         same = lowered.setdefault(column.lower(), column)
         if same != column:
             raise UserError(f"columns {same!r} and {column!r} of {name} differ only in case: rename one")
-        array = _column(name, column, [row.get(column) for row in rows], declared.get(column))
-        if array is not None:
-            arrays[column] = array
+        made = _column(name, column, [row.get(column) for row in rows], declared.get(column))
+        if made is not None:
+            arrays[column] = made
     return pa.table(arrays)
 
 
 def _column(table: str, column: str, values: list[Any], kind: pa.DataType | None) -> pa.Array | None:
     try:
-        array = pa.array(values, type=kind, from_pandas=True)
+        column_array = array(values, kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         wanted = duckdb_type(kind) if kind is not None else None
         found = sorted({type(value).__name__ for value in values if value is not None})
         if wanted is None:
-            raise UserError(f"column {column!r} of {table} mixes {', '.join(found)}: give it one type") from error
-        raise UserError(f"column {column!r} of {table} is {wanted}, but got {', '.join(found)}: {error}") from error
-    target = storable(array.type)
+            raise UserError(
+                f"column {column!r} of {table} mixes {', '.join(found)}: give it one type"
+            ) from error
+        raise UserError(
+            f"column {column!r} of {table} is {wanted}, but got {', '.join(found)}: {error}"
+        ) from error
+    target = storable(column_array.type)
     if target is None:
         return None
-    return array if target == array.type else array.cast(target)
+    return column_array if target == column_array.type else column_array.cast(target)
 
 
 def conform(name: str, table: pa.Table, stored: pa.Schema) -> pa.Table:
@@ -230,29 +238,29 @@ def conform(name: str, table: pa.Table, stored: pa.Schema) -> pa.Table:
     lowered = {field.name.lower(): field for field in stored}
     arrays: dict[str, pa.ChunkedArray] = {}
     for column in table.column_names:
-        array = table[column]
+        values = table[column]
         field = lowered.get(column.lower())
         if field is not None and field.name != column:
             raise UserError(f"column {column!r} of {name} is already there as {field.name!r}: rename it")
-        target = field.type if field is not None else storable(array.type)
-        if target is None or pa.types.is_null(array.type):
+        target = field.type if field is not None else storable(values.type)
+        if target is None or pa.types.is_null(values.type):
             continue
-        if array.type != target:
-            array = _cast(name, column, array, target)
-        arrays[column] = array
+        arrays[column] = values if values.type == target else _cast(name, column, values, target)
     return pa.table(arrays)
 
 
-def _cast(name: str, column: str, array: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    number_to_text = pa.types.is_string(target) and not pa.types.is_string(storable(array.type) or array.type)
-    text_to_other = pa.types.is_string(array.type) and not pa.types.is_string(target)
-    boolean = pa.types.is_boolean(array.type) != pa.types.is_boolean(target)
+def _cast(name: str, column: str, values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    number_to_text = pa.types.is_string(target) and not pa.types.is_string(
+        storable(values.type) or values.type
+    )
+    text_to_other = pa.types.is_string(values.type) and not pa.types.is_string(target)
+    boolean = pa.types.is_boolean(values.type) != pa.types.is_boolean(target)
     try:
         if number_to_text or text_to_other or boolean:
             raise pa.ArrowInvalid("not the same kind of value")
-        return array.cast(target)
+        return values.cast(target)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
             f"column {column!r} of {name} is {duckdb_type(target)} in the catalog, but now comes as "
-            f"{duckdb_type(storable(array.type) or array.type)} ({error}): give it one type or another name"
+            f"{duckdb_type(storable(values.type) or values.type)} ({error}): give it one type or another name"
         ) from error

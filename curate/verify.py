@@ -34,12 +34,12 @@ CHECKS = {
     "a source has another number of clips than it says": """
         SELECT source_id, 'says ' || coalesce(s.clips, 0) || ', has ' || coalesce(c.clips, 0)
         FROM raw.sources AS s
-        LEFT JOIN (SELECT source_id, count(*) AS clips FROM raw.clips GROUP BY source_id) AS c USING (source_id)
+        LEFT JOIN (SELECT source_id, count(*) AS clips FROM raw.clips GROUP BY ALL) AS c USING (source_id)
         WHERE coalesce(s.clips, 0) <> coalesce(c.clips, 0)""",
     "clips of one source overlap": """
         SELECT source_id, 'a clip begins at ' || start_pts || ', before the end of another at ' || before
         FROM (
-            SELECT source_id, start_pts, media,
+            SELECT source_id, start_pts,
                 max(end_pts) OVER (
                     PARTITION BY source_id ORDER BY start_pts, end_pts
                     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
@@ -47,7 +47,8 @@ CHECKS = {
             FROM raw.clips
         ) WHERE start_pts < before""",
     "a clip ends before it begins": """
-        SELECT clip_id, start_pts || ' to ' || end_pts FROM raw.clips WHERE end_pts < start_pts OR end_s < start_s""",
+        SELECT clip_id, start_pts || ' to ' || end_pts
+        FROM raw.clips WHERE end_pts < start_pts OR end_s < start_s""",
     "a thumbnail has no clip": """
         SELECT clip_id, 'batch ' || batch FROM raw.thumbnails ANTI JOIN raw.clips USING (clip_id)""",
     "a clip has more than one thumbnail": """

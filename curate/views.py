@@ -111,10 +111,14 @@ def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mappin
         types |= {field.name: field.type for field in pa.schema(table.schema().to_arrow())}
     paths = file_paths(table) if table is not None else []
     if not paths:
-        nulls = ", ".join(f"CAST(NULL AS {duckdb_type(kind)}) AS {quote(column)}" for column, kind in types.items())
+        nulls = ", ".join(
+            f"CAST(NULL AS {duckdb_type(kind)}) AS {quote(column)}" for column, kind in types.items()
+        )
         return f"SELECT {nulls} WHERE false"
     if "deletionVectors" in (table.protocol().reader_features or []):
-        raise UserError(f"table {name!r} has deletion vectors, written by another program: run OPTIMIZE on it there")
+        raise UserError(
+            f"table {name!r} has deletion vectors, written by another program: run OPTIMIZE on it there"
+        )
     files = f"read_parquet([{', '.join(literal(_no_glob(path)) for path in paths)}], union_by_name = true)"
     there = {row[0] for row in _run(connection, f"DESCRIBE SELECT * FROM {files}")}
     columns = ", ".join(_column_sql(column, kind, column in there) for column, kind in types.items())
@@ -172,7 +176,9 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
     chosen = {column: f"c.{quote(column)}" for column in own}
     source = "raw.clips AS c"
     for table in joined:
-        found = {n: kind for n, kind in _columns(connection, table).items() if n not in ("clip_id", "source_id")}
+        found = {
+            n: kind for n, kind in _columns(connection, table).items() if n not in ("clip_id", "source_id")
+        }
         for column, kind in found.items():
             if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP", "BLOB")):
                 continue
@@ -193,10 +199,13 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
 def _runs_sql(live: set[str]) -> str:
     alive = ", ".join(literal(run) for run in sorted(live)) or "NULL"
     return f"""
-        SELECT s.run_id, s.mark, s.recipe, s.recipe_text, s.stages, s.settings, s.versions, s.inputs, s.engine,
-            s."at" AS started_at, e."at" AS ended_at,
-            CASE WHEN e.status IS NOT NULL THEN e.status WHEN coalesce(s.run_id IN ({alive}), false) THEN 'running'
-                ELSE 'killed' END AS status,
+        SELECT s.run_id, s.mark, s.recipe, s.recipe_text, s.stages, s.settings, s.versions, s.inputs,
+            s.engine, s."at" AS started_at, e."at" AS ended_at,
+            CASE
+                WHEN e.status IS NOT NULL THEN e.status
+                WHEN coalesce(s.run_id IN ({alive}), false) THEN 'running'
+                ELSE 'killed'
+            END AS status,
             e.counts
         FROM (SELECT * FROM raw.runs WHERE event = 'start') AS s
         LEFT JOIN (SELECT * FROM raw.runs WHERE event = 'end') AS e ON e.run_id = s.run_id
@@ -205,5 +214,5 @@ def _runs_sql(live: set[str]) -> str:
 
 GATES_SQL = """
     SELECT recipe, position, name, condition, unknown, run_id, set_at, generation,
-        generation = (SELECT max(generation) FROM raw.gates AS latest WHERE latest.recipe = g.recipe) AS in_force
-    FROM raw.gates AS g WHERE name IS NOT NULL ORDER BY generation, position"""
+        generation = max(generation) OVER (PARTITION BY recipe) AS in_force
+    FROM raw.gates QUALIFY name IS NOT NULL ORDER BY generation, position"""
