@@ -182,7 +182,7 @@ def rows_to_table(
 ) -> pa.Table:
     """Rows of one table as Arrow: declared types for its base columns and for `extra`, the rest inferred.
 
-    A column that no row has is left out, unless it is a base column; NaN becomes NULL, since both mean
+    A column without a type, which no row has a value of, is left out; NaN becomes NULL, since both mean
     unknown and SQL would call NaN the greatest of numbers. Raises UserError, naming column and types, for a
     value that does not fit and for an extra column that takes a base column's name.
     """
@@ -196,7 +196,7 @@ def rows_to_table(
                 f"column {column!r} of {name} is {duckdb_type(declared[column])}, "
                 f"not {duckdb_type(kind)}: rename yours"
             )
-    columns = dict.fromkeys(BASE[name].names) if name in BASE else {}
+    columns = dict.fromkeys(declared)
     for row in rows:
         columns.update(dict.fromkeys(row))
     arrays: dict[str, pa.Array] = {}

@@ -77,7 +77,7 @@ class _Pass:
             self.pts.append(frame.pts)
             if (sample := self.sampler.observe(frame)) is not None:
                 self.observations.observe(sample)
-                self.candidates.offer(frame)
+            self.candidates.offer(frame)
             for span in self.cutter.observe(frame):
                 yield self._close(span)
         if first is None:

@@ -1,0 +1,90 @@
+"""What the tests of whole runs share: a small folder of films, clipmill as a process, what a catalog holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from curate.catalog import Catalog
+from curate.run import RunOptions, run_recipes
+from curate.views import connect
+from tests.hostile import moving_square, write_video
+
+CLIPMILL = str(Path(sys.executable).with_name("clipmill"))
+# Everything of a clip: nothing in it says when or by which run it was made.
+CLIPS = "SELECT * FROM clips ORDER BY clip_id"
+INLINE = RunOptions(engine="inline", quiet=True)
+
+PIPELINES = """\
+recipes:
+  ingest:
+    stages:
+      - probe: {min_seconds: 0.5}
+      - cut: {min_seconds: 1, max_seconds: 20}
+      - measure: [motion, exposure, static, phash]
+      - gate:
+          bright: "luma_mean >= 90"
+          moving: "motion > 0"
+"""
+
+
+def cut_film(path: Path, seed: int) -> Path:
+    """Two takes of 1.5 s with a hard cut, and one of half a second."""
+    rng = np.random.default_rng(seed)
+
+    def frames():
+        for count in (36, 36, 12):
+            ground = rng.integers(0, 255, (9, 12, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+            for index, frame in enumerate(moving_square(count, 96, 72)):
+                yield np.roll(ground, index, axis=1) // 2 + frame // 2
+
+    return write_video(path, frames())
+
+
+def make_folder(path: Path, films: int = 5) -> Path:
+    path.mkdir(parents=True)
+    for number in range(films):
+        cut_film(path / f"film_{number}.mp4", number)
+    (path / "broken.mp4").write_bytes(b"no video at all" * 40)
+    return path
+
+
+def pipelines(folder: Path, text: str = PIPELINES) -> Path:
+    file = folder / "pipelines.yaml"
+    file.write_text(text)
+    return file
+
+
+def ingest(catalog: Path | str, *inputs: Path | str, file: Path, options: RunOptions = INLINE, sets=()) -> int:
+    return run_recipes(["ingest"], str(catalog), [str(i) for i in inputs] or None, file, tuple(sets), options)
+
+
+def ask(catalog: Path | str, query: str) -> list[tuple]:
+    with connect(Catalog.open(str(catalog))) as sql:
+        return sql.execute(query).fetchall()
+
+
+def clipmill(*arguments: str | Path, cwd: Path | None = None, **settings) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [CLIPMILL, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300, **settings
+    )
+
+
+def as_json(done: subprocess.CompletedProcess) -> list[dict]:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def fresh(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, **more}
