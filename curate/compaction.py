@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
@@ -22,7 +21,7 @@ def compact(catalog: Catalog, name: str, table: DeltaTable) -> DeltaTable:
     Files that no version of the last seven days needs are deleted then (Delta's own rule); younger ones stay,
     so that time travel within a week works.
     """
-    sizes = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
+    sizes = table.get_add_actions()["size_bytes"].to_pylist()
     if sum(size < SMALL_BYTES for size in sizes) >= SMALL_FILES:
         try:
             table.optimize.compact(target_size=TARGET_BYTES, max_concurrent_tasks=2)

@@ -31,6 +31,9 @@ REFUSED = {
     "PARAMETER": "a parameter",
     "DEFAULT": "DEFAULT",
 }
+CHANGING = """
+    SELECT function_name FROM duckdb_functions()
+    WHERE list_contains($1::VARCHAR[], function_name) AND stability <> 'CONSISTENT' LIMIT 1"""
 
 
 class GateSettings(BaseModel):
@@ -163,22 +166,28 @@ def _wrong(gate: Gate, what: str) -> UserError:
 def _check(connection: duckdb.DuckDBPyConnection, gate: Gate) -> None:
     import duckdb
 
-    _expression(connection, gate)
+    called = [
+        n["function_name"] for n in _nodes(_expression(connection, gate)) if n.get("class") == "FUNCTION"
+    ]
     try:
-        # A WHERE clause takes no aggregate and no window function; TRY takes nothing that differs by call.
+        if called and connection.execute(CHANGING, [called]).fetchall():
+            raise _wrong(
+                gate, "calls a function that gives another answer later, so a verdict would not hold"
+            )
+        # A WHERE clause takes no aggregate.
         connection.execute(f"SELECT 1 FROM clips WHERE TRY(({gate.where}\n))").fetchall()
         found = connection.execute(f"DESCRIBE SELECT ({gate.where}\n) AS answer FROM clips").fetchall()[0][1]
     except duckdb.Error as error:
-        said = one_line(error)
-        if "volatile" in said:
-            said = "it gives another answer at every call, so a verdict would not hold"
-        raise _wrong(gate, said) from error
+        raise _wrong(gate, one_line(error)) from error
     if found != "BOOLEAN":
         raise _wrong(gate, f"gives {found}, not true or false: compare it with a value")
 
 
 def _expression(connection: duckdb.DuckDBPyConnection, gate: Gate) -> dict[str, Any]:
-    """The syntax tree of a condition. Comparing the query around it with an empty one finds smuggled clauses."""
+    """The syntax tree of a condition.
+
+    Comparing the query around it with that around `true` finds clauses that were smuggled in.
+    """
     tree = _parse(connection, gate, gate.where)
     frame = _parse(connection, gate, "true")
     chosen = tree.pop("select_list", [])  # absent in a UNION

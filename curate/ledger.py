@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from curate import compaction, lease
+from curate.arrays import array
 from curate.catalog import OWN_TABLES, Catalog
 from curate.errors import UserError
 from curate.tables import BATCH, conform
@@ -101,7 +102,7 @@ class Ledger:
         self.lease.check()
         self._torn, self._last = True, batch
         if replace:
-            self._forget(pa.array(sorted(replace), pa.string()), batch)
+            self._forget(array(sorted(replace), pa.string()), batch)
         for name, table in ready.items():
             self._append(name, table, batch)
         self.lease.check()
@@ -123,7 +124,7 @@ class Ledger:
         schema = pa.schema(stored.schema().to_arrow()) if stored is not None else pa.schema([])
         table = conform(name, table, schema)
         # First, because Delta keeps statistics of the first 32 columns only and healing prunes by them.
-        return table.add_column(0, BATCH, pa.repeat(pa.scalar(batch, pa.int64()), table.num_rows))
+        return table.add_column(0, BATCH, array([batch] * table.num_rows, pa.int64()))
 
     def _append(self, name: str, rows: pa.Table, batch: int) -> None:
         stored = self._tables.get(name)
@@ -184,12 +185,12 @@ class Ledger:
         """(key, batch) of the mark rows with these keys."""
         schema = pa.schema({self.key: pa.string(), BATCH: pa.int64()})
         if self.mark not in self._tables:
-            return schema.empty_table()
+            return _nothing(schema)
         found = [
             part.select([self.key, BATCH]).filter(pc.is_in(part[self.key], keys))
             for part in self.catalog.read(self._tables[self.mark], [self.key, BATCH])
         ]
-        return pa.concat_tables([schema.empty_table(), *found])
+        return pa.concat_tables([_nothing(schema), *found])
 
     def _delete_keys(self, name: str, old: pa.Table, numbers: Mapping[str, int]) -> None:
         """Deletes the rows with these (key, batch); batches let Delta skip the files of other batches."""
@@ -250,8 +251,11 @@ class Ledger:
     def _close(self, batch: int) -> None:
         """An empty commit that raises the number of the last whole batch."""
         table = self._tables[self.mark]
-        nothing = pa.schema(table.schema().to_arrow()).empty_table()
-        self._append(self.mark, nothing, batch)
+        self._append(self.mark, _nothing(pa.schema(table.schema().to_arrow())), batch)
+
+
+def _nothing(schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_batches([], schema)  # empty_table() would import pandas
 
 
 def _transactions(numbers: Mapping[str, int]) -> CommitProperties:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from curate.catalog import Catalog, file_paths
 from curate.storage import is_local, local_path
 from curate.views import connect
@@ -85,7 +83,7 @@ def _files(catalog: Catalog) -> list[str]:
         table = catalog.table(name)
         if table is None:
             continue
-        sizes = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
+        sizes = table.get_add_actions()["size_bytes"].to_pylist()
         paths = file_paths(table)
         try:
             there = catalog.fs.find(_path(catalog, catalog.table_uri(name)), detail=True)

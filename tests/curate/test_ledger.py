@@ -1,0 +1,253 @@
+"""The ledger: nothing lost, nothing doubled, whatever dies when."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import curate.compaction
+import curate.ledger
+from curate.catalog import Catalog
+from curate.errors import UserError
+from curate.ledger import Ledger
+from curate.verify import verify
+from curate.views import connect
+from tests.curate.ledgers import expected, in_child, rows_of, seen, work, work_and_die, work_in_peace
+from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
+
+KEYS = [f"{i:02d}'" for i in range(7)]  # a quote in a key must not matter
+OLD = dict.fromkeys(KEYS, "old")
+NEW = OLD | dict.fromkeys(KEYS[2:], "new") | {"later": "new"}
+
+
+def die(uri, wanted, at, after) -> bool:
+    """True if the change number `at` came, and the run died of it."""
+    child = in_child(work_and_die, uri, wanted, at, after)
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
+
+
+def check(uri, *allowed) -> None:
+    """Every source is whole at one of the allowed states, or absent; verify is content."""
+    if not os.path.exists(uri) and "://" not in uri:
+        return
+    now = seen(uri)
+    for key, state in now.items():
+        assert state in [expected(wanted).get(key) for wanted in allowed]
+    assert verify(Catalog.open(uri)) == []
+
+
+def finish(uri, wanted) -> None:
+    child = in_child(work_in_peace, uri, wanted)
+    child.join()
+    assert child.exitcode == 0
+    assert seen(uri) == expected(wanted)
+    assert verify(Catalog.open(uri)) == []
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("after", [False, True])
+def test_a_run_killed_at_any_commit_loses_and_doubles_nothing(tmp_path, after):
+    for at in itertools.count(1):
+        uri = str(tmp_path / f"{at}")
+        if not die(uri, OLD, at, after):
+            break
+        if os.path.exists(os.path.join(uri, "catalog.json")):
+            check(uri, OLD)
+        finish(uri, OLD)
+    assert at > 9  # three batches, three tables each, were all tried
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("after", [False, True])
+def test_a_replacement_killed_at_any_commit_leaves_old_rows_or_pending_sources(tmp_path, after):
+    for at in itertools.count(1):
+        uri = str(tmp_path / f"{at}")
+        work(uri, OLD)
+        if not die(uri, NEW, at, after):
+            break
+        check(uri, OLD, NEW)
+        finish(uri, NEW)
+    assert at > 15
+
+
+@pytest.mark.timeout(240)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.integers(1, 12), st.booleans(), st.booleans()), min_size=2, max_size=4))
+def test_deaths_while_healing_the_death_before_are_healed_too(tmp_path_factory, deaths):
+    uri = str(tmp_path_factory.mktemp("catalog"))
+    wanted = OLD
+    for at, after, newer in deaths:
+        wanted = NEW if newer else wanted
+        die(uri, wanted, at, after)
+        check(uri, OLD, NEW)
+    finish(uri, NEW)
+
+
+@pytest.mark.timeout(120)
+def test_kill_9_at_random_moments_loses_nothing(tmp_path):
+    uri = str(tmp_path / "catalog")
+    wanted = {f"{i:03d}": "old" for i in range(60)}
+    for delay in (0.02, 0.05, 0.08, 0.12, 0.2):
+        child = in_child(work_in_peace, uri, wanted)
+        time.sleep(delay)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        if os.path.exists(os.path.join(uri, "catalog.json")):
+            check(uri, wanted)
+    finish(uri, wanted)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("at", "after"), [(2, True), (5, False), (9, True), (13, False)])
+def test_a_run_killed_on_s3_is_resumed_there(bucket, at, after):  # noqa: F811
+    uri = f"{bucket}/a catalog"
+    die(uri, OLD, at, after)
+    check(uri, OLD)
+    work(uri, OLD)
+    die(uri, NEW, at, after)
+    check(uri, OLD, NEW)
+    finish(uri, NEW)
+
+
+@pytest.mark.timeout(60)
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, monkeypatch):
+    uri, real = str(tmp_path / "catalog"), curate.ledger.write_deltalake
+    calls = []
+
+    def lossy(*args, **kwargs):
+        calls.append(args)
+        if len(calls) % 3 == 2:
+            raise OSError("connection reset before the request was sent")
+        real(*args, **kwargs)
+        if len(calls) % 3 == 0:
+            raise OSError("connection reset before the answer came")
+
+    monkeypatch.setattr(curate.ledger, "write_deltalake", lossy)
+    monkeypatch.setattr(curate.ledger.time, "sleep", lambda _: None)
+    work(uri, OLD)
+    assert len(calls) > 9
+    assert seen(uri) == expected(OLD)
+
+
+def test_a_ledger_goes_on_after_a_commit_that_failed_half_way(tmp_path, monkeypatch):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    real = curate.ledger.write_deltalake
+    monkeypatch.setattr(curate.ledger.time, "sleep", lambda _: None)
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        ledger.commit(rows_of({KEYS[0]: "old"}))
+
+        def full(table, *args, **kwargs):
+            if "sources" in str(getattr(table, "table_uri", table)):
+                raise OSError("No space left on device")
+            real(table, *args, **kwargs)
+
+        monkeypatch.setattr(curate.ledger, "write_deltalake", full)
+        with pytest.raises(UserError, match=r"can't write table 'sources'.*No space left"):
+            ledger.commit(rows_of(dict.fromkeys(KEYS[1:4], "old")))
+        assert seen(catalog.uri) == expected({KEYS[0]: "old"})
+        monkeypatch.setattr(curate.ledger, "write_deltalake", real)
+        ledger.commit(rows_of(dict.fromkeys(KEYS[1:4], "old")))
+    assert seen(catalog.uri) == expected(dict.fromkeys(KEYS[:4], "old"))
+
+
+@pytest.mark.timeout(60)
+def test_a_reader_sees_only_whole_batches_while_a_run_replaces(tmp_path):
+    uri = str(tmp_path / "catalog")
+    work(uri, OLD)
+    stop = threading.Event()
+
+    def turn():
+        wanted = itertools.cycle([NEW | OLD, OLD | dict.fromkeys(KEYS, "new")])
+        while not stop.is_set():
+            work(uri, next(wanted), compact=False)
+
+    writer = threading.Thread(target=turn)
+    writer.start()
+    try:
+        until = time.monotonic() + 5
+        looks = 0
+        while time.monotonic() < until:
+            seen(uri)  # asserts that clips, thumbnails and sources agree
+            looks += 1
+    finally:
+        stop.set()
+        writer.join()
+    assert looks > 3
+
+
+def test_many_keys_are_replaced_at_once(tmp_path):
+    uri = str(tmp_path / "catalog")
+    catalog = Catalog.open_or_create(uri)
+    before, now = ({f"{i:05d}": v for i in range(3000)} for v in ("old", "new"))
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        ledger.commit(rows_of(before))
+        ledger.commit(rows_of(now), replace=set(now))
+    assert seen(uri) == expected(now)
+
+
+def test_compaction_merges_small_files_and_keeps_every_version_of_the_week(tmp_path, monkeypatch):
+    uri = str(tmp_path / "catalog")
+    catalog = Catalog.open_or_create(uri)
+    monkeypatch.setattr(curate.compaction, "SMALL_FILES", 4)
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        for key in KEYS[:5]:
+            ledger.commit(rows_of({key: "new"}))
+        early = catalog.snapshot()
+        ledger.commit(rows_of({KEYS[5]: "new"}))
+        ledger.compact()
+        compacted = catalog.snapshot()
+        ledger.compact()
+        assert catalog.snapshot() == compacted  # nothing left to do
+    assert len(catalog.table("sources").file_uris()) == 1
+    assert seen(uri) == expected(dict.fromkeys(KEYS[:6], "new"))
+    with connect(catalog, at=early) as sql:
+        assert sql.execute("SELECT count(*) FROM sources").fetchall() == [(5,)]
+
+
+def test_later_batches_may_bring_new_columns(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    first, second = rows_of({"a": "old"}), rows_of({"b": "old"})
+    second["sources"] = second["sources"].append_column("licence", pa.array(["CC0"]))
+    third = rows_of({"c": "old"})
+    third["sources"] = third["sources"].append_column("licence", pa.nulls(1))
+    third["sources"] = third["sources"].append_column("empty", pa.nulls(1))
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        for tables in (first, second, third):
+            ledger.commit(tables)
+    with connect(catalog) as sql:
+        rows = sql.execute("SELECT source_id, licence FROM sources ORDER BY 1").fetchall()
+    assert rows == [("a", None), ("b", "CC0"), ("c", None)]
+
+
+def test_a_changed_type_is_refused_before_anything_is_written(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    first, second, third = (rows_of({key: "new"}) for key in ("a", "b", "c"))
+    first["sources"] = first["sources"].append_column("score", pa.array([1]))
+    second["sources"] = second["sources"].append_column("score", pa.array(["high"]))
+    third["sources"] = third["sources"].append_column("score", pa.array([2.0]))  # 2.0 is 2
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        ledger.commit(first)
+        before = catalog.snapshot()
+        with pytest.raises(UserError, match="'score' of sources is BIGINT in the catalog, but now comes as VARCHAR"):
+            ledger.commit(second)
+        assert catalog.snapshot() == before
+        ledger.commit(third)
+    assert set(seen(catalog.uri)) == {"a", "c"}
+
+
+def test_a_batch_with_a_key_twice_is_refused(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    twice = rows_of({"a": "old"})
+    twice["sources"] = pa.concat_tables([twice["sources"], twice["sources"]])
+    with Ledger(catalog, "sources", "source_id", "r") as ledger, pytest.raises(ValueError, match="twice"):
+        ledger.commit(twice)
