@@ -18,6 +18,7 @@ from stages.frames import FrameRequest, SourceError, Span
 from stages.ids import clip_id
 from stages.settings import CUT_VERSION, CutSettings, ProbeSettings
 
+SCAN = "stages.scan:scan"  # what the child runs
 THUMBNAIL = FrameRequest((0.5,), 320)
 PART_CLIPS = 512  # a long source leaves in parts of so many clips …
 PART_BYTES = 64 << 20  # … or of so many bytes of asked-for pixels
@@ -80,7 +81,9 @@ class DecodePass(Stage):
     def versions(self) -> dict[str, str]:
         from stages.measures import MEASURES
 
-        return {"cut": str(CUT_VERSION)} | {name: str(MEASURES[name].version) for name in self.settings.measures}
+        return {"cut": str(CUT_VERSION)} | {
+            name: str(MEASURES[name].version) for name in self.settings.measures
+        }
 
     def gates(self) -> dict[str, str]:
         gates = {}
@@ -94,49 +97,52 @@ class DecodePass(Stage):
         return gates
 
     def __call__(self, unit: Any) -> Iterator[Any]:
+        """Parts of the unit, in order. A decoder that dies is given one more chance, unless a part has left."""
         began = time.monotonic()
-        source: dict[str, Any] = {}
-        part = self._part(unit, 0)
-        size = 0
-        try:
-            for message in self._scan(unit.entry["uri"]):
-                if isinstance(message, dict):
-                    source.update(message)
-                    continue
-                self._add(part, unit, source, message)
-                size += sum(picture.nbytes for asked in message.pixels for _, picture in asked)
-                if size >= PART_BYTES or len(part.rows["clips"]) >= PART_CLIPS:
-                    part.last = False
-                    yield part
-                    part, size = self._part(unit, part.part + 1), 0
-        except (SourceError, ChildDied, ChildError, ChildTimeout) as error:
-            part = self._part(unit, part.part)
-            part.failure = str(error)
-        spent = source.get("cpu_seconds")
-        part.seconds[self.name] = time.monotonic() - began if spent is None else spent
+        for chance in (1, 2):
+            source: dict[str, Any] = {}
+            part = self._part(unit, 0)
+            try:
+                for part in self._parts(unit, source):
+                    if not part.last:
+                        yield part
+                break
+            except ChildDied as error:
+                again = chance == 1 and part.part == 0 and part.last
+                part = self._failed(unit, part, error)
+                if not again:
+                    break
+            except (SourceError, ChildError, ChildTimeout) as error:
+                part = self._failed(unit, part, error)
+                break
+        part.seconds[self.name] = source.get("cpu_seconds", time.monotonic() - began)
         part.rows["sources"] = [{**unit.entry, **source}]
         yield part
 
-    def _scan(self, uri: str) -> Iterator[dict[str, Any] | Found]:
-        """The messages of a scan; a decoder that dies before its first clip is given one more chance."""
+    def _parts(self, unit: Any, source: dict[str, Any]) -> Iterator[Any]:
+        """Parts as a scan fills them; `source` takes the columns of `sources` on the way."""
         assert self.child is not None, "setup() was not called"
         probe = self.settings.probe
-        for last in (False, True):
-            sent = False
-            try:
-                for message in self.child.call(
-                    "stages.scan:scan",
-                    uri,
-                    self.settings,
-                    stall_s=probe.stall_seconds,
-                    limit_s=probe.limit_seconds,
-                ):
-                    sent = sent or isinstance(message, Found)
-                    yield message
-                return
-            except ChildDied:
-                if last or sent:
-                    raise
+        part, size = self._part(unit, 0), 0
+        for message in self.child.call(
+            SCAN, unit.entry["uri"], self.settings, stall_s=probe.stall_seconds, limit_s=probe.limit_seconds
+        ):
+            if isinstance(message, dict):
+                source.update(message)
+                continue
+            self._add(part, unit, source, message)
+            size += sum(picture.nbytes for asked in message.pixels for _, picture in asked)
+            if size >= PART_BYTES or len(part.rows["clips"]) >= PART_CLIPS:
+                part.last = False
+                yield part
+                part, size = self._part(unit, part.part + 1), 0
+        yield part
+
+    def _failed(self, unit: Any, left: Any, error: Exception) -> Any:
+        """The part that says why: it follows the last one that has left."""
+        part = self._part(unit, left.part if left.last else left.part + 1)
+        part.failure = str(error)
+        return part
 
     @staticmethod
     def _part(unit: Any, number: int) -> Any:
