@@ -82,7 +82,6 @@ class Catalog:
     def tables(self) -> list[str]:
         """Names of the tables there are, sorted."""
         with self._plain_errors("read"):
-            self.fs.invalidate_cache()
             found = self.fs.glob(f"{_escaped(self.path)}/*/_delta_log")
         names = [path.rstrip("/").rsplit("/", 2)[-2] for path in found]
         return sorted(name for name in names if not name.startswith(("_", ".")))

@@ -219,7 +219,6 @@ class RemoteLease:
             self.fs.rm_file(probe)
 
     def _written(self, path: str) -> float:
-        self.fs.invalidate_cache()
         try:
             return self.fs.modified(path).timestamp()
         except FileNotFoundError:
@@ -228,7 +227,6 @@ class RemoteLease:
 
 def _remote_notes(fs: Any, folder: str) -> dict[str, dict[int, str]]:
     """mark -> generation -> path of the lease objects below a folder."""
-    fs.invalidate_cache()
     try:
         names = fs.ls(folder, detail=False)
     except FileNotFoundError:

@@ -69,7 +69,8 @@ def filesystem(uri: str) -> tuple[Any, str]:
         return fsspec.filesystem("file"), local_path(uri)
     scheme = uri.split("://", 1)[0]
     try:
-        return fsspec.core.url_to_fs(uri)
+        # A kept listing would hide the files that another process, or deltalake in this one, wrote since.
+        return fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except ImportError as error:
         package, extra = REMOTE_PACKAGES.get(scheme, (None, None))
         if package is None:

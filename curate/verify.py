@@ -24,10 +24,10 @@ CHECKS = {
         SELECT clip_id, 'source ' || coalesce(source_id, 'NULL')
         FROM raw.clips ANTI JOIN raw.sources USING (source_id)""",
     "a clip's source is not done": """
-        SELECT clip_id, 'source ' || source_id || ' is ' || status
+        SELECT clip_id, concat('source ', source_id, ' is ', status)
         FROM raw.clips JOIN raw.sources USING (source_id) WHERE status IS DISTINCT FROM 'done'""",
     "a clip was committed with another batch than its source": """
-        SELECT clip_id, 'batch ' || c.batch || ', source ' || source_id || ' batch ' || s.batch
+        SELECT clip_id, concat('batch ', c.batch, ', source ', source_id, ' batch ', s.batch)
         FROM raw.clips AS c JOIN raw.sources AS s USING (source_id) WHERE c.batch IS DISTINCT FROM s.batch""",
     "a source has another number of clips than it says": """
         SELECT source_id, 'says ' || coalesce(s.clips, 0) || ', has ' || coalesce(c.clips, 0)
@@ -45,10 +45,11 @@ CHECKS = {
             FROM raw.clips
         ) WHERE start_pts < before""",
     "a clip ends before it begins": """
-        SELECT clip_id, start_pts || ' to ' || end_pts
+        SELECT clip_id, concat(start_pts, ' to ', end_pts)
         FROM raw.clips WHERE end_pts < start_pts OR end_s < start_s""",
     "a thumbnail has no clip": """
-        SELECT clip_id, 'batch ' || batch FROM raw.thumbnails ANTI JOIN raw.clips USING (clip_id)""",
+        SELECT clip_id, 'batch ' || coalesce(batch::VARCHAR, 'NULL')
+        FROM raw.thumbnails ANTI JOIN raw.clips USING (clip_id)""",
     "a clip has more than one thumbnail": """
         SELECT clip_id, count(*) || ' rows' FROM raw.thumbnails GROUP BY clip_id HAVING count(*) > 1""",
 }

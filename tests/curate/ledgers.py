@@ -15,7 +15,7 @@ from curate.catalog import Catalog
 from curate.tables import rows_to_table
 
 BATCH = 3
-MODULES = ["curate.ledger", "curate.views", "curate.verify", "pyarrow.parquet", "tests.curate.ledgers"]
+MODULES = ["curate.ledger", "curate.views", "curate.verify", "pyarrow.parquet", "s3fs"]
 
 
 def clips_of(key: str, version: str) -> int:
@@ -30,7 +30,12 @@ def rows_of(wanted: Mapping[str, str]) -> dict[str, pa.Table]:
         count = clips_of(key, version)
         sources.append({"source_id": key, "uri": key, "status": "done", "settings": version, "clips": count})
         for index in range(count):
-            span = {"start_pts": index * 10, "end_pts": index * 10 + 10, "start_s": index / 1, "end_s": index + 1.0}
+            span = {
+                "start_pts": index * 10,
+                "end_pts": index * 10 + 10,
+                "start_s": index / 1,
+                "end_s": index + 1.0,
+            }
             ids = {"clip_id": f"{key}-{index}", "source_id": key}
             clips.append(ids | span | {"versions": version})
             thumbnails.append(ids | {"jpeg": version.encode()})
@@ -89,11 +94,11 @@ def in_child(target, *args) -> BaseProcess:
 
 def work_and_die(environment: dict[str, str], uri: str, wanted: dict[str, str], at: int, after: bool) -> None:
     """`work`, but kill -9 comes before or after the `at`th change to a Delta table (0: never)."""
-    import curate.ledger
     from deltalake import DeltaTable
     from deltalake.table import TableMerger, TableOptimizer
 
     import curate.compaction
+    import curate.ledger
 
     os.environ.update(environment)
     curate.compaction.SMALL_FILES = 2  # so that every run compacts
