@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ def _write(file: IO[str], names: list[str], rows: list[tuple[Any, ...]], form: s
     elif form == "json":
         file.write("[")
         for number, row in enumerate(rows):
-            record = json.dumps(dict(zip(names, row, strict=True)), default=_plain, ensure_ascii=False)
+            known = {name: _known(value) for name, value in zip(names, row, strict=True)}
+            record = json.dumps(known, default=_plain, ensure_ascii=False)
             file.write(("," if number else "") + "\n" + record)
         file.write("\n]\n" if rows else "]\n")
     else:
@@ -70,6 +72,15 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.1f}"
     text = str(_plain(value))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _known(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_known(item) for item in value]
+    return {str(key): _known(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> Any:

@@ -6,13 +6,15 @@ Entries that share decoded frames (probe, cut, measure) become one stage, the de
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from curate.errors import UserError
+from curate.errors import UserError, missing_extra
 from curate.gates import Gate, GateStage
 from curate.recipes import Recipe
 from stages.base import Stage
@@ -66,6 +68,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """Raises UserError for stages in an order that can't work."""
     from stages.decode_pass import DecodePass
 
+    _require_extras(recipe)
     names = [entry.name for entry in recipe.stages]
     for name, needed in (("measure", "cut"), ("gate", "measure")):
         if name in names and needed in names and names.index(name) < names.index(needed):
@@ -83,6 +86,28 @@ def make_plan(recipe: Recipe) -> Plan:
     if not plan.gates:
         return plan
     return Plan(recipe, (decode, GateStage(plan.gates, plan.columns["clips"]), *later))
+
+
+def _require_extras(recipe: Recipe) -> None:
+    """Optional packages and weights that the recipe names are looked for before any work."""
+    for entry in recipe.stages:
+        if entry.name == "probe" and entry.settings.backend == "decord" and not _installed("decord"):
+            raise missing_extra("decord", "decord")
+        if entry.name == "cut" and entry.settings.detector == "transnetv2":
+            if not _installed("onnxruntime"):
+                raise missing_extra("onnxruntime", "transnet")
+            if not Path(entry.settings.weights).is_file():
+                raise UserError(
+                    f"{recipe.file}:{entry.line}: cut.weights: no file {entry.settings.weights!r}; "
+                    "give a local TransNetV2 .onnx file"
+                )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # a module that was made unavailable on purpose
+        return False
 
 
 def environment() -> dict[str, str]:
