@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 TINY = (16, 9)  # (w, h) of the colour frames that the line is fitted on: small enough to forgive movement
-GRAY = (64, 36)  # (w, h) of the frames whose gradients are compared
+GRAY = (64, 36)  # (w, h) of the frames whose gradients are compared, as sharp as telling movement takes
+FLAT = 5.0  # standard deviation of the luma of a picture that shows nothing
 SAMPLES = 9  # frames looked at in a window of any length
 RAMP_STEPS = 25  # places tried for either end of a ramp
 
@@ -34,15 +35,18 @@ class Look:
     after: int | None = None  # pts of the frame right after this one, kept or not
 
 
-def look(frame) -> Look:
-    """Shrink a Frame's `small` to what the model needs, about 25 us."""
-    middle = cv2.resize(frame.small, GRAY, interpolation=cv2.INTER_AREA)
+def shrink(small: np.ndarray) -> np.ndarray:
+    """(36, 64, 3) uint8 BGR of a Frame's `small`, whatever its aspect."""
+    return cv2.resize(small, GRAY, interpolation=cv2.INTER_AREA)
+
+
+def look(frame, middle: np.ndarray) -> Look:
+    """What the model needs of a frame and its `shrink`, about 20 us."""
     tiny = cv2.resize(middle, TINY, interpolation=cv2.INTER_AREA).reshape(-1).astype(np.float32)
     gray = cv2.cvtColor(middle, cv2.COLOR_BGR2GRAY)
-    energy = cv2.norm(gray[:, 1:], gray[:, :-1], cv2.NORM_L2SQR) + cv2.norm(
-        gray[1:], gray[:-1], cv2.NORM_L2SQR
-    )
-    return Look(frame.pts, frame.seconds, tiny, gray, energy)
+    across = cv2.norm(gray[:, 1:], gray[:, :-1], cv2.NORM_L2SQR)
+    down = cv2.norm(gray[1:], gray[:-1], cv2.NORM_L2SQR)
+    return Look(frame.pts, frame.seconds, tiny, gray, across + down)
 
 
 @dataclass(frozen=True)
@@ -62,40 +66,43 @@ class Fit:
     back: float
 
 
-def line_fit(tiny: np.ndarray) -> tuple[Fit, np.ndarray]:
-    """The fit of frames (k, 432) to the line from the first to the last, and their places on it (k,)."""
+def likeness(one: np.ndarray, two: np.ndarray) -> float:
+    """Correlation of two tiny frames of any shape, -1 to 1; 0 where one of them is a single tone."""
+    a, b = (one - one.mean()).reshape(-1), (two - two.mean()).reshape(-1)
+    return float(a @ b) / float(np.sqrt((a @ a + 1.0) * (b @ b + 1.0)))
+
+
+def line_fit(tiny: np.ndarray, alike: float | None = None) -> tuple[Fit, np.ndarray]:
+    """The fit of frames (k, 432) to the line from the first to the last, and their places on it (k,).
+
+    `alike` is the likeness of the two ends where it is known already.
+    """
     first, last = tiny[0], tiny[-1]
     way = last - first
     length = float(way @ way) + 1e-6
     off = tiny - first
     places = off @ way / length
     rest = off[1:-1] - places[1:-1, None] * way
-    steps = np.diff(places)
-    a, b = first - first.mean(), last - last.mean()
-    likeness = float(a @ b) / float(np.sqrt((a @ a + 1.0) * (b @ b + 1.0)))
+    steps = places[1:] - places[:-1]
     fit = Fit(
         change=(length / len(way)) ** 0.5,
-        likeness=likeness,
-        residual=float((rest * rest).sum()) / length / max(1, len(rest)),
+        likeness=likeness(first, last) if alike is None else alike,
+        residual=float(np.vdot(rest, rest)) / length / max(1, len(rest)),
         step=float(steps.max()),
         back=float(-np.minimum(steps, 0).sum()),
     )
     return fit, places
 
 
-def sag(
-    first: Look, last: Look, energies: np.ndarray, places: np.ndarray, apart: float | None = None
-) -> float:
+def sag(first: Look, last: Look, energies: np.ndarray, places: np.ndarray, apart: float | None = None) -> float:
     """How far the gradient energy of the frames (k,) sags below the line between its ends: 1 in a blend, 0
     in a pan.
 
     `apart` is the squared distance of the gradients of the two ends, measured where it is not given.
     """
     if apart is None:
-        one, two = first.gray.astype(np.int16), last.gray.astype(np.int16)
-        apart = sum(
-            float(cv2.norm(np.diff(one, axis=x), np.diff(two, axis=x), cv2.NORM_L2SQR)) for x in (0, 1)
-        )
+        way = last.gray.astype(np.float32) - first.gray
+        apart = cv2.norm(way[:, 1:], way[:, :-1], cv2.NORM_L2SQR) + cv2.norm(way[1:], way[:-1], cv2.NORM_L2SQR)
     a = np.clip(places, 0, 1)
     expected = a * (1 - a) * apart
     missing = (1 - a) * energies[0] + a * energies[-1] - energies

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
 
+from stages.blend import shrink
 from stages.cuts import Cut, CutFinder
 from stages.frames import Span
 from stages.settings import CutSettings
@@ -43,8 +44,9 @@ class SceneCutter:
     def observe(self, frame) -> list[Span]:
         """The clips that became final with this frame."""
         self._spans.frame(frame.pts)
-        self._take_cuts(self._cuts.observe(frame))
-        out = self._take_transitions(self._transitions.observe(frame) if self._transitions else [])
+        middle = shrink(frame.small)
+        self._take_cuts(self._cuts.observe(frame, middle))
+        out = self._take_transitions(self._transitions.observe(frame, middle) if self._transitions else [])
         return out + self._spans.settle(self._boundaries_settled())
 
     def finish(self, end_pts: int) -> list[Span]:
@@ -93,6 +95,7 @@ class SpanBuilder:
         self._pts: list[int] = []  # of the frames since the start of the clip that runs
         self._start: int | None = None  # of the clip that runs; None before the first frame
         self._scene = 0
+        self._used = False  # the scene has given a clip
 
     @property
     def earliest_s(self) -> float:
@@ -108,10 +111,10 @@ class SpanBuilder:
     def gap(self, gap: Gap) -> list[Span]:
         """The scene that runs ends at gap.start_pts; the next one begins at gap.end_pts."""
         start = max(gap.start_pts, self._start)
-        out = self._close(start)
+        out = self._close(start) if gap.start_pts > self._start else []
         self._start = max(gap.end_pts, start)
-        if out:
-            self._scene += 1
+        if self._used:
+            self._scene, self._used = self._scene + 1, False
         del self._pts[: bisect_left(self._pts, self._start)]
         return out
 
@@ -129,7 +132,7 @@ class SpanBuilder:
         return out
 
     def finish(self, end_pts: int) -> list[Span]:
-        return [] if self._start is None else self._close(end_pts)
+        return [] if self._start is None or self._start >= end_pts else self._close(end_pts)
 
     def _close(self, end: int) -> list[Span]:
         """The spans from the start of the clip that runs to `end`."""
@@ -155,6 +158,7 @@ class SpanBuilder:
         return span
 
     def _span(self, start: int, end: int) -> Span:
+        self._used = True
         return Span(self._scene, start, end, self._seconds(start), self._seconds(end))
 
     def _at_or_after(self, seconds: float) -> int:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -69,9 +70,7 @@ class Footage:
                     break
                 if frame.time >= self.start - 0.05:
                     times.append(frame.time - self.start)
-                    frames.append(
-                        cv2.resize(frame.to_ndarray(format="bgr24"), size, interpolation=cv2.INTER_AREA)
-                    )
+                    frames.append(cv2.resize(frame.to_ndarray(format="bgr24"), size, interpolation=cv2.INTER_AREA))
         return np.array(times), frames
 
 
@@ -206,6 +205,10 @@ def compose(
     joins = [joins] * (len(spans) - 1) if isinstance(joins, Join) else list(joins)
     if len(joins) != len(spans) - 1:
         raise ValueError(f"{len(spans)} shots need {len(spans) - 1} joins, not {len(joins)}")
+    for k, (_, begin, end) in enumerate(spans):
+        taken = sum(_share(join) for join in joins[max(0, k - 1) : k + 1])
+        if end - begin < taken:
+            raise ValueError(f"shot {k} of {end - begin:.2f} s is shorter than its joins, {taken:.2f} s")
     starts, clock = [], 0.0
     for i, (_, begin, end) in enumerate(spans):
         starts.append(clock)
@@ -248,9 +251,7 @@ class _Film:
             a = into / join.seconds
             return _mix(self._shot(i - 1, t, size), self._shot(i, t, size), a), -1
         if join.kind in ("black", "white") and into < join.seconds / 2 - 1e-6:
-            return _mix(
-                _flat(join.kind, size), self._shot(i, t, size), max(0.0, into) / (join.seconds / 2)
-            ), -1
+            return _mix(_flat(join.kind, size), self._shot(i, t, size), max(0.0, into) / (join.seconds / 2)), -1
         if i < len(self.joins) and self.joins[i].kind in ("black", "white"):
             after = self.joins[i]
             end = self.starts[i] + self.spans[i][2] - self.spans[i][1]
@@ -278,6 +279,11 @@ def _ticks(seconds: float, fps: Fraction, uneven: int | None) -> list[int]:
     return ticks
 
 
+def _share(join: Join) -> float:
+    """The seconds that a join blends of the shot on either side."""
+    return join.seconds if join.kind == "fade" else join.seconds / 2
+
+
 def _mix(first: np.ndarray, second: np.ndarray, a: float) -> np.ndarray:
     return cv2.addWeighted(first, 1 - a, second, a, 0)
 
@@ -293,7 +299,10 @@ def videos() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def real_takes() -> list[Footage]:
-    """The one-take stretches of the real files that are there."""
+@cache
+def real_takes() -> tuple[Footage, ...]:
+    """The one-take stretches of the real files that are there; decoded once for each size."""
     folder = videos()
-    return [Footage(folder / n, a, b) for n, a, b in REAL_TAKES if (folder / n).exists()] if folder else []
+    if folder is None:
+        return ()
+    return tuple(Footage(folder / n, a, b) for n, a, b in REAL_TAKES if (folder / n).exists())
