@@ -61,7 +61,8 @@ def test_a_folder_with_other_files_is_no_place_for_a_catalog(tmp_path):
         Catalog.open_or_create(str(tmp_path / "100%"))
 
 
-def test_a_store_without_its_package_names_the_extra():
+def test_a_store_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # as if not installed
     with pytest.raises(UserError, match=r"gcsfs: pip install 'clipmill\[gcs\]'"):
         filesystem("gs://bucket/catalog")
     with pytest.raises(UserError, match="no store is known for nosuch://"):
