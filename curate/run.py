@@ -83,9 +83,10 @@ def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) ->
     stages_json = plan.stages_json
     settings = settings_hash(stages_json)
     with Ledger(catalog, mark=plan.mark, key=plan.key, run_id=run_id) as ledger:
-        _refuse_mixture(catalog, plan, stages_json, settings, options)
-        catalog.put_gates(plan.recipe.name, plan.gates, run_id)
         pending = _pending(ledger, listing, settings, options)
+        if pending.stale and not options.rebuild:
+            _refuse_mixture(catalog, plan, stages_json, settings)
+        catalog.put_gates(plan.recipe.name, plan.gates, run_id)
         catalog.start_run(
             {
                 "run_id": run_id,
@@ -116,7 +117,7 @@ def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) ->
                 error = caught
             finally:
                 units.close()
-                committer.flush()
+            committer.flush()
         status = "stopped" if interrupts.seen else "error" if error else "finished"
         counts = dict(committer.counts) | {"listed": pending.listed, "left_out": listing.left_out}
         counts |= {
@@ -133,12 +134,10 @@ def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) ->
     return report_run(catalog, plan, committer, pending, listing, quiet=options.quiet)
 
 
-def _refuse_mixture(
-    catalog: Catalog, plan: Plan, stages_json: str, settings: str, options: RunOptions
-) -> None:
+def _refuse_mixture(catalog: Catalog, plan: Plan, stages_json: str, settings: str) -> None:
     """Rows made by other stages or settings are never mixed in silently: say what changed, and the way on."""
     last = catalog.last_stages(plan.mark)
-    if last is None or last[0] == settings or options.rebuild:
+    if last is None or last[0] == settings:  # a rebuild that was stopped goes on
         return
     changes = "; ".join(_changes(json.loads(last[1]), json.loads(stages_json)))
     raise UserError(

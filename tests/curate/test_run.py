@@ -86,7 +86,10 @@ def test_a_changed_gate_judges_every_clip_again_and_decodes_nothing(catalog, fol
     ingest(catalog, folder, file=pipelines(tmp_path, everything))
     assert was > 0
     assert ask(catalog, "SELECT count(*) FROM clips WHERE verdict = 'kept'") == [(0,)]
-    assert {gate for (gate,) in ask(catalog, "SELECT DISTINCT dropped_by FROM clips")} == {"bright", "cut.min_seconds"}
+    assert {gate for (gate,) in ask(catalog, "SELECT DISTINCT dropped_by FROM clips")} == {
+        "bright",
+        "cut.min_seconds",
+    }
     ingest(catalog, folder, file=pipelines(tmp_path))
     assert ask(catalog, "SELECT count(*) FROM clips WHERE verdict = 'kept'")[0][0] == was
     assert version() == before
@@ -180,7 +183,10 @@ def test_a_source_shorter_than_probe_allows_is_a_dropped_clip_and_is_not_decoded
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (PIPELINES.replace("luma_mean >= 90", "luma_maen >= 90"), r"pipelines.yaml:8: gate 'bright'.*luma_maen"),
+        (
+            PIPELINES.replace("luma_mean >= 90", "luma_maen >= 90"),
+            r"pipelines.yaml:8: gate 'bright'.*luma_maen",
+        ),
         (PIPELINES.replace("luma_mean >= 90", "luma_mean >="), r"pipelines.yaml:8: gate 'bright'"),
         (PIPELINES.replace("luma_mean >= 90", "luma_mean"), r"gives DOUBLE, not true or false"),
         (PIPELINES.replace("motion, exposure", "exposure"), r"pipelines.yaml:9: gate 'moving'.*motion"),
@@ -199,3 +205,17 @@ def test_a_run_in_a_folder_of_its_own_models_does_no_harm(tmp_path, folder, file
     (tmp_path / "train.py").write_text("raise RuntimeError('the wrong module')")
     monkeypatch.chdir(tmp_path)
     assert ingest("catalog", folder / "film_0.mp4", file=file, options=INLINE) == 0
+
+
+def test_stages_may_change_freely_as_long_as_nothing_was_made(tmp_path, file):
+    (tmp_path / "empty").mkdir()
+    assert ingest(tmp_path / "catalog", tmp_path / "empty", file=file) == 0
+    assert ingest(tmp_path / "catalog", tmp_path / "empty", file=file, sets=["cut.min_seconds=0.25"]) == 0
+
+
+def test_a_stopped_rebuild_goes_on_without_being_asked_again(catalog, folder, file):
+    part = RunOptions(engine="inline", quiet=True, rebuild=True, limit=2)
+    ingest(catalog, folder, file=file, sets=["cut.min_seconds=0.25"], options=part)
+    assert ask(catalog, "SELECT count(DISTINCT settings) FROM sources") == [(2,)]
+    ingest(catalog, folder, file=file, sets=["cut.min_seconds=0.25"])
+    assert ask(catalog, "SELECT count(*), count(DISTINCT settings) FROM sources") == [(6, 1)]
