@@ -35,7 +35,18 @@ def undisturbed(tmp_path_factory):
 
 
 def start(source, file, catalog, engine):
-    command = [sys.executable, "-P", "-c", OFTEN, "run", "ingest", "--input", str(source), "--catalog", str(catalog)]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        OFTEN,
+        "run",
+        "ingest",
+        "--input",
+        str(source),
+        "--catalog",
+        str(catalog),
+    ]
     command += ["--pipelines", str(file), "--engine", engine]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
