@@ -10,8 +10,10 @@ import contextlib
 import logging
 import os
 import pickle
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,9 @@ def ray_session(cpus: int | None = None) -> Iterator[None]:
     if mine:
         # Ray puts the driver's working directory first on its workers' import path, where a user's own
         # models/ or train.py would shadow ours: start it from the folder that holds these packages.
-        with contextlib.chdir(Path(__file__).parents[2]):
+        with contextlib.chdir(Path(__file__).parents[2]), _quiet_stderr():
             ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\.")  # fewer parcels than workers is no trouble
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # one row, one block: Ray Data must not gather parcels into big blocks
@@ -78,6 +81,20 @@ def ray_session(cpus: int | None = None) -> Iterator[None]:
     finally:
         if mine:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Ray's C++ side writes notes of no use to users straight to file descriptor 2; errors are raised anyway."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _dataset(feeder: Any, pools: list[Pool]) -> Any:
