@@ -59,7 +59,8 @@ def build() -> None:
             made.check_returncode()
     pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", BOOTSTRAP], check=True)
-    uv = [UV, "pip", "install", "--python", PYTHON, "--require-hashes", "-r", LOCK]
+    # Compiled now, as pip does: else each of Ray's workers compiles what it imports, at every start.
+    uv = [UV, "pip", "install", "--compile-bytecode", "--python", PYTHON, "--require-hashes", "-r", LOCK]
     if not sys.stderr.isatty():
         uv.append("--quiet")
     if subprocess.run(uv, env=uv_environment()).returncode:
