@@ -117,7 +117,7 @@ class Drawn:
         gain = 1 + self.flicker * tick.uniform(-1, 1)
         lift = 170 if any(0 <= t - at < 0.07 for at in self.flash) else 0
         noise = np.empty(picture.shape, np.float32)
-        cv2.setRNGSeed(self.seed * 7919 + round(t * 1000))
+        cv2.setRNGSeed((self.seed * 7919 + round(t * 1000)) % (1 << 31))
         cv2.randn(noise, 0, self.noise)
         return np.clip(picture * np.float32(gain) + lift + noise, 0, 255).astype(np.uint8)
 
