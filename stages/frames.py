@@ -39,10 +39,10 @@ class SourceInfo:
 
 
 class Frame(Protocol):
-    """One decoded frame. `picture` and `luma` cost pixels, so ask only when needed.
+    """One decoded frame. Its methods cost pixels, so ask only when needed.
 
-    A frame's buffers are valid only until the reader is asked for the next one; `small` and what `picture`
-    returns are copies and may be kept.
+    A frame's buffers are valid only until the reader is asked for the next one; `small` and what the methods
+    return are copies and may be kept.
     """
 
     pts: int
@@ -52,28 +52,35 @@ class Frame(Protocol):
     def picture(self, long_side: int) -> np.ndarray:
         """(h, w, 3) uint8 BGR with that long side, colours by the frame's own matrix and range."""
 
-    def luma(self) -> np.ndarray:
-        """(height, width) uint8 luma at full size, full range, before squaring pixels."""
+    def gray(self, long_side: int) -> np.ndarray:
+        """(h, w) uint8 luma with that long side, full range."""
+
+    def luma_means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means of the full-size luma by row (height,) and by column (width,): float32, full range, before
+        squaring pixels.
+        """
 
 
 @dataclass
 class Sample:
     """A frame taken for measuring, at most one per SAMPLE_SECONDS.
 
-    `picture` is (h, w, 3) BGR uint8 with long side exactly SAMPLE_SIDE (small sources are upscaled, so that
-    figures compare across resolutions); `gray` is its luma (h, w) uint8.
+    `gray` is luma (h, w) uint8 with long side exactly SAMPLE_SIDE (small sources are upscaled, so that
+    figures compare across resolutions). `small` is the frame's small BGR picture (h, w, 3) uint8.
     `row_luma` (height,) and `column_luma` (width,) float32 are means of the full-size luma by row and column.
     `trail` holds up to three small gray frames (h, w) with their seconds, oldest first, 1/12 s apart or a
-    little more, ending with this one: fast movement can be told from slow in it.
+    little more, ending with this one: fast movement can be told from slow in it. `step_flow` keeps the flow
+    between its last two, which more than one measure wants (see measures.flow).
     """
 
     pts: int
     seconds: float
-    picture: np.ndarray
+    small: np.ndarray
     gray: np.ndarray
     row_luma: np.ndarray
     column_luma: np.ndarray
     trail: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    step_flow: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import cv2
@@ -22,13 +22,13 @@ from stages.frames import SMALL_SIDE, SourceError
 
 MAX_SIDE = 16384  # a longer side is refused, pixels
 MAX_PIXELS = 2**27  # a larger picture is refused
+TINY = 16  # a side of fewer pixels is averaged exactly
 
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593), 7: (0.212, 0.087)}  # Kr, Kb
 _BT601 = (0.299, 0.114)
 _UNSPECIFIED_MATRIX = 2
 _FULL_RANGE = 2
-_PLANAR = re.compile(r"(?:yuv[aj]?(?:420|422|444|440|411|410)p|gray)(?:(9|10|12|14|16)le)?$")
-_SEMI_PLANAR = {"nv12": 8, "nv21": 8, "nv16": 8, "nv24": 8, "nv42": 8, "p010le": 16, "p016le": 16}
+_PLANAR = re.compile(r"yuv[aj]?(?:420|422|444|440|411|410)p(?:(9|10|12|14|16)le)?$")
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
@@ -60,6 +60,11 @@ class Display:
             shown = (shown[1], shown[0])
         return cls(*shown, rotation, mirrored, width, height)
 
+    @cached_property
+    def stored_small(self) -> tuple[int, int]:
+        """(width, height) before turning of the small frame that every detector sees."""
+        return self.stored(self.fitted(SMALL_SIDE))
+
     def stored(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) before turning of a picture that is to be displayed at `size`."""
         return (size[1], size[0]) if self.rotation in (90, 270) else size
@@ -72,10 +77,15 @@ class Display:
         scale = long_side / longest
         return max(1, round(self.width * scale)), max(1, round(self.height * scale))
 
-    def turned_luma(self, luma: np.ndarray) -> np.ndarray:
-        """The luma (h, w) of a whole frame as displayed but for the sample aspect, always of one size."""
-        size = (self.stored_width, self.stored_height)
-        return self.turned(luma if luma.shape == size[::-1] else cv2.resize(luma, size))
+    def turned_means(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What `turned` does, done to the means of a stored picture's rows (h,) and columns (w,)."""
+        if self.mirrored:
+            columns = columns[::-1]
+        if self.rotation == 90:
+            return columns, rows[::-1]
+        if self.rotation == 180:
+            return rows[::-1], columns[::-1]
+        return (columns[::-1], rows) if self.rotation == 270 else (rows, columns)
 
     def turned(self, image: np.ndarray) -> np.ndarray:
         """The stored image (h, w[, 3]) as displayed."""
@@ -84,22 +94,21 @@ class Display:
         return cv2.rotate(image, _TURNS[self.rotation]) if self.rotation else image
 
 
-def resized(plane: np.ndarray, size: tuple[int, int], *, exact: bool = False) -> np.ndarray:
-    """The plane (h, w[, c]) at `size` (width, height): 2x2 boxes to within twice the size, then bilinear.
-
-    `exact` ends with an area average instead, three times slower. Both weigh every source pixel.
+def resized(plane: np.ndarray, size: tuple[int, int], *, within: int = 2) -> np.ndarray:
+    """The plane (h, w[, c]) at `size` (width, height): 2x2 boxes to within so many times the size, then
+    bilinear. With `within` 2 every source pixel is weighed.
     """
     height, width = plane.shape[:2]
-    while width >= 2 * size[0] and height >= 2 * size[1]:
+    tiny = min(size) < TINY
+    while not tiny and width >= within * size[0] and height >= within * size[1]:
         width >>= 1
         height >>= 1
         even = plane[: 2 * height, : 2 * width]  # dropping an odd last line keeps OpenCV's fast 2x2 path
         plane = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
     if (width, height) == size:
         return plane
-    shrinks = exact and (width > size[0] or height > size[1])
-    far = width >= 2 * size[0] or height >= 2 * size[1]
-    return cv2.resize(plane, size, interpolation=cv2.INTER_AREA if shrinks or far else cv2.INTER_LINEAR)
+    exact = tiny or width >= within * size[0] or height >= within * size[1]
+    return cv2.resize(plane, size, interpolation=cv2.INTER_AREA if exact else cv2.INTER_LINEAR)
 
 
 @lru_cache(maxsize=32)
@@ -117,18 +126,11 @@ def _to_bgr(matrix: int, full_range: bool) -> np.ndarray:
     return np.column_stack([weights, -offset]).astype(np.float32)
 
 
-_EXPAND = np.clip(np.round((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
-
-
 @lru_cache(maxsize=64)
-def _layout(name: str) -> tuple[str, int] | None:
-    """('gray' | 'planar' | 'semi', bits of a stored value), or None: the format goes through swscale."""
-    if name in _SEMI_PLANAR:
-        return ("swapped" if name in ("nv21", "nv42") else "semi"), _SEMI_PLANAR[name]
+def _luma_bits(name: str) -> int | None:
+    """Bits of a stored value where the format has planes of Y, Cb and Cr; None for every other format."""
     found = _PLANAR.match(name)
-    if not found:
-        return None
-    return ("gray" if name.startswith("gray") else "planar"), int(found[1] or 8)
+    return int(found[1] or 8) if found else None
 
 
 def _plane(plane: Any, width: int, height: int, bits: int, channels: int = 1) -> np.ndarray:
@@ -140,84 +142,112 @@ def _plane(plane: Any, width: int, height: int, bits: int, channels: int = 1) ->
     return rows if channels == 1 else rows.reshape(height, width, channels)
 
 
-def _eight_bits(plane: np.ndarray, bits: int) -> np.ndarray:
-    return plane if bits == 8 else cv2.convertScaleAbs(plane, alpha=2.0 ** (8 - bits))
+def line_means(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of a picture (h, w) uint8 or uint16 by row (h,) and by column (w,), float32."""
+    rows = cv2.reduce(luma, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
+    return rows, cv2.reduce(luma, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
+
+
+class Scaler:
+    """libswscale behind one call: any pixel format in, gray or BGR of any size out. One to a reader.
+
+    It averages areas exactly at the cost of a bilinear resize, but a call costs more than OpenCV's, so the
+    small frames that every frame needs go another way. Each output has its own context, made once.
+    """
+
+    def __init__(self) -> None:
+        self._contexts: dict[tuple[int, int, str], VideoReformatter] = {}
+
+    def scaled(self, frame: Any, size: tuple[int, int], name: str, matrix: int, full: bool) -> np.ndarray:
+        """The decoder's frame at `size` (width, height) as 'gray' (h, w) or 'bgr24' (h, w, 3), full range."""
+        stored = (frame.width, frame.height)
+        shrinks = size[0] < stored[0] or size[1] < stored[1]
+        if shrinks and min(size) < TINY:  # there libswscale picks pixels instead of averaging them
+            return resized(self.scaled(frame, stored, name, matrix, full), size)
+        key = (*size, name)
+        context = self._contexts.setdefault(key, VideoReformatter())
+        is_rgb = frame.format.is_rgb or "pal" in frame.format.name
+        # Luma stays the frame's own: of two matrices, one would be turned into the other.
+        matrix = 5 if name == "gray" else {1: 1, 7: 7, 9: 9, 10: 9}.get(matrix, 5)
+        made = context.reformat(
+            frame,
+            width=size[0],
+            height=size[1],
+            format=name,
+            src_colorspace=None if is_rgb else matrix,
+            dst_colorspace=5 if name == "gray" else None,
+            src_color_range=None if is_rgb else (2 if full else 1),
+            dst_color_range=2,
+            interpolation="AREA" if shrinks else "BILINEAR",
+            threads=1,
+        )
+        return _plane(made.planes[0], *size, 8, 3 if name == "bgr24" else 1).copy()
 
 
 class VideoFrame:
     """One decoded frame of PyAV, made displayable (see `stages.frames.Frame`)."""
 
-    __slots__ = ("_bgr", "_display", "_frame", "_scaler", "_small", "pts", "seconds")
+    __slots__ = ("_display", "_frame", "_scaler", "_small", "pts", "seconds")
 
-    def __init__(self, frame: Any, pts: int, seconds: float, display: Display, scaler: VideoReformatter):
+    def __init__(self, frame: Any, pts: int, seconds: float, display: Display, scaler: Scaler):
         self.pts = pts
         self.seconds = seconds
         self._frame = frame
         self._display = display
         self._scaler = scaler
         self._small: np.ndarray | None = None
-        self._bgr: np.ndarray | None = None
 
     @property
     def small(self) -> np.ndarray:
         if self._small is None:
-            self._small = self._painted(self._display.fitted(SMALL_SIDE), exact=False)
+            display = self._display
+            size = display.stored_small
+            bits = _luma_bits(self._frame.format.name)
+            image = self._from_planes(bits, size) if bits else self._scaled(size, "bgr24")
+            self._small = display.turned(image)
         return self._small
 
     def picture(self, long_side: int) -> np.ndarray:
         """(h, w, 3) uint8 BGR with that long side, up- or downscaled."""
-        return self._painted(self._display.fitted(long_side, upscale=True), exact=True)
+        display = self._display
+        size = display.stored(display.fitted(long_side, upscale=True))
+        return display.turned(self._scaled(size, "bgr24"))
 
-    def luma(self) -> np.ndarray:
-        """(h, w) uint8 full-range luma at the stored size, turned as displayed."""
+    def gray(self, long_side: int) -> np.ndarray:
+        """(h, w) uint8 full-range luma with that long side, up- or downscaled."""
+        display = self._display
+        size = display.stored(display.fitted(long_side, upscale=True))
+        return display.turned(self._scaled(size, "gray"))
+
+    def luma_means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means of the full-range luma by row (h,) and by column (w,) float32: stored size, turned."""
+        frame, display = self._frame, self._display
+        bits = _luma_bits(frame.format.name)
+        if bits and (frame.width, frame.height) == (display.stored_width, display.stored_height):
+            luma = _plane(frame.planes[0], frame.width, frame.height, bits)
+            full = self._full_range()
+        else:
+            luma = self._scaled((display.stored_width, display.stored_height), "gray")
+            bits, full = 8, True
+        # The mapping to eight bits of full range is linear, so the means are mapped, not the picture.
+        gain, black = (1.0, 0.0) if full else (255 / 219, 16.0)
+        means = [np.clip((mean / 2.0 ** (bits - 8) - black) * gain, 0, 255) for mean in line_means(luma)]
+        return display.turned_means(*means)
+
+    def _from_planes(self, bits: int, size: tuple[int, int]) -> np.ndarray:
+        """The small BGR picture of a planar frame, 2 to 3 times cheaper than by libswscale."""
         frame = self._frame
-        layout = _layout(frame.format.name)
-        if layout is None:
-            luma = cv2.cvtColor(self._full_bgr(), cv2.COLOR_BGR2GRAY)
-        else:
-            bits = layout[1]
-            luma = _eight_bits(_plane(frame.planes[0], frame.width, frame.height, bits), bits)
-            luma = luma.copy() if self._full_range() else cv2.LUT(luma, _EXPAND)
-        return self._display.turned_luma(luma)
+        planes = frame.planes
+        luma = resized(_plane(planes[0], frame.width, frame.height, bits), size)
+        width, height = planes[1].width, planes[1].height
+        blue, red = (resized(_plane(plane, width, height, bits), size, within=4) for plane in planes[1:3])
+        image = cv2.merge((luma, blue, red))
+        if bits > 8:
+            image = cv2.convertScaleAbs(image, alpha=2.0 ** (8 - bits))
+        return cv2.transform(image, _to_bgr(self._matrix(), self._full_range()))
 
-    def _painted(self, size: tuple[int, int], *, exact: bool) -> np.ndarray:
-        stored = self._display.stored(size)
-        layout = _layout(self._frame.format.name)
-        if layout is None:
-            image = resized(self._full_bgr(), stored, exact=exact)
-            image = image.copy() if image is self._bgr else image
-        else:
-            image = self._from_planes(*layout, stored, exact)
-        return self._display.turned(image)
-
-    def _from_planes(self, kind: str, bits: int, size: tuple[int, int], exact: bool) -> np.ndarray:
-        frame, planes = self._frame, self._frame.planes
-        width, height = frame.width, frame.height
-        luma = _eight_bits(resized(_plane(planes[0], width, height, bits), size, exact=exact), bits)
-        if kind == "gray":
-            return cv2.merge([luma if self._full_range() else cv2.LUT(luma, _EXPAND)] * 3)
-        chroma_width, chroma_height = planes[1].width, planes[1].height
-        if kind == "planar":
-            stored = [_plane(plane, chroma_width, chroma_height, bits) for plane in planes[1:3]]
-            chroma = [resized(plane, size, exact=exact) for plane in stored]
-        else:
-            both = resized(_plane(planes[1], chroma_width, chroma_height, bits, 2), size, exact=exact)
-            chroma = list(cv2.split(both))[:: -1 if kind == "swapped" else 1]
-        blue, red = (_eight_bits(plane, bits) for plane in chroma)
-        return cv2.transform(cv2.merge((luma, blue, red)), _to_bgr(self._matrix(), self._full_range()))
-
-    def _full_bgr(self) -> np.ndarray:
-        """(h, w, 3) BGR at the stored size through swscale: packed, RGB, palette, alpha and the rest."""
-        if self._bgr is None:
-            frame = self._frame
-            is_rgb = frame.format.is_rgb or "pal" in frame.format.name
-            matrix = None if is_rgb else {1: 1, 7: 7, 9: 9, 10: 9}.get(self._matrix(), 5)
-            full = None if is_rgb else (2 if self._full_range() else 1)
-            bgr = self._scaler.reformat(
-                frame, format="bgr24", src_colorspace=matrix, src_color_range=full, dst_color_range=2,
-                interpolation="BILINEAR", threads=1)  # fmt: skip
-            self._bgr = _plane(bgr.planes[0], bgr.width, bgr.height, 8, 3).copy()
-        return self._bgr
+    def _scaled(self, size: tuple[int, int], name: str) -> np.ndarray:
+        return self._scaler.scaled(self._frame, size, name, self._matrix(), self._full_range())
 
     def _full_range(self) -> bool:
         stated = self._frame.color_range
@@ -249,15 +279,22 @@ class PictureFrame:
     @property
     def small(self) -> np.ndarray:
         if self._small is None:
-            self._small = self._sized(self._display.fitted(SMALL_SIDE), exact=False)
+            image = resized(self._bgr, self._display.stored_small)
+            self._small = self._display.turned(image.copy() if image is self._bgr else image)
         return self._small
 
     def picture(self, long_side: int) -> np.ndarray:
-        return self._sized(self._display.fitted(long_side, upscale=True), exact=True)
+        size = self._display.stored(self._display.fitted(long_side, upscale=True))
+        shrinks = size[0] < self._bgr.shape[1] or size[1] < self._bgr.shape[0]
+        image = cv2.resize(self._bgr, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return self._display.turned(image)
 
-    def luma(self) -> np.ndarray:
-        return self._display.turned_luma(cv2.cvtColor(self._bgr, cv2.COLOR_BGR2GRAY))
+    def gray(self, long_side: int) -> np.ndarray:
+        return cv2.cvtColor(self.picture(long_side), cv2.COLOR_BGR2GRAY)
 
-    def _sized(self, size: tuple[int, int], *, exact: bool) -> np.ndarray:
-        image = resized(self._bgr, self._display.stored(size), exact=exact)
-        return self._display.turned(image.copy() if image is self._bgr else image)
+    def luma_means(self) -> tuple[np.ndarray, np.ndarray]:
+        luma = cv2.cvtColor(self._bgr, cv2.COLOR_BGR2GRAY)
+        size = (self._display.stored_width, self._display.stored_height)
+        return self._display.turned_means(
+            *line_means(luma if luma.shape == size[::-1] else cv2.resize(luma, size))
+        )

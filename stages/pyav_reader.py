@@ -11,7 +11,6 @@ from itertools import chain
 from typing import Any
 
 import av
-from av.video.reformatter import VideoReformatter
 
 from stages.containers import (
     HEADER_FORMATS,
@@ -22,7 +21,7 @@ from stages.containers import (
     video_stream,
 )
 from stages.frames import SourceError, SourceInfo
-from stages.pixels import MAX_PIXELS, Display, VideoFrame, check_size
+from stages.pixels import MAX_PIXELS, Display, Scaler, VideoFrame, check_size
 from stages.reading import SafeFile
 from stages.timeline import PacketSizes, Timeline, shortfall
 
@@ -64,7 +63,7 @@ class PyAVReader:
         self._decoding = chain([first], self._decoding)
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        display, scaler = self._display, VideoReformatter()
+        display, scaler = self._display, Scaler()
         tick = float(self.info.time_base)
         for pts, frame in self._timeline.ordered(self._decoding):
             self.frames += 1

@@ -51,15 +51,14 @@ class Sampler:
             recent.popleft()
 
     def _sample(self, frame: Frame) -> Sample:
-        picture = frame.picture(SAMPLE_SIDE)
-        luma = frame.luma()
+        row_luma, column_luma = frame.luma_means()
         return Sample(
             pts=frame.pts,
             seconds=frame.seconds,
-            picture=picture,
-            gray=cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY),
-            row_luma=cv2.reduce(luma, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel(),
-            column_luma=cv2.reduce(luma, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel(),
+            small=frame.small,
+            gray=frame.gray(SAMPLE_SIDE),
+            row_luma=row_luma,
+            column_luma=column_luma,
             trail=self._trail(),
         )
 

@@ -24,12 +24,12 @@ class Motion(Measure):
     """
 
     name = "motion"
-    version = 1
+    version = 2
     columns: ClassVar[dict[str, str]] = {"motion": "double"}
     reach = "pair"
 
     def __init__(self) -> None:
-        self._flow = Flow()
+        self._flow, self._fine = Flow(), Flow(fine=True)
 
     def observe(self, sample: Sample, previous: Sample | None) -> float | None:
         if previous is None:
@@ -40,7 +40,7 @@ class Motion(Measure):
         fast = self._trail_speed(sample, previous.seconds)
         if fast is not None and fast > FAST:
             return fast
-        return self._speed(previous.gray, sample.gray, apart)
+        return _length(self._fine.between(previous.trail[-1][1], sample.trail[-1][1])) / apart
 
     def aggregate(self, values: list[Timed], clip: ClipFacts) -> dict[str, Any]:
         return {"motion": float(np.mean([value for _, value in values])) if values else None}
@@ -48,9 +48,9 @@ class Motion(Measure):
     def _trail_speed(self, sample: Sample, since_s: float) -> float | None:
         if len(sample.trail) < 2 or sample.trail[-2][0] <= since_s:
             return None
-        (before_s, before), (now_s, now) = sample.trail[-2:]
-        return self._speed(before, now, now_s - before_s)
+        return _length(self._flow.step(sample)) / (sample.trail[-1][0] - sample.trail[-2][0])
 
-    def _speed(self, before: np.ndarray, now: np.ndarray, apart_s: float) -> float:
-        flow = self._flow.between(before, now)  # (h, w, 2)
-        return float(np.hypot(flow[..., 0], flow[..., 1]).mean()) / apart_s
+
+def _length(flow: np.ndarray) -> float:
+    """Mean length of the vectors (h, w, 2)."""
+    return float(np.hypot(flow[..., 0], flow[..., 1]).mean())

@@ -23,12 +23,12 @@ class PerceptualHash(Measure):
     """
 
     name = "phash"
-    version = 1
+    version = 2
     columns: ClassVar[dict[str, str]] = {"phash": "string"}
     most_kept = 240
 
     def observe(self, sample: Sample, previous: Sample | None) -> tuple[int, np.ndarray]:
-        small = cv2.resize(sample.gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(sample.trail[-1][1], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
         return 1, small.astype(np.float32)  # how many frames are summed, their sum (32, 32)
 
     def merge(self, earlier: Any, later: Any) -> tuple[int, np.ndarray]:

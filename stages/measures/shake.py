@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 
 from stages.frames import Sample
@@ -25,30 +24,32 @@ class Shake(Measure):
     """
 
     name = "shake"
-    version = 1
+    version = 2
     columns: ClassVar[dict[str, str]] = {"shake": "double"}
     reach = "trail"
 
     def __init__(self) -> None:
-        self._flow = Flow(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = Flow()
 
     def observe(self, sample: Sample, previous: Sample | None) -> float | None:
         if len(sample.trail) < 3:
             return None
-        (t0, first), (t1, second), (t2, third) = sample.trail[-3:]
+        (t0, first), (t1, second), (t2, _) = sample.trail[-3:]
         if not (0 < t1 - t0 <= LONGEST_STEP_S and 0 < t2 - t1 <= LONGEST_STEP_S):
             return None
-        change = self._velocity(second, third, t2 - t1) - self._velocity(first, second, t1 - t0)
+        latest = camera(self._flow.step(sample)) / (t2 - t1)
+        change = latest - camera(self._flow.between(first, second)) / (t1 - t0)
         return float(np.hypot(*change)) * STEP_S
 
     def aggregate(self, values: list[Timed], clip: ClipFacts) -> dict[str, Any]:
         return {"shake": float(np.median([value for _, value in values])) if values else None}
 
-    def _velocity(self, before: np.ndarray, after: np.ndarray, apart_s: float) -> np.ndarray:
-        """The camera's movement (x, y), percent of the diagonal per second."""
-        vectors = self._flow.between(before, after)[::2, ::2].reshape(-1, 2)
-        centre = np.median(vectors, axis=0)
-        for _ in range(2):  # towards the densest half: what moves before the camera pulls a plain median
-            near = np.hypot(*(vectors - centre).T)
-            centre = np.median(vectors[near <= np.median(near)], axis=0)
-        return centre / apart_s
+
+def camera(flow: np.ndarray) -> np.ndarray:
+    """The camera's movement (x, y) in a flow (h, w, 2): the middle of its vectors."""
+    vectors = flow.reshape(-1, 2)
+    centre = np.median(vectors, axis=0)
+    for _ in range(2):  # towards the densest half: what moves before the camera pulls a plain median
+        near = np.hypot(*(vectors - centre).T)
+        centre = np.median(vectors[near <= np.median(near)], axis=0)
+    return centre

@@ -24,8 +24,8 @@ class Sharpness(Measure):
     columns: ClassVar[dict[str, str]] = {"sharpness": "double"}
 
     def observe(self, sample: Sample, previous: Sample | None) -> float:
-        _, deviation = cv2.meanStdDev(cv2.Laplacian(sample.gray, cv2.CV_16S))
-        return float(deviation[0, 0]) ** 2
+        edges = cv2.Laplacian(sample.gray, cv2.CV_16S)
+        return cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - cv2.mean(edges)[0] ** 2
 
     def aggregate(self, values: list[Timed], clip: ClipFacts) -> dict[str, Any]:
         return {"sharpness": float(np.median([value for _, value in values])) if values else None}

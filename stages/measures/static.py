@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import cv2
-import numpy as np
 
 from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
@@ -18,21 +17,19 @@ class Static(Measure):
     """The share (0-1) of neighbouring samples, half a second apart, that are alike in every block."""
 
     name = "static"
-    version = 1
+    version = 2
     columns: ClassVar[dict[str, str]] = {"static": "double"}
     reach = "pair"
 
     def observe(self, sample: Sample, previous: Sample | None) -> bool | None:
-        if previous is None or previous.gray.shape != sample.gray.shape:
+        if previous is None:
             return None
-        difference = cv2.absdiff(_calm(previous.gray), _calm(sample.gray))
+        before, now = previous.trail[-1][1], sample.trail[-1][1]  # small, so that noise is averaged out
+        if before.shape != now.shape:
+            return None
+        difference = cv2.absdiff(before, now)
         blocks = cv2.resize(difference, (_BLOCKS, _BLOCKS), interpolation=cv2.INTER_AREA)
         return bool(blocks.max() < SAME)
 
     def aggregate(self, values: list[Timed], clip: ClipFacts) -> dict[str, Any]:
         return {"static": sum(value for _, value in values) / len(values) if values else None}
-
-
-def _calm(gray: np.ndarray) -> np.ndarray:
-    """The frame at 128 x 128, where noise is averaged out. (h, w) uint8 -> (128, 128) uint8"""
-    return cv2.resize(gray, (128, 128), interpolation=cv2.INTER_AREA)

@@ -13,6 +13,7 @@ import numpy as np
 
 from stages.frames import SMALL_SIDE, Sample, Span
 from stages.measures import ClipFacts, Observations
+from stages.pixels import line_means
 from stages.samples import Sampler
 
 TICKS = 90_000  # PTS per second
@@ -36,8 +37,11 @@ class DrawnFrame:
         self.pictures_asked += 1
         return self._scaled(long_side)
 
-    def luma(self) -> np.ndarray:
-        return cv2.cvtColor(self.image, cv2.COLOR_BGR2GRAY)
+    def gray(self, long_side: int) -> np.ndarray:
+        return cv2.cvtColor(self.picture(long_side), cv2.COLOR_BGR2GRAY)
+
+    def luma_means(self) -> tuple[np.ndarray, np.ndarray]:
+        return line_means(cv2.cvtColor(self.image, cv2.COLOR_BGR2GRAY))
 
     def _scaled(self, long_side: int) -> np.ndarray:
         height, width = self.image.shape[:2]

@@ -31,7 +31,7 @@ def read_through(uri, backend="pyav", *, progress=lambda n: None):
             last = frame.pts
             assert max(frame.small.shape[:2]) <= 128
             if reader.frames % 8 == 1:
-                frame.picture(480), frame.luma()
+                frame.picture(480), frame.gray(480), frame.luma_means()
             progress(reader.frames)
         assert reader.last_end_pts > last
         reader.packets_bytes(0, reader.last_end_pts)

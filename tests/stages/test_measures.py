@@ -133,7 +133,8 @@ def flat_sample(seconds: float, level: int, bar: int = 0) -> Sample:
     gray = np.full((28, 48), level, np.uint8)
     gray[:bar] = gray[28 - bar :] = 0
     rows, columns = (gray.mean(axis=axis, dtype=np.float32) for axis in (1, 0))
-    return Sample(round(seconds * 1000), seconds, cv2.merge([gray] * 3), gray, rows, columns)
+    trail = [(seconds, gray)]
+    return Sample(round(seconds * 1000), seconds, cv2.merge([gray] * 3), gray, rows, columns, trail)
 
 
 # --- motion

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.frames import SourceError
-from stages.pixels import Display, VideoFrame, check_size, resized
+from stages.pixels import Display, Scaler, VideoFrame, check_size, resized
 from stages.pyav_reader import PyAVReader
 from stages.reading import open_source
 from tests.hostile import write_video
@@ -70,7 +70,14 @@ def shown(
     frame: av.VideoFrame, aspect: Fraction = Fraction(1), rotation: int = 0, mirrored: bool = False
 ) -> VideoFrame:
     display = Display.of(frame.width, frame.height, aspect, rotation, mirrored)
-    return VideoFrame(frame, 0, 0.0, display, VideoReformatter())
+    return VideoFrame(frame, 0, 0.0, display, Scaler())
+
+
+def full_luma(frame: VideoFrame) -> np.ndarray:
+    """(h, w) luma at the size that frames without a sample aspect have."""
+    luma = frame.gray(max(map(len, frame.luma_means())))
+    assert luma.shape == tuple(map(len, frame.luma_means()))
+    return luma
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -81,7 +88,11 @@ def test_every_pixel_format_shows_the_same_colours(name):
     for image in (frame.small, frame.picture(480), frame.picture(64)):
         assert np.abs(centres(image) - expected).max() <= 6, name
     luma = expected @ [0.114, 0.587, 0.299]
-    assert np.abs(centres(frame.luma()) - luma).max() <= 3
+    assert np.abs(centres(full_luma(frame)) - luma).max() <= 3
+    assert np.abs(centres(frame.gray(64)) - luma).max() <= 3
+    rows, columns = frame.luma_means()
+    assert np.abs(rows[[20, 70]] - luma.reshape(2, 4).mean(axis=1)).max() <= 3
+    assert np.abs(columns[20::40] - luma.reshape(2, 4).mean(axis=0)).max() <= 3
 
 
 @pytest.mark.parametrize("color_range", [LIMITED, FULL])
@@ -91,8 +102,9 @@ def test_range_and_matrix_are_honoured(name, matrix, color_range):
     rgb = patches()
     frame = shown(stored(rgb, name, matrix, color_range))
     assert np.abs(centres(frame.small) - centres(rgb)[:, ::-1]).max() <= 6
-    grays = centres(frame.luma())[4:7]  # of the gray patches every matrix makes the same luma
+    grays = centres(full_luma(frame))[4:7]  # of the gray patches every matrix makes the same luma
     assert np.abs(grays - [20, 240, 128]).max() <= 2
+    assert np.abs(np.mean(frame.luma_means()[0]) - full_luma(frame).mean()) <= 0.5
 
 
 def test_a_wrong_range_or_matrix_would_be_seen():
@@ -127,7 +139,7 @@ def test_gray_and_paletted_frames_are_taken(gray):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(ramp), "rgb24").reformat(
             format=gray, src_color_range=FULL, dst_color_range=FULL
         )
-    small, luma = shown(frame).small, shown(frame).luma()
+    small, luma = shown(frame).small, full_luma(shown(frame))
     assert small.shape == (96, 64, 3) and luma.shape == (96, 64)
     assert luma[:10].mean() < 25 and luma[-10:].mean() > 220 and abs(luma.mean() - small.mean()) < 4
 
@@ -156,7 +168,9 @@ def test_any_size_is_shown_without_its_line_padding(width, height, name):
     small = one.small
     assert max(small.shape[:2]) == min(128, max(width, height))
     assert np.ptp(small.astype(int), axis=2).max() <= 2  # gray
-    assert np.abs(one.luma().astype(int) - ramp).max() <= 1
+    rows, columns = one.luma_means()
+    assert np.abs(columns - ramp[0]).max() <= 0.01 and np.abs(rows - ramp.mean()).max() <= 0.01
+    assert np.abs(one.gray(max(width, height)).astype(int) - ramp).max() <= 1
     expected = cv2.resize(ramp, small.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(small[..., 0].astype(int) - expected).max() <= 6
     assert max(one.picture(480).shape) == 480
@@ -169,7 +183,17 @@ def test_the_fast_resize_is_near_the_exact_area_average():
     scene = cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX)
     exact = cv2.resize(scene, (128, 72), interpolation=cv2.INTER_AREA).astype(int)
     assert np.abs(resized(scene, (128, 72)) - exact).mean() < 3
-    assert np.abs(resized(scene, (128, 72), exact=True) - exact).mean() < 2.5
+    assert np.abs(resized(scene, (128, 72), within=4) - exact).mean() < 5  # chroma
+
+
+def test_gray_is_the_exact_area_average():
+    rng = np.random.default_rng(3)
+    luma = cv2.GaussianBlur(rng.integers(0, 255, (480, 854), dtype=np.uint8), (0, 0), 1)
+    frame = av.VideoFrame.from_ndarray(luma, "gray").reformat(format="yuv420p", dst_color_range=FULL)
+    frame.color_range = FULL
+    plane = np.frombuffer(frame.planes[0], np.uint8).reshape(480, -1)[:, :854]
+    exact = cv2.resize(plane, (480, 270), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(shown(frame).gray(480) - exact).mean() < 0.5
 
 
 # Turns and aspect
@@ -187,7 +211,10 @@ def test_the_display_matrix_is_honoured(tmp_path, degrees, mirrored):
         frame = next(iter(reader))
     assert (reader.info.height, reader.info.width) == expected.shape[:2]
     assert np.abs(frame.picture(160).astype(int) - expected[..., ::-1]).mean() < 6
-    assert frame.luma().shape == expected.shape[:2]
+    gray = cv2.cvtColor(np.ascontiguousarray(expected), cv2.COLOR_RGB2GRAY)
+    assert np.abs(frame.gray(160).astype(int) - gray).mean() < 6
+    for means, axis in zip(frame.luma_means(), (1, 0), strict=True):
+        assert np.abs(means - gray.mean(axis=axis)).mean() < 6
 
 
 @pytest.mark.parametrize(("aspect", "size"), [(Fraction(2), (320, 96)), (Fraction(1, 2), (80, 96))])
@@ -199,7 +226,7 @@ def test_the_sample_aspect_is_squared(tmp_path, aspect, size):
     assert (reader.info.width, reader.info.height) == size
     assert reader.info.sample_aspect_ratio == aspect
     assert frame.small.shape[1] / frame.small.shape[0] == pytest.approx(size[0] / size[1], rel=0.03)
-    assert frame.luma().shape == (96, 160)  # before squaring
+    assert tuple(map(len, frame.luma_means())) == (96, 160)  # before squaring
 
 
 def test_an_absurd_aspect_is_taken_for_unstated(tmp_path):
@@ -217,10 +244,11 @@ def test_absurd_sizes_are_refused(size):
 def test_what_is_kept_of_a_frame_is_a_copy():
     frame = stored(patches(64, 48), "rgb24")
     one = shown(frame)
-    kept, luma = one.small, one.luma()
+    kept, picture, luma, means = one.small, one.picture(64), one.gray(64), one.luma_means()
     assert one.small is kept  # cached
-    before = kept.copy(), luma.copy()
+    taken = [kept, picture, luma, *means]
+    before = [values.copy() for values in taken]
     for plane in frame.planes:
         np.frombuffer(plane, np.uint8)[:] = 0
     one.picture(64)[:] = 0
-    assert np.array_equal(kept, before[0]) and np.array_equal(luma, before[1])
+    assert all(np.array_equal(after, values) for after, values in zip(taken, before, strict=True))

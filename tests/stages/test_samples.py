@@ -88,11 +88,11 @@ def test_a_trail_never_runs_over_a_jump_back_in_time():
     )
 
 
-def test_a_sample_holds_the_picture_its_luma_and_the_means_of_rows_and_columns():
+def test_a_sample_holds_its_luma_the_small_picture_and_the_means_of_rows_and_columns():
     image = view(0, 0, 1280, 720)
     sample = samples(iter([DrawnFrame(0, image)]))[0]
     luma = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    assert sample.picture.shape == (270, SAMPLE_SIDE, 3) and sample.gray.shape == (270, SAMPLE_SIDE)
+    assert sample.gray.shape == (270, SAMPLE_SIDE) and sample.small.shape == (72, 128, 3)
     np.testing.assert_allclose(sample.row_luma, luma.mean(axis=1), atol=1e-3)
     np.testing.assert_allclose(sample.column_luma, luma.mean(axis=0), atol=1e-3)
     assert sample.trail[0][1].shape == (72, 128)
