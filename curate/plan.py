@@ -9,7 +9,6 @@ import importlib.metadata
 import importlib.util
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -94,13 +93,12 @@ def _require_extras(recipe: Recipe) -> None:
         if entry.name == "probe" and entry.settings.backend == "decord" and not _installed("decord"):
             raise missing_extra("decord", "decord")
         if entry.name == "cut" and entry.settings.detector == "transnetv2":
-            if not _installed("onnxruntime"):
-                raise missing_extra("onnxruntime", "transnet")
-            if not Path(entry.settings.weights).is_file():
-                raise UserError(
-                    f"{recipe.file}:{entry.line}: cut.weights: no file {entry.settings.weights!r}; "
-                    "give a local TransNetV2 .onnx file"
-                )
+            from stages.cuts import DetectorMissing, check
+
+            try:
+                check(entry.settings)
+            except DetectorMissing as error:
+                raise UserError(f"{recipe.file}:{entry.line}: {error}") from error
 
 
 def _installed(package: str) -> bool:
