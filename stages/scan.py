@@ -20,9 +20,7 @@ from stages.scenes import SceneCutter
 from stages.settings import CUT_VERSION
 
 
-def scan(
-    uri: str, settings: ScanSettings, progress: Callable[[int], None]
-) -> Iterator[dict[str, Any] | Found]:
+def scan(uri: str, settings: ScanSettings, progress: Callable[[int], None]) -> Iterator[dict[str, Any] | Found]:
     """Yields dicts of `sources` columns (header first, totals last) and a Found for each clip, in order.
 
     Raises SourceError with the reason why the source can't be taken.
@@ -63,7 +61,9 @@ class _Pass:
         self.requests: tuple[FrameRequest, ...] = (THUMBNAIL, *settings.wants)
         versions = {"cut": str(CUT_VERSION)} | self.observations.versions
         self.versions = " ".join(f"{name}={version}" for name, version in versions.items())
-        self.candidates = Candidates(max(request.long_side for request in self.requests))
+        self.candidates = Candidates(
+            max(request.long_side for request in self.requests), interval_s=0.25 if settings.wants else 0.5
+        )
         self.duration_s: float | None = None  # known at the end
         self.pts: deque[int] = deque()  # of the frames no clip was made of yet
 
@@ -110,7 +110,8 @@ class _Pass:
         )
         columns = _columns(info, span, frames, fps) | self.observations.close(span, facts)
         columns["versions"] = self.versions
-        pictures = [self.candidates.take(span, request) for request in self.requests]
+        take = self.candidates.take
+        pictures = [take(span, request, spare=request is THUMBNAIL) for request in self.requests]
         self.candidates.forget(span.end_s)
         thumbnail = None
         if pictures[0]:
@@ -153,9 +154,7 @@ def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None
 
 
 def _too_short(info: SourceInfo, settings: ScanSettings) -> bool:
-    return (
-        info.media == "video" and info.duration_s is not None and info.duration_s < settings.probe.min_seconds
-    )
+    return info.media == "video" and info.duration_s is not None and info.duration_s < settings.probe.min_seconds
 
 
 def _undecoded(info: SourceInfo, settings: ScanSettings) -> Found:

@@ -68,9 +68,7 @@ def repeated(path, seconds, fps=4, take_s=40):
     with av.open(str(take)) as source, av.open(str(path), "w", format="matroska") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         packets = [
-            (bytes(p), p.pts, p.dts, p.is_keyframe, p.time_base)
-            for p in source.demux(video=0)
-            if p.dts is not None
+            (bytes(p), p.pts, p.dts, p.is_keyframe, p.time_base) for p in source.demux(video=0) if p.dts is not None
         ]
         length = round(take_s / packets[0][4])
         for turn in range(seconds // take_s):
@@ -99,9 +97,7 @@ def test_a_two_hour_video_takes_no_more_memory_than_a_one_minute_one(tmp_path):
     found = {}
     for seconds in (80, 7200):
         film = repeated(tmp_path / f"{seconds}.mkv", seconds, fps=1)
-        out = subprocess.run(
-            [sys.executable, "-c", PEAK, str(film)], capture_output=True, text=True, check=True
-        )
+        out = subprocess.run([sys.executable, "-c", PEAK, str(film)], capture_output=True, text=True, check=True)
         found[seconds] = [int(word) for word in out.stdout.split()]
     assert found[7200][0] >= 7200 / 21
     assert found[7200][1] <= found[80][1] + 100
@@ -134,9 +130,7 @@ def test_the_frames_later_stages_ask_for_come_from_the_same_decode(tmp_path, dec
     for clip in found:
         three, one = clip.pixels
         length = clip.span.end_s - clip.span.start_s
-        assert [round((s - clip.span.start_s) / length, 1) for s, _ in three] == pytest.approx(
-            [0.1, 0.5, 0.9], abs=0.1
-        )
+        assert [round((s - clip.span.start_s) / length, 1) for s, _ in three] == pytest.approx([0.1, 0.5, 0.9], abs=0.1)
         assert all(picture.shape == (43, 64, 3) for _, picture in three)
         assert one[0][1].shape[1] == 160
 
