@@ -295,6 +295,4 @@ class PictureFrame:
     def luma_means(self) -> tuple[np.ndarray, np.ndarray]:
         luma = cv2.cvtColor(self._bgr, cv2.COLOR_BGR2GRAY)
         size = (self._display.stored_width, self._display.stored_height)
-        return self._display.turned_means(
-            *line_means(luma if luma.shape == size[::-1] else cv2.resize(luma, size))
-        )
+        return self._display.turned_means(*line_means(luma if luma.shape == size[::-1] else cv2.resize(luma, size)))

@@ -14,6 +14,8 @@ _ROUNDING_S = 0.005  # containers round time stamps: 25 fps has steps of 0.080 s
 _GRID_ROUNDING_S = 0.001  # a frame stamped 0.4995 s is the one at 0.5 s
 _TRAIL_KEEP_S = 0.5  # small frames older than this are of no use to a trail, unless the source is slower
 
+_SPARES = 192  # small frames remembered for clips too short to hold a picture, until such a clip is closed
+
 THUMBNAIL_SIDE = 320  # long side of a thumbnail, pixels
 THUMBNAIL_QUALITY = 80  # JPEG, 0-100
 
@@ -79,8 +81,9 @@ class Candidates:
     Offered every frame (or only the samples), it keeps one per `interval_s`, and `capacity` in all: above it,
     of the pictures older than `recent_s` the one goes whose neighbours are closest together. So memory does
     not grow with a scene's length, and the newest stay dense, because a cut among them may not be known yet.
-    A position is met to 4 % of the length of a clip of three seconds or more, if clips are closed when they
-    are complete.
+    A position is met to 4 % of the length of a clip of three seconds or more (8 % with `interval_s` 0.5), if
+    clips are closed when they are complete. In between, small frames that exist anyway are remembered for a
+    while: a clip too short to hold a picture can be shown by one of them.
     """
 
     def __init__(self, long_side: int, capacity: int = 48, interval_s: float = 0.25, recent_s: float = 4.0):
@@ -89,27 +92,32 @@ class Candidates:
         self._interval_s = interval_s
         self._recent_s = recent_s
         self._kept: list[tuple[float, np.ndarray]] = []  # (seconds, picture BGR), in order of time
+        self._spares: deque[tuple[float, np.ndarray]] = deque(maxlen=_SPARES)  # the same, small
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def offer(self, frame: Frame) -> None:
-        """Keeps a copy of the frame if it is time for one. A frame that isn't kept costs a comparison."""
+        """Keeps a copy of the frame if it is time for one. One that isn't kept costs a comparison."""
         seconds = frame.seconds
         if self._kept and seconds < self._kept[-1][0] + self._interval_s - _GRID_ROUNDING_S:
+            self._spares.append((seconds, frame.small))
             return
         self._kept.append((seconds, frame.picture(self.long_side)))
         if len(self._kept) > self._capacity:
             self._drop_one(seconds - self._recent_s)
 
-    def take(self, span: Span, request: FrameRequest) -> list[tuple[float, np.ndarray]]:
+    def take(self, span: Span, request: FrameRequest, *, spare: bool = False) -> list[tuple[float, np.ndarray]]:
         """For each position asked for the nearest kept frame inside the clip: (seconds, BGR (h, w, 3)).
 
-        Empty where the clip holds no kept frame. Drops what lies before the clip; `forget` drops the clip.
+        Empty where the clip holds no kept frame; with `spare` a small frame stands in. Drops what lies before
+        the clip; `forget` drops the clip.
         """
         self.forget(span.start_s)
         end_s = max(span.end_s, span.start_s + 2e-6)  # an image has no length but its one frame
         inside = self._kept[: self._count_before(end_s)]
+        if not inside and spare:
+            inside = [(at, small) for at, small in self._spares if at < end_s - 1e-6]
         if not inside:
             return []
         wanted = [span.start_s + share * (span.end_s - span.start_s) for share in request.positions]
@@ -119,6 +127,8 @@ class Candidates:
     def forget(self, before_s: float) -> None:
         """Drops all pictures before that time."""
         del self._kept[: self._count_before(before_s)]
+        while self._spares and self._spares[0][0] < before_s - 1e-6:
+            self._spares.popleft()
 
     def _drop_one(self, recent_s: float) -> None:
         kept = self._kept
@@ -139,9 +149,7 @@ def shrink(picture: np.ndarray, long_side: int) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def encode_jpeg(
-    picture: np.ndarray, long_side: int = THUMBNAIL_SIDE, quality: int = THUMBNAIL_QUALITY
-) -> bytes:
+def encode_jpeg(picture: np.ndarray, long_side: int = THUMBNAIL_SIDE, quality: int = THUMBNAIL_QUALITY) -> bytes:
     """A JPEG of the BGR picture (h, w, 3) uint8, its long side at most `long_side`: a clip's thumbnail."""
     _, encoded = cv2.imencode(".jpg", shrink(picture, long_side), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return encoded.tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import cv2
@@ -54,10 +55,9 @@ class Letterbox(Measure):
     most_kept = 240
 
     def observe(self, sample: Sample, previous: Sample | None) -> Seen:
-        height, width = sample.gray.shape
-        row_strips = cv2.resize(sample.gray, (STRIPS, height), interpolation=cv2.INTER_AREA).T
-        column_strips = cv2.resize(sample.gray, (width, STRIPS), interpolation=cv2.INTER_AREA)
-        return Seen(sample.row_luma, sample.column_luma, np.ascontiguousarray(row_strips), column_strips)
+        row_strips = strip_means(sample.gray, 1)
+        column_strips = strip_means(sample.gray, 0)
+        return Seen(sample.row_luma, sample.column_luma, row_strips, column_strips)
 
     def merge(self, earlier: Seen, later: Seen) -> Seen:
         if any(a.shape != b.shape for a, b in zip(earlier, later, strict=True)):
@@ -87,6 +87,16 @@ class Letterbox(Measure):
 class _Edge:
     depth: int  # rows of border
     contrast: float  # luma between border and picture
+
+
+def strip_means(gray: np.ndarray, axis: int) -> np.ndarray:
+    """(STRIPS, n) uint8: means along the axis within so many strips, of each of the n lines across it."""
+    length = gray.shape[axis]
+    if length < STRIPS:
+        gray, length = np.repeat(gray, STRIPS, axis), STRIPS * length
+    ends = [round(k * length / STRIPS) for k in range(STRIPS + 1)]
+    parts = (gray[a:b] if axis == 0 else gray[:, a:b] for a, b in pairwise(ends))
+    return np.stack([cv2.reduce(part, axis, cv2.REDUCE_AVG).ravel() for part in parts])
 
 
 def borders(profile: np.ndarray, strips: np.ndarray) -> tuple[int, int]:

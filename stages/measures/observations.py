@@ -57,11 +57,7 @@ class Observations:
         row: dict[str, Any] = {}
         end_s = max(span.end_s - SLACK_S, span.start_s + SLACK_S)  # an image has no length but its one frame
         for track in self._tracks:
-            inside = [
-                (at, value)
-                for since, at, value in track.seen
-                if since >= span.start_s - SLACK_S and at < end_s
-            ]
+            inside = [(at, value) for since, at, value in track.seen if since >= span.start_s - SLACK_S and at < end_s]
             found = track.measure.aggregate(inside, facts)
             row.update({column: _plain(found[column]) for column in track.measure.columns})
         self.forget(span.end_s)

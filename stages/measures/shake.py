@@ -48,8 +48,15 @@ class Shake(Measure):
 def camera(flow: np.ndarray) -> np.ndarray:
     """The camera's movement (x, y) in a flow (h, w, 2): the middle of its vectors."""
     vectors = flow.reshape(-1, 2)
-    centre = np.median(vectors, axis=0)
+    centre = _median(vectors)
     for _ in range(2):  # towards the densest half: what moves before the camera pulls a plain median
-        near = np.hypot(*(vectors - centre).T)
-        centre = np.median(vectors[near <= np.median(near)], axis=0)
+        away = vectors - centre
+        near = np.einsum("ij,ij->i", away, away)
+        centre = _median(vectors[near <= _median(near)])
     return centre
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """The upper median along the first axis, several times faster than numpy's."""
+    half = len(values) // 2
+    return np.partition(values, half, axis=0)[half]

@@ -77,9 +77,7 @@ def view(x: float, y: float, width: int, height: int, zoom: float = 1.0, seed: i
     return cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def film(
-    draw: Callable[[float], np.ndarray], seconds: float, fps: float, start: float = 0.0
-) -> Iterator[DrawnFrame]:
+def film(draw: Callable[[float], np.ndarray], seconds: float, fps: float, start: float = 0.0) -> Iterator[DrawnFrame]:
     """Frames of `draw(seconds)` at a constant rate."""
     for index in range(round(seconds * fps)):
         yield DrawnFrame(start + index / fps, draw(index / fps))

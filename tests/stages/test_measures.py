@@ -20,9 +20,7 @@ DIAGONAL = math.hypot(960, 540)  # of the window of `view`, in texels
 SIZES = [(426, 240), (640, 360), (1280, 720), (1920, 1080)]
 
 
-def pan(
-    percent_per_second: float, width: int = 480, height: int = 270, angle: float = 0.3, zoom: float = 1.0
-):
+def pan(percent_per_second: float, width: int = 480, height: int = 270, angle: float = 0.3, zoom: float = 1.0):
     """Draws a steady pan at that speed, in percent of the diagonal per second."""
     speed = percent_per_second / 100 * DIAGONAL / zoom
 
@@ -39,9 +37,7 @@ def pan(
 def test_every_measure_gives_the_columns_and_types_it_promises():
     row = measured(film(pan(5), 2, 12), *MEASURES)
     kinds = {"double": float, "int64": int, "string": str}
-    promised = {
-        column: kinds[kind] for measure in MEASURES.values() for column, kind in measure.columns.items()
-    }
+    promised = {column: kinds[kind] for measure in MEASURES.values() for column, kind in measure.columns.items()}
     assert {column: type(value) for column, value in row.items()} == promised
 
 
@@ -239,9 +235,7 @@ def test_sharpness_falls_with_every_step_of_blur(seed, size):
 
 
 def test_sharpness_does_not_depend_on_the_resolution_above_the_working_size():
-    found = [
-        measured(iter([DrawnFrame(0, view(0, 0, *size))]), "sharpness")["sharpness"] for size in SIZES[1:]
-    ]
+    found = [measured(iter([DrawnFrame(0, view(0, 0, *size))]), "sharpness")["sharpness"] for size in SIZES[1:]]
     assert max(found) / min(found) < 1.3
 
 
@@ -314,9 +308,7 @@ def test_a_hash_outlives_resizing_and_brightness_and_noise():
         "noisy": hashed(lambda t: noisy(pan(4, 640, 360)(t), 8, rng)),
         "faster": hashed(pan(4, 640, 360), fps=30),
     }
-    assert {
-        name: distance(original, other) for name, other in changes.items() if distance(original, other) > 12
-    } == {}
+    assert {name: distance(original, other) for name, other in changes.items() if distance(original, other) > 12} == {}
 
 
 def test_hashes_of_different_takes_are_far_apart():

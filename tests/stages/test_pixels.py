@@ -42,18 +42,14 @@ def patches(width: int = 160, height: int = 96) -> np.ndarray:
     image = np.zeros((height, width, 3), np.uint8)
     for i, colour in enumerate(colours):
         row, column = divmod(i, 4)
-        image[
-            row * height // 2 : (row + 1) * height // 2, column * width // 4 : (column + 1) * width // 4
-        ] = colour
+        image[row * height // 2 : (row + 1) * height // 2, column * width // 4 : (column + 1) * width // 4] = colour
     return image
 
 
 def centres(image: np.ndarray) -> np.ndarray:
     """(8, 3) or (8,): the patches' middles."""
     height, width = image.shape[:2]
-    return np.array(
-        [image[(2 * r + 1) * height // 4, (2 * c + 1) * width // 8] for r in (0, 1) for c in range(4)], int
-    )
+    return np.array([image[(2 * r + 1) * height // 4, (2 * c + 1) * width // 8] for r in (0, 1) for c in range(4)], int)
 
 
 def stored(rgb: np.ndarray, name: str, matrix: int = BT601, color_range: int = LIMITED) -> av.VideoFrame:
@@ -116,9 +112,7 @@ def test_a_wrong_range_or_matrix_would_be_seen():
         assert np.abs(centres(shown(frame).small) - centres(rgb)[:, ::-1]).max() > 10
 
 
-@pytest.mark.parametrize(
-    ("matrix", "color_range"), [(BT709, FULL), (BT709, LIMITED), (6, FULL), (6, LIMITED)]
-)
+@pytest.mark.parametrize(("matrix", "color_range"), [(BT709, FULL), (BT709, LIMITED), (6, FULL), (6, LIMITED)])
 def test_the_tags_of_a_real_file_arrive(tmp_path, matrix, color_range):
     frame = stored(patches(), "yuv444p", 5 if matrix == 6 else matrix, color_range)
     path = write_video(
@@ -177,9 +171,7 @@ def test_any_size_is_shown_without_its_line_padding(width, height, name):
 
 
 def test_the_fast_resize_is_near_the_exact_area_average():
-    scene = cv2.GaussianBlur(
-        np.random.default_rng(3).integers(0, 255, (1080, 1920), dtype=np.uint8), (0, 0), 6
-    )
+    scene = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 255, (1080, 1920), dtype=np.uint8), (0, 0), 6)
     scene = cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX)
     exact = cv2.resize(scene, (128, 72), interpolation=cv2.INTER_AREA).astype(int)
     assert np.abs(resized(scene, (128, 72)) - exact).mean() < 3

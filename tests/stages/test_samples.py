@@ -83,9 +83,7 @@ def test_the_first_sample_has_a_trail_of_itself_alone():
 
 def test_a_trail_never_runs_over_a_jump_back_in_time():
     times = [0, 0.1, 0.2, 0.3, 0.4, 0.05, 0.5]
-    assert [at for at, _ in samples(DrawnFrame(at, PLAIN) for at in times)[-1].trail] == pytest.approx(
-        [0.05, 0.5]
-    )
+    assert [at for at, _ in samples(DrawnFrame(at, PLAIN) for at in times)[-1].trail] == pytest.approx([0.05, 0.5])
 
 
 def test_a_sample_holds_its_luma_the_small_picture_and_the_means_of_rows_and_columns():
@@ -126,9 +124,7 @@ def offered(candidates: Candidates, start: float, end: float, fps: float = 24):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    length=st.floats(3.2, 60), start=st.floats(0, 100), lag=st.floats(0, 3), fps=st.sampled_from([8, 24, 30])
-)
+@given(length=st.floats(3.2, 60), start=st.floats(0, 100), lag=st.floats(0, 3), fps=st.sampled_from([8, 24, 30]))
 def test_a_position_is_met_to_4_percent_of_the_clip(length, start, lag, fps):
     candidates = Candidates(320)
     offered(candidates, start, start + length + lag, fps)
@@ -178,6 +174,25 @@ def test_a_clip_never_gets_a_neighbours_frame():
     offered(candidates, 0, 10)
     assert all(4 <= seconds < 4.3 for seconds, _ in candidates.take(span(4, 4.3), REQUEST))
     assert candidates.take(span(5.01, 5.02), REQUEST) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(length=st.floats(3.2, 60), start=st.floats(0, 100), fps=st.sampled_from([8, 24, 30]))
+def test_the_middle_is_met_to_8_percent_by_half_as_many_pictures(length, start, fps):
+    candidates = Candidates(320, interval_s=0.5)
+    offered(candidates, start, start + length + 3, fps)
+    ((seconds, _),) = candidates.take(span(start, start + length), FrameRequest((0.5,), 320))
+    assert abs(seconds - start - 0.5 * length) <= 0.08 * length
+
+
+@settings(max_examples=40, deadline=None)
+@given(start=st.floats(0, 10), length=st.floats(0.05, 0.6), lag=st.floats(0.1, 3))
+def test_a_clip_too_short_to_hold_a_picture_is_shown_by_a_small_one(start, length, lag):
+    candidates = Candidates(320, interval_s=0.5)
+    offered(candidates, 0, start + length + lag)
+    ((seconds, picture),) = candidates.take(span(start, start + length), FrameRequest((0.5,), 320), spare=True)
+    assert start - 1e-6 <= seconds < start + length
+    assert max(picture.shape) in (320, 16)
 
 
 def test_an_image_gives_its_one_frame_for_every_position():
