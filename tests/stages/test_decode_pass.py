@@ -146,6 +146,15 @@ def test_every_clip_has_a_thumbnail_that_can_be_looked_at(tmp_path, decode_pass)
         assert picture.shape == (row["height"], row["width"], 3) == (180, 320, 3)
 
 
+def test_even_a_clip_of_one_frame_has_a_thumbnail(tmp_path, decode_pass):
+    rng = np.random.default_rng(3)
+    takes = [rng.integers(0, 255, (9, 12, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8) for _ in range(3)]
+    film = write_video(tmp_path / "film.mp4", [takes[0]] * 50 + [takes[1]] * 7 + [takes[2]])
+    part = list(decode_pass()(unit(film)))[-1]
+    assert min(clip["frames"] for clip in part.rows["clips"]) == 1
+    assert {row["clip_id"] for row in part.rows["thumbnails"]} == {row["clip_id"] for row in part.rows["clips"]}
+
+
 def test_an_early_end_fails_a_source_unless_the_recipe_keeps_what_is_left(tmp_path, decode_pass):
     whole = write_video(tmp_path / "whole.mp4", moving_square(240, 320, 240), index_first=True).read_bytes()
     cut = tmp_path / "cut.mp4"
