@@ -85,9 +85,7 @@ def size_of(folder: Path) -> int:
 
 def run(*command: object) -> str:
     """The command's output; what it says on stderr is shown."""
-    return subprocess.run(
-        [str(part) for part in command], check=True, text=True, stdout=subprocess.PIPE
-    ).stdout
+    return subprocess.run([str(part) for part in command], check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
 if __name__ == "__main__":

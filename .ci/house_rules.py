@@ -13,9 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LARGEST = 1 << 20  # bytes of a committed file
 LONGEST = 400  # lines of a Python file: about 300 is where a second purpose usually hides
 # Bracketed letters keep these patterns from finding themselves.
-MACHINE_PATH = re.compile(
-    r"/wor[k]/(main|shared|steering|\.)|/op[t]/(wheels|pypi)|/roo[t]/|/hom[e]/\w+/|/far[m]/"
-)
+MACHINE_PATH = re.compile(r"/wor[k]/(main|shared|steering|\.)|/op[t]/(wheels|pypi)|/roo[t]/|/hom[e]/\w+/|/far[m]/")
 REGISTRY = re.compile(r"pyp[i]\.org|python[h]osted|registry\.npm[j]s|deb\.deb[i]an|-index-url[ =]\S*:/[/]")
 # What a package may import besides the standard library. None: anything but the packages named in FORBIDDEN.
 ALLOWED = {
@@ -30,9 +28,7 @@ def main() -> int:
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, check=True, text=True,
     ).stdout.split("\0")  # fmt: skip
-    breaches = [
-        breach for name in sorted(filter(None, names)) if (ROOT / name).is_file() for breach in check(name)
-    ]
+    breaches = [breach for name in sorted(filter(None, names)) if (ROOT / name).is_file() for breach in check(name)]
     print("\n".join(breaches) or f"house rules: {len(names) - 1} files, none broken")
     return 1 if breaches else 0
 

@@ -38,10 +38,9 @@ class Empty(Stage):
 def run(units: int, engine: str) -> dict[str, float]:
     """Seconds per unit from the first unit out to the last committed, and the driver's memory."""
     from curate.catalog import Catalog
-    from curate.ledger import Ledger
-
     from curate.committer import Committer
     from curate.engines import run_units
+    from curate.ledger import Ledger
     from curate.pending import Pending
     from curate.plan import Plan
     from curate.recipes import Recipe
@@ -55,9 +54,7 @@ def run(units: int, engine: str) -> dict[str, float]:
         catalog = Catalog.open_or_create(folder + "/catalog")
         with Ledger(catalog, mark="sources", key="source_id", run_id="benchmark") as ledger:
             pending = Pending(entries)
-            committer = Committer(
-                plan, ledger, pending, {"settings": "x", "recipe": "empty", "run_id": "benchmark"}
-            )
+            committer = Committer(plan, ledger, pending, {"settings": "x", "recipe": "empty", "run_id": "benchmark"})
             threading.Thread(target=peak_memory, args=(stop, found), daemon=True).start()
             first = None
             for unit in run_units(plan.stages, iter(pending), engine):
@@ -77,9 +74,7 @@ def run(units: int, engine: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--listed", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)

@@ -35,9 +35,7 @@ def ingest(folder: Path, engine: str, scratch: Path) -> tuple[float, float]:
     """(CPU seconds, wall seconds) of one run into a new catalog."""
     catalog = scratch / "catalog"
     shutil.rmtree(catalog, ignore_errors=True)
-    cost = run_tree(
-        [CLIPMILL, "run", "ingest", "--input", str(folder), "--catalog", str(catalog), "--engine", engine]
-    )
+    cost = run_tree([CLIPMILL, "run", "ingest", "--input", str(folder), "--catalog", str(catalog), "--engine", engine])
     if cost.code not in (0, 1):
         raise SystemExit(f"clipmill run ended with {cost.code}")
     return cost.cpu_s, cost.wall_s
@@ -64,9 +62,7 @@ def pure(files: list[Path]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=1, help="take every file so many times (hard links)")
@@ -92,9 +88,7 @@ def main() -> None:
             return cpu
 
         tasks = {
-            f"{what}_{engine}": (
-                lambda w=what, e=engine: timed(f"{w}_{e}", tiny if w == "start" else work, e)
-            )
+            f"{what}_{engine}": (lambda w=what, e=engine: timed(f"{w}_{e}", tiny if w == "start" else work, e))
             for engine in ("inline", "ray")
             for what in ("start", "run")
         }

@@ -29,9 +29,7 @@ class Catalog:
         self.uri = local_path(uri) if is_local(uri) else uri.rstrip("/")
         refused = [c for c in self.uri if c in "[]%" or not c.isprintable()]
         if refused:
-            raise UserError(
-                f"a catalog's path can't hold {refused[0]!r}, which Delta Lake does not read: {uri}"
-            )
+            raise UserError(f"a catalog's path can't hold {refused[0]!r}, which Delta Lake does not read: {uri}")
         self.storage_options = storage_options(self.uri)
         self.fs, self.path = filesystem(self.uri)
 
@@ -40,9 +38,7 @@ class Catalog:
         """The catalog at `uri`; UserError if there is none."""
         catalog = cls(uri)
         if not catalog._is_there():
-            raise UserError(
-                f"no catalog at {uri}: make one with `clipmill run ingest --input FOLDER --catalog {uri}`"
-            )
+            raise UserError(f"no catalog at {uri}: make one with `clipmill run ingest --input FOLDER --catalog {uri}`")
         return catalog
 
     @classmethod
@@ -144,9 +140,7 @@ class Catalog:
             first.setdefault(row["recipe"], row["generation"])
             latest[row["recipe"]] = row["generation"]
         rows = [row for row in history if row["name"] and row["generation"] == latest[row["recipe"]]]
-        return [
-            _gate(r) for r in sorted(rows, key=lambda r: (first[r["recipe"]], r["recipe"], r["position"]))
-        ]
+        return [_gate(r) for r in sorted(rows, key=lambda r: (first[r["recipe"]], r["recipe"], r["position"]))]
 
     def read(self, table: DeltaTable, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Parts of a table, file by file, with those of `columns` that a file has (None: all)."""
@@ -198,9 +192,7 @@ class Catalog:
                 found = self.fs.ls(self.path, detail=False)
             except FileNotFoundError:
                 return []
-        names = [
-            path.rstrip("/").rsplit("/", 1)[-1] for path in found if path.rstrip("/") != self.path.rstrip("/")
-        ]
+        names = [path.rstrip("/").rsplit("/", 1)[-1] for path in found if path.rstrip("/") != self.path.rstrip("/")]
         return sorted(names) or ([self.path] if found else [])  # a file's own path is all that is found of it
 
     def _plain_errors(self, verb: str) -> _PlainErrors:

@@ -82,9 +82,7 @@ class Committer:
         if failed:
             self.reasons[reason_class(last.failure or "")] += 1
         else:
-            kept = sum(
-                len(part.passing) if part.passing is not None else len(part.rows["clips"]) for part in parts
-            )
+            kept = sum(len(part.passing) if part.passing is not None else len(part.rows["clips"]) for part in parts)
             self.counts["kept"] += kept
             self.counts["dropped"] += len(clips) - kept
             self.video_seconds += mark.get("duration_s") or 0.0

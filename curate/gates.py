@@ -93,10 +93,7 @@ def verdict_sql(gates: Sequence[Gate]) -> dict[str, str]:
             "unknown_gates": none,
         }
     tried = [condition_sql(gate) for gate in gates]
-    passed = [
-        f"coalesce({t}, {'false' if g.unknown == 'drop' else 'true'})"
-        for t, g in zip(tried, gates, strict=True)
-    ]
+    passed = [f"coalesce({t}, {'false' if g.unknown == 'drop' else 'true'})" for t, g in zip(tried, gates, strict=True)]
     names = [literal(gate.name) for gate in gates]
     cases = " ".join(f"WHEN NOT {p} THEN {n}" for p, n in zip(passed, names, strict=True))
     listed = f"[{', '.join(names)}]"
@@ -166,14 +163,10 @@ def _wrong(gate: Gate, what: str) -> UserError:
 def _check(connection: duckdb.DuckDBPyConnection, gate: Gate) -> None:
     import duckdb
 
-    called = [
-        n["function_name"] for n in _nodes(_expression(connection, gate)) if n.get("class") == "FUNCTION"
-    ]
+    called = [n["function_name"] for n in _nodes(_expression(connection, gate)) if n.get("class") == "FUNCTION"]
     try:
         if called and connection.execute(CHANGING, [called]).fetchall():
-            raise _wrong(
-                gate, "calls a function that gives another answer later, so a verdict would not hold"
-            )
+            raise _wrong(gate, "calls a function that gives another answer later, so a verdict would not hold")
         # A WHERE clause takes no aggregate.
         connection.execute(f"SELECT 1 FROM clips WHERE TRY(({gate.where}\n))").fetchall()
         found = connection.execute(f"DESCRIBE SELECT ({gate.where}\n) AS answer FROM clips").fetchall()[0][1]
@@ -242,13 +235,9 @@ class Judge:
             return
         self.connection = locked_connection()
         types = {name.lower(): (name, kind) for name, kind in _duckdb_types(columns).items()}
-        needed = sorted(
-            {name.lower() for gate in gates for name in referenced_columns(self.connection, gate)}
-        )
+        needed = sorted({name.lower() for gate in gates for name in referenced_columns(self.connection, gate)})
         self.inputs = [types[name][0] for name in needed if name in types]
-        fields = [
-            f"unnest(${i}::{types[n.lower()][1]}[]) AS {quote(n)}" for i, n in enumerate(self.inputs, 2)
-        ]
+        fields = [f"unnest(${i}::{types[n.lower()][1]}[]) AS {quote(n)}" for i, n in enumerate(self.inputs, 2)]
         fields += [f"NULL AS {quote(name)}" for name in needed if name not in types]
         # The first parameter gives the rows even where no gate names a column.
         rows = ", ".join(["unnest($1::INTEGER[]) AS __row", *fields])

@@ -92,9 +92,7 @@ class LocalLease:
         folder = os.path.join(local_path(uri), FOLDER)
         os.makedirs(folder, exist_ok=True)
         self.lock = os.path.realpath(os.path.join(folder, f"{mark}.lock"))
-        self.note = os.path.join(
-            folder, f"{mark}.json"
-        )  # apart: closing the lock file anywhere frees the lock
+        self.note = os.path.join(folder, f"{mark}.json")  # apart: closing the lock file anywhere frees the lock
         if self.lock in _held:
             raise _refusal(uri, mark, _read_local(self.note))
         self.file = open(self.lock, "a")  # noqa: SIM115 - open as long as the lease is held
@@ -160,9 +158,7 @@ class RemoteLease:
         there = self._generations()
         if self.generation not in there or max(there) != self.generation:
             taker = self._read(there[max(there)]) if there else {}
-            raise _refusal(
-                self.uri, self.mark, taker, "; this run was silent for a minute and lost its place"
-            )
+            raise _refusal(self.uri, self.mark, taker, "; this run was silent for a minute and lost its place")
 
     def release(self) -> None:
         """The object stays, marked as free: the highest generation must not vanish."""
@@ -201,11 +197,7 @@ class RemoteLease:
             return
         silent = self._store_time() - self._written(path)
         if silent < STALE_SECONDS:
-            more = (
-                ""
-                if holder.get("boot") == _boot()
-                else f" (if it is dead, its place is free {STALE_SECONDS:.0f} s "
-            )
+            more = "" if holder.get("boot") == _boot() else f" (if it is dead, its place is free {STALE_SECONDS:.0f} s "
             more += "" if not more else f"after its last sign of life, which was {max(silent, 0):.0f} s ago)"
             raise _refusal(self.uri, self.mark, holder, more)
 

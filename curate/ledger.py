@@ -130,9 +130,7 @@ class Ledger:
         stored = self._tables.get(name)
         if stored is None and (taken := self.catalog.table(name)) is not None:
             owner = (belongs_to(taken) or {}).get("mark")
-            raise UserError(
-                f"table {name!r} of {self.catalog.uri} is kept by {owner!r}, not by {self.mark!r}"
-            )
+            raise UserError(f"table {name!r} of {self.catalog.uri} is kept by {owner!r}, not by {self.mark!r}")
 
         def write() -> None:
             write_deltalake(
@@ -204,16 +202,12 @@ class Ledger:
             if old.num_rows <= KEYS_IN_SQL:
                 batches = ", ".join(str(b) for b in sorted(set(old[BATCH].to_pylist())))
                 keys = ", ".join("'" + k.replace("'", "''") + "'" for k in old[self.key].to_pylist())
-                table.delete(
-                    f"{BATCH} IN ({batches}) AND {self.key} IN ({keys})", commit_properties=properties
-                )
+                table.delete(f"{BATCH} IN ({batches}) AND {self.key} IN ({keys})", commit_properties=properties)
                 return
             low, high = pc.min_max(old[BATCH]).as_py().values()
             same = " AND ".join(f"t.{column} = s.{column}" for column in (self.key, BATCH))
             matches = f"{same} AND t.{BATCH} BETWEEN {low} AND {high}"
-            merge = table.merge(
-                old, matches, source_alias="s", target_alias="t", commit_properties=properties
-            )
+            merge = table.merge(old, matches, source_alias="s", target_alias="t", commit_properties=properties)
             merge.when_matched_delete().execute()
 
         app_id, batch = next(iter(numbers.items()), (replacing(self.mark), 2**62))

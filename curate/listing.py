@@ -22,10 +22,9 @@ import pyarrow as pa
 from curate.errors import UserError
 from curate.storage import filesystem, is_local, local_path
 
-VIDEO = tuple(
-    f".{ending}"
-    for ending in "3gp asf avi f4v flv h264 hevc ivf m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogg ogv rm ts vob "
-    "webm wmv y4m".split()
+VIDEO = (
+    *(".3gp", ".asf", ".avi", ".f4v", ".flv", ".h264", ".hevc", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".rm", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
 IMAGE = (".jpeg", ".jpg", ".png", ".webp")
 MANIFEST = (".parquet", ".csv", ".jsonl", ".ndjson")
@@ -151,9 +150,7 @@ def _manifest(text: str) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(_manifest_rows(text), 1):
         column = next((c for c in ("uri", "path", "file", "video", "url") if c in row), None)
         if column is None:
-            raise UserError(
-                f"{text}: row {number} has no column `uri` (or path, file, video, url), only {list(row)}"
-            )
+            raise UserError(f"{text}: row {number} has no column `uri` (or path, file, video, url), only {list(row)}")
         name = row.pop(column)
         if not isinstance(name, str) or not name:
             raise UserError(f"{text}: row {number}: {column} is {name!r}, expected a path or URI")
@@ -166,11 +163,7 @@ def canonical(name: str, folder: str) -> str:
         return name
     if name.startswith(("file://", "~", "/")):
         return spelled(local_path(name))
-    return (
-        spelled(os.path.abspath(os.path.join(local_path(folder), name)))
-        if is_local(folder)
-        else f"{folder}/{name}"
-    )
+    return spelled(os.path.abspath(os.path.join(local_path(folder), name))) if is_local(folder) else f"{folder}/{name}"
 
 
 def spelled(path: str) -> str:

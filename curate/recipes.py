@@ -145,14 +145,10 @@ class _Checker:
             raise self.error(at, f"recipe {name!r} must be a mapping with `stages`")
         for key in body:
             if key not in RECIPE_KEYS:
-                raise self.error(
-                    (*at, key), f"unknown key {key!r} in recipe {name!r}{_near(key, RECIPE_KEYS)}"
-                )
+                raise self.error((*at, key), f"unknown key {key!r} in recipe {name!r}{_near(key, RECIPE_KEYS)}")
         stages = body.get("stages")
         if not isinstance(stages, list) or not stages:
-            raise self.error(
-                at, f"recipe {name!r} needs `stages`, a list such as [probe, cut, measure: [motion]]"
-            )
+            raise self.error(at, f"recipe {name!r} needs `stages`, a list such as [probe, cut, measure: [motion]]")
         sets: dict[str, dict[str, Any]] = {}
         for text in overrides:
             (stage, key), value = self._split(text)
@@ -161,9 +157,7 @@ class _Checker:
         seen: set[str] = set()
         for index, entry in enumerate(entries):
             if entry.name in seen and entry.name != "gate":
-                raise self.error(
-                    (*at, "stages", index), f"stage {entry.name!r} stands twice in recipe {name!r}"
-                )
+                raise self.error((*at, "stages", index), f"stage {entry.name!r} stands twice in recipe {name!r}")
             seen.add(entry.name)
         gates: dict[str, int] = {}
         for index, entry in enumerate(entries):
@@ -177,17 +171,13 @@ class _Checker:
         dotted = tuple("." + e.lower().lstrip(".") for e in extensions)
         return Recipe(name, self.file, self.text, inputs, tuple(entries), dotted or None, gates)
 
-    def stage(
-        self, at: Path_, item: Any, sets: dict[str, dict[str, Any]], left: dict[Any, str]
-    ) -> StageEntry:
+    def stage(self, at: Path_, item: Any, sets: dict[str, dict[str, Any]], left: dict[Any, str]) -> StageEntry:
         if isinstance(item, str):
             name, given = item, None
         elif isinstance(item, dict) and len(item) == 1:
             name, given = next(iter(item.items()))
         else:
-            raise self.error(
-                at, "a stage is a name, or a name with its settings, such as `probe: {min_seconds: 2}`"
-            )
+            raise self.error(at, "a stage is a name, or a name with its settings, such as `probe: {min_seconds: 2}`")
         if name not in SETTINGS:
             raise self.error((*at, name), f"unknown stage {name!r}{_near(name, SETTINGS)}")
         adapter = TypeAdapter(SETTINGS[name])

@@ -60,9 +60,7 @@ def report_run(
 def funnel_rows(sql: Any, gates: list[str]) -> list[tuple[str, str, str]]:
     """(gate, clips left after it, clips whose first failed gate it is), in the order of the gates."""
     total = sql.execute("SELECT count(*) FROM clips").fetchall()[0][0]
-    lost = dict(
-        sql.execute("SELECT dropped_by, count(*) FROM clips WHERE verdict = 'dropped' GROUP BY 1").fetchall()
-    )
+    lost = dict(sql.execute("SELECT dropped_by, count(*) FROM clips WHERE verdict = 'dropped' GROUP BY 1").fetchall())
     rows = [("(all)", f"{total:,}", "")]
     left = total
     for gate in dict.fromkeys([*gates, *lost]):

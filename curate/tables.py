@@ -132,9 +132,7 @@ def duckdb_type(kind: pa.DataType | str) -> str:
         return f"STRUCT({', '.join(fields)})"
     if pa.types.is_map(kind):
         return f"MAP({duckdb_type(kind.key_type)}, {duckdb_type(kind.item_type)})"
-    raise UserError(
-        f"a column of type {kind} can't be kept in a catalog; use text, numbers, dates or lists of them"
-    )
+    raise UserError(f"a column of type {kind} can't be kept in a catalog; use text, numbers, dates or lists of them")
 
 
 def storable(kind: pa.DataType) -> pa.DataType | None:
@@ -193,8 +191,7 @@ def rows_to_table(
         kind = pa.type_for_alias(kind) if isinstance(kind, str) else kind
         if declared.setdefault(column, kind) != kind:
             raise UserError(
-                f"column {column!r} of {name} is {duckdb_type(declared[column])}, "
-                f"not {duckdb_type(kind)}: rename yours"
+                f"column {column!r} of {name} is {duckdb_type(declared[column])}, not {duckdb_type(kind)}: rename yours"
             )
     columns = dict.fromkeys(declared)
     for row in rows:
@@ -217,12 +214,8 @@ def _column(table: str, column: str, values: list[Any], kind: pa.DataType | None
         wanted = duckdb_type(kind) if kind is not None else None
         found = sorted({type(value).__name__ for value in values if value is not None})
         if wanted is None:
-            raise UserError(
-                f"column {column!r} of {table} mixes {', '.join(found)}: give it one type"
-            ) from error
-        raise UserError(
-            f"column {column!r} of {table} is {wanted}, but got {', '.join(found)}: {error}"
-        ) from error
+            raise UserError(f"column {column!r} of {table} mixes {', '.join(found)}: give it one type") from error
+        raise UserError(f"column {column!r} of {table} is {wanted}, but got {', '.join(found)}: {error}") from error
     target = storable(column_array.type)
     if target is None:
         return None
@@ -250,9 +243,7 @@ def conform(name: str, table: pa.Table, stored: pa.Schema) -> pa.Table:
 
 
 def _cast(name: str, column: str, values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    number_to_text = pa.types.is_string(target) and not pa.types.is_string(
-        storable(values.type) or values.type
-    )
+    number_to_text = pa.types.is_string(target) and not pa.types.is_string(storable(values.type) or values.type)
     text_to_other = pa.types.is_string(values.type) and not pa.types.is_string(target)
     boolean = pa.types.is_boolean(values.type) != pa.types.is_boolean(target)
     try:

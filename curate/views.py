@@ -31,9 +31,7 @@ def connect(catalog: Catalog, at: Mapping[str, int] | None = None) -> duckdb.Duc
 
     All tables are seen at one moment between two batches, however a run goes on meanwhile.
     """
-    connection = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    )
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     if not is_local(catalog.uri):
         connection.register_filesystem(catalog.fs)
     _run(connection, "SET parquet_metadata_cache = true")
@@ -111,14 +109,10 @@ def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mappin
         types |= {field.name: field.type for field in pa.schema(table.schema().to_arrow())}
     paths = file_paths(table) if table is not None else []
     if not paths:
-        nulls = ", ".join(
-            f"CAST(NULL AS {duckdb_type(kind)}) AS {quote(column)}" for column, kind in types.items()
-        )
+        nulls = ", ".join(f"CAST(NULL AS {duckdb_type(kind)}) AS {quote(column)}" for column, kind in types.items())
         return f"SELECT {nulls} WHERE false"
     if "deletionVectors" in (table.protocol().reader_features or []):
-        raise UserError(
-            f"table {name!r} has deletion vectors, written by another program: run OPTIMIZE on it there"
-        )
+        raise UserError(f"table {name!r} has deletion vectors, written by another program: run OPTIMIZE on it there")
     files = f"read_parquet([{', '.join(literal(_no_glob(path)) for path in paths)}], union_by_name = true)"
     there = {row[0] for row in _run(connection, f"DESCRIBE SELECT * FROM {files}")}
     columns = ", ".join(_column_sql(column, kind, column in there) for column, kind in types.items())
@@ -176,9 +170,7 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
     chosen = {column: f"c.{quote(column)}" for column in own}
     source = "raw.clips AS c"
     for table in joined:
-        found = {
-            n: kind for n, kind in _columns(connection, table).items() if n not in ("clip_id", "source_id")
-        }
+        found = {n: kind for n, kind in _columns(connection, table).items() if n not in ("clip_id", "source_id")}
         for column, kind in found.items():
             if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP", "BLOB")):
                 continue

@@ -81,9 +81,7 @@ class DecodePass(Stage):
     def versions(self) -> dict[str, str]:
         from stages.measures import MEASURES
 
-        return {"cut": str(CUT_VERSION)} | {
-            name: str(MEASURES[name].version) for name in self.settings.measures
-        }
+        return {"cut": str(CUT_VERSION)} | {name: str(MEASURES[name].version) for name in self.settings.measures}
 
     def gates(self) -> dict[str, str]:
         gates = {}
@@ -91,9 +89,7 @@ class DecodePass(Stage):
             least = self.settings.probe.min_seconds
             gates["probe.min_seconds"] = f"media = 'image' OR source_s IS NULL OR source_s >= {least!r}"
         if self.settings.cut.min_seconds:
-            gates["cut.min_seconds"] = (
-                f"media = 'image' OR end_s - start_s >= {self.settings.cut.min_seconds!r}"
-            )
+            gates["cut.min_seconds"] = f"media = 'image' OR end_s - start_s >= {self.settings.cut.min_seconds!r}"
         return gates
 
     def __call__(self, unit: Any) -> Iterator[Any]:
@@ -153,8 +149,7 @@ class DecodePass(Stage):
         owner = unit.entry["source_id"]
         clip = clip_id(owner, found.span.start_pts, found.span.end_pts)
         part.rows["clips"].append(
-            {"clip_id": clip, "source_id": owner, "uri": unit.entry["uri"], "media": source["media"]}
-            | found.columns
+            {"clip_id": clip, "source_id": owner, "uri": unit.entry["uri"], "media": source["media"]} | found.columns
         )
         if found.thumbnail is not None:
             width, height, jpeg = found.thumbnail

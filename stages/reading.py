@@ -32,9 +32,7 @@ class SafeFile:
 
     name = "source"  # what libav is told instead of the path: nothing can be resolved against it
 
-    def __init__(
-        self, uri: str, read_at: Callable[[int, int], bytes], size: int | None, close: Callable[[], None]
-    ):
+    def __init__(self, uri: str, read_at: Callable[[int, int], bytes], size: int | None, close: Callable[[], None]):
         self.uri = uri
         self.size = size  # bytes; None where the store does not say
         self.bytes_read = 0

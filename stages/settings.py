@@ -29,9 +29,9 @@ CUT_VERSION = 1  # changes whenever the same frames would be cut elsewhere
 class CutSettings(Settings):
     """`cut:` how scenes are found and how long clips may be."""
 
-    detector: Literal[
-        "adaptive", "content", "histogram", "threshold", "hash", "fixed", "transnetv2", "none"
-    ] = "adaptive"
+    detector: Literal["adaptive", "content", "histogram", "threshold", "hash", "fixed", "transnetv2", "none"] = (
+        "adaptive"
+    )
     threshold: float | None = Field(None, gt=0)  # None: the detector's value tuned for 128 px frames
     gradual: bool = True  # cross-fades and dips, by a cascade at lower frame rates
     seconds: float | None = Field(None, gt=0)  # clip length of the detector 'fixed'
@@ -42,9 +42,7 @@ class CutSettings(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_seconds <= self.min_seconds:
-            raise ValueError(
-                f"max_seconds ({self.max_seconds:g}) must be above min_seconds ({self.min_seconds:g})"
-            )
+            raise ValueError(f"max_seconds ({self.max_seconds:g}) must be above min_seconds ({self.min_seconds:g})")
         if self.detector == "fixed" and self.seconds is None:
             raise ValueError("detector 'fixed' needs `seconds`, the length of its clips")
         if self.detector == "transnetv2" and self.weights is None:
@@ -52,6 +50,4 @@ class CutSettings(Settings):
         return self
 
 
-MeasureName = Literal[
-    "motion", "shake", "sharpness", "exposure", "letterbox", "static", "phash", "bits_per_pixel"
-]
+MeasureName = Literal["motion", "shake", "sharpness", "exposure", "letterbox", "static", "phash", "bits_per_pixel"]

@@ -68,13 +68,9 @@ def _films(films: Path, truth_file: Path, console: Console) -> list[FilmTruth]:
         return truth
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("drawing films")
-        truth = draw_films(
-            films, progress=lambda done, total: progress.update(bar, completed=done, total=total)
-        )
+        truth = draw_films(films, progress=lambda done, total: progress.update(bar, completed=done, total=total))
     write_truth(truth_file, truth)
-    console.print(
-        f"{films}: {len(truth)} films drawn, {sum(f.media == 'broken' for f in truth)} broken on purpose"
-    )
+    console.print(f"{films}: {len(truth)} films drawn, {sum(f.media == 'broken' for f in truth)} broken on purpose")
     return truth
 
 

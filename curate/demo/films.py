@@ -71,9 +71,7 @@ def draw_films(
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     tasks = [(_draw_script, script) for script in film_scripts(rng)]
-    tasks += [
-        (_draw_picture, (name, _scenes(rng, 1)[0])) for name in ("poster.jpg", "poster.png", "poster.webp")
-    ]
+    tasks += [(_draw_picture, (name, _scenes(rng, 1)[0])) for name in ("poster.jpg", "poster.png", "poster.webp")]
     tasks += [(_draw_duplicate, kind) for kind in ("copy", "re-encoding")]
     tasks += [(_draw_broken, name) for name in ("empty.mp4", "letter.mp4", "cut_off.mp4", "sound_only.mp4")]
     truth = []
@@ -234,9 +232,7 @@ def _draw_script(folder: Path, script: Script) -> FilmTruth:
 
 def _draw_picture(folder: Path, what: tuple[str, Scene]) -> FilmTruth:
     name, scene = what
-    files.write_picture(
-        folder / name, np.clip(Painter(scene, 320, 192).frame(0.5, 0.0, 0), 0, 255).astype(np.uint8)
-    )
+    files.write_picture(folder / name, np.clip(Painter(scene, 320, 192).frame(0.5, 0.0, 0), 0, 255).astype(np.uint8))
     shots = [{"start_s": 0.0, "end_s": 0.0, "caption": scene.caption}]
     return FilmTruth(name, "image", shots, width=320, height=192)
 

@@ -90,13 +90,9 @@ def describe(result: Comparison) -> list[str]:
     lines += [f"  {where}" for where in result.false_cuts]
     found = result.duplicates & result.duplicates_found
     lines.append(f"duplicates: {len(found)} of {len(result.duplicates)} pairs found by their perceptual hash")
-    lines += [
-        f"  not one of ours: {' and '.join(pair)}" for pair in result.duplicates_found - result.duplicates
-    ]
+    lines += [f"  not one of ours: {' and '.join(pair)}" for pair in result.duplicates_found - result.duplicates]
     if result.only_the_broken_failed:
-        lines.append(
-            f"broken files: all {len(result.broken)} failed with their reason, and no other file did"
-        )
+        lines.append(f"broken files: all {len(result.broken)} failed with their reason, and no other file did")
     else:
         lines += [f"  broken, but not failed: {name}" for name in sorted(result.broken - result.failed)]
         lines += [f"  failed, but not broken: {name}" for name in sorted(result.failed - result.broken)]

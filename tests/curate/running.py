@@ -61,9 +61,7 @@ def pipelines(folder: Path, text: str = PIPELINES) -> Path:
     return file
 
 
-def ingest(
-    catalog: Path | str, *inputs: Path | str, file: Path, options: RunOptions = INLINE, sets=()
-) -> int:
+def ingest(catalog: Path | str, *inputs: Path | str, file: Path, options: RunOptions = INLINE, sets=()) -> int:
     return run_recipes(["ingest"], str(catalog), [str(i) for i in inputs] or None, file, tuple(sets), options)
 
 

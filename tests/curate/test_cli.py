@@ -125,8 +125,8 @@ def test_status_counts_done_failed_and_pending(place, tmp_path):
 
 
 def test_a_run_ends_with_the_funnel_failures_and_time_and_exits_with_1_for_a_failed_source(place, tmp_path):
-    done = clipmill("run", "ingest", "--input", place / "films", "--catalog", tmp_path / "catalog", "--engine", "inline",
-                    "--pipelines", place / "pipelines.yaml", cwd=tmp_path)  # fmt: skip
+    done = clipmill("run", "ingest", "--input", place / "films", "--catalog", tmp_path / "catalog",
+                    "--engine", "inline", "--pipelines", place / "pipelines.yaml", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 1
     for word in ("clips left", "cut.min_seconds", "text, not a video", "CPU seconds", "1 failed"):
         assert word in done.stdout
@@ -150,7 +150,8 @@ def test_help_needs_nothing_heavy(place):
         "from curate.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print({m for m in sys.modules if m.split('.')[0] in {'cv2', 'av', 'duckdb', 'ray', 'torch', 'pyarrow', 'numpy'}})"
+        "heavy = {'cv2', 'av', 'duckdb', 'ray', 'torch', 'pyarrow', 'numpy'}\n"
+        "print({m for m in sys.modules if m.split('.')[0] in heavy})"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "set()"

@@ -26,9 +26,7 @@ def small_frames(path) -> list[tuple[float, np.ndarray]]:
         for frame in container.decode(video=0):
             gray = np.rot90(frame.to_ndarray(format="gray"), frame.rotation // 90)
             size = (gray.shape[1] // 4, gray.shape[0] // 4)
-            frames.append(
-                (frame.time, cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32))
-            )
+            frames.append((frame.time, cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32)))
         return frames
 
 
@@ -76,9 +74,7 @@ def test_a_dip_is_black_in_its_middle_and_bright_outside(drawn):
     light = {t: p.mean() for t, p in frames}
     for joint in film.joints:
         inside = [v for t, v in light.items() if joint["start_s"] <= t < joint["end_s"]]
-        around = [
-            v for t, v in light.items() if 0 < joint["start_s"] - t < 0.2 or 0 <= t - joint["end_s"] < 0.2
-        ]
+        around = [v for t, v in light.items() if 0 < joint["start_s"] - t < 0.2 or 0 <= t - joint["end_s"] < 0.2]
         assert min(inside) < 20 < min(around)
 
 
@@ -108,9 +104,7 @@ def test_the_flaws_are_there(drawn):
         frames = [picture for _, picture in small_frames(folder / name)]
         largest_change[name] = max(np.abs(picture - frames[0]).max() for picture in frames)
     assert largest_change["still_life.mp4"] < 8 < 40 < largest_change["blink.mp4"]
-    assert (
-        max(p.mean() for _, p in small_frames(folder / "lens_cap.mp4")) < 10 + 16
-    )  # black is 16 in video luma
+    assert max(p.mean() for _, p in small_frames(folder / "lens_cap.mp4")) < 10 + 16  # black is 16 in video luma
     assert small_frames(folder / "blink.mp4")[-1][0] < 1.0
     bars = small_frames(folder / "bars.mp4")[0][1]
     assert bars[:8].max() < 20 < bars[10:50].min(initial=255, where=bars[10:50] > 16)
@@ -162,9 +156,7 @@ def test_neighbouring_shots_never_share_a_ground_or_a_colour():
 
 def test_captions_tell_where_the_shape_goes():
     scripts = film_scripts(np.random.default_rng(3))
-    moving = [
-        shot.scene for script in scripts for shot in script.shots if shot.scene.movement == "moving left"
-    ]
+    moving = [shot.scene for script in scripts for shot in script.shots if shot.scene.movement == "moving left"]
     assert moving
     for scene in moving:
         assert "moving left" in scene.caption and scene.colour in scene.caption

@@ -3,9 +3,7 @@ from hypothesis import strategies as st
 
 from curate.idset import IdSet, pack
 
-ids = st.lists(
-    st.integers(0, 2**128 - 1) | st.integers(0, 40) | st.integers(0, 40).map(lambda n: (7 << 64) | n)
-)
+ids = st.lists(st.integers(0, 2**128 - 1) | st.integers(0, 40) | st.integers(0, 40).map(lambda n: (7 << 64) | n))
 
 
 @given(st.lists(ids, max_size=8))

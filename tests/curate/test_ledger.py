@@ -238,9 +238,7 @@ def test_a_changed_type_is_refused_before_anything_is_written(tmp_path):
     with Ledger(catalog, "sources", "source_id", "r") as ledger:
         ledger.commit(first)
         before = catalog.snapshot()
-        with pytest.raises(
-            UserError, match="'score' of sources is BIGINT in the catalog, but now comes as VARCHAR"
-        ):
+        with pytest.raises(UserError, match="'score' of sources is BIGINT in the catalog, but now comes as VARCHAR"):
             ledger.commit(second)
         assert catalog.snapshot() == before
         ledger.commit(third)

@@ -77,9 +77,7 @@ def test_every_manifest_carries_its_extra_columns_and_resolves_names_from_its_ow
 
 
 def test_a_manifests_own_status_does_not_pass_for_the_measured_one(folder):
-    (folder / "m.jsonl").write_text(
-        json.dumps({"uri": "b.mp4", "status": "done", "Width": 3, "caption": "c"})
-    )
+    (folder / "m.jsonl").write_text(json.dumps({"uri": "b.mp4", "status": "done", "Width": 3, "caption": "c"}))
     unit = next(iter(Pending(Listing((str(folder / "m.jsonl"),)))))
     assert unit.entry["manifest_status"] == "done"
     assert unit.entry["manifest_Width"] == 3

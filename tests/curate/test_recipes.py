@@ -91,9 +91,7 @@ def test_only_stages_make_rows_incomparable_not_gates(tmp_path):
     assert made_by(GOOD) != made_by(GOOD.replace("{min_seconds: 2}", "{min_seconds: 3}"))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "recipes: {}", "recipes: {ingest: 3}", "recipes: {ingest: {}}", "\x00"]
-)
+@pytest.mark.parametrize("text", ["", "[]", "recipes: {}", "recipes: {ingest: 3}", "recipes: {ingest: {}}", "\x00"])
 def test_a_file_that_is_no_pipelines_file_is_one_clear_line(tmp_path, text):
     with pytest.raises(UserError) as caught:
         load(tmp_path, text)

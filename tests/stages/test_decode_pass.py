@@ -87,7 +87,8 @@ from tests.stages.test_decode_pass import CUT, EVERYTHING, PROBE
 from stages.decode_pass import ScanSettings
 from stages.frames import FrameRequest
 wants = (FrameRequest((0.1, 0.5, 0.9), 336),)
-clips = sum(not isinstance(m, dict) for m in scan(sys.argv[1], ScanSettings(PROBE, CUT, EVERYTHING, wants), lambda n: None))
+settings = ScanSettings(PROBE, CUT, EVERYTHING, wants)
+clips = sum(not isinstance(m, dict) for m in scan(sys.argv[1], settings, lambda n: None))
 print(clips, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

@@ -55,13 +55,9 @@ def assert_within_2(found, x, y, w, h):
 def test_the_crop_box_is_right_to_2_pixels(bars, thickness, off, size, black, noise, dim):
     width, height = size
     rng = np.random.default_rng(0)
-    bar = min(
-        thickness, height // 3 if bars == "letter" else width // 3 if bars == "pillar" else min(size) // 4
-    )
+    bar = min(thickness, height // 3 if bars == "letter" else width // 3 if bars == "pillar" else min(size) // 4)
     other = max(2, bar + off)
-    sides = {"letter": (bar, other, 0, 0), "pillar": (0, 0, bar, other), "window": (bar, other, bar, other)}[
-        bars
-    ]
+    sides = {"letter": (bar, other, 0, 0), "pillar": (0, 0, bar, other), "window": (bar, other, bar, other)}[bars]
     top, bottom, left, right = sides
     draw = panning(width, height, dim)
     found = boxed(lambda t: noisy(barred(draw(t), *sides, black=black), noise, rng))
@@ -90,9 +86,7 @@ def test_pixels_that_are_not_square_are_counted_as_displayed():
     for sample in samples(film(lambda t: barred(panning(720, 576)(t), 72, 72, 40, 40), 1.1, 12)):
         observations.observe(sample)
     row = observations.close(span(0, 1.1), facts(0, 1.1, 1024, 576))
-    assert_within_2(
-        (row["crop_x"], row["crop_y"], row["crop_w"], row["crop_h"]), round(40 * 1024 / 720), 72, 910, 432
-    )
+    assert_within_2((row["crop_x"], row["crop_y"], row["crop_w"], row["crop_h"]), round(40 * 1024 / 720), 72, 910, 432)
 
 
 @pytest.mark.parametrize("text", ["ONE LINE", "A SUBTITLE OF QUITE SOME LENGTH, SET IN THE BAR"])
@@ -154,9 +148,7 @@ def glow(t: float) -> np.ndarray:
 def vignette(t: float) -> np.ndarray:
     """Corners and sides go dark, as in old lenses."""
     y, x = np.mgrid[-1:1:720j, -1:1:1280j]
-    return cv2.convertScaleAbs(
-        view(60 * t, 0, *HD) * np.clip(1.05 - x**4, 0, 1)[..., None] * (1.02 - y**4)[..., None]
-    )
+    return cv2.convertScaleAbs(view(60 * t, 0, *HD) * np.clip(1.05 - x**4, 0, 1)[..., None] * (1.02 - y**4)[..., None])
 
 
 @pytest.mark.parametrize("scene", [lamp, skyline, glow, vignette])

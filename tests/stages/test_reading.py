@@ -34,9 +34,7 @@ def pts_of(path, backend="pyav"):
 
 
 def in_memory(data: bytes) -> SafeFile:
-    return SafeFile(
-        "memory", lambda position, length: data[position : position + length], len(data), lambda: None
-    )
+    return SafeFile("memory", lambda position, length: data[position : position + length], len(data), lambda: None)
 
 
 # Bytes
