@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import math
@@ -15,7 +16,9 @@ from curate.errors import UserError
 from curate.views import connect, query
 
 
-def print_query(catalog: str, text: str, form: str, output: str | None) -> int:
+def print_query(catalog: str, text: str, form: str | None, output: str | None) -> int:
+    """`form` is 'table', 'csv' or 'json'; None takes it from the name of the output."""
+    form = form or {".csv": "csv", ".json": "json"}.get(Path(output or "").suffix, "table")
     with connect(Catalog.open(catalog)) as sql:
         names, rows = query(sql, text)
     if output is None:
@@ -61,8 +64,20 @@ def _table(file: IO[str], names: list[str], rows: list[tuple[Any, ...]]) -> None
         table.add_row(*(_cell(value) for value in row))
     width = None if file.isatty() else 10_000
     console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
-    console.print(table)
+    if console.measure(table).minimum > console.width:  # too many columns for this terminal
+        _records(console, names, rows)
+    else:
+        console.print(table)
     console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}")
+
+
+def _records(console: Any, names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    """One column a line, as psql's expanded display."""
+    longest = max(map(len, names), default=0)
+    for number, row in enumerate(rows, 1):
+        console.print(f"-- row {number} ", style="bold")
+        for name, value in zip(names, row, strict=True):
+            console.print(f"{name:{longest}}  {_cell(value)}")
 
 
 def _cell(value: Any) -> str:
@@ -70,7 +85,7 @@ def _cell(value: Any) -> str:
         return "NULL"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.1f}"
-    text = str(_plain(value))
+    text = f"<{len(value):,} bytes>" if isinstance(value, bytes | bytearray) else str(_plain(value))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -85,7 +100,7 @@ def _known(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes | bytearray):
-        return f"<{len(value):,} bytes>"
+        return base64.b64encode(value).decode()
     if isinstance(value, list | tuple):
         return json.dumps(value, default=str)
     return value if value is None or isinstance(value, int | float | str) else str(value)

@@ -30,6 +30,21 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone (`clipmill sql … | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if (said := _from_below(error)) is None:
+            raise
+        print(f"clipmill: {said}", file=sys.stderr)
+        return FAILED
+
+
+def _from_below(error: Exception) -> str | None:
+    """One line for what disks, stores and damaged tables raise; None for a mistake of clipmill's own."""
+    package = type(error).__module__.split(".")[0]
+    if not isinstance(error, OSError) and package not in ("duckdb", "_duckdb", "deltalake", "botocore", "aiobotocore"):
+        return None
+    said = " ".join(str(error).split())[:300]
+    hint = "" if isinstance(error, OSError) else " (`clipmill verify` says what does not fit together)"
+    return f"{said}{hint}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     sql = commands.add_parser("sql", help="ask SQL of the catalog (views: sources, clips, runs, gates, thumbnails)")
     sql.add_argument("query", metavar="SELECT")
     _catalog(sql)
-    sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    sql.add_argument("--format", choices=("table", "csv", "json"), help="default: by the ending of -o, else table")
     sql.add_argument("-o", "--output", metavar="FILE")
     sql.set_defaults(command=_sql)
 

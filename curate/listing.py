@@ -48,9 +48,10 @@ class Listing:
         if not self.inputs:
             raise UserError("no input: give --input FOLDER (or `input:` in the recipe)")
         for text in self.inputs:
+            if text.lower().endswith(".json"):
+                raise UserError(f"{text}: a manifest is .jsonl (one JSON object a line), .csv or .parquet")
             if is_manifest(text):
-                fs, path = filesystem(text)
-                if not fs.exists(path):
+                if not _exists(text):
                     raise UserError(f"no such manifest: {text}")
             elif _is_glob(text):
                 if next(iter(_expand(text)), None) is None:
@@ -61,10 +62,8 @@ class Listing:
                     raise UserError(f"no such input: {text}")
                 if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
                     raise UserError(f"can't read the folder {text}: permission denied")
-            else:
-                fs, path = filesystem(text)
-                if not fs.exists(path):
-                    raise UserError(f"no such input: {text}")
+            elif not _exists(text):
+                raise UserError(f"no such input: {text}")
 
     def _entries(self, text: str) -> Iterator[dict[str, Any]]:
         if is_manifest(text):
@@ -119,6 +118,15 @@ class Listing:
 
     def _leave_out(self, reason: str) -> None:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
+
+
+def _exists(text: str) -> bool:
+    fs, path = filesystem(text)
+    try:
+        return fs.exists(path)
+    except Exception as error:  # every store has its own exceptions: no credentials, no network, no bucket
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"can't reach {text}: {said}") from error
 
 
 def is_manifest(text: str) -> bool:

@@ -26,9 +26,11 @@ class Pending:
     stale: Iterable[dict[str, Any]] = ()
     limit: int | None = None
     done: IdSet = field(default_factory=IdSet)  # committed, not to be done again
+    failed: IdSet = field(default_factory=IdSet)  # committed as failed, not to be tried again
     replace: IdSet = field(default_factory=IdSet)  # committed, to be done again
     listed: int = 0  # distinct sources the listing named
-    already: int = 0  # of these, done before
+    already_done: int = 0  # of these, before this run
+    already_failed: int = 0
     taken: int = 0
 
     def __iter__(self) -> Iterator[Unit]:
@@ -38,13 +40,14 @@ class Pending:
             ids = [source_id(entry["uri"]) for _, entry in chunk]
             packed = pack(ids)
             new = seen.add(packed)
-            done = self.done.contains(packed)
-            for (listed, entry), text, is_new, is_done in zip(chunk, ids, new, done, strict=True):
+            done, failed = self.done.contains(packed), self.failed.contains(packed)
+            for (listed, entry), text, is_new, is_done, is_failed in zip(chunk, ids, new, done, failed, strict=True):
                 if not is_new:
                     continue
                 self.listed += listed
-                if is_done:
-                    self.already += listed
+                if is_done or is_failed:
+                    self.already_done += listed * bool(is_done)
+                    self.already_failed += listed * bool(is_failed)
                     continue
                 if self.limit is not None and self.taken >= self.limit:
                     continue

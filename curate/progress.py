@@ -12,11 +12,14 @@ from curate.pending import Pending
 from curate.plan import Plan
 
 PLAIN_SECONDS = 10.0
-LIVE_SECONDS = 0.25
+ETA_SECONDS = 5.0  # before that a guess would only mislead
 
 
 class Progress:
-    """Rates since the start, counts of kept, dropped and failed, and the time left once that is known."""
+    """Rates since the start, counts of kept, dropped and failed, and the time left once that is known.
+
+    'h/h' is hours of video an hour.
+    """
 
     def __init__(self, plan: Plan, committer: Committer, pending: Pending, quiet: bool = False):
         self.name, self.committer, self.pending, self.quiet = plan.recipe.name, committer, pending, quiet
@@ -51,20 +54,21 @@ class Progress:
         sources = counts["done"] + counts["failed"]
         clips = counts["kept"] + counts["dropped"]
         left = ""
-        if self.total is not None and sources:
+        if self.total is not None and sources and seconds > ETA_SECONDS:
             left = f" · {duration((self.total - sources) * seconds / sources)} left"
         of = f"/{self.total:,}" if self.total is not None else ""
         return (
-            f"{self.name}: {sources:,}{of} sources ({sources / seconds:.1f}/s) · {clips:,} clips "
-            f"({clips / seconds:.1f}/s) · {self.committer.video_seconds / seconds:.1f} hours of video an hour "
-            f"· {counts['kept']:,} kept, {counts['dropped']:,} dropped, {counts['failed']:,} failed{left}"
+            f"{self.name} {sources:,}{of} sources {sources / seconds:.1f}/s · "
+            f"{clips:,} clips {clips / seconds:.1f}/s · "
+            f"{self.committer.video_seconds / seconds:.1f} h/h · "
+            f"{counts['kept']:,} kept {counts['dropped']:,} dropped {counts['failed']:,} failed{left}"
         )
 
     def _count(self) -> None:
         """Lists once more, only to count; errors are the run's own to report."""
         try:
             listing = type(self.pending.entries)(self.pending.entries.inputs, self.pending.entries.extensions)
-            beside = Pending(listing, limit=self.pending.limit, done=self.pending.done)
+            beside = Pending(listing, limit=self.pending.limit, done=self.pending.done, failed=self.pending.failed)
             self.total = sum(1 for _ in beside)
         except Exception:
             self.total = None

@@ -135,7 +135,8 @@ class _Checker:
         found = [self.recipe(name, overrides if name in names else (), left) for name in known]
         if left:
             text = next(iter(left.values()))
-            raise UserError(f"--set {text}: no such stage in {', '.join(names)}")
+            there = sorted({entry.name for recipe in found if recipe.name in names for entry in recipe.stages})
+            raise UserError(f"--set {text}: no such stage in {', '.join(names)}; there is {', '.join(there)}")
         return sorted((r for r in found if r.name in names), key=lambda r: names.index(r.name))
 
     def recipe(self, name: str, overrides: tuple[str, ...], left: dict[Any, str]) -> Recipe:
@@ -162,6 +163,9 @@ class _Checker:
         gates: dict[str, int] = {}
         for index, entry in enumerate(entries):
             for gate in entry.settings if entry.name == "gate" else ():
+                if "." in gate:
+                    place = (*at, "stages", index, "gate", gate)
+                    raise self.error(place, f"gate {gate!r}: names with a dot are those of stages; take another")
                 if gate in gates:
                     raise self.error((*at, "stages", index, "gate", gate), f"gate {gate!r} stands twice")
                 path: Path_ = (*at, "stages", index, "gate", gate)
@@ -206,6 +210,8 @@ class _Checker:
             message = f"unknown setting {setting!r}{_near(str(loc[-1]), fields)}"
         else:
             said = first["msg"].removeprefix("Value error, ")
+            if name == "gate" and "GateSettings" in said:
+                said = 'expected SQL such as "motion >= 0.25", or {where: SQL, unknown: drop}'
             value = "" if first["type"] == "value_error" else f", got {first['input']!r}"
             message = f"{setting}: {said[0].lower() + said[1:]}{value}"
         if loc and loc[0] in sets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from typing import Any
@@ -34,13 +35,13 @@ def report_run(
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     counts = committer.counts
     console.print(
-        f"{plan.recipe.name}: {pending.listed:,} sources listed, {pending.already:,} done before, "
-        f"{counts['done']:,} done now, {counts['failed']:,} failed now"
+        f"{plan.recipe.name}: {pending.listed:,} sources listed; before: {pending.already_done:,} done, "
+        f"{pending.already_failed:,} failed; now: {counts['done']:,} done, {counts['failed']:,} failed"
     )
     for reason, number in sorted(listing.left_out.items()):
         console.print(f"left out of the listing: {number:,} {reason}", markup=False)
     if not pending.listed:
-        console.print("the input holds no media files", markup=False)
+        console.print("the input names no source: nothing was done", markup=False)
     console.print(table_of("clips", ("gate", "clips left", "dropped here"), funnel))
     if committer.reasons:
         rows = [(reason, f"{n:,}") for reason, n in committer.reasons.most_common()]
@@ -51,7 +52,7 @@ def report_run(
     if failed:
         console.print(
             f"{failed:,} failed sources (--retry-failed takes them again): clipmill sql "
-            f"\"SELECT uri, reason FROM sources WHERE status = 'failed'\" --catalog {catalog.uri}",
+            f"\"SELECT uri, reason FROM sources WHERE status = 'failed'\" --catalog {shlex.quote(catalog.uri)}",
             markup=False,
         )
     return 1 if failed else 0

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def run_recipes(
     for recipe, plan, listing in zip(recipes, plans, listings, strict=True):
         _check(recipe, plan)
         listing.check()
+    _check_together(plans)
     where = Catalog.open_or_create(catalog)
     return max(_run(plan, listing, where, options) for plan, listing in zip(plans, listings, strict=True))
 
@@ -76,6 +78,18 @@ def _check(recipe: Recipe, plan: Plan) -> None:
         except UserError as error:
             line = recipe.gate_lines.get(gate.name)
             raise UserError(f"{recipe.file}:{line}: {error}" if line else str(error)) from error
+
+
+def _check_together(plans: list[Plan]) -> None:
+    """Recipes that fill the same tables must make their rows alike: told before the first of them runs."""
+    made: dict[str, Plan] = {}
+    for plan in plans:
+        other = made.setdefault(plan.mark, plan)
+        if other.stages_json != plan.stages_json:
+            raise UserError(
+                f"recipes {other.recipe.name!r} and {plan.recipe.name!r} make {plan.mark} by different stages: "
+                "give each a catalog of its own"
+            )
 
 
 def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) -> int:
@@ -106,7 +120,9 @@ def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) ->
         began = time.monotonic()
         error: BaseException | None = None
         with progress, _Interrupts() as interrupts:
-            units = run_units(plan.stages, iter(pending), options.engine)
+            todo = iter(pending)
+            first = next(todo, None)  # with nothing to do no engine is started
+            units = run_units(plan.stages, chain([first], todo), options.engine) if first else iter(())
             try:
                 for unit in units:
                     committer.add(unit)
@@ -116,7 +132,8 @@ def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) ->
             except (UserError, EngineError) as caught:
                 error = caught
             finally:
-                units.close()
+                if first:
+                    units.close()
             committer.flush()
         status = "stopped" if interrupts.seen else "error" if error else "finished"
         counts = dict(committer.counts) | {"listed": pending.listed, "left_out": listing.left_out}
@@ -171,22 +188,23 @@ def _pending(ledger: Ledger, listing: Listing, settings: str, options: RunOption
     for table in ledger.known():
         if not table.num_rows:
             continue
-        other = [text != settings for text in table["settings"].to_pylist()]
-        retry = [options.retry_failed and text == "failed" for text in table["status"].to_pylist()]
-        again = [a or b for a, b in zip(other, retry, strict=True)]
+        ids, states = table["source_id"].to_pylist(), table["status"].to_pylist()
+        other = [options.rebuild or text != settings for text in table["settings"].to_pylist()]
         stale = stale or any(other)
-        ids = table["source_id"].to_pylist()
-        for chosen, to in ((False, pending.done), (True, pending.replace)):
-            some = [text for text, flag in zip(ids, again, strict=True) if flag is chosen]
+        chosen: dict[str, list[str]] = {"done": [], "failed": [], "again": []}
+        for one, state, is_stale in zip(ids, states, other, strict=True):
+            again = is_stale or (options.retry_failed and state == "failed")
+            chosen["again" if again else state].append(one)
+        for some, to in zip(chosen.values(), (pending.done, pending.failed, pending.replace), strict=True):
             if some:
                 to.add(pack(some))
     if stale:
-        pending.stale = _stale_entries(ledger, settings)
+        pending.stale = _stale_entries(ledger, None if options.rebuild else settings)
     return pending
 
 
-def _stale_entries(ledger: Ledger, settings: str) -> Iterable[dict[str, Any]]:
-    """Sources made under other settings, with the manifest columns they came with."""
+def _stale_entries(ledger: Ledger, settings: str | None) -> Iterable[dict[str, Any]]:
+    """Sources made under other settings than these, with the manifest columns they came with."""
     made = set(BASE["sources"].names) - {"uri"}
     for table in ledger.known(all_columns=True):
         for row in table.to_pylist():

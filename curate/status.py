@@ -31,10 +31,15 @@ def print_status(catalog: Catalog) -> int:
             "SELECT recipe, run_id[:8], status, engine, strftime(started_at, '%Y-%m-%d %H:%M:%S') "
             "FROM runs ORDER BY started_at DESC LIMIT 5"
         ).fetchall()
+        stale = sql.execute(
+            "SELECT count(*) FROM sources WHERE settings <> (SELECT max_by(settings, started_at) FROM runs)"
+        ).fetchall()[0][0]
         pending, trouble = _pending(sql)
     done, failed = states.get("done", 0), states.get("failed", 0)
     counted = "unknown" if pending is None else f"{pending:,}"
     console.print(f"sources: {done:,} done, {failed:,} failed, {counted} pending")
+    if stale:
+        console.print(f"{stale:,} of them are still from before the last run's stages changed: run it again")
     for line in trouble:
         console.print(f"pending is not known for {line}", markup=False)
     if reasons:

@@ -13,6 +13,7 @@ from curate.ask import print_query
 from curate.catalog import Catalog
 from curate.demo.films import FilmTruth, draw_films, read_truth, write_truth
 from curate.demo.truth_check import compare, describe, films_are_there
+from curate.errors import UserError
 from curate.run import RunOptions, run_recipes
 from curate.views import connect
 
@@ -42,6 +43,8 @@ def demo(folder: str | Path, engine: str = "ray") -> int:
     """
     folder = Path(folder)
     films, catalog = folder / "films", folder / "catalog"
+    if folder.is_dir() and any(folder.iterdir()) and not films.is_dir():
+        raise UserError(f"{folder} is not empty and holds no demo: give another folder with -o")
     console = Console(highlight=False, markup=False, soft_wrap=True)
     truth = _films(films, folder / "films.jsonl", console)
 

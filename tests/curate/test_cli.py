@@ -51,6 +51,8 @@ def refused(done, *words):
         (["sql", "SELECT 1", "--catalog", "catalog", "-o", "no/such/folder.csv"], ["can't write"]),
         (["sql", "DROP VIEW clips", "--catalog", "catalog"], []),
         (["sql", "", "--catalog", "catalog"], []),
+        (["run", "ingest", "--input", "a.json", "--catalog", "new"], [".jsonl"]),
+        (["run", "ingest", "--input", "s3://no-such-bucket-of-ours/x", "--catalog", "new"], ["s3://no-such-bucket"]),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_code_2(place, arguments, words):
@@ -95,6 +97,16 @@ def test_json_stays_json_whatever_a_value_is(place):
 
     row = json.loads(text, parse_constant=refuse)[0]
     assert (row["a"], row["b"], row["c"], row["d"], row["g"]) == (None, None, '"\n🎬', [1, None], {"k": 1})
+
+
+def test_a_blob_leaves_whole_as_base64_and_the_ending_of_the_output_says_the_format(place, tmp_path):
+    import base64
+
+    target = tmp_path / "thumbnails.json"
+    assert clipmill("sql", "FROM thumbnails", "--catalog", "catalog", "-o", target, cwd=place).returncode == 0
+    rows = json.loads(target.read_text())
+    assert rows
+    assert all(base64.b64decode(row["jpeg"]).startswith(b"\xff\xd8") for row in rows)
 
 
 def test_an_output_file_is_whole_or_absent(place, tmp_path):

@@ -34,7 +34,7 @@ def test_a_second_run_draws_and_decodes_nothing(first_run, capsys):
     assert demo(folder, engine="inline") == 0
     assert {path: path.stat().st_mtime_ns for path in (folder / "films").iterdir()} == before
     told = capsys.readouterr().out
-    assert "are there already" in told and "0 done now, 0 failed now" in told
+    assert "are there already" in told and "now: 0 done, 0 failed" in told
 
 
 def test_a_missing_film_is_drawn_again(first_run):

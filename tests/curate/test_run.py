@@ -8,7 +8,7 @@ import pytest
 
 from curate.catalog import Catalog
 from curate.errors import UserError
-from curate.run import RunOptions
+from curate.run import RunOptions, run_recipes
 from curate.verify import verify
 from tests.curate.running import CLIPS, INLINE, PIPELINES, ask, ingest, make_folder, pipelines
 from tests.hostile import make_hostile_folder, moving_square, write_video
@@ -111,6 +111,31 @@ def test_a_rebuild_takes_every_source_of_the_catalog_not_only_the_input(catalog,
     rebuild = RunOptions(engine="inline", quiet=True, rebuild=True)
     ingest(catalog, folder / "film_0.mp4", file=file, sets=["cut.min_seconds=0.25"], options=rebuild)
     assert ask(catalog, "SELECT count(*), count(DISTINCT settings) FROM sources") == [(6, 1)]
+
+
+def test_a_rebuild_makes_every_source_again_whether_or_not_its_stages_changed(catalog, folder, file):
+    before = dict(ask(catalog, "SELECT source_id, run_id FROM sources"))
+    ingest(catalog, folder, file=file, options=RunOptions(engine="inline", quiet=True, rebuild=True))
+    after = dict(ask(catalog, "SELECT source_id, run_id FROM sources"))
+    assert set(before) == set(after)
+    assert all(before[source] != after[source] for source in after)
+    assert verify(Catalog.open(str(catalog))) == []
+
+
+def test_no_engine_is_started_with_nothing_to_do(catalog, folder, file, monkeypatch):
+    def never(*_):
+        raise AssertionError("an engine was started")
+
+    monkeypatch.setattr("curate.run.run_units", never)
+    assert ingest(catalog, folder, file=file, options=RunOptions(engine="ray", quiet=True)) == 1
+
+
+def test_recipes_that_would_mix_their_rows_are_refused_before_the_first_runs(tmp_path, folder):
+    other = PIPELINES.split("recipes:\n")[1].replace("ingest:", "other:").replace("min_seconds: 1", "min_seconds: 2")
+    file = pipelines(tmp_path, PIPELINES + other)
+    with pytest.raises(UserError, match="'ingest' and 'other'"):
+        run_recipes(["ingest", "other"], str(tmp_path / "catalog"), [str(folder)], file, options=INLINE)
+    assert not (tmp_path / "catalog").exists()
 
 
 def test_failed_sources_are_taken_again_only_when_asked(tmp_path, file):
