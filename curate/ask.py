@@ -25,6 +25,11 @@ def print_query(catalog: str, text: str, form: str | None, output: str | None) -
         _write(sys.stdout, names, rows, form)
         return 0
     target = Path(output)
+    if target.exists() and not target.is_file():  # a device or a pipe is written to, never replaced
+        with target.open("w", newline="") as file:
+            _write(file, names, rows, form)
+        return 0
+    target = target.resolve()
     part = target.with_name(f".{target.name}.{os.getpid()}.part")  # whole or absent, never half a file
     try:
         with part.open("w", newline="") as file:
@@ -42,9 +47,10 @@ def _write(file: IO[str], names: list[str], rows: list[tuple[Any, ...]], form: s
         writer.writerow(names)
         writer.writerows([_plain(value) for value in row] for row in rows)
     elif form == "json":
+        keys = [name if name not in names[:i] else f"{name}_{i}" for i, name in enumerate(names)]
         file.write("[")
         for number, row in enumerate(rows):
-            known = {name: _known(value) for name, value in zip(names, row, strict=True)}
+            known = {name: _known(value) for name, value in zip(keys, row, strict=True)}
             record = json.dumps(known, default=_plain, ensure_ascii=False)
             file.write(("," if number else "") + "\n" + record)
         file.write("\n]\n" if rows else "]\n")

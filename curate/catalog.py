@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -63,7 +64,12 @@ class Catalog:
         made = {"format": FORMAT, "version": 1, "created_at": _now().isoformat(timespec="seconds")}
         with self._plain_errors("write to"):
             self.fs.makedirs(self.path, exist_ok=True)
-            self.fs.pipe_file(f"{self.path}/{MARKER}", json.dumps(made).encode())
+            if is_local(self.uri):  # whole or absent, on a full disk too; a store's objects are so by nature
+                part = Path(self.path, f".{MARKER}.part")
+                part.write_text(json.dumps(made))
+                part.replace(Path(self.path, MARKER))
+            else:
+                self.fs.pipe_file(f"{self.path}/{MARKER}", json.dumps(made).encode())
 
     def table_uri(self, name: str) -> str:
         return join(self.uri, name)

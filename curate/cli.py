@@ -17,7 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
-        return command(args)
+        code = command(args)
+        sys.stdout.flush()  # here, where a full disk is one line
+        return code
     except UserError as error:
         print(f"clipmill: {error}", file=sys.stderr)
         return USAGE

@@ -188,6 +188,9 @@ def _expression(connection: duckdb.DuckDBPyConnection, gate: Gate) -> dict[str, 
     if len(chosen) != 1 or _without_places(tree) != _without_places(frame):
         raise _wrong(gate, "must be one condition, such as motion >= 0.25")
     for node in _nodes(chosen[0]):
+        names = node["column_names"] if node.get("class") == "COLUMN_REF" else ["clips"]
+        if len(names) > 1 and (len(names) > 2 or names[0].lower() != "clips"):
+            raise UserError(f"gate {gate.name!r} ({gate.where}): name a column alone, without a table")
         if node.get("class") in REFUSED:
             raise _wrong(gate, f"must be a condition on one clip, without {REFUSED[node['class']]}")
     return chosen[0]

@@ -47,6 +47,11 @@ def belongs_to(table: DeltaTable) -> dict[str, str] | None:
     return found if isinstance(found, dict) and {"mark", "key"} <= set(found) else None
 
 
+def batches(catalog: Catalog, table: DeltaTable) -> set[int]:
+    """The numbers of the batches that a table's rows came with."""
+    return {number for part in catalog.read(table, [BATCH]) for number in pc.unique(part[BATCH]).to_pylist()}
+
+
 class Ledger:
     """Takes the lease of a mark table and heals what a crash left; use as a context manager.
 
@@ -218,6 +223,7 @@ class Ledger:
         numbers = {name: _number(table, application(self.mark)) for name, table in self._tables.items()}
         whole = numbers.get(self.mark, 0)
         begun = _number(self._tables[self.mark], replacing(self.mark)) if self.mark in self._tables else 0
+        self._refuse_without_mark()
         last = max([whole, begun, getattr(self, "_last", 0), *numbers.values()])
         if last > whole:
             self.lease.check()
@@ -229,6 +235,17 @@ class Ledger:
             if self.mark in self._tables:  # everything up to here is whole again
                 self._close(last)
         self._last, self._torn = last, False
+
+    def _refuse_without_mark(self) -> None:
+        """Rows without their mark table are orphans, but a crash leaves those of one batch alone."""
+        if self.mark in self._tables:
+            return
+        for name, table in self._tables.items():
+            if len(batches(self.catalog, table)) > 1:
+                raise UserError(
+                    f"the table {self.mark!r} is missing though {name!r} has rows: restore {self.mark}/, "
+                    "or give another --catalog"
+                )
 
     def _delete_unmarked(self) -> None:
         """After an interrupted replacement: rows whose key the mark table lacks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -12,6 +13,8 @@ from curate.listing import CHUNK
 from curate.tables import BASE
 from curate.units import Unit
 from stages.ids import source_id
+
+RESERVED = {name.lower() for name in [*BASE["sources"].names, "batch", "clip_id"]}
 
 
 @dataclass
@@ -56,6 +59,20 @@ class Pending:
 
 
 def rename_extras(entry: dict[str, Any]) -> dict[str, Any]:
-    """A manifest's own `width` or `status` must not pass for what was measured: it becomes manifest_width."""
-    base = {name.lower() for name in BASE["sources"].names} - {"uri"}
-    return {f"manifest_{name}" if name.lower() in base else name: value for name, value in entry.items()}
+    """The columns of a manifest as `sources` can hold them.
+
+    A name that clipmill uses itself becomes manifest_NAME: a manifest's own `width` or `status` must not pass
+    for what was measured. Lists and mappings become JSON text, so that no odd value can bend the table.
+    """
+    return {"uri": entry["uri"]} | {_name(k): _value(v) for k, v in entry.items() if k != "uri"}
+
+
+def _name(name: str) -> str:
+    plain = "".join(c if c.isprintable() else "_" for c in name).strip()
+    return plain if plain and plain.lower() not in RESERVED else f"manifest_{plain}"
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # a lone surrogate is no text
+    return json.dumps(value, default=str) if isinstance(value, list | dict | tuple) else value

@@ -77,13 +77,16 @@ def load_recipes(path: str | Path | None, names: list[str], overrides: tuple[str
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         said = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{where}: not valid YAML: {said}") from error
     lines: dict[Path_, int] = {}
-    _number(str(file), node, (), lines)
+    try:
+        _number(str(file), node, (), lines)
+    except RecursionError as error:
+        raise UserError(f"{file}: an alias refers to what it stands in") from error
     return _Checker(str(file), text, data, lines).recipes(names, overrides)
 
 
@@ -233,7 +236,7 @@ class _Checker:
             raise UserError(f"--set {text}: expected STAGE.SETTING=VALUE, such as cut.min_seconds=0.5")
         try:
             return (stage, key), yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"--set {text}: the value is not valid YAML") from error
 
 

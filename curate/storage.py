@@ -7,6 +7,7 @@ objects, DuckDB's reads) and through deltalake's own object store client (tables
 from __future__ import annotations
 
 import os
+import urllib.parse
 from typing import Any
 
 from curate.errors import UserError, missing_extra
@@ -35,7 +36,10 @@ def join(uri: str, *parts: str) -> str:
 
 def local_path(uri: str) -> str:
     """The absolute path of a local URI (file:// or plain, ~ expanded)."""
-    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+    if uri.startswith("file://"):
+        uri = os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
+    path = os.path.abspath(os.path.expanduser(uri))
+    return path[1:] if path.startswith("//") else path  # POSIX keeps two leading slashes; nobody means them
 
 
 def storage_options(uri: str) -> dict[str, str]:

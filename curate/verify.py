@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from curate.catalog import Catalog, file_paths
+from curate.ledger import batches, belongs_to
 from curate.storage import is_local, local_path
 from curate.views import connect
 
@@ -61,7 +62,7 @@ def verify(catalog: Catalog) -> list[str]:
     What an interrupted run left for the next one to heal is no mismatch: no view shows it. Files are looked
     at first, since rows of a table with missing files can't be reconciled.
     """
-    problems = _files(catalog)
+    problems = _files(catalog) + _marks(catalog)
     if problems:
         return problems
     with connect(catalog) as connection:
@@ -74,6 +75,18 @@ def verify(catalog: Catalog) -> list[str]:
                 examples = "; ".join(f"{subject} ({detail})" for subject, detail, _ in found)
                 more = found[0][2] - len(found)
                 problems.append(f"{claim}: {examples}" + (f" and {more:,} more" if more else ""))
+    return problems
+
+
+def _marks(catalog: Catalog) -> list[str]:
+    """Tables whose rows are marked as whole by a table that is missing."""
+    names = catalog.tables()
+    problems = []
+    for name in names:
+        table = catalog.table(name)
+        owner = belongs_to(table) if table is not None else None
+        if owner and owner["mark"] not in names and len(batches(catalog, table)) > 1:
+            problems.append(f"table {name} has rows, but {owner['mark']}, which marks them as whole, is missing")
     return problems
 
 

@@ -171,5 +171,5 @@ def _webp_is_whole(data: bytes) -> bool:
 
 
 _HEADERS = {"jpeg": _jpeg_header, "png": _png_header, "webp": _webp_header}
-_ENDS = {"jpeg": lambda data: b"\xff\xd9" in data[-65536:], "png": lambda data: b"IEND" in data[-4096:],
+_ENDS = {"jpeg": lambda data: b"\xff\xd9" in data[len(data) // 4 :], "png": lambda data: b"IEND" in data[-4096:],
          "webp": _webp_is_whole}  # fmt: skip

@@ -94,7 +94,9 @@ class PyAVReader:
             return f"time stamps missing or running backward: {self.left_out} frames left out"
         if self._container.format.name.split(",")[0] not in HEADER_FORMATS or self.last_end_pts is None:
             return None
-        decoded = float((self.last_end_pts - self._timeline.first_pts) * self.info.time_base)
+        # Matroska states where the last frame ends, MP4 how long it is from the first: either will do.
+        first = min(0, self._timeline.first_pts)
+        decoded = float((self.last_end_pts - first) * self.info.time_base)
         return shortfall(decoded, self.info.duration_s)
 
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +125,7 @@ def open_source(uri: str) -> SafeFile:
     Anything but a regular file (a pipe, device, socket, folder) is refused without blocking on it.
     """
     if uri.startswith("file://"):
-        return _open_local(uri, uri.removeprefix("file://"))
+        return _open_local(uri, os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://"))))
     return _open_remote(uri) if _REMOTE.match(uri) else _open_local(uri, uri)
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ProbeSettings(Settings):
@@ -19,7 +19,7 @@ class ProbeSettings(Settings):
     threads: int = Field(1, ge=1, le=64)  # decoder threads of one worker
     stall_seconds: float = Field(60.0, gt=0)  # no frame for so long: the decoder is killed
     limit_seconds: float = Field(4 * 3600.0, gt=0)  # wall-clock limit of one source
-    memory_gb: float | None = Field(None, gt=0)  # address-space limit of a decoder
+    memory_gb: float | None = Field(None, ge=1, le=1e6)  # address-space limit of a decoder
     truncated: Literal["fail", "keep"] = "fail"  # sources that end early: failed, or done with what is left
 
 
@@ -34,10 +34,10 @@ class CutSettings(Settings):
     )
     threshold: float | None = Field(None, gt=0)  # None: the detector's value tuned for 128 px frames
     gradual: bool = True  # cross-fades and dips, by a cascade at lower frame rates
-    seconds: float | None = Field(None, gt=0)  # clip length of the detector 'fixed'
+    seconds: float | None = Field(None, ge=0.1)  # clip length of the detector 'fixed'
     weights: str | None = None  # local weights of the detector 'transnetv2'
     min_seconds: float = Field(2.0, ge=0)  # shorter scenes are dropped, with their scores
-    max_seconds: float = Field(60.0, gt=0)  # longer scenes are split
+    max_seconds: float = Field(60.0, ge=0.1)  # longer scenes are split
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -10,6 +10,8 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
+import socket
 import sys
 import threading
 import time
@@ -67,9 +69,10 @@ def ray_session(cpus: int | None = None) -> Iterator[None]:
 
     mine = not ray.is_initialized()
     if mine:
+        _must_answer(os.environ.get("RAY_ADDRESS", ""))
         # Ray puts the driver's working directory first on its workers' import path, where a user's own
         # models/ or train.py would shadow ours: start it from the folder that holds these packages.
-        with contextlib.chdir(Path(__file__).parents[2]), _quiet_stderr():
+        with contextlib.chdir(Path(__file__).parents[2]), _quiet_stderr(), _own_signals():
             ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray\.")  # fewer parcels than workers is no trouble
     context = ray.data.DataContext.get_current()
@@ -81,6 +84,31 @@ def ray_session(cpus: int | None = None) -> Iterator[None]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _must_answer(address: str) -> None:
+    """Ray waits for minutes for a cluster that is not there: look first."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise EngineError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself; a run that is told to stop must commit what is finished first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

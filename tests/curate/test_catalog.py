@@ -192,6 +192,8 @@ def test_a_run_is_one_row_running_finished_or_killed(tmp_path):
         ("SELECT 1; SELECT 2", "one SQL statement, not 2"),
         ("COPY clips TO '{}/x.csv'", "only reads.*COPY"),
         ("EXPLAIN ANALYZE COPY clips TO '{}/x.csv'", "only reads"),
+        ("EXPLAIN ANALYZE --x\nCOPY clips TO '{}/x.csv'", "only reads"),
+        ("EXPLAIN --x\nANALYZE COPY clips TO '{}/x.csv'", "only reads"),
         ("EXPLAIN /* */ ANALYZE COPY clips TO '{}/x.csv'", "only reads|syntax error"),
         ("DROP VIEW clips", "only reads.*DROP"),
         ("CREATE TABLE x AS SELECT 1", "only reads.*CREATE"),

@@ -116,3 +116,16 @@ def test_the_order_of_listing_changes_no_id(folder):
     forward = {unit.unit_id for unit in Pending(Listing((str(folder),)))}
     backward = {unit.unit_id for unit in Pending(reversed(list(Listing((str(folder),)))))}
     assert forward == backward
+
+
+@pytest.mark.parametrize("name", ["", " ", "batch", "Batch", "Clip_ID", "status", "a\nb", "\ud800"])
+def test_no_name_of_a_manifest_column_can_harm_the_catalog(folder, tmp_path, name):
+    from curate.tables import rows_to_table
+
+    row = json.dumps({"uri": "b.mp4", name: {"deep": [[[1]]]}})
+    (folder / "m.jsonl").write_text(row)
+    unit = next(iter(Pending(Listing((str(folder / "m.jsonl"),)))))
+    table = rows_to_table("sources", [unit.entry])
+    assert [json.loads(v) for k, v in unit.entry.items() if k not in ("uri", "source_id")] == [{"deep": [[[1]]]}]
+    assert all(column and column.isprintable() for column in table.column_names)
+    assert not {"batch", "clip_id"} & {column.lower() for column in table.column_names}

@@ -102,3 +102,23 @@ def test_examples_are_few_and_the_whole_is_counted(catalog):
         damage(catalog, "thumbnails", clip_id=f"x{index}", source_id="nobody")
     (found,) = verify(catalog)
     assert found == "a thumbnail has no clip: x0 (batch NULL); x1 (batch NULL); x2 (batch NULL) and 3 more"
+
+
+def test_a_missing_mark_table_is_told_and_never_healed_away(tmp_path):
+    import shutil
+
+    from curate.errors import UserError
+    from curate.run import RunOptions
+    from tests.curate.running import ask, ingest, make_folder, pipelines
+
+    folder = make_folder(tmp_path / "films", films=2)
+    file, catalog = pipelines(tmp_path), tmp_path / "catalog"
+    for _ in range(2):  # two batches
+        ingest(catalog, folder, file=file, options=RunOptions("inline", limit=2, quiet=True))
+    shutil.move(catalog / "sources", tmp_path / "sources")
+    assert any("sources" in problem for problem in verify(Catalog.open(str(catalog))))
+    with pytest.raises(UserError, match="'sources' is missing"):
+        ingest(catalog, folder, file=file)
+    shutil.move(tmp_path / "sources", catalog / "sources")
+    assert ask(catalog, "SELECT count(*) FROM clips") == [(6,)]
+    assert verify(Catalog.open(str(catalog))) == []
