@@ -34,10 +34,10 @@ class CutSettings(Settings):
     )
     threshold: float | None = Field(None, gt=0)  # None: the detector's value tuned for 128 px frames
     gradual: bool = True  # cross-fades and dips, by a cascade at lower frame rates
-    seconds: float | None = Field(None, ge=0.1)  # clip length of the detector 'fixed'
+    seconds: float | None = Field(None, ge=0.01)  # clip length of the detector 'fixed'
     weights: str | None = None  # local weights of the detector 'transnetv2'
     min_seconds: float = Field(2.0, ge=0)  # shorter scenes are dropped, with their scores
-    max_seconds: float = Field(60.0, ge=0.1)  # longer scenes are split
+    max_seconds: float = Field(60.0, ge=0.01)  # longer scenes are split
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
