@@ -41,6 +41,11 @@ def ingest(folder: Path, engine: str, scratch: Path) -> tuple[float, float]:
     return cost.cpu_s, cost.wall_s
 
 
+def python(code: str, files: list[Path]) -> float:
+    """CPU seconds of a Python process that runs the code on the files."""
+    return run_tree([sys.executable, "-c", code, *map(str, files)]).cpu_s
+
+
 def pyscenedetect(files: list[Path]) -> float:
     code = (
         "import sys, cv2; cv2.setNumThreads(1)\n"
@@ -48,7 +53,7 @@ def pyscenedetect(files: list[Path]) -> float:
         "for path in sys.argv[1:]:\n"
         "    m = SceneManager(); m.add_detector(AdaptiveDetector()); m.detect_scenes(open_video(path))\n"
     )
-    return run_tree([sys.executable, "-c", code, *map(str, files)]).cpu_s
+    return python(code, files)
 
 
 def pure(files: list[Path]) -> float:
@@ -58,7 +63,7 @@ def pure(files: list[Path]) -> float:
         "    c = av.open(path); s = c.streams.video[0]; s.thread_type = 'NONE'; s.codec_context.thread_count = 1\n"
         "    for _ in c.decode(s): pass\n"
     )
-    return run_tree([sys.executable, "-c", code, *map(str, files)]).cpu_s
+    return python(code, files)
 
 
 def main() -> None:

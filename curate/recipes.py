@@ -175,8 +175,7 @@ class _Checker:
                 gates[gate] = self.lines.get(path, entry.line)
         inputs = self._strings((*at, "input"), body.get("input"))
         extensions = self._strings((*at, "extensions"), body.get("extensions"))
-        dotted = tuple("." + e.lower().lstrip(".") for e in extensions)
-        return Recipe(name, self.file, self.text, inputs, tuple(entries), dotted or None, gates)
+        return Recipe(name, self.file, self.text, inputs, tuple(entries), endings(extensions), gates)
 
     def stage(self, at: Path_, item: Any, sets: dict[str, dict[str, Any]], left: dict[Any, str]) -> StageEntry:
         if isinstance(item, str):
@@ -238,6 +237,11 @@ class _Checker:
             return (stage, key), yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"--set {text}: the value is not valid YAML") from error
+
+
+def endings(extensions: tuple[str, ...]) -> tuple[str, ...] | None:
+    """A recipe's `extensions` as file names end: ('.mp4', …); None where it names none."""
+    return tuple("." + one.lower().lstrip(".") for one in extensions) or None
 
 
 def _near(word: str, known: Any) -> str:

@@ -29,6 +29,7 @@ from curate.recipes import Recipe, load_recipes, settings_hash
 from curate.report import report_run
 from curate.storage import is_local, local_path
 from curate.tables import BASE
+from curate.units import Unit
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,7 @@ def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) ->
         began = time.monotonic()
         error: BaseException | None = None
         with progress, _Interrupts() as interrupts:
-            todo = iter(pending)
-            first = next(todo, None)  # with nothing to do no engine is started
-            units = run_units(plan.stages, chain([first], todo), options.engine) if first else iter(())
+            units = _units(plan, pending, options.engine)
             try:
                 for unit in units:
                     committer.add(unit)
@@ -132,8 +131,7 @@ def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) ->
             except (UserError, EngineError) as caught:
                 error = caught
             finally:
-                if first:
-                    units.close()
+                units.close()
             committer.flush()
         status = "stopped" if interrupts.seen else "error" if error else "finished"
         counts = dict(committer.counts) | {"listed": pending.listed, "left_out": listing.left_out}
@@ -149,6 +147,13 @@ def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) ->
         print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
         return 130
     return report_run(catalog, plan, committer, pending, listing, quiet=options.quiet)
+
+
+def _units(plan: Plan, pending: Pending, engine: str) -> Iterator[Unit]:
+    """Pending units through the engine, which is started only if there is one."""
+    todo = iter(pending)
+    if (first := next(todo, None)) is not None:
+        yield from run_units(plan.stages, chain([first], todo), engine)
 
 
 def _refuse_mixture(catalog: Catalog, plan: Plan, stages_json: str, settings: str) -> None:

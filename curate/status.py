@@ -13,6 +13,7 @@ from curate.errors import UserError
 from curate.idset import IdSet, pack
 from curate.listing import Listing
 from curate.pending import Pending
+from curate.recipes import endings
 from curate.report import funnel_rows, table_of
 from curate.views import connect
 
@@ -78,5 +79,4 @@ def _extensions(recipe_text: str, recipe: str) -> tuple[str, ...] | None:
 
     body = yaml.safe_load(recipe_text)["recipes"][recipe]
     given = body.get("extensions") or []
-    endings = [given] if isinstance(given, str) else given
-    return tuple("." + e.lower().lstrip(".") for e in endings) or None
+    return endings((given,) if isinstance(given, str) else tuple(given))
