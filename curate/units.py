@@ -5,22 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from stages.frames import Frames
+
 
 @dataclass
 class Unit:
-    """One source on its way through a plan (or one part of it: a long source leaves in several parts).
+    """One source on its way through a plan (or one part of it: a long source leaves in several parts), or a
+    group of clips of one source that the catalog holds already.
 
-    `rows` are what will be committed, by table. `pixels` are transient: what later stages of the same recipe
-    asked for, by clip id; they are never committed. `passing` are the clip ids that the gates so far keep
-    (None: no gate was met). A part with `last` False is followed by more parts of the same unit_id.
+    `rows` are what will be committed, by table; `known` are clips the catalog has, which are not. The rest is
+    transient and never committed: `pixels` are the frames that stages asked for, by clip id; `lost` says of
+    clips why they have none; `features` are what one model stage leaves for the next, by clip id.
+    `passing` are the clip ids that the gates so far keep (None: no gate was met). A part with `last` False is
+    followed by more parts of the same unit_id.
     """
 
     unit_id: str
     entry: dict[str, Any]  # uri, source_id and the manifest's extra columns
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    pixels: dict[str, Any] = field(default_factory=dict)
+    known: list[dict[str, Any]] = field(default_factory=list)
+    pixels: dict[str, Frames] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    features: dict[str, dict[str, Any]] = field(default_factory=dict)
     passing: set[str] | None = None
     part: int = 0
     last: bool = True
     failure: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)  # CPU seconds by stage
+
+    @property
+    def clips(self) -> list[dict[str, Any]]:
+        """The clips of the unit, just made or known from the catalog: their columns, `clip_id` among them."""
+        return self.known or self.rows.get("clips", [])
+
+    def failed(self, reason: str) -> Unit:
+        """What is left of the unit when a stage could not take it."""
+        return Unit(self.unit_id, self.entry, known=self.known, failure=reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,10 +11,11 @@ from stages.frames import FrameRequest
 
 @dataclass(frozen=True)
 class Needs:
-    """What one worker of a stage takes: logical CPUs and GPUs."""
+    """What one worker of a stage takes, logical CPUs and GPUs, and how many workers it may have at most."""
 
     cpus: float = 1.0
     gpus: float = 0.0
+    workers: int | None = None  # None: as many as fit
 
 
 class Stage:
@@ -26,7 +27,7 @@ class Stage:
     """
 
     name: ClassVar[str]
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()
 
     def setup(self) -> None:
         """Loads models and starts helpers; called once in each worker, before the first unit."""
@@ -36,6 +37,21 @@ class Stage:
 
     def __call__(self, unit: Any) -> Iterator[Any]:
         raise NotImplementedError
+
+    def stream(self, units: Iterable[Any]) -> Iterator[Any]:
+        """Every unit through this stage; an exception fails its unit and nothing else.
+
+        A stage that works on many units at a time overrides this. The order may change, but not that of the
+        parts of one unit.
+        """
+        for unit in units:
+            if unit.failure is not None:
+                yield unit
+                continue
+            try:
+                yield from self(unit)
+            except Exception as error:
+                yield unit.failed(f"{self.name}: {one_line(error)}"[:500])
 
     def columns(self) -> dict[str, dict[str, str]]:
         return {}
@@ -49,3 +65,11 @@ class Stage:
     def versions(self) -> dict[str, str]:
         """Versions of the code or models whose change makes old rows incomparable."""
         return {}
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class SettingsError(Exception):
+    """Settings of a stage that can't work here, found before any work: one line with the fix."""

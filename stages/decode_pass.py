@@ -144,8 +144,7 @@ class DecodePass(Stage):
     def _part(unit: Any, number: int) -> Any:
         return type(unit)(unit.unit_id, unit.entry, rows={"clips": [], "thumbnails": []}, part=number)
 
-    @staticmethod
-    def _add(part: Any, unit: Any, source: dict[str, Any], found: Found) -> None:
+    def _add(self, part: Any, unit: Any, source: dict[str, Any], found: Found) -> None:
         owner = unit.entry["source_id"]
         clip = clip_id(owner, found.span.start_pts, found.span.end_pts)
         part.rows["clips"].append(
@@ -157,4 +156,4 @@ class DecodePass(Stage):
                 {"clip_id": clip, "source_id": owner, "width": width, "height": height, "jpeg": jpeg}
             )
         if found.pixels:
-            part.pixels[clip] = found.pixels
+            part.pixels[clip] = dict(zip(self.settings.wants, found.pixels, strict=True))

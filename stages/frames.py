@@ -100,3 +100,7 @@ class FrameRequest:
 
     positions: tuple[float, ...]
     long_side: int
+
+
+Picture = tuple[float, np.ndarray]  # seconds of its PTS, (h, w, 3) uint8 BGR
+Frames = dict[FrameRequest, list[Picture]]  # the frames of one clip, by who asked for what

@@ -11,6 +11,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class ModelSettings(Settings):
+    """What every stage with a model of its own can be told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    table: str | None = Field(None, alias="as", pattern="^[a-z][a-z0-9_]*$")  # another name for its table and columns
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_clips: int = Field(32, ge=1, le=100_000)  # clips that go through the network together
+
+
 class ProbeSettings(Settings):
     """`probe:` what is asked of the header before anything is decoded, and how decoding is guarded."""
 

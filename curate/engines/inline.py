@@ -13,8 +13,7 @@ def run_inline(stages: tuple[Stage, ...], units: Iterator[Unit]) -> Iterator[Uni
     for stage in stages:
         stage.setup()
     try:
-        for unit in units:
-            yield from run_stages(stages, unit)
+        yield from run_stages(stages, units)
     finally:
         for stage in stages:
             stage.close()

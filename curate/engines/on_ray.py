@@ -179,7 +179,7 @@ class PoolWorker:
             size = 0
             for unit in self._run(f"{self.name}/{index}/{units[0].unit_id}/{units[0].part}", units):
                 out.append(unit)
-                size += sum(len(value) for value in unit.pixels.values()) if unit.pixels else 0
+                size += sum(p.nbytes for frames in unit.pixels.values() for asked in frames.values() for _, p in asked)
                 size += 600 * sum(len(rows) for rows in unit.rows.values())
                 if size >= ROW_BYTES or not unit.last:
                     yield self._row(index, out)
@@ -191,14 +191,15 @@ class PoolWorker:
         """A parcel whose worker died before is taken apart: each unit is noted before it is begun."""
         import ray
 
-        careful = ray.get(self.feeder.begin.remote(key)) > 1
+        if ray.get(self.feeder.begin.remote(key)) == 1:
+            yield from run_stages(self.stages, units)
+            return
         for unit in units:
-            if careful and ray.get(self.feeder.begin.remote(f"{key}/{unit.unit_id}")) > 1:
-                yield Unit(unit.unit_id, unit.entry, failure=f"{self.name}: its worker died twice on it")
+            if ray.get(self.feeder.begin.remote(f"{key}/{unit.unit_id}")) > 1:
+                yield unit.failed(f"{self.name}: its worker died twice on it")
                 continue
-            yield from run_stages(self.stages, unit)
-            if careful:
-                ray.get(self.feeder.finish.remote(f"{key}/{unit.unit_id}"))
+            yield from run_stages(self.stages, [unit])
+            ray.get(self.feeder.finish.remote(f"{key}/{unit.unit_id}"))
 
     @staticmethod
     def _row(index: int, units: list[Unit]) -> pa.Table:

@@ -46,5 +46,6 @@ def make_pools(stages: tuple[Stage, ...], cpus: float, gpus: float) -> list[Pool
     for group in groups:
         needs = group[0].needs
         size = rounds if not needs.gpus else max(1, int(gpus / needs.gpus))
-        pools.append(Pool(tuple(group), Needs(round(needs.cpus * shrink, 3), needs.gpus), size))
+        size = min(size, needs.workers or size)
+        pools.append(Pool(tuple(group), Needs(round(needs.cpus * shrink, 3), needs.gpus, needs.workers), size))
     return pools
