@@ -11,14 +11,16 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from curate.errors import UserError
+from curate import delta_log, parquet
+from curate.errors import DamagedError, UserError
 from curate.gates import Gate
 from curate.storage import filesystem, is_local, join, local_path, storage_options
 from curate.tables import BASE, plain_types, rows_to_table
 
 MARKER = "catalog.json"
+_PART = f".{MARKER}.part"
 FORMAT = "clipmill catalog"
 OWN_TABLES = ("runs", "gates")  # appended to by any run, without a ledger
 
@@ -50,7 +52,7 @@ class Catalog:
         """
         catalog = cls(uri)
         if not catalog._is_there():
-            there = catalog._contents()
+            there = [name for name in catalog._contents() if name != _PART]  # a killed run's first step
             if there:
                 raise UserError(
                     f"{uri} is no catalog and not empty (it holds {there[0]!r}): give a new or empty folder"
@@ -65,7 +67,7 @@ class Catalog:
         with self._plain_errors("write to"):
             self.fs.makedirs(self.path, exist_ok=True)
             if is_local(self.uri):  # whole or absent, on a full disk too; a store's objects are so by nature
-                part = Path(self.path, f".{MARKER}.part")
+                part = Path(self.path, _PART)
                 part.write_text(json.dumps(made))
                 part.replace(Path(self.path, MARKER))
             else:
@@ -75,11 +77,22 @@ class Catalog:
         return join(self.uri, name)
 
     def table(self, name: str, version: int | None = None) -> DeltaTable | None:
-        """A table, at its latest or a given version; None if there is none."""
+        """A table, at its latest or a given version; None if there is none. DamagedError for a damaged log."""
         try:
-            return DeltaTable(self.table_uri(name), version=version, storage_options=self.storage_options)
+            table = DeltaTable(self.table_uri(name), version=version, storage_options=self.storage_options)
         except TableNotFoundError:
             return None
+        except DeltaError as error:
+            self._refuse_damaged(name)
+            raise DamagedError(f"can't open table {name!r} of {self.uri}: {str(error).splitlines()[0]}") from error
+        if is_local(self.uri) and delta_log.has_empty_entry(join(self.path, name), table.version()):
+            self._refuse_damaged(name)
+        return table
+
+    def _refuse_damaged(self, name: str) -> None:
+        lines = delta_log.damages(self.fs, join(self.path, name))
+        if lines:
+            raise DamagedError(f"table {name!r} is damaged: {lines[-1]}")
 
     def tables(self) -> list[str]:
         """Names of the tables there are, sorted."""
@@ -107,15 +120,11 @@ class Catalog:
         row = {k: v if v is None or isinstance(v, str) else json.dumps(v) for k, v in event.items()}
         self._append("runs", [row | {"at": _now()}])
 
-    def last_stages(self, mark: str) -> tuple[str, str] | None:
-        """(settings hash, stages as JSON) of the last run that began on a mark table; None if none did."""
-        runs = [
-            row
-            for row in self._rows("runs", ["event", "at", "mark", "settings", "stages"])
-            if row["event"] == "start" and row["mark"] == mark and row["stages"] is not None
-        ]
-        last = max(runs, key=lambda row: row["at"], default=None)
-        return None if last is None else (last["settings"], last["stages"])
+    def last_stages(self, mark: str) -> dict[str, Any] | None:
+        """The stages and versions by which the last run that filled a mark table made its rows; None if none did."""
+        rows = self._rows("runs", ["event", "at", "stages"])
+        found = {row["at"]: json.loads(row["stages"]) for row in rows if row["event"] == "start" and row["stages"]}
+        return next((found[at][mark] for at in sorted(found, reverse=True) if mark in found[at]), None)
 
     def put_gates(self, recipe: str, gates: Sequence[Gate], run_id: str) -> bool:
         """Puts the gates of a recipe in force, if they differ from those that are; True if they did."""
@@ -137,9 +146,9 @@ class Catalog:
         self._append("gates", rows or [now | {"position": 0}])
         return True
 
-    def gates(self, version: int | None = None) -> list[Gate]:
-        """The gates in force: the latest of each recipe, recipes in the order of their first gates."""
-        history = self._rows("gates", version=version)
+    def gates(self, version: int | None = None, without: str | None = None) -> list[Gate]:
+        """The gates in force: the latest of each recipe (but one), recipes in the order of their first gates."""
+        history = [row for row in self._rows("gates", version=version) if row["recipe"] != without]
         first: dict[str, int] = {}
         latest: dict[str, int] = {}
         for row in sorted(history, key=lambda row: row["generation"]):
@@ -150,11 +159,11 @@ class Catalog:
 
     def read(self, table: DeltaTable, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Parts of a table, file by file, with those of `columns` that a file has (None: all)."""
-        import pyarrow.parquet as parquet
+        from pyarrow.parquet import ParquetFile
 
         for uri in file_paths(table):
             with self.fs.open(uri) as file:
-                opened = parquet.ParquetFile(file)
+                opened = ParquetFile(file)
                 there = opened.schema_arrow.names
                 chosen = there if columns is None else [name for name in columns if name in there]
                 for batch in opened.iter_batches(columns=chosen):
@@ -179,6 +188,7 @@ class Catalog:
             mode="append",
             schema_mode="merge",
             storage_options=self.storage_options,
+            writer_properties=parquet.CHECKED,
         )
 
     def _is_there(self) -> bool:

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curate.errors import UserError
-from stages.base import Stage
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
-
-    from curate.units import Unit
 
 # A gate must give the same verdict in a run and at every query, and reach nothing but its clip.
 REFUSED = {
@@ -275,28 +272,3 @@ def _known(value: Any) -> Any:
     if hasattr(value, "item"):  # a numpy scalar
         value = value.item()
     return None if value != value else value
-
-
-class GateStage(Stage):
-    """Judges the clips of a unit, so that the stages behind it skip what the gates drop.
-
-    The rows themselves are left as they are: verdicts are judged again by every query.
-    """
-
-    name: ClassVar[str] = "gate"
-
-    def __init__(self, gates: Sequence[Gate], columns: Mapping[str, str]):
-        self.judged, self.known_columns = list(gates), dict(columns)
-        self.judge: Judge | None = None
-
-    def setup(self) -> None:
-        self.judge = Judge(self.judged, self.known_columns)
-
-    def __call__(self, unit: Unit) -> Iterator[Unit]:
-        if self.judge is None:
-            self.setup()
-        clips = unit.rows.get("clips", [])
-        kept = {c["clip_id"] for c, v in zip(clips, self.judge(clips), strict=True) if v.verdict == "kept"}
-        unit.passing = kept if unit.passing is None else unit.passing & kept
-        unit.pixels = {clip: pixels for clip, pixels in unit.pixels.items() if clip in unit.passing}
-        yield unit

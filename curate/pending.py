@@ -9,6 +9,7 @@ from itertools import chain, islice
 from typing import Any
 
 from curate.idset import IdSet, pack
+from curate.ledger import Ledger
 from curate.listing import CHUNK
 from curate.tables import BASE
 from curate.units import Unit
@@ -56,6 +57,53 @@ class Pending:
                     continue
                 self.taken += 1
                 yield Unit(text, {**rename_extras(entry), "source_id": text})
+
+
+def pending_sources(
+    ledger: Ledger,
+    listing: Iterable[dict[str, Any]],
+    settings: str,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    rebuild: bool = False,
+) -> Pending:
+    """What the ledger of sources leaves to do of a listing, for rows to be made under `settings`."""
+    pending = Pending(listing, limit=limit)
+    stale = False
+    for table in ledger.known():
+        if not table.num_rows:
+            continue
+        ids, states = table["source_id"].to_pylist(), table["status"].to_pylist()
+        other = [rebuild or text != settings for text in table["settings"].to_pylist()]
+        stale = stale or any(other)
+        chosen: dict[str, list[str]] = {"done": [], "failed": [], "again": []}
+        for one, state, is_stale in zip(ids, states, other, strict=True):
+            again = is_stale or (retry_failed and state == "failed")
+            chosen["again" if again else state].append(one)
+        for some, to in zip(chosen.values(), (pending.done, pending.failed, pending.replace), strict=True):
+            if some:
+                to.add(pack(some))
+    if stale:
+        pending.stale = _stale_entries(ledger, None if rebuild else settings)
+    return pending
+
+
+def known_ids(ledger: Ledger) -> IdSet:
+    """The keys that a mark table holds, done or failed."""
+    found = IdSet()
+    for table in ledger.known():
+        if table.num_rows:
+            found.add(pack(table[ledger.key].to_pylist()))
+    return found
+
+
+def _stale_entries(ledger: Ledger, settings: str | None) -> Iterator[dict[str, Any]]:
+    """Sources made under other settings than these, with the manifest columns they came with."""
+    made = set(BASE["sources"].names) - {"uri"}
+    for table in ledger.known(all_columns=True):
+        for row in table.to_pylist():
+            if row["settings"] != settings:
+                yield {name: value for name, value in row.items() if name not in made}
 
 
 def rename_extras(entry: dict[str, Any]) -> dict[str, Any]:

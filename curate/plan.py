@@ -1,6 +1,8 @@
-"""The plan: a recipe turned into the list of stages that an engine runs, and what they add to the catalog.
+"""The plan: a recipe turned into the stages that an engine runs, and what they add to the catalog.
 
-Entries that share decoded frames (probe, cut, measure) become one stage, the decode pass.
+Entries that share decoded frames (probe, cut, measure) become one stage, the decode pass. What follows works
+on clips: on those that just left the decode pass, or on those the catalog has. Every stage on clips fills a
+table of its own, whose rows mark the clips it is done with, so that each is resumed by itself.
 """
 
 from __future__ import annotations
@@ -8,88 +10,181 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from curate.errors import UserError, missing_extra
-from curate.gates import Gate, GateStage
-from curate.recipes import Recipe
-from stages.base import Stage
+from curate.gate_stage import GateStage
+from curate.gates import Gate
+from curate.recipes import Recipe, StageEntry, settings_hash, stages_json
+from curate.sets import SetStage
+from curate.stage_kinds import KINDS
+from curate.tables import BASE
+from stages.base import SettingsError, Stage
+from stages.clip_stage import ClipStage, requests_of
+from stages.frames import FrameRequest
 from stages.settings import CutSettings, ProbeSettings
 
-DECODE_PASS = ("probe", "cut", "measure")
+
+@dataclass(frozen=True)
+class Mark:
+    """A table whose rows say what is done: its key, and the stages that made comparable rows (as JSON)."""
+
+    table: str
+    key: str
+    stages_json: str
+
+    @property
+    def settings(self) -> str:
+        return settings_hash(self.stages_json)
+
+
+@dataclass(frozen=True)
+class Step:
+    """An entry of the recipe and what it became; `gates` are those that stand before it."""
+
+    entry: StageEntry
+    stage: Any  # a Stage, a SetStage, or None for a gate
+    gates: tuple[Gate, ...]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Stages in order; the tables they fill; the table that marks a unit as done, and its key."""
+    """`decode` takes sources; `steps` take clips, in the order of the recipe."""
 
     recipe: Recipe
-    stages: tuple[Stage, ...]
-    mark: str = "sources"
-    key: str = "source_id"
+    decode: Stage | None
+    steps: tuple[Step, ...] = ()
 
     @property
+    def clip_steps(self) -> list[Step]:
+        return [step for step in self.steps if step.entry.runs == "clips"]
+
+    @property
+    def set_steps(self) -> list[Step]:
+        return [step for step in self.steps if step.entry.runs == "set"]
+
+    @cached_property
+    def marks(self) -> dict[str, Mark]:
+        """By table, in the order in which a batch is committed."""
+        found = {}
+        if self.decode is not None:
+            made = stages_json(self.recipe.entries("decode"), self.decode.versions())
+            found["sources"] = Mark("sources", "source_id", made)
+        for step in self.clip_steps + self.set_steps:
+            made = stages_json([step.entry], step.stage.versions())
+            found[step.stage.table] = Mark(step.stage.table, "clip_id", made)
+        return found
+
+    @cached_property
     def columns(self) -> dict[str, dict[str, str]]:
         """Columns that the stages add, by table: name -> Arrow type name."""
         found: dict[str, dict[str, str]] = {}
-        for stage in self.stages:
+        for stage in ([self.decode] if self.decode else []) + [step.stage for step in self.steps if step.stage]:
             for table, columns in stage.columns().items():
                 found.setdefault(table, {}).update(columns)
         return found
 
-    @property
+    @cached_property
     def arrow_columns(self) -> dict[str, dict[str, pa.DataType]]:
         return {
             table: {name: pa.type_for_alias(alias) for name, alias in columns.items()}
             for table, columns in self.columns.items()
         }
 
-    @property
+    @cached_property
     def gates(self) -> list[Gate]:
         """Gates in the order they are judged: those that stages bring along, then the recipe's own."""
-        brought = [Gate(name=n, where=sql) for stage in self.stages for n, sql in stage.gates().items()]
+        brought = self.decode.gates() if self.decode else {}
         own = [Gate(name=n, where=g.where, unknown=g.unknown) for n, g in self.recipe.gates.items()]
-        return brought + own
+        return [Gate(name=n, where=sql) for n, sql in brought.items()] + own
 
     @property
-    def versions(self) -> dict[str, str]:
-        return {name: version for stage in self.stages for name, version in stage.versions().items()}
+    def requests(self) -> tuple[FrameRequest, ...]:
+        """The frames of each clip that the stages ask for."""
+        return requests_of(step.stage for step in self.clip_steps)
 
-    @property
-    def stages_json(self) -> str:
-        return self.recipe.stages_json(self.versions)
+    def chain(self, columns: Mapping[str, Any], fetch: Stage | None = None) -> tuple[Stage, ...]:
+        """The stages on clips, with the gates between them; `columns` are those of clips before any of these.
+
+        `fetch` gets the frames of clips that no decode pass hands on; it comes behind the first gates.
+        """
+        found: list[Stage] = []
+        judged, known = 0, dict(columns)
+        for step in self.clip_steps:
+            if len(step.gates) > judged:
+                found.append(GateStage(step.gates[judged:], known))
+                judged = len(step.gates)
+            if fetch is not None and self.requests:
+                found.append(fetch)
+                fetch = None
+            found.append(step.stage)
+            known |= step.stage.columns()[step.stage.table]
+        if len(self.gates) > judged and not self.set_steps:
+            found.append(GateStage(self.gates[judged:], known))
+        return tuple(found)
 
 
 def make_plan(recipe: Recipe) -> Plan:
-    """Raises UserError for stages in an order that can't work."""
+    """Raises UserError for stages in an order that can't work, and for what a stage needs and is not there."""
+    _check_order(recipe)
+    made = {id(entry): _make(recipe, entry) for entry in recipe.entries("clips", "set")}
+    decode = _decode_pass(recipe, [made[id(entry)] for entry in recipe.entries("clips")])
+    plan = Plan(recipe, decode)
+    brought, own, steps = len(plan.gates) - len(recipe.gates), 0, []
+    for entry in recipe.stages:
+        if entry.runs == "gate":
+            own += len(entry.settings)
+        elif entry.runs in ("clips", "set"):
+            steps.append(Step(entry, made[id(entry)], tuple(plan.gates[: brought + own])))
+    plan = Plan(recipe, decode, tuple(steps))
+    tables = [step.stage.table for step in steps]
+    for step in steps:
+        table = step.stage.table
+        if table in BASE or tables.count(table) > 1:
+            raise UserError(f"{recipe.file}:{step.entry.line}: table {table!r} is taken: give this stage another `as`")
+    return plan
+
+
+def _make(recipe: Recipe, entry: StageEntry) -> ClipStage | SetStage:
+    kind = KINDS[entry.name]
+    for package in kind.packages:
+        if not _installed(package):
+            raise missing_extra(package, kind.extra)
+    try:
+        stage = kind.make(entry.settings)
+        stage.check()
+    except SettingsError as error:
+        raise UserError(f"{recipe.file}:{entry.line}: {entry.name}: {error}") from error
+    return stage
+
+
+def _check_order(recipe: Recipe) -> None:
+    order = ("probe", "cut", "measure")
+    after = {"measure": ("cut",), "gate": ("measure",)}
+    names = [entry.name for entry in recipe.stages]
+    for index, entry in enumerate(recipe.stages):
+        needed = order if entry.runs in ("clips", "set") else after.get(entry.name, ())
+        for name in needed:
+            if name in names[index:]:
+                raise UserError(f"{recipe.file}:{entry.line}: stage {entry.name!r} must come after {name!r}")
+        if entry.runs == "clips" and any(other.runs == "set" for other in recipe.stages[:index]):
+            raise UserError(
+                f"{recipe.file}:{entry.line}: stage {entry.name!r} takes clips one by one: put it before those that "
+                "take all at once, or into a recipe of its own with `select`"
+            )
+
+
+def _decode_pass(recipe: Recipe, later: list[Stage]) -> Stage | None:
     from stages.decode_pass import DecodePass
 
-    _require_extras(recipe)
-    names = [entry.name for entry in recipe.stages]
-    for name, needed in (("measure", "cut"), ("gate", "measure")):
-        if name in names and needed in names and names.index(name) < names.index(needed):
-            line = recipe.stages[names.index(name)].line
-            raise UserError(f"{recipe.file}:{line}: stage {name!r} must come after {needed!r}")
-    by_name: dict[str, Any] = {entry.name: entry.settings for entry in recipe.stages if entry.name != "gate"}
-    later: list[Stage] = []  # stages behind the decode pass, as later parts of clipmill add them
-    decode = DecodePass(
-        probe=by_name.get("probe", ProbeSettings()),
-        cut=by_name.get("cut", CutSettings(detector="none", gradual=False, min_seconds=0, max_seconds=1e9)),
-        measures=tuple(by_name.get("measure", ())),
-        wants=tuple(want for stage in later if (want := stage.wants()) is not None),
-    )
-    plan = Plan(recipe, (decode, *later))
-    if not plan.gates:
-        return plan
-    return Plan(recipe, (decode, GateStage(plan.gates, plan.columns["clips"]), *later))
-
-
-def _require_extras(recipe: Recipe) -> None:
-    """Optional packages and weights that the recipe names are looked for before any work."""
-    for entry in recipe.stages:
+    by_name: dict[str, Any] = {}
+    for entry in recipe.entries("decode"):
+        by_name[entry.name] = entry.settings
         if entry.name == "probe" and entry.settings.backend == "decord" and not _installed("decord"):
             raise missing_extra("decord", "decord")
         if entry.name == "cut" and entry.settings.detector == "transnetv2":
@@ -99,6 +194,14 @@ def _require_extras(recipe: Recipe) -> None:
                 check(entry.settings)
             except DetectorMissing as error:
                 raise UserError(f"{recipe.file}:{entry.line}: {error}") from error
+    if not by_name:
+        return None
+    return DecodePass(
+        probe=by_name.get("probe", ProbeSettings()),
+        cut=by_name.get("cut", CutSettings(detector="none", gradual=False, min_seconds=0, max_seconds=1e9)),
+        measures=tuple(by_name.get("measure", ())),
+        wants=requests_of(later),
+    )
 
 
 def _installed(package: str) -> bool:
@@ -118,6 +221,9 @@ def environment() -> dict[str, str]:
         "numpy",
         "deltalake",
         "ray",
+        "torch",
+        "open-clip-torch",
+        "transformers",
     )
     found = {"python": platform.python_version()}
     for package in packages:

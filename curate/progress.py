@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from curate.committer import Committer
 from curate.pending import Pending
 from curate.plan import Plan
+from curate.selection import Selection
 
+Say = Callable[[float], tuple[int, str, str]]
 PLAIN_SECONDS = 10.0
 ETA_SECONDS = 5.0  # before that a guess would only mislead
 
@@ -18,14 +21,47 @@ ETA_SECONDS = 5.0  # before that a guess would only mislead
 class Progress:
     """Rates since the start, counts of kept, dropped and failed, and the time left once that is known.
 
-    'h/h' is hours of video an hour.
+    `say` gives (done so far, what they are called, the rest of the line) for the seconds since the start;
+    `count`, where the total is not known yet, finds it beside the run.
     """
 
-    def __init__(self, plan: Plan, committer: Committer, pending: Pending, quiet: bool = False):
-        self.name, self.committer, self.pending, self.quiet = plan.recipe.name, committer, pending, quiet
-        self.total: int | None = None  # sources still to do, counted beside the run
+    def __init__(self, name: str, say: Say, total: int | None = None, count: Callable[[], int] | None = None):
+        self.name, self.say, self.total, self.count = name, say, total, count
+        self.quiet = False
         self.began = self.shown = time.monotonic()
         self.live: Any = None
+
+    @classmethod
+    def of_sources(cls, plan: Plan, committer: Committer, pending: Pending) -> Progress:
+        """'h/h' is hours of video an hour."""
+
+        def say(seconds: float) -> tuple[int, str, str]:
+            counts = committer.counts
+            clips = counts["kept"] + counts["dropped"]
+            return (
+                counts["done"] + counts["failed"],
+                "sources",
+                f"{clips:,} clips {clips / seconds:.1f}/s · {committer.video_seconds / seconds:.1f} h/h · "
+                f"{counts['kept']:,} kept {counts['dropped']:,} dropped {counts['failed']:,} failed",
+            )
+
+        def count() -> int:
+            """Lists once more, only to count."""
+            listing = type(pending.entries)(pending.entries.inputs, pending.entries.extensions)
+            return sum(1 for _ in Pending(listing, limit=pending.limit, done=pending.done, failed=pending.failed))
+
+        return cls(plan.recipe.name, say, count=count)
+
+    @classmethod
+    def of_clips(cls, plan: Plan, committer: Committer, selection: Selection) -> Progress:
+        tables = [step.stage.table for step in plan.clip_steps]
+
+        def say(seconds: float) -> tuple[int, str, str]:
+            marked = committer.marked
+            each = [f"{t} {marked[t, 'done']:,} done {marked[t, 'failed']:,} failed" for t in tables]
+            return committer.clips, "clips", " · ".join(each)
+
+        return cls(plan.recipe.name, say, total=selection.to_do)
 
     def __enter__(self) -> Progress:
         if not self.quiet and sys.stderr.isatty():
@@ -34,7 +70,7 @@ class Progress:
 
             self.live = Live(console=Console(stderr=True), get_renderable=self.line, refresh_per_second=4)
             self.live.start()
-        if not self.quiet:
+        if not self.quiet and self.count is not None:
             threading.Thread(target=self._count, daemon=True).start()
         return self
 
@@ -49,27 +85,18 @@ class Progress:
             print(self.line(), file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        counts = self.committer.counts
         seconds = max(time.monotonic() - self.began, 1e-6)
-        sources = counts["done"] + counts["failed"]
-        clips = counts["kept"] + counts["dropped"]
+        done, called, rest = self.say(seconds)
         left = ""
-        if self.total is not None and sources and seconds > ETA_SECONDS:
-            left = f" · {duration((self.total - sources) * seconds / sources)} left"
+        if self.total is not None and done and seconds > ETA_SECONDS:
+            left = f" · {duration(max(0, self.total - done) * seconds / done)} left"
         of = f"/{self.total:,}" if self.total is not None else ""
-        return (
-            f"{self.name} {sources:,}{of} sources {sources / seconds:.1f}/s · "
-            f"{clips:,} clips {clips / seconds:.1f}/s · "
-            f"{self.committer.video_seconds / seconds:.1f} h/h · "
-            f"{counts['kept']:,} kept {counts['dropped']:,} dropped {counts['failed']:,} failed{left}"
-        )
+        return f"{self.name} {done:,}{of} {called} {done / seconds:.1f}/s · {rest}{left}"
 
     def _count(self) -> None:
-        """Lists once more, only to count; errors are the run's own to report."""
+        """Errors are the run's own to report."""
         try:
-            listing = type(self.pending.entries)(self.pending.entries.inputs, self.pending.entries.extensions)
-            beside = Pending(listing, limit=self.pending.limit, done=self.pending.done, failed=self.pending.failed)
-            self.total = sum(1 for _ in beside)
+            self.total = self.count()
         except Exception:
             self.total = None
 

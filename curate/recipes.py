@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import UserError
 from curate.gates import GateSettings
-from stages.settings import CutSettings, MeasureName, ProbeSettings
+from curate.stage_kinds import KINDS
 
-# A stage of a recipe and the type of its settings. Later stages add themselves here.
-SETTINGS: dict[str, Any] = {
-    "probe": ProbeSettings,
-    "cut": CutSettings,
-    "measure": list[MeasureName],
-    "gate": dict[str, GateSettings],
-}
-RECIPE_KEYS = ("input", "stages", "extensions")
+RECIPE_KEYS = ("input", "select", "stages", "extensions")
 Path_ = tuple[str | int, ...]  # where in the file: ('recipes', 'ingest', 'stages', 0, 'probe')
 
 
@@ -35,8 +29,17 @@ class StageEntry:
     settings: Any
     line: int
 
+    @property
+    def runs(self) -> str:
+        return KINDS[self.name].runs
+
+    @property
+    def label(self) -> str:
+        """What tells two stages of one name apart: the table that each is to fill."""
+        return getattr(self.settings, "table", None) or self.name
+
     def as_json(self) -> Any:
-        return TypeAdapter(SETTINGS[self.name]).dump_python(self.settings, mode="json")
+        return TypeAdapter(KINDS[self.name].settings_type).dump_python(self.settings, mode="json")
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,22 @@ class Recipe:
     stages: tuple[StageEntry, ...]
     extensions: tuple[str, ...] | None = None
     gate_lines: dict[str, int] = field(default_factory=dict)
+    select: str | None = None  # SQL for the clips that a later recipe takes; None: the recipe takes sources
+    select_line: int = 0
 
     @property
     def gates(self) -> dict[str, GateSettings]:
         """Every gate of the recipe in order, by name."""
         return {k: g for entry in self.stages if entry.name == "gate" for k, g in entry.settings.items()}
 
-    def stages_json(self, versions: dict[str, str]) -> str:
-        """What makes rows comparable: the stages with every setting filled in, gates left out."""
-        stages = [{e.name: e.as_json()} for e in self.stages if e.name != "gate"]
-        return json.dumps({"stages": stages, "versions": versions}, sort_keys=True)
+    def entries(self, *runs: str) -> list[StageEntry]:
+        """The stages that run in one of these ways (see stage_kinds), in order."""
+        return [entry for entry in self.stages if entry.runs in runs]
+
+
+def stages_json(entries: Iterable[StageEntry], versions: dict[str, str]) -> str:
+    """What makes rows of a table comparable: the stages that fill it, with every setting filled in."""
+    return json.dumps({"stages": [{e.name: e.as_json()} for e in entries], "versions": versions}, sort_keys=True)
 
 
 def settings_hash(stages_json: str) -> str:
@@ -138,7 +147,7 @@ class _Checker:
         found = [self.recipe(name, overrides if name in names else (), left) for name in known]
         if left:
             text = next(iter(left.values()))
-            there = sorted({entry.name for recipe in found if recipe.name in names for entry in recipe.stages})
+            there = sorted({entry.label for recipe in found if recipe.name in names for entry in recipe.stages})
             raise UserError(f"--set {text}: no such stage in {', '.join(names)}; there is {', '.join(there)}")
         return sorted((r for r in found if r.name in names), key=lambda r: names.index(r.name))
 
@@ -160,9 +169,10 @@ class _Checker:
         entries = [self.stage((*at, "stages", i), item, sets, left) for i, item in enumerate(stages)]
         seen: set[str] = set()
         for index, entry in enumerate(entries):
-            if entry.name in seen and entry.name != "gate":
-                raise self.error((*at, "stages", index), f"stage {entry.name!r} stands twice in recipe {name!r}")
-            seen.add(entry.name)
+            if entry.label in seen and entry.name != "gate":
+                fix = ": give one of them another name with `as`" if entry.runs == "clips" else ""
+                raise self.error((*at, "stages", index), f"stage {entry.label!r} stands twice in recipe {name!r}{fix}")
+            seen.add(entry.label)
         gates: dict[str, int] = {}
         for index, entry in enumerate(entries):
             for gate in entry.settings if entry.name == "gate" else ():
@@ -175,7 +185,37 @@ class _Checker:
                 gates[gate] = self.lines.get(path, entry.line)
         inputs = self._strings((*at, "input"), body.get("input"))
         extensions = self._strings((*at, "extensions"), body.get("extensions"))
-        return Recipe(name, self.file, self.text, inputs, tuple(entries), endings(extensions), gates)
+        select = self._select(at, body, entries)
+        return Recipe(
+            name,
+            self.file,
+            self.text,
+            inputs,
+            tuple(entries),
+            endings(extensions),
+            gates,
+            select,
+            self.lines.get((*at, "select"), self.lines[at]),
+        )
+
+    def _select(self, at: Path_, body: dict[str, Any], entries: list[StageEntry]) -> str | None:
+        """A recipe takes sources (`input`) through the decode pass, or clips (`select`) through what follows."""
+        select = body.get("select")
+        decoding = [entry for entry in entries if entry.runs == "decode"]
+        if select is None:
+            if not decoding:
+                wanted = "select: SELECT * FROM clips WHERE verdict = 'kept'"
+                raise self.error(at, f"recipe {at[-1]!r} decodes nothing (no probe, cut or measure): add `{wanted}`")
+            return None
+        if not isinstance(select, str) or not select.strip():
+            raise self.error((*at, "select"), f"select must be SQL that gives clip_id, got {select!r}")
+        for key in ("input", "extensions"):
+            if key in body:
+                raise self.error((*at, key), f"a recipe has `select` or `{key}`, not both")
+        if decoding:
+            name, line = decoding[0].name, decoding[0].line
+            raise UserError(f"{self.file}:{line}: stage {name!r} takes sources, but this recipe has `select`")
+        return select
 
     def stage(self, at: Path_, item: Any, sets: dict[str, dict[str, Any]], left: dict[Any, str]) -> StageEntry:
         if isinstance(item, str):
@@ -184,21 +224,25 @@ class _Checker:
             name, given = next(iter(item.items()))
         else:
             raise self.error(at, "a stage is a name, or a name with its settings, such as `probe: {min_seconds: 2}`")
-        if name not in SETTINGS:
-            raise self.error((*at, name), f"unknown stage {name!r}{_near(name, SETTINGS)}")
-        adapter = TypeAdapter(SETTINGS[name])
+        if name not in KINDS:
+            raise self.error((*at, name), f"unknown stage {name!r}{_near(name, KINDS)}")
+        adapter = TypeAdapter(KINDS[name].settings_type)
         empty = [] if name == "measure" else {}
         given = empty if given is None else given
-        if name in sets:
+        label = given.get("as", name) if isinstance(given, dict) else name
+        changes: dict[str, Any] = {}
+        for called in dict.fromkeys((name, label)) if isinstance(label, str) else (name,):
+            changes |= sets.get(called, {})
+            for key in sets.get(called, {}):
+                left.pop((called, key), None)
+        if changes:
             if not isinstance(given, dict):
                 raise UserError(f"--set {name}.…: stage {name!r} takes a list, not single settings")
-            given = {**given, **sets[name]}
-            for key in sets[name]:
-                left.pop((name, key), None)
+            given = {**given, **changes}
         try:
             settings = adapter.validate_python(given)
         except ValidationError as error:
-            raise self._explain((*at, name), name, error, sets.get(name, {})) from error
+            raise self._explain((*at, name), name, error, changes) from error
         if name == "measure" and len(set(settings)) < len(settings):
             raise self.error((*at, name), "measure: a signal stands twice")
         return StageEntry(name, settings, self.lines.get(at, 1))
@@ -208,8 +252,7 @@ class _Checker:
         loc = [part for part in first["loc"] if not str(part).startswith(("function-", "constrained-"))]
         setting = ".".join(str(part) for part in [name, *loc])
         if first["type"] == "extra_forbidden":
-            fields = SETTINGS[name].model_fields if hasattr(SETTINGS[name], "model_fields") else {}
-            message = f"unknown setting {setting!r}{_near(str(loc[-1]), fields)}"
+            message = f"unknown setting {setting!r}{_near(str(loc[-1]), _fields(KINDS[name].settings_type))}"
         else:
             said = first["msg"].removeprefix("Value error, ")
             if name == "gate" and "GateSettings" in said:
@@ -237,6 +280,12 @@ class _Checker:
             return (stage, key), yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"--set {text}: the value is not valid YAML") from error
+
+
+def _fields(settings_type: Any) -> list[str]:
+    """The settings of a stage as a recipe spells them."""
+    fields = getattr(settings_type, "model_fields", {})
+    return [field.alias or name for name, field in fields.items()]
 
 
 def endings(extensions: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -1,4 +1,8 @@
-"""A run: recipe to plan, listing to pending units, an engine to do them, a committer to keep them."""
+"""A run: recipes to plans, what is pending to units, an engine to do them, a committer to keep them.
+
+A plan has up to three parts, in this order: sources through the decode pass and the stages behind it; clips
+that lack the row of a stage; and set operations over all clips.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -19,17 +24,20 @@ from curate.committer import Committer
 from curate.engines import run_units
 from curate.errors import EngineError, UserError
 from curate.gates import check_gates
-from curate.idset import pack
+from curate.idset import IdSet
 from curate.ledger import Ledger
 from curate.listing import Listing
-from curate.pending import Pending
+from curate.mixture import refuse_mixture
+from curate.pending import Pending, known_ids, pending_sources
 from curate.plan import Plan, environment, make_plan
 from curate.progress import Progress
-from curate.recipes import Recipe, load_recipes, settings_hash
+from curate.recipes import Recipe, load_recipes
 from curate.report import report_run
+from curate.selection import Selection, chosen_sql, passes_sql, with_nulls_sql
+from curate.sets import run_set
 from curate.storage import is_local, local_path
-from curate.tables import BASE
-from curate.units import Unit
+from curate.views import connect
+from stages.base import SettingsError, Stage
 
 
 @dataclass(frozen=True)
@@ -51,19 +59,21 @@ def run_recipes(
     overrides: tuple[str, ...] = (),
     options: RunOptions = RunOptions(),
 ) -> int:
-    """Runs recipes one after the other; returns 0, or 1 where sources failed. Raises UserError."""
-    recipes = [
-        replace(recipe, inputs=tuple(inputs)) if inputs else recipe
-        for recipe in load_recipes(pipelines, names, overrides)
-    ]
+    """Runs recipes one after the other; returns 0, or 1 where sources or clips failed. Raises UserError."""
+    recipes = load_recipes(pipelines, names, overrides)
+    if inputs:
+        if all(recipe.select for recipe in recipes):
+            raise UserError(f"--input is for recipes that take sources; {names[0]!r} takes clips by its `select`")
+        recipes = [r if r.select else replace(r, inputs=tuple(inputs)) for r in recipes]
     plans = [make_plan(recipe) for recipe in recipes]
-    listings = [Listing(absolute(recipe.inputs), recipe.extensions) for recipe in recipes]
-    for recipe, plan, listing in zip(recipes, plans, listings, strict=True):
-        _check(recipe, plan)
-        listing.check()
+    listings = [Listing(absolute(r.inputs), r.extensions) if r.select is None else None for r in recipes]
+    where = Catalog.open(catalog) if recipes[0].select else Catalog.open_or_create(catalog)
+    for plan, listing in zip(plans, listings, strict=True):
+        if listing is not None:
+            _check_gates(plan, {})
+            listing.check()
     _check_together(plans)
-    where = Catalog.open_or_create(catalog)
-    return max(_run(plan, listing, where, options) for plan, listing in zip(plans, listings, strict=True))
+    return max(_Run(plan, listing, where, options).run() for plan, listing in zip(plans, listings, strict=True))
 
 
 def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
@@ -71,150 +81,212 @@ def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(local_path(text) if is_local(text) else text for text in inputs)
 
 
-def _check(recipe: Recipe, plan: Plan) -> None:
-    """A gate with a SQL error is the recipe's error: it is told with the recipe's file and line."""
-    for gate in plan.gates:
-        try:
-            check_gates([gate], plan.columns.get("clips", {}))
-        except UserError as error:
-            line = recipe.gate_lines.get(gate.name)
-            raise UserError(f"{recipe.file}:{line}: {error}" if line else str(error)) from error
+def _check_gates(plan: Plan, known: dict[str, Any]) -> None:
+    """A gate with a SQL error is the recipe's error: it is told with the recipe's file and line.
+
+    A gate sees the columns `known` before the recipe, those of the decode pass, and those of stages before it.
+    """
+    columns = known | plan.columns.get("clips", {})
+    judged = 0
+    for step in [*plan.steps, None]:
+        gates = plan.gates if step is None else step.gates
+        for gate in gates[judged:]:
+            try:
+                check_gates([gate], columns)
+            except UserError as error:
+                line = plan.recipe.gate_lines.get(gate.name)
+                raise UserError(f"{plan.recipe.file}:{line}: {error}" if line else str(error)) from error
+        judged = len(gates)
+        if step is not None:
+            columns = columns | step.stage.columns()[step.stage.table]
 
 
 def _check_together(plans: list[Plan]) -> None:
     """Recipes that fill the same tables must make their rows alike: told before the first of them runs."""
-    made: dict[str, Plan] = {}
+    made: dict[str, tuple[Recipe, str]] = {}
     for plan in plans:
-        other = made.setdefault(plan.mark, plan)
-        if other.stages_json != plan.stages_json:
-            raise UserError(
-                f"recipes {other.recipe.name!r} and {plan.recipe.name!r} make {plan.mark} by different stages: "
-                "give each a catalog of its own"
-            )
+        for table, mark in plan.marks.items():
+            other, stages = made.setdefault(table, (plan.recipe, mark.stages_json))
+            if stages != mark.stages_json:
+                fix = "give each a catalog of its own" if table == "sources" else "give one of the stages another `as`"
+                raise UserError(
+                    f"recipes {other.name!r} and {plan.recipe.name!r} make {table} by different stages: {fix}"
+                )
 
 
-def _run(plan: Plan, listing: Listing, catalog: Catalog, options: RunOptions) -> int:
-    run_id = uuid.uuid4().hex
-    stages_json = plan.stages_json
-    settings = settings_hash(stages_json)
-    with Ledger(catalog, mark=plan.mark, key=plan.key, run_id=run_id) as ledger:
-        pending = _pending(ledger, listing, settings, options)
-        if pending.stale and not options.rebuild:
-            _refuse_mixture(catalog, plan, stages_json, settings)
-        catalog.put_gates(plan.recipe.name, plan.gates, run_id)
-        catalog.start_run(
-            {
-                "run_id": run_id,
-                "mark": plan.mark,
-                "recipe": plan.recipe.name,
-                "recipe_text": plan.recipe.text,
-                "stages": stages_json,
-                "settings": settings,
-                "versions": json.dumps(environment()),
-                "inputs": json.dumps(listing.inputs),
-                "engine": options.engine,
+class _Run:
+    """One recipe on one catalog."""
+
+    def __init__(self, plan: Plan, listing: Listing | None, catalog: Catalog, options: RunOptions):
+        self.plan, self.listing, self.catalog, self.options = plan, listing, catalog, options
+        self.run_id = uuid.uuid4().hex
+        self.stamp = {"recipe": plan.recipe.name, "run_id": self.run_id}
+        self.sources: Pending | None = None
+        self.selection: Selection | None = None
+
+    def run(self) -> int:
+        plan, catalog, options = self.plan, self.catalog, self.options
+        for step in plan.clip_steps:
+            step.stage.bind(catalog.uri)
+        if plan.decode is None:
+            with connect(catalog, without_gates_of=plan.recipe.name) as sql:
+                _check_gates(plan, _clip_columns(sql))
+        with ExitStack() as stack:
+            self.ledgers = {
+                table: stack.enter_context(Ledger(catalog, mark=table, key=mark.key, run_id=self.run_id))
+                for table, mark in plan.marks.items()
             }
+            self._refuse_mixtures()
+            if plan.decode is not None:
+                settings = plan.marks["sources"].settings
+                self.sources = pending_sources(
+                    self.ledgers["sources"],
+                    self.listing,
+                    settings,
+                    limit=options.limit,
+                    retry_failed=options.retry_failed,
+                    rebuild=options.rebuild,
+                )
+            catalog.put_gates(plan.recipe.name, plan.gates, self.run_id)
+            self._note_start()
+            self.committer = Committer(plan, self.ledgers, self._replaced(), self.stamp)
+            began = time.monotonic()
+            error: Exception | None = None
+            with _Interrupts() as interrupts:
+                try:
+                    self._work(interrupts)
+                except (UserError, EngineError) as caught:
+                    error = caught
+            status = "stopped" if interrupts.seen else "error" if error else "finished"
+            self._note_end(status, time.monotonic() - began)
+            if error is not None:
+                raise error
+            for ledger in self.ledgers.values():
+                ledger.compact()
+        if interrupts.seen:
+            print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
+            return 130
+        return report_run(
+            catalog, plan, self.committer, self.sources, self.selection, self.listing, quiet=options.quiet
         )
-        stamp = {"settings": settings, "recipe": plan.recipe.name, "run_id": run_id}
-        committer = Committer(plan, ledger, pending, stamp)
-        progress = Progress(plan, committer, pending, quiet=options.quiet)
-        began = time.monotonic()
-        error: BaseException | None = None
-        with progress, _Interrupts() as interrupts:
-            units = _units(plan, pending, options.engine)
+
+    def _work(self, interrupts: _Interrupts) -> None:
+        plan = self.plan
+        if plan.decode is not None:
+            stages = (plan.decode, *plan.chain(plan.columns.get("clips", {})))
+            self._units(self.sources, stages, Progress.of_sources(plan, self.committer, self.sources), interrupts)
+        if plan.clip_steps and not interrupts.seen:
+            self._select(interrupts)
+        if plan.set_steps and not interrupts.seen:
+            self._sets()
+
+    def _units(self, pending: Iterable[Any], stages: tuple[Stage, ...], progress: Progress, stop: _Interrupts) -> None:
+        """Pending units through the engine, which is started only if there is one; all of them committed."""
+        todo = iter(pending)
+        progress.quiet = self.options.quiet
+        if (first := next(todo, None)) is None:
+            return
+        units = run_units(stages, chain([first], todo), self.options.engine)
+        with progress:
             try:
                 for unit in units:
-                    committer.add(unit)
+                    self.committer.add(unit)
                     progress.update()
-                    if interrupts.seen:
+                    if stop.seen:
                         break
-            except (UserError, EngineError) as caught:
-                error = caught
             finally:
                 units.close()
-            committer.flush()
-        status = "stopped" if interrupts.seen else "error" if error else "finished"
-        counts = dict(committer.counts) | {"listed": pending.listed, "left_out": listing.left_out}
-        counts |= {
-            "seconds": round(time.monotonic() - began, 3),
-            "stage_seconds": dict(committer.stage_seconds),
-        }
-        catalog.end_run(run_id, {"status": status, "counts": json.dumps(counts)})
-        if error is not None:
-            raise error
-        ledger.compact()
-    if interrupts.seen:
-        print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
-        return 130
-    return report_run(catalog, plan, committer, pending, listing, quiet=options.quiet)
+                self.committer.flush()
+
+    def _select(self, interrupts: _Interrupts) -> None:
+        """Clips that lack the row of a stage: those a recipe selects, or that a decode pass left behind."""
+        from stages.seek import FetchFrames
+
+        plan, options, again = self.plan, self.options, self.plan.decode is None
+        with connect(self.catalog, without_gates_of=plan.recipe.name) as sql:
+            self.selection = Selection(
+                self.catalog,
+                plan,
+                sql,
+                limit=options.limit if again else None,
+                retry_failed=options.retry_failed and again,
+                rebuild=options.rebuild and again,
+            )
+            if again and not self.selection.selected:
+                raise UserError(
+                    f"{plan.recipe.file}:{plan.recipe.select_line}: the `select` of recipe {plan.recipe.name!r} gives "
+                    "no clip: ask it with `clipmill sql`"
+                )
+            self.committer.replace |= self.selection.replace
+            chain_ = plan.chain(_clip_columns(sql), FetchFrames(plan.requests) if plan.requests else None)
+            progress = Progress.of_clips(plan, self.committer, self.selection)
+            self._units(self.selection, chain_, progress, interrupts)
+
+    def _sets(self) -> None:
+        for step in self.plan.set_steps:
+            table = step.stage.table
+            stamp = {"settings": self.plan.marks[table].settings, **self.stamp}
+            with connect(self.catalog, without_gates_of=self.plan.recipe.name) as sql:
+                columns = [row[0] for row in sql.execute("DESCRIBE clips").fetchall()]
+                select = (
+                    f"SELECT clip_id FROM ({with_nulls_sql(sql, step.gates, columns)}) AS clips "
+                    f"WHERE {passes_sql(step.gates)} AND clip_id IN (SELECT clip_id FROM ({chosen_sql(self.plan)}\n))"
+                )
+                try:
+                    rows = run_set(step.stage, self.catalog, self.ledgers[table], sql, select, stamp)
+                except SettingsError as error:
+                    raise UserError(f"{self.plan.recipe.file}:{step.entry.line}: {step.entry.name}: {error}") from error
+            self.committer.marked[table, "done"] += rows
+
+    def _refuse_mixtures(self) -> None:
+        if self.options.rebuild:
+            return
+        for table, mark in self.plan.marks.items():
+            if any(
+                text != mark.settings
+                for part in self.ledgers[table].known()
+                for text in part["settings"].unique().to_pylist()
+            ):
+                refuse_mixture(self.catalog, self.plan, mark)
+
+    def _replaced(self) -> dict[str, IdSet]:
+        """Rows that go where sources are made again: their own, and those that stages made of their clips."""
+        if self.sources is None:
+            return {}
+        replaced = {"sources": self.sources.replace}
+        if len(self.sources.replace):
+            for step in self.plan.clip_steps:
+                replaced[step.stage.table] = known_ids(self.ledgers[step.stage.table])
+        return replaced
+
+    def _note_start(self) -> None:
+        marks = self.plan.marks
+        self.catalog.start_run(
+            {
+                "run_id": self.run_id,
+                "recipe": self.plan.recipe.name,
+                "recipe_text": self.plan.recipe.text,
+                "stages": json.dumps({table: json.loads(mark.stages_json) for table, mark in marks.items()}),
+                "settings": json.dumps({table: mark.settings for table, mark in marks.items()}),
+                "versions": json.dumps(environment()),
+                "inputs": json.dumps(self.listing.inputs if self.listing is not None else []),
+                "engine": self.options.engine,
+            }
+        )
+
+    def _note_end(self, status: str, seconds: float) -> None:
+        counts: dict[str, Any] = dict(self.committer.counts)
+        if self.sources is not None:
+            counts |= {"listed": self.sources.listed, "left_out": self.listing.left_out}
+        counts |= {"seconds": round(seconds, 3), "stage_seconds": dict(self.committer.stage_seconds)}
+        counts |= {"tables": {f"{table} {state}": n for (table, state), n in self.committer.marked.items()}}
+        self.catalog.end_run(self.run_id, {"status": status, "counts": json.dumps(counts)})
 
 
-def _units(plan: Plan, pending: Pending, engine: str) -> Iterator[Unit]:
-    """Pending units through the engine, which is started only if there is one."""
-    todo = iter(pending)
-    if (first := next(todo, None)) is not None:
-        yield from run_units(plan.stages, chain([first], todo), engine)
-
-
-def _refuse_mixture(catalog: Catalog, plan: Plan, stages_json: str, settings: str) -> None:
-    """Rows made by other stages or settings are never mixed in silently: say what changed, and the way on."""
-    last = catalog.last_stages(plan.mark)
-    if last is None or last[0] == settings:  # a rebuild that was stopped goes on
-        return
-    changes = "; ".join(_changes(json.loads(last[1]), json.loads(stages_json)))
-    raise UserError(
-        f"the stages of recipe {plan.recipe.name!r} changed since this catalog was made ({changes}); "
-        "add --rebuild to make every source again, or give another --catalog"
-    )
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    before = {name: value for entry in old["stages"] for name, value in entry.items()}
-    after = {name: value for entry in new["stages"] for name, value in entry.items()}
-    for name in dict.fromkeys([*before, *after]):
-        was, now = before.get(name), after.get(name)
-        if was == now:
-            continue
-        if isinstance(was, dict) and isinstance(now, dict):
-            for key in dict.fromkeys([*was, *now]):
-                if was.get(key) != now.get(key):
-                    yield f"{name}.{key}: {was.get(key)} -> {now.get(key)}"
-        else:
-            yield f"{name}: {json.dumps(was)} -> {json.dumps(now)}"
-    for name in dict.fromkeys([*old["versions"], *new["versions"]]):
-        was, now = old["versions"].get(name), new["versions"].get(name)
-        if was != now and name in before and name in after:
-            yield f"version of {name}: {was} -> {now}"
-
-
-def _pending(ledger: Ledger, listing: Listing, settings: str, options: RunOptions) -> Pending:
-    pending = Pending(listing, limit=options.limit)
-    stale = False
-    for table in ledger.known():
-        if not table.num_rows:
-            continue
-        ids, states = table["source_id"].to_pylist(), table["status"].to_pylist()
-        other = [options.rebuild or text != settings for text in table["settings"].to_pylist()]
-        stale = stale or any(other)
-        chosen: dict[str, list[str]] = {"done": [], "failed": [], "again": []}
-        for one, state, is_stale in zip(ids, states, other, strict=True):
-            again = is_stale or (options.retry_failed and state == "failed")
-            chosen["again" if again else state].append(one)
-        for some, to in zip(chosen.values(), (pending.done, pending.failed, pending.replace), strict=True):
-            if some:
-                to.add(pack(some))
-    if stale:
-        pending.stale = _stale_entries(ledger, None if options.rebuild else settings)
-    return pending
-
-
-def _stale_entries(ledger: Ledger, settings: str | None) -> Iterable[dict[str, Any]]:
-    """Sources made under other settings than these, with the manifest columns they came with."""
-    made = set(BASE["sources"].names) - {"uri"}
-    for table in ledger.known(all_columns=True):
-        for row in table.to_pylist():
-            if row["settings"] != settings:
-                yield {name: value for name, value in row.items() if name not in made}
+def _clip_columns(sql: Any) -> dict[str, Any]:
+    """The columns of the view `clips`, with their Arrow types."""
+    schema = sql.execute("SELECT * EXCLUDE (verdict, dropped_by, failed_gates, unknown_gates) FROM clips LIMIT 0")
+    return {field.name: field.type for field in schema.to_arrow_table().schema}
 
 
 class _Interrupts:

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from curate.catalog import Catalog
 from curate.errors import UserError
+from curate.gates import quote
 from curate.idset import IdSet, pack
+from curate.ledger import belongs_to
 from curate.listing import Listing
 from curate.pending import Pending
 from curate.recipes import endings
@@ -33,8 +35,10 @@ def print_status(catalog: Catalog) -> int:
             "FROM runs ORDER BY started_at DESC LIMIT 5"
         ).fetchall()
         stale = sql.execute(
-            "SELECT count(*) FROM sources WHERE settings <> (SELECT max_by(settings, started_at) FROM runs)"
+            "SELECT count(*) FROM sources WHERE settings <> (SELECT max_by(json_extract_string(settings, '$.sources'), "
+            "started_at) FROM runs WHERE json_extract_string(settings, '$.sources') IS NOT NULL)"
         ).fetchall()[0][0]
+        stages = _stages(catalog, sql)
         pending, trouble = _pending(sql)
     done, failed = states.get("done", 0), states.get("failed", 0)
     counted = "unknown" if pending is None else f"{pending:,}"
@@ -46,9 +50,26 @@ def print_status(catalog: Catalog) -> int:
     if reasons:
         console.print(table_of("failed", ("reason", "sources"), [(r, f"{n:,}") for r, n in reasons]))
     console.print(table_of("clips", ("gate", "clips left", "dropped here"), clips))
+    if stages:
+        console.print(table_of("clips by stage", ("table", "done", "failed", "kept clips without"), stages))
     if runs:
         console.print(table_of("last runs (UTC)", ("recipe", "run", "status", "engine", "started"), runs))
     return 0
+
+
+def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
+    """For each table that marks clips: rows done and failed, and kept clips that it has no row of."""
+    rows = []
+    for name in catalog.tables():
+        table = catalog.table(name)
+        if table is None or (belongs_to(table) or {}) != {"mark": name, "key": "clip_id"}:
+            continue
+        states = dict(sql.execute(f"SELECT status, count(*) FROM {quote(name)} GROUP BY 1").fetchall())
+        without = sql.execute(
+            f"SELECT count(*) FROM clips WHERE verdict = 'kept' AND clip_id NOT IN (SELECT clip_id FROM {quote(name)})"
+        ).fetchall()[0][0]
+        rows.append((name, f"{states.get('done', 0):,}", f"{states.get('failed', 0):,}", f"{without:,}"))
+    return rows
 
 
 def _pending(sql: Any) -> tuple[int | None, list[str]]:

@@ -71,11 +71,10 @@ BASE: dict[str, pa.Schema] = {
             "run_id": TEXT,
             "event": TEXT,  # 'start' or 'end'; the view joins the two
             "at": TIME,
-            "mark": TEXT,
             "recipe": TEXT,
             "recipe_text": TEXT,
-            "stages": TEXT,
-            "settings": TEXT,
+            "stages": TEXT,  # JSON: by table that the run fills, the stages that make its rows
+            "settings": TEXT,  # JSON: by table, their hash, which stands in its rows
             "versions": TEXT,
             "inputs": TEXT,
             "engine": TEXT,
@@ -96,6 +95,21 @@ BASE: dict[str, pa.Schema] = {
         }
     ),
 }
+
+# What every table that marks clips as done says beside its signals; `clips` does not show it.
+MARKED = pa.schema(
+    {
+        "clip_id": TEXT,
+        "source_id": TEXT,
+        "status": TEXT,  # 'done' or 'failed'
+        "reason": TEXT,  # why it failed
+        "settings": TEXT,  # hash of the settings that made the row
+        "recipe": TEXT,
+        "run_id": TEXT,
+        "committed_at": TIME,
+    }
+)
+BOOKKEEPING = frozenset([*MARKED.names, BATCH])
 
 _DUCKDB_NAMES = {
     pa.bool_(): "BOOLEAN",

@@ -25,6 +25,7 @@ class Unit:
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     known: list[dict[str, Any]] = field(default_factory=list)
     pixels: dict[str, Frames] = field(default_factory=dict)
+    have: dict[str, set[str]] = field(default_factory=dict)  # by table: known clips that have their row there
     lost: dict[str, str] = field(default_factory=dict)
     features: dict[str, dict[str, Any]] = field(default_factory=dict)
     passing: set[str] | None = None
@@ -40,4 +41,6 @@ class Unit:
 
     def failed(self, reason: str) -> Unit:
         """What is left of the unit when a stage could not take it."""
-        return Unit(self.unit_id, self.entry, known=self.known, failure=reason)
+        left = Unit(self.unit_id, self.entry, known=self.known, have=self.have, part=self.part, last=self.last)
+        left.failure = reason
+        return left

@@ -20,16 +20,19 @@ from curate.gates import Gate, literal, one_line, quote, referenced_columns, ver
 from curate.lease import live_runs
 from curate.ledger import application, belongs_to, replacing
 from curate.storage import is_local
-from curate.tables import BASE, BATCH, duckdb_type
+from curate.tables import BASE, BATCH, BOOKKEEPING, duckdb_type
 
 LOOKS = 5  # how often a snapshot is taken again because a commit came in between
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
-def connect(catalog: Catalog, at: Mapping[str, int] | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    catalog: Catalog, at: Mapping[str, int] | None = None, without_gates_of: str | None = None
+) -> duckdb.DuckDBPyConnection:
     """A connection with the views of a catalog, now or at the versions of an earlier `catalog.snapshot()`.
 
-    All tables are seen at one moment between two batches, however a run goes on meanwhile.
+    All tables are seen at one moment between two batches, however a run goes on meanwhile. A recipe's own gates
+    are left out of the verdicts that it selects by: what it says of clips must not decide which it looks at.
     """
     connection = duckdb.connect(
         config={
@@ -43,12 +46,12 @@ def connect(catalog: Catalog, at: Mapping[str, int] | None = None) -> duckdb.Duc
     _run(connection, "SET parquet_metadata_cache = true")
     _run(connection, "CREATE SCHEMA raw")
     tables = _snapshot(catalog, at)
+    joined = [n for n, t in tables.items() if (belongs_to(t) or {}) == {"mark": n, "key": "clip_id"}]
     for name in sorted({*BASE, *tables}):
         _run(connection, f"CREATE VIEW raw.{quote(name)} AS {_stored_sql(connection, name, tables)}")
         if name not in ("clips", *OWN_TABLES):
             _run(connection, f"CREATE VIEW {quote(name)} AS {_shown_sql(connection, name)}")
-    gates = catalog.gates(None if at is None else at.get("gates"))
-    joined = [n for n, t in tables.items() if (belongs_to(t) or {}) == {"mark": n, "key": "clip_id"}]
+    gates = catalog.gates(None if at is None else at.get("gates"), without=without_gates_of)
     _run(connection, f"CREATE VIEW clips AS {_clips_sql(connection, gates, joined)}")
     _run(connection, f"CREATE VIEW runs AS {_runs_sql(live_runs(catalog.uri))}")
     _run(connection, f"CREATE VIEW gates AS {GATES_SQL}")
@@ -178,13 +181,15 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
     chosen = {column: f"c.{quote(column)}" for column in own}
     source = "raw.clips AS c"
     for table in joined:
-        found = {n: kind for n, kind in _columns(connection, table).items() if n not in ("clip_id", "source_id")}
+        found = {n: kind for n, kind in _columns(connection, table).items() if n not in BOOKKEEPING}
         for column, kind in found.items():
             if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP", "BLOB")):
                 continue
             taken = column.lower() in {name.lower() for name in chosen}
             chosen[f"{table}_{column}" if taken else column] = f"{quote(table)}.{quote(column)}"
         source += f" LEFT JOIN raw.{quote(table)} ON {quote(table)}.clip_id = c.clip_id"
+        if "status" in _columns(connection, table):
+            source += f" AND {quote(table)}.status = 'done'"
     verdicts = ", ".join(f"{sql} AS {name}" for name, sql in verdict_sql(gates).items())
     # A gate over a signal that no batch brought yet judges it as unknown.
     there = {name.lower() for name in chosen}
@@ -199,7 +204,7 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
 def _runs_sql(live: set[str]) -> str:
     alive = ", ".join(literal(run) for run in sorted(live)) or "NULL"
     return f"""
-        SELECT s.run_id, s.mark, s.recipe, s.recipe_text, s.stages, s.settings, s.versions, s.inputs,
+        SELECT s.run_id, s.recipe, s.recipe_text, s.stages, s.settings, s.versions, s.inputs,
             s.engine, s."at" AS started_at, e."at" AS ended_at,
             CASE
                 WHEN e.status IS NOT NULL THEN e.status

@@ -7,7 +7,7 @@ takes the frames that the decode pass hands on, in a recipe of its own those tha
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -61,6 +61,15 @@ class ClipStage(Stage):
         """
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Raises stages.base.SettingsError for settings that can't work here; loads no model."""
+
+    def bind(self, catalog_uri: str) -> None:
+        """Told before a run where its catalog lies."""
+
+    def committed(self, clip_ids: Collection[str]) -> None:
+        """Told in the driver that the rows of these clips are committed."""
+
     def column(self, signal: str) -> str:
         """The column of a signal: `model` and `revision` always carry the table's name."""
         if self.table == self.default_table and signal not in ("model", "revision"):
@@ -88,7 +97,9 @@ class ClipStage(Stage):
     def _chosen(self, unit: Any) -> list[dict[str, Any]]:
         if unit.failure is not None:
             return []
-        return [row for row in unit.clips if unit.passing is None or row["clip_id"] in unit.passing]
+        have, passing = unit.have.get(self.table, ()), unit.passing
+        lacking = (row for row in unit.clips if row["clip_id"] not in have)
+        return [row for row in lacking if passing is None or row["clip_id"] in passing]
 
     def _score(self, units: list[Any]) -> list[Any]:
         began = time.process_time()
@@ -124,7 +135,7 @@ class ClipStage(Stage):
     def _add(self, unit: Any, row: dict[str, Any], answer: dict[str, Any] | ClipError) -> None:
         made = {"clip_id": row["clip_id"], "source_id": row["source_id"]}
         if isinstance(answer, ClipError):
-            made |= {"status": "failed", "reason": f"{self.name}: {one_line(answer)}"[:500]}
+            made |= {"status": "failed", "reason": one_line(answer)[:500]}
         else:
             made |= {"status": "done", "reason": None} | {self.column(k): v for k, v in answer.items()}
         unit.rows.setdefault(self.table, []).append(made)

@@ -12,13 +12,14 @@ class Settings(BaseModel):
 
 
 class ModelSettings(Settings):
-    """What every stage with a model of its own can be told."""
+    """What every stage with a model of its own can be told. Fields marked `exclude` decide no result."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
-    table: str | None = Field(None, alias="as", pattern="^[a-z][a-z0-9_]*$")  # another name for its table and columns
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_clips: int = Field(32, ge=1, le=100_000)  # clips that go through the network together
+    # another name for its table and columns
+    table: str | None = Field(None, alias="as", pattern="^[a-z][a-z0-9_]*$", exclude=True)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", exclude=True)
+    batch_clips: int = Field(32, ge=1, le=100_000, exclude=True)  # clips that go through the network together
 
 
 class ProbeSettings(Settings):

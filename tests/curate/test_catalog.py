@@ -48,7 +48,7 @@ def test_a_missing_catalog_is_told_with_the_way_to_one(place):
 def test_opening_writes_nothing_until_there_is_something_to_keep(place):
     catalog = Catalog.open_or_create(place)
     assert not catalog.fs.exists(catalog.path)
-    catalog.start_run({"run_id": "r", "mark": "sources"})
+    catalog.start_run({"run_id": "r"})
     assert Catalog.open(place).tables() == ["runs"]
 
 
@@ -167,15 +167,15 @@ def test_later_tables_of_one_row_a_clip_are_seen_in_clips(tmp_path):
 def test_a_run_is_one_row_running_finished_or_killed(tmp_path):
     catalog = Catalog.open_or_create(str(tmp_path / "c"))
     assert catalog.last_stages("sources") is None
-    start = {"mark": "sources", "recipe": "ingest", "engine": "inline", "versions": {"python": "3"}}
-    catalog.start_run(start | {"run_id": "dead", "settings": "s1", "stages": "[1]"})
-    catalog.start_run(start | {"run_id": "done", "settings": "s2", "stages": "[2]"})
+    start = {"recipe": "ingest", "engine": "inline", "versions": {"python": "3"}}
+    catalog.start_run(start | {"run_id": "dead", "settings": {"sources": "s1"}, "stages": {"sources": [1]}})
+    catalog.start_run(start | {"run_id": "done", "settings": {"sources": "s2"}, "stages": {"sources": [2]}})
     catalog.end_run("done", {"status": "finished", "counts": {"kept": 3}})
     with Ledger(catalog, "sources", "source_id", "live"):
-        catalog.start_run(start | {"run_id": "live", "settings": "s3", "stages": "[3]"})
+        catalog.start_run(start | {"run_id": "live", "settings": {"sources": "s3"}, "stages": {"sources": [3]}})
         states = dict(ask(catalog, "SELECT run_id, status FROM runs"))
     assert states == {"dead": "killed", "done": "finished", "live": "running"}
-    assert catalog.last_stages("sources") == ("s3", "[3]")
+    assert catalog.last_stages("sources") == [3]
     assert catalog.last_stages("latents") is None
     ((counts, versions),) = ask(catalog, "SELECT counts, versions FROM runs WHERE run_id = 'done'")
     assert (json.loads(counts), json.loads(versions)) == ({"kept": 3}, {"python": "3"})

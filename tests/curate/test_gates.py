@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from curate.catalog import Catalog
 from curate.errors import UserError
-from curate.gates import Gate, GateSettings, GateStage, Judge, check_gates
+from curate.gate_stage import GateStage
+from curate.gates import Gate, GateSettings, Judge, check_gates
 from curate.ledger import Ledger
 from curate.tables import rows_to_table
 from curate.units import Unit

@@ -1,0 +1,143 @@
+"""What is still to be done on clips: those that a recipe's stages lack, as a stream of units.
+
+A unit is a group of clips of one source, so that the source is opened once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import duckdb
+
+from curate.catalog import Catalog
+from curate.errors import UserError
+from curate.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
+from curate.idset import IdSet, pack
+from curate.plan import Plan
+from curate.tables import BASE
+from curate.units import Unit
+
+UNIT_CLIPS = 64  # of one source, at most
+BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
+JUDGED = ("verdict", "dropped_by", "failed_gates", "unknown_gates")
+
+
+class Selection:
+    """Iterating gives a Unit for each group of clips that lacks the row of one stage or more.
+
+    `states` counts, by table, the clips that are wanted there, done and failed before this run; `replace` are
+    the clips whose old rows must go. Raises UserError for a `select` that is no SQL for clips.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        plan: Plan,
+        connection: duckdb.DuckDBPyConnection,
+        limit: int | None = None,
+        retry_failed: bool = False,
+        rebuild: bool = False,
+    ):
+        self.plan, self.connection, self.limit = plan, connection, limit
+        self.tables = [step.stage.table for step in plan.clip_steps]
+        self.replace = {table: IdSet() for table in self.tables}
+        there = set(catalog.tables())
+        columns = [row[0] for row in connection.execute("DESCRIBE clips").fetchall()]
+        joins, flags = "", []
+        for index, step in enumerate(plan.clip_steps):
+            table = step.stage.table
+            if table in there:
+                joins += f" LEFT JOIN raw.{quote(table)} AS m{index} ON m{index}.clip_id = clips.clip_id"
+                row, status = f"m{index}.clip_id IS NOT NULL", f"m{index}.status"
+                fresh = f"m{index}.settings = {literal(plan.marks[table].settings)}" if not rebuild else "false"
+            else:
+                row, status, fresh = "false", "CAST(NULL AS VARCHAR)", "false"
+            over = "false" if retry_failed else f"coalesce({fresh} AND {status} = 'failed', false)"
+            flags += [
+                f"{passes_sql(step.gates)} AS wanted{index}",
+                f"{row} AS row{index}",
+                f"coalesce({fresh} AND {status} = 'done', false) AS done{index}",
+                f"{over} AS failed{index}",
+            ]
+        chosen = chosen_sql(plan)
+        self._flagged = (
+            f"SELECT clips.*, {', '.join(flags)} "
+            f"FROM ({with_nulls_sql(connection, plan.gates, columns)}) AS clips{joins} "
+            f"WHERE clips.clip_id IN (SELECT clip_id FROM ({chosen}\n) AS chosen)"
+        )
+        n = len(self.tables)
+        lacking = [f"(wanted{i} AND NOT done{i} AND NOT failed{i})" for i in range(n)]
+        self._lacking = " OR ".join(lacking) or "false"
+        counts = [f"count(*) FILTER (wanted{i} AND {s}{i})" for i in range(n) for s in ("done", "failed")]
+        counts += [f"count(*) FILTER (wanted{i})" for i in range(n)]
+        asked = ", ".join(["count(*)", f"count(*) FILTER ({self._lacking})", *counts])
+        try:
+            row = connection.execute(f"SELECT {asked} FROM ({self._flagged})").fetchall()[0]
+        except duckdb.Error as error:
+            raise UserError(f"{plan.recipe.file}:{plan.recipe.select_line}: select: {one_line(error)}") from error
+        self.selected, lacking_now, *states = row
+        self.to_do = lacking_now if limit is None else min(limit, lacking_now)
+        self.states = {
+            table: {"done": states[2 * i], "failed": states[2 * i + 1], "wanted": states[2 * n + i]}
+            for i, table in enumerate(self.tables)
+        }
+
+    def __iter__(self) -> Iterator[Unit]:
+        limit = "" if self.limit is None else f" LIMIT {self.limit}"
+        reader = self.connection.execute(
+            f"SELECT * FROM (SELECT * EXCLUDE ({', '.join(JUDGED)}) FROM ({self._flagged}) "
+            f"WHERE {self._lacking} ORDER BY source_id, start_pts, clip_id{limit}) AS todo "
+            f"LEFT JOIN ({self._entries_sql()}) AS entry ON entry.entry_id = todo.source_id "
+            "ORDER BY source_id, start_pts, clip_id"
+        ).to_arrow_reader(BATCH_CLIPS)
+        rows = (row for batch in reader for row in batch.to_pylist())
+        for source, clips in groupby(rows, key=lambda row: row["source_id"]):
+            group: list[dict[str, Any]] = []
+            for clip in clips:
+                group.append(clip)
+                if len(group) == UNIT_CLIPS:
+                    yield self._unit(source, group)
+                    group = []
+            if group:
+                yield self._unit(source, group)
+
+    def _entries_sql(self) -> str:
+        """What the manifest said of each source, under names that no column of clips has."""
+        found = self.connection.execute("DESCRIBE sources").fetchall()
+        self._extras = [row[0] for row in found if row[0] not in BASE["sources"].names]
+        named = [f"{quote(name)} AS entry_{index}" for index, name in enumerate(self._extras)]
+        return f"SELECT {', '.join(['source_id AS entry_id', *named])} FROM sources"
+
+    def _unit(self, source: str, rows: list[dict[str, Any]]) -> Unit:
+        entry = {"uri": rows[0]["uri"], "source_id": source}
+        entry |= {name: rows[0][f"entry_{index}"] for index, name in enumerate(self._extras)}
+        unit = Unit(f"{source}/{rows[0]['clip_id']}", entry)
+        for index, table in enumerate(self.tables):
+            have = {r["clip_id"] for r in rows if r[f"done{index}"] or r[f"failed{index}"]}
+            unit.have[table] = have
+            if old := [r["clip_id"] for r in rows if r[f"row{index}"] and r["clip_id"] not in have]:
+                self.replace[table].add(pack(old))
+        flags = {f"{name}{i}" for i in range(len(self.tables)) for name in ("wanted", "row", "done", "failed")}
+        flags |= {"entry_id", *(f"entry_{i}" for i in range(len(self._extras)))}
+        unit.known = [{k: v for k, v in row.items() if k not in flags} for row in rows]
+        return unit
+
+
+def chosen_sql(plan: Plan) -> str:
+    """The clips a recipe looks at; all of them behind a decode pass, where its own gates choose."""
+    return plan.recipe.select or "SELECT clip_id FROM clips"
+
+
+def passes_sql(gates: Sequence[Gate]) -> str:
+    """A condition over `clips`: no gate of these drops the clip."""
+    return f"({verdict_sql(gates)['verdict']} = 'kept')"
+
+
+def with_nulls_sql(connection: duckdb.DuckDBPyConnection, gates: Sequence[Gate], columns: Sequence[str]) -> str:
+    """The view `clips` with the columns that gates name and no table has brought yet, as NULL."""
+    there = {name.lower() for name in columns}
+    named = {name for gate in gates for name in referenced_columns(connection, gate)}
+    lacking = sorted({name.lower(): name for name in named if name.lower() not in there}.values())
+    return f"SELECT {', '.join(['clips.*', *(f'NULL AS {quote(name)}' for name in lacking)])} FROM clips"

@@ -1,0 +1,55 @@
+"""The stages a recipe may name: where their settings and code lie, what they need installed, where they run.
+
+Nothing of a stage is imported before a recipe names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from curate.gates import GateSettings
+from stages.settings import CutSettings, MeasureName, ProbeSettings
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """`runs`: in the decode pass, on clips one by one, over all clips at once, or as a gate.
+
+    `extra` is the optional part of clipmill that installs `packages`.
+    """
+
+    runs: Literal["decode", "gate", "clips", "set"]
+    settings: Any  # a type, or the name of one in `module`
+    module: str = ""
+    stage: str = ""
+    extra: str = ""
+    packages: tuple[str, ...] = ()
+
+    @property
+    def settings_type(self) -> Any:
+        return getattr(importlib.import_module(self.module), self.settings) if self.module else self.settings
+
+    def make(self, settings: Any) -> Any:
+        """The stage itself; a missing package is the caller's to look for first."""
+        return getattr(importlib.import_module(self.module), self.stage)(settings)
+
+
+KINDS: dict[str, StageKind] = {
+    "probe": StageKind("decode", ProbeSettings),
+    "cut": StageKind("decode", CutSettings),
+    "measure": StageKind("decode", list[MeasureName]),
+    "gate": StageKind("gate", dict[str, GateSettings]),
+    "embed": StageKind("clips", "EmbedSettings", "stages.embed", "Embed", "clip", ("torch", "open_clip")),
+    "aesthetic": StageKind(
+        "clips", "AestheticSettings", "stages.aesthetic", "Aesthetic", "clip", ("torch", "open_clip")
+    ),
+    "text": StageKind("clips", "TextSettings", "stages.text_area", "TextArea", "ocr", ("rapidocr",)),
+    "classify": StageKind(
+        "clips", "ClassifySettings", "stages.classify", "Classify", "caption", ("torch", "transformers")
+    ),
+    "caption": StageKind("clips", "CaptionSettings", "stages.captions", "Caption"),
+    "duplicates": StageKind("set", "DuplicateSettings", "curate.duplicates", "Duplicates"),
+    "clusters": StageKind("set", "ClusterSettings", "curate.clusters", "Clusters"),
+}
