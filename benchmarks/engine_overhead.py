@@ -47,17 +47,18 @@ def run(units: int, engine: str) -> dict[str, float]:
 
     folder = tempfile.mkdtemp()
     entries = ({"uri": f"/nowhere/{number // 1000:06d}/{number:09d}.mp4"} for number in range(units))
-    plan = Plan(Recipe("empty", "", "", (), ()), (Empty(),))
+    plan = Plan(Recipe("empty", "", "", (), ()), Empty())
     found: dict[str, int] = {}
     stop = threading.Event()
     try:
         catalog = Catalog.open_or_create(folder + "/catalog")
         with Ledger(catalog, mark="sources", key="source_id", run_id="benchmark") as ledger:
             pending = Pending(entries)
-            committer = Committer(plan, ledger, pending, {"settings": "x", "recipe": "empty", "run_id": "benchmark"})
+            stamp = {"recipe": "empty", "run_id": "benchmark"}
+            committer = Committer(plan, {"sources": ledger}, {"sources": pending.replace}, stamp)
             threading.Thread(target=peak_memory, args=(stop, found), daemon=True).start()
             first = None
-            for unit in run_units(plan.stages, iter(pending), engine):
+            for unit in run_units((plan.decode,), iter(pending), engine):
                 first = first or time.monotonic()
                 committer.add(unit)
             committer.flush()
