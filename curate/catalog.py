@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from curate.storage import filesystem, is_local, join, local_path, storage_optio
 from curate.tables import BASE, plain_types, rows_to_table
 
 MARKER = "catalog.json"
-_PART = f".{MARKER}.part"
 FORMAT = "clipmill catalog"
 OWN_TABLES = ("runs", "gates")  # appended to by any run, without a ledger
 
@@ -52,7 +52,7 @@ class Catalog:
         """
         catalog = cls(uri)
         if not catalog._is_there():
-            there = [name for name in catalog._contents() if name != _PART]  # a killed run's first step
+            there = [name for name in catalog._contents() if not _is_part(name)]  # of a killed run
             if there:
                 raise UserError(
                     f"{uri} is no catalog and not empty (it holds {there[0]!r}): give a new or empty folder"
@@ -67,7 +67,7 @@ class Catalog:
         with self._plain_errors("write to"):
             self.fs.makedirs(self.path, exist_ok=True)
             if is_local(self.uri):  # whole or absent, on a full disk too; a store's objects are so by nature
-                part = Path(self.path, _PART)
+                part = Path(self.path, f".{MARKER}.{os.getpid()}.part")
                 part.write_text(json.dumps(made))
                 part.replace(Path(self.path, MARKER))
             else:
@@ -243,6 +243,10 @@ def _without_times(table: pa.Table) -> pa.Table:
     """Times as microseconds: to make Python's of them, pyarrow imports pandas, which takes a second."""
     kinds = {f.name: pa.int64() if pa.types.is_timestamp(f.type) else f.type for f in table.schema}
     return table.cast(pa.schema(kinds))
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith(f".{MARKER}.") and name.endswith(".part")
 
 
 def _escaped(path: str) -> str:

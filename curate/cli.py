@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable
 
-from curate.errors import EngineError, UserError
+from curate.errors import DamagedError, EngineError, UserError
 
 FAILED, USAGE = 1, 2
+BELOW = ("duckdb", "_duckdb", "_internal", "deltalake", "botocore", "aiobotocore")  # _internal is deltalake's own
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
         return USAGE
     except EngineError as error:
         print(f"clipmill: {error}; what was finished is committed, the same command goes on", file=sys.stderr)
+        return FAILED
+    except DamagedError as error:
+        print(f"clipmill: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("clipmill: stopped; what was committed stays, the same command goes on", file=sys.stderr)
@@ -42,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 def _from_below(error: Exception) -> str | None:
     """One line for what disks, stores and damaged tables raise; None for a mistake of clipmill's own."""
     package = type(error).__module__.split(".")[0]
-    if not isinstance(error, OSError) and package not in ("duckdb", "_duckdb", "deltalake", "botocore", "aiobotocore"):
+    if not isinstance(error, OSError) and package not in BELOW:
         return None
     said = " ".join(str(error).split())[:300]
     hint = "" if isinstance(error, OSError) else " (`clipmill verify` says what does not fit together)"

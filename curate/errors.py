@@ -1,4 +1,4 @@
-"""Errors that the command line prints as one line: the user's (exit code 2) and an engine's (exit code 1)."""
+"""Errors that the command line prints as one line: the user's (exit code 2), an engine's or a catalog's (1)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ class UserError(Exception):
 
 class EngineError(Exception):
     """An engine could not go on: what was committed stays, the rest is pending."""
+
+
+class DamagedError(Exception):
+    """A catalog's own files are damaged: says which, and what can be done."""
 
 
 def missing_extra(package: str, extra: str) -> UserError:

@@ -4,8 +4,10 @@ A batch is committed to its data tables first and to the mark table last, each w
 Delta transaction. The mark table's transaction number is therefore the last whole batch: data rows of later
 batches are orphans of a crash, which views leave out and the next ledger deletes.
 
-Replacing units first deletes their mark rows, noting the batch under a second transaction name. While that
-number is above the last whole batch, data rows whose key the mark table lacks are orphans too.
+A unit that is done again is appended like any other: of a key's rows those of its latest batch count, and older
+ones are superseded. Deleting them rewrites whole files, so it is done once for many batches, at the end of a
+run or the start of the next: data tables first, the mark table last. Two more transaction numbers of the mark
+table, of the last batch that replaced and of the last that was settled so, tell views when to look out.
 """
 
 from __future__ import annotations
@@ -13,19 +15,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from curate import compaction, lease
-from curate.arrays import array
+from curate import compaction, lease, parquet, superseded
 from curate.catalog import OWN_TABLES, Catalog
 from curate.errors import UserError
 from curate.tables import BATCH, conform
 
 ATTEMPTS = 5  # of one commit to a store, with pauses of 0.5, 1, 2 and 4 s between them
-KEYS_IN_SQL = 500  # above this a merge is faster than a list in SQL
 
 
 def application(mark: str) -> str:
@@ -34,8 +35,18 @@ def application(mark: str) -> str:
 
 
 def replacing(mark: str) -> str:
-    """The Delta application id of batches that replace units."""
+    """The Delta application id that notes the last batch which superseded rows."""
     return f"clipmill:{mark}:replace"
+
+
+def settling(mark: str) -> str:
+    """The Delta application id that notes up to which batch superseded rows are deleted."""
+    return f"clipmill:{mark}:settle"
+
+
+def unsettled(mark: str, table: DeltaTable | None) -> bool:
+    """Whether tables of this mark table (None: missing) may hold superseded rows."""
+    return table is not None and _number(table, replacing(mark)) > _number(table, settling(mark))
 
 
 def belongs_to(table: DeltaTable) -> dict[str, str] | None:
@@ -81,6 +92,7 @@ class Ledger:
 
     def known(self, all_columns: bool = False) -> Iterator[pa.Table]:
         """What the mark table holds, in parts: key, status and settings (or every column)."""
+        self._settle()
         if self.mark in self._tables:
             columns = None if all_columns else [self.key, "status", "settings"]
             for part in self.catalog.read(self._tables[self.mark], columns):
@@ -89,12 +101,11 @@ class Ledger:
     def commit(self, tables: Mapping[str, pa.Table], replace: Collection[str] = ()) -> None:
         """One batch: the rows of whole units, those of the mark table among them.
 
-        `replace` are keys whose rows from earlier batches go. UserError for columns whose type changed; then
-        nothing was written. After any other error, whole units are committed and the others are pending.
+        `replace` are keys whose rows from earlier batches this one supersedes. UserError for columns whose type
+        changed; then nothing was written. After any other error, whole units are committed, the others as before.
         """
         keys = tables[self.mark][self.key]
-        if pc.count_distinct(keys, mode="all").as_py() != len(keys):
-            raise ValueError(f"a batch for {self.mark} holds a {self.key} twice")
+        self._refuse_twice(keys)
         if not set(replace) <= set(keys.to_pylist()):
             raise ValueError("replace names keys that the batch does not hold")
         if self._torn:
@@ -106,17 +117,36 @@ class Ledger:
             return
         self.lease.check()
         self._torn, self._last = True, batch
-        if replace:
-            self._forget(array(sorted(replace), pa.string()), batch)
         for name, table in ready.items():
             self._append(name, table, batch)
         self.lease.check()
-        self._append(self.mark, marks, batch)
+        self._append(self.mark, marks, batch, {replacing(self.mark): batch} if replace else {})
+        self._torn = False
+
+    def overwrite(self, table: pa.Table) -> None:
+        """Makes `table` all that the mark table holds, in one commit; its columns may change with it.
+
+        For tables that are computed as a whole. ValueError where the mark table has data tables beside it.
+        """
+        if set(self._tables) - {self.mark}:
+            raise ValueError(f"{self.mark} has data tables, whose rows an overwrite would leave behind")
+        self._refuse_twice(table[self.key])
+        if self._torn:
+            self._heal()
+        self.lease.check()
+        batch = self._last + 1
+        rows = self._numbered(conform(self.mark, table, pa.schema([])), batch)
+        self._torn, self._last = True, batch
+        self._write(rows, {application(self.mark): batch, settling(self.mark): batch})
         self._torn = False
 
     def compact(self) -> None:
-        """Merges small files where there are many, and shortens the log; cheap where there is no need."""
+        """Deletes superseded rows, merges small files where there are many, and shortens the log.
+
+        Cheap where there is no need.
+        """
         self.lease.check()
+        self._settle()
         for name, table in self._tables.items():
             self._tables[name] = compaction.compact(self.catalog, name, table)
         for name in OWN_TABLES:
@@ -125,13 +155,29 @@ class Ledger:
                 compaction.compact(self.catalog, name, table)
 
     def _prepare(self, name: str, table: pa.Table, batch: int) -> pa.Table:
+        if self.key not in table.column_names:
+            raise ValueError(f"rows of {name} must say their {self.key}")
         stored = self._tables.get(name)
         schema = pa.schema(stored.schema().to_arrow()) if stored is not None else pa.schema([])
-        table = conform(name, table, schema)
-        # First, because Delta keeps statistics of the first 32 columns only and healing prunes by them.
-        return table.add_column(0, BATCH, array([batch] * table.num_rows, pa.int64()))
+        return self._numbered(conform(name, table, schema), batch)
 
-    def _append(self, name: str, rows: pa.Table, batch: int) -> None:
+    def _numbered(self, table: pa.Table, batch: int) -> pa.Table:
+        # First, because Delta keeps statistics of the first 32 columns only and healing prunes by them.
+        return table.add_column(0, BATCH, pa.repeat(pa.scalar(batch, pa.int64()), table.num_rows))
+
+    def _refuse_twice(self, keys: pa.ChunkedArray) -> None:
+        if pc.count_distinct(keys, mode="all").as_py() != len(keys):
+            raise ValueError(f"a batch for {self.mark} holds a {self.key} twice")
+
+    def _append(self, name: str, rows: pa.Table, batch: int, numbers: Mapping[str, int] = MappingProxyType({})) -> None:
+        numbers = {application(self.mark): batch, **numbers}
+        self._write(rows, numbers, name, mode="append", schema_mode="merge")
+
+    def _write(
+        self, rows: pa.Table, numbers: Mapping[str, int], name: str | None = None, mode: str = "overwrite",
+        schema_mode: str = "overwrite",
+    ) -> None:  # fmt: skip
+        name = name or self.mark
         stored = self._tables.get(name)
         if stored is None and (taken := self.catalog.table(name)) is not None:
             owner = (belongs_to(taken) or {}).get("mark")
@@ -141,23 +187,27 @@ class Ledger:
             write_deltalake(
                 self._tables.get(name) or self.catalog.table_uri(name),
                 rows,
-                mode="append",
-                schema_mode="merge",
+                mode=mode,
+                schema_mode=schema_mode,
                 description=json.dumps({"mark": self.mark, "key": self.key}) if stored is None else None,
                 storage_options=self.catalog.storage_options,
-                commit_properties=_transactions({application(self.mark): batch}),
+                writer_properties=parquet.CHECKED,
+                commit_properties=_transactions(numbers),
             )
 
-        self._persist(name, application(self.mark), batch, write)
+        self._persist(name, numbers, write)
 
-    def _persist(self, name: str, app_id: str, batch: int, write: Callable[[], None]) -> None:
-        """Makes a commit, however often the store stumbles: an error may come after the commit was made."""
+    def _persist(self, name: str, numbers: Mapping[str, int], write: Callable[[], None]) -> None:
+        """Makes a commit, however often the store stumbles: an error may come after the commit was made.
+
+        `numbers` are the commit's transactions; one without any must be harmless to make twice.
+        """
         for attempt in range(ATTEMPTS):
             try:
                 write()
             except Exception as error:
                 table = self._reload(name)
-                if table is not None and (table.transaction_version(app_id) or 0) >= batch:
+                if table is not None and numbers and all(_number(table, a) >= n for a, n in numbers.items()):
                     return
                 if attempt == ATTEMPTS - 1:
                     raise UserError(
@@ -176,65 +226,34 @@ class Ledger:
             self._tables[name] = table
         return table
 
-    def _forget(self, keys: pa.Array, batch: int) -> None:
-        """Deletes what earlier batches hold of these keys, mark rows first: from then on they are pending."""
-        old = self._batches_of(keys)
-        if old.num_rows == 0:
+    def _settle(self) -> None:
+        """Deletes the rows that later batches superseded, if there are any."""
+        mark = self._tables.get(self.mark)
+        if not unsettled(self.mark, mark):
             return
-        for name in (self.mark, *(name for name in self._tables if name != self.mark)):
-            self._delete_keys(name, old, {replacing(self.mark): batch} if name == self.mark else {})
-
-    def _batches_of(self, keys: pa.Array) -> pa.Table:
-        """(key, batch) of the mark rows with these keys."""
-        schema = pa.schema({self.key: pa.string(), BATCH: pa.int64()})
-        if self.mark not in self._tables:
-            return _nothing(schema)
-        found = [
-            part.select([self.key, BATCH]).filter(pc.is_in(part[self.key], keys))
-            for part in self.catalog.read(self._tables[self.mark], [self.key, BATCH])
-        ]
-        return pa.concat_tables([_nothing(schema), *found])
-
-    def _delete_keys(self, name: str, old: pa.Table, numbers: Mapping[str, int]) -> None:
-        """Deletes the rows with these (key, batch); batches let Delta skip the files of other batches."""
-        table = self._tables[name]
-        if self.key not in table.schema().to_arrow().names:
-            return
-        properties = _transactions(numbers)
-
-        def write() -> None:
-            table = self._tables[name]
-            if old.num_rows <= KEYS_IN_SQL:
-                batches = ", ".join(str(b) for b in sorted(set(old[BATCH].to_pylist())))
-                keys = ", ".join("'" + k.replace("'", "''") + "'" for k in old[self.key].to_pylist())
-                table.delete(f"{BATCH} IN ({batches}) AND {self.key} IN ({keys})", commit_properties=properties)
-                return
-            low, high = pc.min_max(old[BATCH]).as_py().values()
-            same = " AND ".join(f"t.{column} = s.{column}" for column in (self.key, BATCH))
-            matches = f"{same} AND t.{BATCH} BETWEEN {low} AND {high}"
-            merge = table.merge(old, matches, source_alias="s", target_alias="t", commit_properties=properties)
-            merge.when_matched_delete().execute()
-
-        app_id, batch = next(iter(numbers.items()), (replacing(self.mark), 2**62))
-        self._persist(name, app_id, batch, write)
+        self.lease.check()
+        batches, rows = superseded.find(self.catalog, mark, self.key)
+        for name in (*(name for name in self._tables if name != self.mark), self.mark):
+            for delete in superseded.deletions(self.key, batches, rows):
+                self._persist(name, {}, lambda name=name, delete=delete: delete(self._tables[name]))
+        self._close({settling(self.mark): _number(mark, replacing(self.mark))})
 
     def _heal(self) -> None:
         """Deletes the orphans of an interrupted batch; sets the number that the next batch counts on from."""
         numbers = {name: _number(table, application(self.mark)) for name, table in self._tables.items()}
         whole = numbers.get(self.mark, 0)
-        begun = _number(self._tables[self.mark], replacing(self.mark)) if self.mark in self._tables else 0
         self._refuse_without_mark()
-        last = max([whole, begun, getattr(self, "_last", 0), *numbers.values()])
+        last = max([whole, getattr(self, "_last", 0), *numbers.values()])
+        self._last = last
         if last > whole:
             self.lease.check()
             for name, table in self._tables.items():
                 if name != self.mark and numbers[name] > whole:
-                    table.delete(f"{BATCH} > {whole}")
-            if begun > whole:
-                self._delete_unmarked()
+                    table.delete(f"{BATCH} > {whole}", writer_properties=parquet.CHECKED)
             if self.mark in self._tables:  # everything up to here is whole again
-                self._close(last)
-        self._last, self._torn = last, False
+                self._close({application(self.mark): last})
+        self._torn = False
+        self._settle()
 
     def _refuse_without_mark(self) -> None:
         """Rows without their mark table are orphans, but a crash leaves those of one batch alone."""
@@ -247,22 +266,10 @@ class Ledger:
                     "or give another --catalog"
                 )
 
-    def _delete_unmarked(self) -> None:
-        """After an interrupted replacement: rows whose key the mark table lacks."""
-        marked = pa.concat_tables(self.catalog.read(self._tables[self.mark], [self.key]))[self.key]
-        for name, table in self._tables.items():
-            if name == self.mark or self.key not in table.schema().to_arrow().names:
-                continue
-            parts = self.catalog.read(table, [self.key, BATCH])
-            orphans = [p.filter(pc.invert(pc.is_in(p[self.key], marked))) for p in parts]
-            old = pa.concat_tables(orphans) if orphans else None
-            if old is not None and old.num_rows:
-                self._delete_keys(name, old.group_by([self.key, BATCH]).aggregate([]), {})
-
-    def _close(self, batch: int) -> None:
-        """An empty commit that raises the number of the last whole batch."""
-        table = self._tables[self.mark]
-        self._append(self.mark, _nothing(pa.schema(table.schema().to_arrow())), batch)
+    def _close(self, numbers: Mapping[str, int]) -> None:
+        """An empty commit that raises numbers of the mark table."""
+        schema = pa.schema(self._tables[self.mark].schema().to_arrow())
+        self._write(_nothing(schema), numbers, mode="append", schema_mode="merge")
 
 
 def _nothing(schema: pa.Schema) -> pa.Table:

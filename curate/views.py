@@ -18,8 +18,9 @@ from curate.catalog import OWN_TABLES, Catalog, file_paths
 from curate.errors import UserError
 from curate.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
 from curate.lease import live_runs
-from curate.ledger import application, belongs_to, replacing
+from curate.ledger import application, belongs_to, unsettled
 from curate.storage import is_local
+from curate.superseded import latest_sql, no_glob
 from curate.tables import BASE, BATCH, BOOKKEEPING, duckdb_type
 
 LOOKS = 5  # how often a snapshot is taken again because a commit came in between
@@ -124,7 +125,7 @@ def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mappin
         return f"SELECT {nulls} WHERE false"
     if "deletionVectors" in (table.protocol().reader_features or []):
         raise UserError(f"table {name!r} has deletion vectors, written by another program: run OPTIMIZE on it there")
-    files = f"read_parquet([{', '.join(literal(_no_glob(path)) for path in paths)}], union_by_name = true)"
+    files = f"read_parquet([{', '.join(literal(no_glob(path)) for path in paths)}], union_by_name = true)"
     there = {row[0] for row in _run(connection, f"DESCRIBE SELECT * FROM {files}")}
     columns = ", ".join(_column_sql(column, kind, column in there) for column, kind in types.items())
     return f"SELECT {columns} FROM {files}{_whole_batches_sql(name, tables)}"
@@ -140,26 +141,18 @@ def _column_sql(column: str, kind: pa.DataType, there: bool) -> str:
 
 
 def _whole_batches_sql(name: str, tables: Mapping[str, DeltaTable]) -> str:
-    """Leaves out orphans (see curate/ledger.py); nothing to do for a table without any."""
+    """Leaves out orphans and superseded rows (see curate/ledger.py); nothing to do for a table without any."""
     owner = belongs_to(tables[name])
-    if owner is None or owner["mark"] == name:
+    if owner is None:
         return ""
-    mark, key = tables.get(owner["mark"]), owner["key"]
+    mark = tables.get(owner["mark"])
     whole = (mark.transaction_version(application(owner["mark"])) or 0) if mark is not None else 0
     conditions = []
     if (tables[name].transaction_version(application(owner["mark"])) or 0) > whole:
         conditions.append(f"{BATCH} <= {whole}")
-    begun = (mark.transaction_version(replacing(owner["mark"])) or 0) if mark is not None else 0
-    if begun > whole and key in tables[name].schema().to_arrow().names:
-        files = ", ".join(literal(_no_glob(path)) for path in file_paths(mark))
-        marked = f"SELECT {quote(key)} FROM read_parquet([{files}])" if files else "SELECT NULL WHERE false"
-        conditions.append(f"{quote(key)} IN ({marked})")
+    if mark is not None and unsettled(owner["mark"], mark):
+        conditions.append(latest_sql(owner["key"], mark))
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
-
-
-def _no_glob(path: str) -> str:
-    """DuckDB takes every path for a pattern."""
-    return "".join(f"[{c}]" if c in "*?" else c for c in path)
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:

@@ -1,0 +1,90 @@
+"""Rows that a later batch of the same key superseded: how views leave them out, and how they are deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from curate import parquet
+from curate.catalog import Catalog, file_paths
+from curate.gates import literal, quote
+from curate.storage import is_local
+from curate.tables import BATCH
+
+KEYS_IN_SQL = 500  # above this a merge is faster than a list in SQL
+ROWS_AT_ONCE = 1_000_000  # of one merge
+
+
+def latest_sql(key: str, mark: DeltaTable) -> str:
+    """A condition on a table's rows: they came with the latest batch of their key."""
+    return f"({quote(key)}, {BATCH}) IN (SELECT ({quote(key)}, max({BATCH})) FROM {_files(mark)} GROUP BY {quote(key)})"
+
+
+def find(catalog: Catalog, mark: DeltaTable, key: str) -> tuple[list[int], pa.Table]:
+    """(batches all of whose rows are superseded; key and batch of the superseded rows of other batches)."""
+    import duckdb
+
+    with duckdb.connect() as sql:
+        if not is_local(catalog.uri):
+            sql.register_filesystem(catalog.fs)
+        name = quote(key)
+        sql.execute(f"""
+            CREATE TABLE marked AS SELECT {name}, {BATCH}, {BATCH} < newest AS old
+            FROM {_files(mark)} JOIN (SELECT {name}, max({BATCH}) AS newest FROM {_files(mark)} GROUP BY ALL)
+            USING ({name})""")
+        found = sql.execute(f"SELECT {BATCH} FROM marked GROUP BY ALL HAVING bool_and(old) ORDER BY ALL").fetchall()
+        batches = [row[0] for row in found]
+        rows = sql.sql(f"""
+            SELECT {name}, {BATCH} FROM marked
+            WHERE old AND {BATCH} NOT IN (SELECT unnest({batches}::BIGINT[]))""").to_arrow_table()
+    return batches, rows
+
+
+def deletions(key: str, batches: list[int], rows: pa.Table) -> Iterator[Callable[[DeltaTable], Any]]:
+    """What deletes these batches and rows from a table, to be called in turn; each may be called twice."""
+    if batches:
+        yield partial(_delete, condition=_within(batches))
+    if rows.num_rows > KEYS_IN_SQL:
+        for begin in range(0, rows.num_rows, ROWS_AT_ONCE):
+            yield partial(_merge, key=key, rows=rows.slice(begin, ROWS_AT_ONCE))
+    elif rows.num_rows:
+        keys: dict[int, list[str]] = {}
+        for value, number in zip(rows[key].to_pylist(), rows[BATCH].to_pylist(), strict=True):
+            keys.setdefault(number, []).append(literal(value))
+        pairs = (f"({BATCH} = {number} AND {key} IN ({', '.join(some)}))" for number, some in keys.items())
+        yield partial(_delete, condition=" OR ".join(pairs))
+
+
+def _delete(table: DeltaTable, condition: str) -> None:
+    table.delete(condition, writer_properties=parquet.CHECKED)
+
+
+def _merge(table: DeltaTable, key: str, rows: pa.Table) -> None:
+    low, high = pc.min_max(rows[BATCH]).as_py().values()
+    # The range lets Delta skip the files of other batches.
+    matches = f"t.{key} = s.{key} AND t.{BATCH} = s.{BATCH} AND t.{BATCH} BETWEEN {low} AND {high}"
+    merge = table.merge(rows, matches, source_alias="s", target_alias="t", writer_properties=parquet.CHECKED)
+    merge.when_matched_delete().execute()
+
+
+def _within(numbers: list[int]) -> str:
+    """A condition for sorted numbers, as few ranges as they have."""
+    breaks = [i for i, (a, b) in enumerate(pairwise(numbers), 1) if b != a + 1]
+    ranges = [(numbers[i], numbers[j - 1]) for i, j in pairwise([0, *breaks, len(numbers)])]
+    return " OR ".join(f"{BATCH} BETWEEN {low} AND {high}" for low, high in ranges)
+
+
+def _files(table: DeltaTable) -> str:
+    paths = "".join(f"{literal(no_glob(path))}, " for path in file_paths(table))
+    return f"read_parquet([{paths}])"
+
+
+def no_glob(path: str) -> str:
+    """DuckDB takes every path for a pattern."""
+    return "".join(f"[{c}]" if c in "*?" else c for c in path)
