@@ -85,8 +85,9 @@ def find_model(model: str = DEFAULT_MODEL, pretrained: str | None = None) -> Cli
     tags = _tags(cleaned)
     tag = pretrained.lower().replace("-", "_")
     if tag in tags:
-        if bool(config.get("quick_gelu")) != tags[tag]:
-            other = cleaned.removesuffix("-quickgelu") if config.get("quick_gelu") else f"{cleaned}-quickgelu"
+        quick = bool(config.get("quick_gelu"))
+        other = cleaned.removesuffix("-quickgelu") if quick else f"{cleaned}-quickgelu"
+        if quick != tags[tag] and other != cleaned and other in known:  # open_clip only warns, and embeds wrongly
             raise SettingsError(f"pretrained tag {tag!r} was trained with another activation: use model: {other}")
         return ClipSource(f"{cleaned}/{tag}", cleaned, tag, json.dumps(config), None)
     path = os.path.abspath(os.path.expanduser(pretrained))

@@ -1,0 +1,216 @@
+"""Reads single frames of a source by seeking; runs in the killable child.
+
+A frame is the one *displayed* at a time: the last with PTS at or before it. The decoder is put on the key
+frame before it and goes forward, so the frame is the same that a decode from the start gives. Every way ends:
+a seek that lands too late is tried from further back three times, then the file is decoded from its start,
+and where that ends before the time asked for, the frame can't be had.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import av
+import cv2
+
+from stages.frames import FrameRequest, Picture, SourceError
+from stages.images import ImageReader, is_image
+from stages.pixels import Scaler, VideoFrame
+from stages.pyav_reader import FALLBACK_FPS, LEAP_SECONDS, PyAVReader
+from stages.reading import SafeFile, open_source
+from stages.timeline import Timeline
+
+BACK_SECONDS = (0.0, 2.0, 10.0)  # how far before its time a frame is sought, in turn
+WALK_SECONDS = 1.0  # without an index of key frames, so far ahead is walked to instead of sought
+INDEX_SECONDS = 10.0  # an index that ends before a place says nothing of key frames further ahead than this
+PROGRESS_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class ClipSpan:
+    """A clip in its source: frames with start_pts <= pts < end_pts, in ticks of `time_base` seconds."""
+
+    clip_id: str
+    start_pts: int
+    end_pts: int
+    time_base: Fraction
+
+    def place(self, share: float) -> int:
+        """The PTS at a share of the clip's length, never after its last tick."""
+        ticks = int(share * (self.end_pts - self.start_pts))
+        return min(self.start_pts + max(0, ticks), max(self.start_pts, self.end_pts - 1))
+
+
+def fetch(
+    uri: str,
+    clips: list[ClipSpan],
+    wants: tuple[FrameRequest, ...],
+    size: int | None = None,
+    threads: int = 1,
+    progress: Callable[[int], None] = lambda n: None,
+) -> Iterator[tuple[str, list[list[Picture]] | str] | dict[str, float]]:
+    """Of each clip (clip id, the pictures of each request or why there are none), at last what it took.
+
+    `size` is what the file had when it was scanned. Raises SourceError when the source can't be read at all.
+    """
+    cv2.setNumThreads(1)
+    began = time.process_time()
+    with open_source(uri) as file:
+        if size is not None and file.size is not None and file.size != size:
+            raise SourceError(f"the file has changed since it was scanned: {file.size} bytes, then {size}")
+        if is_image(file):
+            reader: Any = _Still(ImageReader(file))
+        else:
+            reader = SeekReader(file, threads, progress)
+        for clip in sorted(clips, key=lambda clip: (clip.start_pts, clip.end_pts)):
+            try:
+                yield clip.clip_id, _pictures(reader, clip, wants)
+            except (SourceError, av.FFmpegError, cv2.error, ValueError) as error:
+                if file.failure:
+                    raise file.failure from error
+                yield clip.clip_id, " ".join(str(error).split())[:300]
+        yield {"decoded": reader.decoded, "cpu_seconds": time.process_time() - began}
+
+
+def _pictures(reader: Any, clip: ClipSpan, wants: tuple[FrameRequest, ...]) -> list[list[Picture]]:
+    now, then = reader.info.time_base, clip.time_base
+    if now != then:
+        raise SourceError(f"the file has changed since it was scanned: its time base is {now}, then {then}")
+    found: dict[tuple[int, int], Picture] = {}  # by (place, long side)
+    for place in sorted({clip.place(share) for request in wants for share in request.positions}):
+        frame = reader.frame_at(place, clip.start_pts, clip.end_pts)
+        sides = {request.long_side for request in wants for share in request.positions if clip.place(share) == place}
+        for side in sides:
+            found[place, side] = (frame.seconds, frame.picture(side))
+    return [[found[clip.place(share), request.long_side] for share in request.positions] for request in wants]
+
+
+class SeekReader(PyAVReader):
+    """Frames of a video by time. Asked in rising time it decodes no group of pictures twice."""
+
+    def __init__(self, file: SafeFile, threads: int = 1, progress: Callable[[int], None] = lambda n: None):
+        self.decoded = 0  # frames so far, those on the way to the wanted ones among them
+        self._threads = threads
+        self._progress = progress
+        self._scaler = Scaler()
+        self._shown: tuple[int, Any] | None = None  # the frame the walk stands on
+        self._next: tuple[int, Any] | None = None  # the one after it; None at the end
+        super().__init__(file, threads)
+        self._walk_from_start()
+
+    def frame_at(self, place: int, start_pts: int, end_pts: int) -> VideoFrame:
+        """The frame of the span displayed at PTS `place`. Raises SourceError where there is none."""
+        for approach in self._approaches(place):
+            approach()
+            self._walk_to(place)
+            if self._shown is not None or self._from_start:
+                break
+        shown, after = self._shown, self._next
+        if shown is None or shown[0] < start_pts:  # before the span's first frame: that one
+            shown = after if after is not None and after[0] < end_pts else None
+        elif after is None and self._ends_before(place):
+            shown = None
+        if shown is None:
+            seconds = float(place * self.info.time_base)
+            raise SourceError(f"no frame at {seconds:.3f} s can be decoded: the file is damaged or cut off there")
+        pts, frame = shown
+        return VideoFrame(frame, pts, pts * float(self.info.time_base), self._display, self._scaler)
+
+    def _approaches(self, place: int) -> Iterator[Callable[[], None]]:
+        """Ways to get to a place, cheapest first."""
+        if self._can_walk(place):
+            yield lambda: None
+        for seconds in BACK_SECONDS:
+            yield partial(self._seek, place - round(seconds / self.info.time_base))
+        yield self._restart
+
+    def _can_walk(self, place: int) -> bool:
+        """Whether to go on from here: no key frame in between, as far as the container's index tells."""
+        if self._next is None:  # the end, where later places are too
+            return self._shown is not None and self._shown[0] <= place
+        here = self._next[0]
+        if self._shown is None and not self._from_start:
+            return False
+        if self._shown is not None and self._shown[0] > place:
+            return False
+        ahead = float((place - here) * self.info.time_base)
+        entries = self._stream.index_entries
+        key = entries.search_timestamp(place, backward=True) if len(entries) else -1
+        if ahead <= WALK_SECONDS and key < 0:
+            return True
+        known = key >= 0 and (entries[len(entries) - 1].timestamp > place or ahead <= INDEX_SECONDS)
+        return known and entries[key].timestamp <= here
+
+    def _walk_to(self, place: int) -> None:
+        while self._next is not None and self._next[0] <= place:
+            self._shown, self._next = self._next, next(self._walk, None)
+
+    def _seek(self, place: int) -> None:
+        """Stands before the first frame of a group of pictures that begins at or before the place."""
+        self._shown, self._next, self._from_start = None, None, False
+        try:
+            self._container.seek(place, stream=self._stream, backward=True)
+        except (av.FFmpegError, OSError, OverflowError):
+            return
+        self._timeline = Timeline(self._timeline.leap)
+        self._begin(_from_key_frame(self._decoded()), from_start=False)
+
+    def _restart(self) -> None:
+        """Opens the file anew: what a decode from the start gives, wherever seeking fails."""
+        self._container.close()
+        self._file.seek(0)
+        super().__init__(self._file, self._threads)
+        self._walk_from_start()
+
+    def _walk_from_start(self) -> None:
+        self._begin(self._decoding, from_start=True)
+
+    def _begin(self, frames: Iterable[Any], from_start: bool) -> None:
+        self._from_start = from_start
+        self._walk = self._timeline.ordered(frames)
+        self._shown, self._next = None, next(self._walk, None)
+
+    def _ends_before(self, place: int) -> bool:
+        """At the end: whether the last frame can't have been shown for so long."""
+        usual = round(1 / ((self.info.fps or FALLBACK_FPS) * self.info.time_base))
+        end = self._timeline.end_pts(usual) or 0
+        return place > max(end, self._shown[0] + LEAP_SECONDS / self.info.time_base)
+
+    def _decoded(self) -> Iterator[Any]:
+        for frame in super()._decoded():
+            self.decoded += 1
+            if self.decoded % PROGRESS_FRAMES == 0:
+                self._progress(self.decoded)
+            yield frame
+
+
+def _from_key_frame(frames: Iterable[Any]) -> Iterator[Any]:
+    """What can be trusted after a seek: a key frame, then those shown after it.
+
+    Frames of an open group that are shown before their key frame lean on the group before.
+    """
+    key: int | None = None
+    for frame in frames:
+        pts = frame.pts if frame.pts is not None else frame.dts
+        if key is None and frame.key_frame:
+            key = pts
+        if key is not None and pts is not None and pts >= key:
+            yield frame
+
+
+class _Still:
+    """A still image, asked like a video."""
+
+    decoded = 1
+
+    def __init__(self, reader: ImageReader):
+        self.info = reader.info
+        self._frame = next(iter(reader))
+
+    def frame_at(self, place: int, start_pts: int, end_pts: int) -> Any:
+        return self._frame
