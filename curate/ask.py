@@ -22,18 +22,18 @@ def print_query(catalog: str, text: str, form: str | None, output: str | None) -
     with connect(Catalog.open(catalog)) as sql:
         names, rows = query(sql, text)
     if output is None:
-        _write(sys.stdout, names, rows, form)
+        write_rows(sys.stdout, names, rows, form)
         return 0
     target = Path(output)
     if target.exists() and not target.is_file():  # a device or a pipe is written to, never replaced
         with target.open("w", newline="") as file:
-            _write(file, names, rows, form)
+            write_rows(file, names, rows, form)
         return 0
     target = target.resolve()
     part = target.with_name(f".{target.name}.{os.getpid()}.part")  # whole or absent, never half a file
     try:
         with part.open("w", newline="") as file:
-            _write(file, names, rows, form)
+            write_rows(file, names, rows, form)
         part.replace(target)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -41,7 +41,8 @@ def print_query(catalog: str, text: str, form: str | None, output: str | None) -
     return 0
 
 
-def _write(file: IO[str], names: list[str], rows: list[tuple[Any, ...]], form: str) -> None:
+def write_rows(file: IO[str], names: list[str], rows: list[tuple[Any, ...]], form: str) -> None:
+    """`form` is 'table', 'csv' or 'json'."""
     if form == "csv":
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -23,6 +24,25 @@ def read_embeddings(
     """
     try:
         return _read(connection, table, where)
+    except duckdb.Error as error:
+        raise UserError(one_line(error)) from error
+
+
+def embedding_batches(
+    connection: duckdb.DuckDBPyConnection, table: str = "embeddings", where: str | None = None, rows: int = BATCH_ROWS
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """As `read_embeddings`, in any order and `rows` at a time, so that no more than a batch is in memory."""
+    try:
+        vector, width = _columns(connection, table)
+        chosen = f"SELECT clip_id, {width}, {vector} FROM {quote(table)} WHERE {vector} IS NOT NULL"
+        if where is not None:
+            chosen += f" AND clip_id IN (SELECT clip_id FROM clips WHERE ({where}\n))"
+        for batch in connection.execute(chosen).to_arrow_reader(rows):
+            widths = batch.column(1).unique().to_pylist()
+            if len(widths) > 1:
+                raise UserError(f"table {table!r} holds embeddings of different widths ({sorted(widths)}): rebuild it")
+            if widths:
+                yield batch.column(0).to_pylist(), _matrix(batch.column(2), widths[0])
     except duckdb.Error as error:
         raise UserError(one_line(error)) from error
 

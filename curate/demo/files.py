@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -49,13 +49,27 @@ def write_video(
         _set_mp4_rotation(path)
 
 
-def reencode(source: Path, path: Path, codec: str, width: int, height: int) -> None:
-    """The video of `source` again, in another size and codec."""
+def reencode(
+    source: Path, path: Path, codec: str, size: tuple[int, int] | None = None, trim_s: float = 0.0, gain: float = 1.0
+) -> None:
+    """The video of `source` again: in another codec and size (width, height), without its first and last
+    `trim_s` seconds, and `gain` times as bright.
+    """
     with av.open(str(source)) as container:
-        fps = round(container.streams.video[0].average_rate)
-        size = {"width": width, "height": height, "format": "rgb24"}
-        frames = ((frame.time, frame.to_ndarray(**size)) for frame in container.decode(video=0))
-        write_video(path, frames, fps, codec)
+        stream = container.streams.video[0]
+        fps = round(stream.average_rate)
+        width, height = size or (stream.width, stream.height)
+        end = container.duration / av.time_base - trim_s
+
+        def frames() -> Iterator[tuple[float, np.ndarray]]:
+            for frame in container.decode(stream):
+                if trim_s - 1e-6 <= frame.time < end - 1e-6:
+                    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+                    if gain != 1:
+                        pixels = np.clip(pixels * np.float32(gain), 0, 255).astype(np.uint8)
+                    yield frame.time - trim_s, pixels
+
+        write_video(path, frames(), fps, codec)
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:

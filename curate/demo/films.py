@@ -1,20 +1,21 @@
 """The demo's films: what is in each, drawn to files, with the truth about them.
 
-About twenty small files as a real folder has them: several codecs, sizes and frame rates, hard cuts,
-cross-fades, dips to black, titles, bars, a copy, a re-encoding, pictures, and files that are broken.
+About thirty small files as a real folder has them: several codecs, sizes and frame rates, hard cuts,
+cross-fades, dips to black, titles, bars, films of one shot with their caption in a text file beside them,
+duplicates of five kinds, pictures, and files that are broken.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from curate.demo import files
+from curate.demo import duplicates, files
 from curate.demo.scenes import COLOURS, MOVEMENTS, SHAPES, Painter, Scene
 
 
@@ -42,6 +43,7 @@ class Script:
     rotation: int = 0  # stored turned by 90 degrees, with the display matrix that turns it back
     aspect: tuple[int, int] = (1, 1)  # sample aspect ratio; width and height are then as stored
     ragged: bool = False  # variable frame rate: frames are left out
+    captioned: bool = False  # NAME.txt beside the film holds its caption
 
 
 @dataclass
@@ -50,14 +52,31 @@ class FilmTruth:
 
     name: str
     media: str = "video"  # 'video', 'image' or 'broken'
-    shots: list[dict] = field(default_factory=list)  # {start_s, end_s, caption}: outside of transitions
+    # Outside of transitions: {start_s, end_s, caption, shape, colour, movement, ground, title}
+    shots: list[dict] = field(default_factory=list)
     joints: list[dict] = field(default_factory=list)  # {kind, start_s, end_s}
     width: int = 0  # as displayed
     height: int = 0
     fps: float = 0.0
-    duplicate_of: str = ""
-    identical: bool = False  # a duplicate to the byte
+    duplicate_of: str = ""  # the film whose shots, in their order, are these shots too
+    change: str = ""  # of a duplicate: 'copy', 're-encoded', 'resized', 'trimmed' or 'brighter'
+    caption_file: str = ""
     flaws: list[str] = field(default_factory=list)  # what a curator would mind: static, dark, short, bars
+
+    @property
+    def identical(self) -> bool:
+        """A duplicate to the byte."""
+        return self.change == "copy"
+
+
+ONE_SHOTS = {  # name -> what is not left to chance
+    "one_shot_1.mp4": {},
+    "one_shot_2.mp4": {},
+    "one_shot_3.mp4": {},
+    "one_shot_4.mp4": {"pan": 0.04},
+    "one_shot_5.mp4": {"title": "PART TWO"},
+    "one_shot_6.mp4": {"title": "INTERMISSION"},
+}
 
 
 def draw_films(
@@ -65,21 +84,22 @@ def draw_films(
 ) -> list[FilmTruth]:
     """Draws every film into `folder` and returns the truth about them; same seed, same films.
 
-    Takes about ten seconds. `progress(done, all)` is called after each file.
+    Takes about five seconds. `progress(done, all)` is called after each file.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    tasks = [(_draw_script, script) for script in film_scripts(rng)]
+    truth: dict[str, FilmTruth] = {}
+    tasks: list[tuple] = [(_draw_script, script) for script in film_scripts(rng)]
     tasks += [(_draw_picture, (name, _scenes(rng, 1)[0])) for name in ("poster.jpg", "poster.png", "poster.webp")]
-    tasks += [(_draw_duplicate, kind) for kind in ("copy", "re-encoding")]
+    tasks += [(partial(_draw_duplicate, truth), duplicate) for duplicate in duplicates.DUPLICATES]
     tasks += [(_draw_broken, name) for name in ("empty.mp4", "letter.mp4", "cut_off.mp4", "sound_only.mp4")]
-    truth = []
     for done, (draw, what) in enumerate(tasks, 1):
-        truth.append(draw(folder, what))
+        film = draw(folder, what)
+        truth[film.name] = film
         if progress:
             progress(done, len(tasks))
-    return truth
+    return list(truth.values())
 
 
 def write_truth(path: Path, truth: list[FilmTruth]) -> None:
@@ -116,6 +136,7 @@ def film_scripts(rng: np.random.Generator) -> list[Script]:
         Script("still_life.mp4", shots(4.0, movement="standing still", grain=False)),
         Script("lens_cap.mp4", shots(4.0, light=0.02, grain=False)),
         Script("blink.mp4", shots(1.0)),
+        *(Script(name, shots(2.5, **look), 256, 144, captioned=True) for name, look in ONE_SHOTS.items()),
     ]
 
 
@@ -211,7 +232,7 @@ def script_truth(script: Script) -> FilmTruth:
         edges += [first, last]
     edges.append(spans[-1][1])
     for shot, start, end in zip(script.shots, edges[::2], edges[1::2], strict=True):
-        truth.shots.append({"start_s": start, "end_s": end, "caption": shot.scene.caption})
+        truth.shots.append(_shot_truth(shot.scene, start, end))
     looks = [shot.scene for shot in script.shots]
     flaws = {
         "static": not any(s.grain or s.movement != "standing still" for s in looks),
@@ -223,27 +244,40 @@ def script_truth(script: Script) -> FilmTruth:
     return truth
 
 
+def _shot_truth(scene: Scene, start: float, end: float) -> dict:
+    shown = {name: getattr(scene, name) for name in ("shape", "colour", "movement", "ground", "title")}
+    return {"start_s": start, "end_s": end, "caption": scene.caption, **shown}
+
+
 def _draw_script(folder: Path, script: Script) -> FilmTruth:
-    files.write_video(
-        folder / script.name, film_frames(script), script.fps, script.codec, script.rotation, script.aspect
-    )
-    return script_truth(script)
+    path = folder / script.name
+    files.write_video(path, film_frames(script), script.fps, script.codec, script.rotation, script.aspect)
+    truth = script_truth(script)
+    if script.captioned:
+        truth.caption_file = path.with_suffix(".txt").name
+        (folder / truth.caption_file).write_text(truth.shots[0]["caption"] + "\n", encoding="utf-8")
+    return truth
 
 
 def _draw_picture(folder: Path, what: tuple[str, Scene]) -> FilmTruth:
     name, scene = what
     files.write_picture(folder / name, np.clip(Painter(scene, 320, 192).frame(0.5, 0.0, 0), 0, 255).astype(np.uint8))
-    shots = [{"start_s": 0.0, "end_s": 0.0, "caption": scene.caption}]
-    return FilmTruth(name, "image", shots, width=320, height=192)
+    return FilmTruth(name, "image", [_shot_truth(scene, 0.0, 0.0)], width=320, height=192)
 
 
-def _draw_duplicate(folder: Path, kind: str) -> FilmTruth:
-    """A copy to the byte of cuts.mp4, or wide.mp4 made half as large with another codec."""
-    if kind == "copy":
-        shutil.copyfile(folder / "cuts.mp4", folder / "cuts_copy.mp4")
-        return FilmTruth("cuts_copy.mp4", duplicate_of="cuts.mp4", identical=True)
-    files.reencode(folder / "wide.mp4", folder / "wide_again.mp4", "mpeg4", 320, 180)
-    return FilmTruth("wide_again.mp4", duplicate_of="wide.mp4")
+def _draw_duplicate(drawn: dict[str, FilmTruth], folder: Path, duplicate: duplicates.Duplicate) -> FilmTruth:
+    original = drawn[duplicate.of]
+    duplicates.write_duplicate(folder, duplicate)
+    width, height = duplicate.size or (original.width, original.height)
+    made = {"name": duplicate.name, "duplicate_of": duplicate.of, "change": duplicate.change, "caption_file": ""}
+    length = original.shots[-1]["end_s"] - 2 * duplicate.trim_s
+
+    def moved(span: dict) -> dict:
+        start, end = (min(max(span[edge] - duplicate.trim_s, 0.0), length) for edge in ("start_s", "end_s"))
+        return span | {"start_s": start, "end_s": end}
+
+    shots, joints = list(map(moved, original.shots)), list(map(moved, original.joints))
+    return replace(original, **made, width=width, height=height, shots=shots, joints=joints)
 
 
 def _draw_broken(folder: Path, name: str) -> FilmTruth:

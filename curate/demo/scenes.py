@@ -25,6 +25,7 @@ COLOURS = {  # RGB
 }
 SHAPES = ("circle", "square", "triangle", "star")
 MOVEMENTS = ("moving left", "moving right", "moving up", "moving down", "spinning", "growing", "shrinking")
+TITLES = ("A SHORT FILM", "THE END", "PART TWO", "INTERMISSION")
 GRAIN = 3.0  # standard deviation of the film grain, grey levels
 
 
@@ -44,9 +45,12 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        article = "an" if self.colour[0] in "aeiou" else "a"
-        words = f"{article} {self.colour} {self.shape} {self.movement} over a {self.ground} ground"
+        words = f"{_with_article(self.colour)} {self.shape} {self.movement} over {_with_article(self.ground)} ground"
         return f'{words}, with the title "{self.title}"' if self.title else words
+
+
+def _with_article(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 class Painter:

@@ -100,4 +100,5 @@ def describe(result: Comparison) -> list[str]:
 
 
 def films_are_there(folder: Path, truth: list[FilmTruth]) -> bool:
-    return all((folder / film.name).exists() for film in truth)
+    names = [name for film in truth for name in (film.name, film.caption_file) if name]
+    return all((folder / name).exists() for name in names)

@@ -1,5 +1,6 @@
 """The demo's films are what their truth says, so that what is measured against them means something."""
 
+import functools
 from itertools import pairwise
 
 import av
@@ -9,6 +10,7 @@ import pytest
 
 from curate.demo import films
 from curate.demo.films import FilmTruth, draw_films, film_scripts, read_truth, write_truth
+from curate.demo.queries import Question, questions, recall, shot_at
 from curate.demo.scenes import Painter
 
 
@@ -19,6 +21,7 @@ def drawn(tmp_path_factory):
     return folder, {film.name: film for film in draw_films(folder)}
 
 
+@functools.cache
 def small_frames(path) -> list[tuple[float, np.ndarray]]:
     """(seconds, (h, w) float32 luma a quarter as large) of every frame, turned as the header says."""
     with av.open(str(path)) as container:
@@ -36,7 +39,17 @@ def videos(truth: dict[str, FilmTruth]) -> list[FilmTruth]:
 
 def test_every_file_of_the_truth_is_in_the_folder_and_nothing_else(drawn):
     folder, truth = drawn
-    assert {path.name for path in folder.iterdir()} == set(truth)
+    captions = {film.caption_file for film in truth.values() if film.caption_file}
+    assert {path.name for path in folder.iterdir()} == set(truth) | captions
+
+
+def test_a_film_of_one_shot_has_its_caption_beside_it(drawn):
+    folder, truth = drawn
+    captioned = [film for film in truth.values() if film.caption_file]
+    assert len(captioned) == 6
+    for film in captioned:
+        assert (folder / film.caption_file).read_text() == film.shots[0]["caption"] + "\n"
+        assert len(film.shots) == 1 and film.caption_file == film.name.replace(".mp4", ".txt")
 
 
 def test_the_picture_changes_most_at_the_hard_cuts_and_nowhere_else(drawn):
@@ -125,17 +138,53 @@ def test_no_broken_file_yields_a_frame_and_every_other_file_does(drawn):
             assert small_frames(folder / film.name)
 
 
-def test_duplicates_are_a_copy_and_a_re_encoding(drawn):
+def test_every_kind_of_duplicate_is_there_and_is_what_it_says(drawn):
     folder, truth = drawn
-    copies = {film.name: film for film in truth.values() if film.duplicate_of}
-    assert {film.identical for film in copies.values()} == {True, False}
-    for film in copies.values():
+    copies = {film.change: film for film in truth.values() if film.duplicate_of}
+    assert set(copies) == {"copy", "re-encoded", "resized", "trimmed", "brighter"}
+    for change, film in copies.items():
+        original = truth[film.duplicate_of]
         one, other = folder / film.name, folder / film.duplicate_of
-        assert (one.read_bytes() == other.read_bytes()) == film.identical
-        ours, theirs = small_frames(one), small_frames(other)
-        assert len(ours) == len(theirs)
-        for (_, a), (_, b) in list(zip(ours, theirs, strict=True))[:: len(ours) // 4]:
-            assert np.abs(cv2.resize(a, (40, 24)) - cv2.resize(b, (40, 24))).mean() < 4
+        assert (one.read_bytes() == other.read_bytes()) == (change == "copy") == film.identical
+        ours, theirs = dict(small_frames(one)), dict(small_frames(other))
+        assert (len(ours) < len(theirs)) == (change == "trimmed")
+        assert ((film.width, film.height) != (original.width, original.height)) == (change == "resized")
+        for here, there in zip(film.shots, original.shots, strict=True):
+            assert here["caption"] == there["caption"]
+            # The same moment in both: the end of a shot lies where it lay, less what was cut off in front.
+            ended = [max(t for t in times if t < shot["end_s"]) for times, shot in ((ours, here), (theirs, there))]
+            if change == "trimmed" and here is film.shots[-1]:
+                continue
+            a, b = (cv2.resize(frames[t], (40, 24)) for frames, t in zip((ours, theirs), ended, strict=True))
+            if change == "brighter":
+                assert 1.05 < a.mean() / b.mean() < 1.3
+                assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9
+            else:
+                assert np.abs(a - b).mean() < 5, (change, here)
+
+
+def test_there_are_fifty_questions_in_words_each_with_its_answers(drawn):
+    _, truth = drawn
+    asked = questions(list(truth.values()))
+    assert len(asked) == 50 == len({question.text for question in asked})
+    for question in asked:
+        assert question.answers
+        for film, number in question.answers:
+            caption = truth[film].shots[number]["caption"]
+            words = question.text.replace(" a ", " ").replace(" an ", " ").split()
+            assert all(word in caption for word in words), (question.text, caption)
+
+
+def test_recall_counts_answers_out_of_as_many_as_there_could_be():
+    many = Question("a star", {("a", i) for i in range(7)})
+    assert recall(many, [("a", i) for i in range(5)]) == 1
+    assert recall(Question("a star", {("a", 0), ("b", 0)}), [("a", 0), ("c", 0), ("a", 1)]) == 0.5
+    assert recall(many, []) == 0
+
+
+def test_a_clip_belongs_to_the_shot_that_its_middle_lies_in():
+    film = FilmTruth("a.mp4", shots=[{"start_s": 0.0, "end_s": 2.0}, {"start_s": 2.5, "end_s": 5.0}])
+    assert [shot_at(film, *span) for span in ((0, 1.9), (1.9, 5), (1.5, 3))] == [0, 1, None]
 
 
 def test_the_same_seed_draws_the_same_bytes_and_another_seed_other_ones(tmp_path, drawn):
