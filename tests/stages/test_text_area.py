@@ -75,7 +75,7 @@ def test_drawn_text_covers_the_share_that_it_was_drawn_on(text, words, seed, x, 
     picture = ground(seed)
     true = written(picture, words, x, y, scale)
     (answer,) = text.score([clip(picture)])
-    assert 0.75 * true <= answer["text_area"] <= 1.9 * true  # detectors leave a rim about the letters
+    assert 1.1 * true <= answer["text_area"] <= 1.8 * true  # detectors leave a rim about the letters
     assert answer["text_boxes"] >= 1
 
 
