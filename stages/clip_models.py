@@ -238,7 +238,7 @@ def _loaded(source: ClipSource, device: str, precision: str) -> ClipModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = open_clip.create_model(model, pretrained=source.pretrained, device="cpu", require_pretrained=True)
-            preprocess = open_clip.image_transform_v2(
+            preprocess = open_clip.transform.image_transform_v2(
                 open_clip.transform.PreprocessCfg(**network.visual.preprocess_cfg), is_train=False
             )
     except Exception as error:
