@@ -56,6 +56,11 @@ class ClipSource:
     weights: str | None  # the local file of the weights, None where a hub has them
 
     @property
+    def schema(self) -> str:
+        """The model by open_clip's own rules: a folder has a prefix."""
+        return f"local-dir:{self.model}" if os.path.isabs(self.model) else self.model
+
+    @property
     def image_size(self) -> int:
         """Long side of the pictures that the network sees, pixels."""
         size = json.loads(self.config)["vision_cfg"].get("image_size", 224)
@@ -179,8 +184,9 @@ class ClipModel:
     def fits(self, text: str) -> bool:
         """Whether the text encoder sees all of the text."""
         tokens = self._tokenizer()
-        encode = getattr(tokens, "encode", None) or tokens.tokenizer.encode
-        return len(encode(text)) + 2 <= tokens.context_length  # start and end take two places
+        if hasattr(tokens, "encode"):  # open_clip's own tokenizer, without start and end
+            return len(tokens.encode(text)) + 2 <= tokens.context_length
+        return len(tokens.tokenizer.encode(text, verbose=False)) <= tokens.context_length
 
     def _normalised(self, encode: Callable[..., Any], batch: Any) -> Any:
         import torch
@@ -200,7 +206,7 @@ class ClipModel:
                 import open_clip
 
                 try:
-                    self._tokens = open_clip.get_tokenizer(self.source.model)
+                    self._tokens = open_clip.get_tokenizer(self.source.schema)
                 except Exception as error:
                     raise SettingsError(
                         f"model {self.name}: its tokenizer can't be loaded: {one_line(error)}"
@@ -233,11 +239,10 @@ def _loaded(source: ClipSource, device: str, precision: str) -> ClipModel:
     _installed()
     import open_clip
 
-    model = f"local-dir:{source.model}" if os.path.isabs(source.model) else source.model
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = open_clip.create_model(model, pretrained=source.pretrained, device="cpu", require_pretrained=True)
+            network = open_clip.create_model(source.schema, pretrained=source.pretrained, device="cpu", require_pretrained=True)
             preprocess = open_clip.transform.image_transform_v2(
                 open_clip.transform.PreprocessCfg(**network.visual.preprocess_cfg), is_train=False
             )
