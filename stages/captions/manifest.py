@@ -1,0 +1,128 @@
+"""Captions that somebody wrote already: a column of the source's manifest, or a file beside the source."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import urllib.parse
+from typing import Any
+
+from stages.captions.answers import Answer, Deadline
+from stages.captions.settings import ManifestSettings
+from stages.clip_stage import ClipError, ClipInput
+from stages.frames import SourceError
+from stages.reading import open_source
+
+MAX_BYTES = 2**20  # of a sidecar file
+
+
+class Manifest:
+    """What is said of a source is said of each of its clips."""
+
+    costly = False
+
+    def __init__(self, settings: ManifestSettings):
+        self.settings = settings
+        self._last: tuple[str, dict[str, Any] | str | None] = ("", None)  # clips of one source come together
+
+    def check(self) -> None:
+        pass
+
+    def content(self) -> str:
+        return ""
+
+    def setup(self) -> None:
+        pass
+
+    def halt(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._last = ("", None)
+
+    def column(self, name: str) -> str | None:
+        """The column, or the key of a .json file, that a caption is taken from."""
+        column = self.settings.column
+        return column.get(name) if isinstance(column, dict) else column
+
+    def caption(self, clip: ClipInput, name: str, prompt: str, deadline: Deadline) -> Answer | None:
+        column = self.column(name)
+        if column is None:
+            return None
+        text = _text(clip.entry.get(column), f"column {column!r} of the manifest")
+        if text is None and self.settings.sidecar:
+            found = self._sidecar(clip.entry["uri"])
+            value = found.get(column) if isinstance(found, dict) else found
+            text = _text(value, f"key {column!r} of the {self.settings.sidecar} file beside the source")
+        return Answer(text, "manifest") if text else None
+
+    def missing(self, name: str) -> str:
+        """Why there is no caption."""
+        column = self.column(name)
+        if column is None:
+            return f"manifest.column names no column for {name!r}"
+        beside = f" and no {self.settings.sidecar} file with it beside the source" if self.settings.sidecar else ""
+        return f"the manifest has no {column!r} for this source{beside}"
+
+    def _sidecar(self, uri: str) -> dict[str, Any] | str | None:
+        last = self._last  # taken once: other threads may put theirs
+        if last[0] != uri:
+            self._last = last = (uri, read_sidecar(beside(uri, self.settings.sidecar or "")))
+        return last[1]
+
+
+def beside(uri: str, ending: str) -> str:
+    """The URI of the file of the same name with another ending: films/a.mp4 -> films/a.txt."""
+    folder, slash, name = uri.rpartition("/")
+    return f"{folder}{slash}{os.path.splitext(name)[0]}{ending}"
+
+
+def read_sidecar(uri: str) -> dict[str, Any] | str | None:
+    """The text of a .txt file, the mapping of a .json file, None where there is no such file.
+
+    Raises ClipError for a file that can't be read: that is not the same as none.
+    """
+    name = uri.rpartition("/")[2]
+    if not _is_there(uri):
+        return None
+    try:
+        with open_source(uri) as file:
+            data = file.read(MAX_BYTES + 1)
+    except SourceError as error:
+        raise ClipError(f"{name} beside the source: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise ClipError(f"{name} beside the source has more than {MAX_BYTES} bytes")
+    try:
+        text = data.decode("utf-8-sig")
+        found = json.loads(text) if name.endswith(".json") else text
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        kind = "JSON" if name.endswith(".json") else "UTF-8 text"
+        raise ClipError(f"{name} beside the source is no {kind}: {error}") from error
+    if name.endswith(".json") and not isinstance(found, dict):
+        raise ClipError(f"{name} beside the source must hold a JSON object")
+    return found
+
+
+def _is_there(uri: str) -> bool:
+    if uri.startswith("file://"):
+        uri = os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
+    if not re.match(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://", uri):
+        return os.path.exists(uri)
+    import fsspec
+
+    try:
+        store, path = fsspec.core.url_to_fs(uri)
+        return store.exists(path)
+    except Exception as error:  # each store has its own exceptions
+        raise ClipError(f"can't look for {uri.rpartition('/')[2]} beside the source: {error}") from error
+
+
+def _text(value: Any, where: str) -> str | None:
+    """A caption as stripped text; None for an empty cell, whatever a table calls empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str):
+        raise ClipError(f"{where} holds {value!r:.80}, not a text")
+    return value.strip() or None

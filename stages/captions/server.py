@@ -1,0 +1,226 @@
+"""Captions from a server that speaks OpenAI's chat completions (vLLM, SGLang, hosted ones).
+
+What fails for a while (no reply, 408, 429, 5xx, a reply that broke off) is tried again, later each time; what
+would fail for ever (400, 404, 413, ...) costs its clip at once. A server that refuses clip after clip in the
+same words, or answers nobody any more, stops the run instead of failing a million clips.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import json
+import os
+import threading
+from typing import Any
+
+import cv2
+
+from stages.base import SettingsError
+from stages.captions.answers import Answer, Deadline
+from stages.captions.exchange import Exchange, NoReply, Reply
+from stages.captions.pace import Pace, backoff, retry_after
+from stages.captions.settings import CaptionSettings, ServerSettings
+from stages.clip_stage import ClipError, ClipInput
+
+TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+STOP_AFTER = 20  # clips in a row, with no caption in between, that were refused alike or got no reply at all
+PROBE_S = 15.0
+JPEG_QUALITY = 90
+
+
+class BadReply(Exception):
+    """A reply of status 200 that is no caption: broken JSON, or not what the protocol says."""
+
+
+class Server:
+    """One server, asked by any number of threads after `setup`."""
+
+    costly = True
+
+    def __init__(self, settings: CaptionSettings):
+        assert settings.server is not None
+        self.settings: ServerSettings = settings.server
+        self.asking = {
+            "model": self.settings.model,
+            "max_tokens": settings.max_tokens,
+            "temperature": settings.temperature,
+            "seed": settings.seed,
+            **self.settings.extra_body,
+        }
+        self._exchange: Exchange | None = None
+        self._pace: Pace | None = None
+        self._streak: _Streak | None = None
+
+    def check(self) -> None:
+        """Asks the server for its models. SettingsError: it can't be reached, refuses the key, has no such model."""
+        _check_models(self.settings, Exchange(self.settings.base_url), self._headers())
+
+    def content(self) -> str:
+        return ""  # its name is a setting; what stands behind a name, a server does not say
+
+    def setup(self) -> None:
+        self.check()
+        self._exchange = Exchange(self.settings.base_url)
+        self._pace = Pace(self.settings.requests_per_minute)
+        self._streak = _Streak(self.settings.base_url)
+
+    def halt(self) -> None:
+        """Begins no further request: whoever waits for a turn or a retry is woken, and raises."""
+        if self._pace:
+            self._pace.stop()
+
+    def close(self) -> None:
+        """Cuts the requests under way, too."""
+        self.halt()
+        if self._exchange:
+            self._exchange.abort()
+
+    def caption(self, clip: ClipInput, name: str, prompt: str, deadline: Deadline) -> Answer:
+        """Waiting for a turn under our own rate limit does not count against the deadline."""
+        body = json.dumps(self.asking | {"messages": messages(clip, prompt)}).encode()
+        silent, said = True, ""
+        for attempt in range(self.settings.tries):
+            deadline.extend(self._pace.turn())
+            seconds = min(self.settings.timeout_seconds, deadline.left())
+            if seconds <= 0:
+                break
+            wait = None
+            try:
+                reply = self._exchange.request("POST", "/chat/completions", seconds, body, self._headers())
+            except NoReply as error:
+                said = str(error)
+            else:
+                silent = False
+                if reply.status == 200:
+                    try:
+                        answer = read_caption(reply.body)
+                    except BadReply as error:
+                        said = str(error)
+                    else:
+                        self._streak.ended()
+                        return answer
+                else:
+                    said = f"{reply.status} {complaint(reply)}".strip()
+                    if reply.status not in TRY_AGAIN or "insufficient_quota" in said:
+                        self._streak.refused(said)
+                        raise ClipError(f"the server refuses: {said}")
+                    wait = retry_after(reply.headers.get("retry-after"))
+                    if wait is not None:
+                        self._pace.hold(min(wait, self.settings.deadline_seconds))
+            pause = max(wait or 0.0, backoff(attempt, self.settings.backoff_seconds))
+            if pause >= deadline.left() or attempt + 1 == self.settings.tries:
+                said += f" (it asks to wait {wait:.0f} s, longer than there is)" if wait and wait >= pause else ""
+                break
+            self._pace.sleep(pause)
+        if silent:
+            self._streak.refused("no reply: " + said)
+        tries = f"{attempt + 1} {'try' if attempt == 0 else 'tries'}"
+        raise ClipError(f"no caption from the server after {tries}: {said or 'no time left'}")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        variable = self.settings.api_key_env
+        if variable:
+            key = os.environ.get(variable, "").strip()
+            if not key:
+                raise SettingsError(f"api_key_env: the environment variable {variable} is not set")
+            headers["Authorization"] = f"Bearer {key}"
+        return headers
+
+
+def messages(clip: ClipInput, prompt: str) -> list[dict[str, Any]]:
+    """The clip's frames as JPEG data URLs in their order, then the prompt."""
+    parts: list[dict[str, Any]] = []
+    for _, picture in clip.frames:
+        done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not done:
+            raise ClipError("a frame could not be made a JPEG")
+        url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}]
+
+
+def read_caption(body: bytes) -> Answer:
+    """The caption in a reply. Raises BadReply for what is not one, ClipError for a reply without text.
+
+    A refusal that the protocol marks as such is text like any other: the audit finds it.
+    """
+    try:
+        data = json.loads(body)
+        choice = data["choices"][0]
+        message = choice["message"]
+        text = message.get("content") or message.get("refusal") or ""
+        if not isinstance(text, str):
+            raise TypeError
+        finish = choice.get("finish_reason")
+        revision = "/".join(str(data[k]) for k in ("model", "system_fingerprint") if data.get(k))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise BadReply(f"a reply that is no chat completion: {_shown(body)!r}") from error
+    if not text.strip():
+        raise ClipError(f"the server's answer has no text (finish_reason {finish!r})")
+    return Answer(text.strip(), "server", finish if finish in ("stop", "length") else None, None, revision or None)
+
+
+def complaint(reply: Reply) -> str:
+    """What a server says of an error, one short line: OpenAI's and FastAPI's forms, else the text itself."""
+    try:
+        data = json.loads(reply.body)
+        error = data.get("error", data)
+        said = error if isinstance(error, str) else error.get("message") or error.get("detail") or ""
+        code = error.get("code") if isinstance(error, dict) else None
+        return _shown(f"{said} ({code})" if code and isinstance(code, str) else str(said))
+    except (ValueError, AttributeError, RecursionError):
+        return _shown(reply.body)
+
+
+def _shown(text: str | bytes) -> str:
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())[:200]
+
+
+def _check_models(settings: ServerSettings, exchange: Exchange, headers: dict[str, str]) -> None:
+    url = settings.base_url
+    try:
+        reply = exchange.request("GET", "/models", min(PROBE_S, settings.timeout_seconds), headers=headers)
+    except NoReply as error:
+        raise SettingsError(f"server {url}: {error}: start it, or correct `base_url`") from error
+    if reply.status in (401, 403):
+        key = f"the key in {settings.api_key_env}" if settings.api_key_env else "a request without a key"
+        advice = "" if settings.api_key_env else ": name the variable that holds it in `api_key_env`"
+        raise SettingsError(f"server {url} refuses {key} ({reply.status} {complaint(reply)}){advice}")
+    if reply.status >= 500:
+        raise SettingsError(f"server {url} answers {reply.status} {complaint(reply)}: is it still starting?")
+    if 300 <= reply.status < 400:
+        there = reply.headers.get("location", "another address")
+        raise SettingsError(f"server {url} sends elsewhere ({there}): give that as `base_url`")
+    try:
+        models = [str(one["id"]) for one in json.loads(reply.body)["data"]] if reply.status == 200 else []
+    except (ValueError, KeyError, TypeError):
+        raise SettingsError(f"server {url}: what it says of its models is not OpenAI's form; is /v1 missing?") from None
+    if models and settings.model not in models:
+        near = difflib.get_close_matches(settings.model, models, n=1, cutoff=0.4)
+        said = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(models[:8])}"
+        raise SettingsError(f"server {url} has no model {settings.model!r}; {said}")
+
+
+class _Streak:
+    """Counts clips in a row that got nowhere for the same reason; raises SettingsError when there are too many."""
+
+    def __init__(self, url: str):
+        self._url, self._said, self._count = url, "", 0
+        self._lock = threading.Lock()
+
+    def ended(self) -> None:
+        self._count = 0
+
+    def refused(self, said: str) -> None:
+        kind = said.split(":")[0] if said.startswith("no reply") else said
+        with self._lock:
+            self._count = self._count + 1 if kind == self._said else 1
+            self._said = kind
+            if self._count >= STOP_AFTER:
+                raise SettingsError(
+                    f"server {self._url}: {STOP_AFTER} clips in a row came to nothing ({said}): stopped, so that the "
+                    "rest is not failed; run again when this is mended, what was answered is kept"
+                )

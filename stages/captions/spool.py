@@ -1,0 +1,124 @@
+"""Answers kept the moment they arrive, until their rows are committed: a killed run pays for none twice.
+
+One small object for each clip, CATALOG/_answers/TABLE/CLIP_ID.json, with an entry for each caption and the
+settings that it was asked under. Locally it is written aside, flushed and renamed; a store's put is atomic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import threading
+import urllib.parse
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from stages.captions.answers import Answer
+
+FOLDER = "_answers"
+ASIDE = ".part"
+DELETERS = 16  # requests at a time when answers are removed from a store
+
+
+class Spool:
+    """Picklable until `open`; `clear` may be called on a copy in another process."""
+
+    def __init__(self, catalog_uri: str, table: str):
+        self.root = "/".join([catalog_uri.rstrip("/"), FOLDER, table])
+        self._local = "://" not in catalog_uri or catalog_uri.startswith("file://")
+        self._there: set[str] = set()  # clip ids; one listing at the start instead of a look for every clip
+        self._lock: Any = None
+
+    def open(self) -> None:
+        """Lists the answers of a run that was killed. One worker at a time writes a spool."""
+        self._lock = threading.Lock()
+        names = self._names()
+        self._there = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+
+    def get(self, clip_id: str) -> dict[str, Answer]:
+        """The answers of a clip by key; empty where there are none, or none that can be read."""
+        if clip_id not in self._there:
+            return {}
+        try:
+            found = json.loads(self._read(clip_id))
+            return {key: Answer(**answer) for key, answer in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def put(self, clip_id: str, answers: dict[str, Answer]) -> None:
+        """Returns when the answers of a clip, all of them, would survive a kill. Raises OSError."""
+        data = json.dumps({key: dataclasses.asdict(answer) for key, answer in answers.items()}).encode()
+        if self._local:
+            self._write(clip_id, data)
+        else:
+            self._store().pipe_file(self._path(clip_id), data)
+        with self._lock:
+            self._there.add(clip_id)
+
+    def clear(self, clip_ids: Collection[str]) -> None:
+        """Removes the answers of clips whose rows are committed; those that have none are no error."""
+        if self._local:
+            for clip_id in clip_ids:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path(clip_id))
+            return
+        store = self._store()
+
+        def remove(clip_id: str) -> None:
+            with contextlib.suppress(FileNotFoundError, KeyError):  # fsspec's memory store raises KeyError
+                store.rm_file(self._path(clip_id))
+
+        with ThreadPoolExecutor(DELETERS) as pool:
+            list(pool.map(remove, clip_ids))
+
+    def _path(self, clip_id: str) -> str:
+        return f"{self._folder()}/{clip_id}.json"
+
+    def _folder(self) -> str:
+        if not self._local:
+            import fsspec
+
+            return fsspec.core.strip_protocol(self.root)
+        if self.root.startswith("file://"):
+            return os.fsdecode(urllib.parse.unquote_to_bytes(self.root.removeprefix("file://")))
+        return os.path.abspath(os.path.expanduser(self.root))
+
+    def _store(self) -> Any:
+        import fsspec
+
+        return fsspec.core.url_to_fs(self.root, use_listings_cache=False)[0]
+
+    def _names(self) -> list[str]:
+        if not self._local:
+            try:
+                return [path.rpartition("/")[2] for path in self._store().find(self._folder())]
+            except FileNotFoundError:
+                return []
+        os.makedirs(self._folder(), exist_ok=True)
+        names = os.listdir(self._folder())
+        for name in names:
+            if name.endswith(ASIDE):  # what a kill left half written
+                os.unlink(os.path.join(self._folder(), name))
+        return names
+
+    def _read(self, clip_id: str) -> bytes:
+        if not self._local:
+            return self._store().cat_file(self._path(clip_id))
+        with open(self._path(clip_id), "rb") as file:
+            return file.read()
+
+    def _write(self, clip_id: str, data: bytes) -> None:
+        path = self._path(clip_id)
+        with open(path + ASIDE, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ASIDE, path)
+        folder = os.open(self._folder(), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

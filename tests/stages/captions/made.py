@@ -1,0 +1,68 @@
+"""What the tests of captions share: units with clips and frames, settings against the stand-in server."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from curate.units import Unit
+from stages.captions import Caption, CaptionSettings
+from stages.frames import FrameRequest
+from tests.caption_server import MODEL
+
+PROMPT = "Describe clip {clip_id}."
+FRAMES = {"positions": [0.5], "long_side": 16}
+
+
+def clip_row(number: int, **columns: Any) -> dict[str, Any]:
+    row = {"clip_id": f"{number:032x}", "source_id": "s" * 32, "uri": "films/a.mp4", "start_s": 1.0, "end_s": 3.5}
+    return row | {"width": 640, "height": 360, "fps": 24.0} | columns
+
+
+def unit_of(
+    numbers: list[int], stage: Caption | None = None, unit_id: str = "u", entry: dict | None = None, **more: Any
+) -> Unit:
+    """A unit of known clips, with a frame for each position that the stage wants."""
+    request = stage.wants() if stage else None
+    unit = Unit(unit_id, {"uri": "films/a.mp4", "source_id": "s" * 32} | (entry or {}), **more)
+    unit.known = [clip_row(number) for number in numbers]
+    if request:
+        unit.pixels = {row["clip_id"]: {request: pictures(request, row["clip_id"])} for row in unit.known}
+    return unit
+
+
+def pictures(request: FrameRequest, clip: str = "0") -> list[tuple[float, np.ndarray]]:
+    shade = int(clip, 16) * 37 % 256
+    size = (request.long_side * 9 // 16, request.long_side, 3)
+    return [(at, np.full(size, (shade + 40 * index) % 256, np.uint8)) for index, at in enumerate(request.positions)]
+
+
+def served(url: str, **settings: Any) -> CaptionSettings:
+    """Settings for a server; those of `server:` itself go by their names, the rest beside them."""
+    own = {"base_url": url, "model": MODEL, "concurrency": 8, "backoff_seconds": 0.01, "timeout_seconds": 0.5}
+    own |= settings.pop("server", {})
+    given = {"source": "server", "server": own, "prompts": PROMPT, "frames": FRAMES}
+    return CaptionSettings.model_validate(given | settings)
+
+
+def run(stage: Caption, units: list[Unit]) -> list[Unit]:
+    stage.setup()
+    try:
+        return list(stage.stream(iter(units)))
+    finally:
+        stage.close()
+
+
+def rows_of(units: list[Unit], table: str = "captions") -> dict[int, dict[str, Any]]:
+    """The rows of a table by the number of their clip; each clip has one."""
+    rows = [row for unit in units for row in unit.rows.get(table, [])]
+    found = {int(row["clip_id"], 16): row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def asked_about(prompt: str) -> int:
+    """The number of the clip that a prompt made of PROMPT names."""
+    return int(re.search(r"[0-9a-f]{32}", prompt)[0], 16)

@@ -1,0 +1,295 @@
+"""Captions from a server that fails in every way: each clip ends captioned, or failed with its reason."""
+
+import os
+import socket
+import time
+
+import pytest
+
+from stages.base import SettingsError
+from stages.captions import Caption
+from stages.captions import server as server_module
+from tests import caption_server as faults
+from tests.caption_server import KEY, MODEL, OK, SLOW, CaptionServer
+from tests.stages.captions.made import asked_about, rows_of, run, served, unit_of
+
+FAULTS = [
+    OK,
+    faults.HANG,
+    faults.DRIP,
+    faults.DROP,
+    faults.CUT,
+    faults.GARBAGE,
+    "429 retry-after=0.05",
+    "500",
+    "503",
+    faults.TRUNCATED,
+    faults.REFUSAL,
+]
+NO_RETRY = {faults.TRUNCATED, faults.REFUSAL, OK}
+
+
+def test_every_clip_ends_captioned_or_failed_with_its_reason(tmp_path):
+    """Each fault once, then a good answer; then each fault for ever."""
+    forever = [
+        faults.HANG,
+        faults.DRIP,
+        faults.DROP,
+        faults.CUT,
+        faults.GARBAGE,
+        "429",
+        "429 retry-after=3600",
+        "500",
+        "400",
+        faults.EMPTY,
+    ]
+
+    def script(prompt, attempt):
+        clip = asked_about(prompt)
+        if clip < len(FAULTS):
+            return FAULTS[clip] if attempt == 0 else OK
+        return forever[clip - len(FAULTS)]
+
+    with CaptionServer(script) as server:
+        limits = {"timeout_seconds": 0.3, "deadline_seconds": 1.2, "tries": 3, "concurrency": 32}
+        stage = Caption(served(server.url, server=limits))
+        stage.bind(str(tmp_path))
+        began = time.monotonic()
+        clips = list(range(len(FAULTS) + len(forever)))
+        rows = rows_of(run(stage, [unit_of([n], stage, f"u{n}") for n in clips]))
+        assert time.monotonic() - began < 6
+    assert set(rows) == set(clips)
+    for number, fault in enumerate(FAULTS):
+        assert rows[number]["status"] == "done", (fault, rows[number])
+        times = server.prompts.count(f"Describe clip {number:032x}.")
+        assert times == (1 if fault in NO_RETRY else 2), fault
+    assert rows[FAULTS.index(faults.TRUNCATED)]["caption_truncated"] is True
+    assert rows[FAULTS.index(faults.REFUSAL)]["caption_refusal"] == "i'm sorry"
+    assert rows[0]["caption_truncated"] is False
+    assert rows[0]["caption_refusal"] is rows[0]["caption_boilerplate"] is None
+    assert (rows[0]["captions_model"], rows[0]["captions_revision"]) == (MODEL, f"{MODEL}-0.1")
+    reasons = [rows[len(FAULTS) + place] for place in range(len(forever))]
+    assert {row["status"] for row in reasons} == {"failed"}
+    expected = [
+        "after 3 tries: no whole reply within 0.3 s",
+        "no whole reply within 0.3 s",
+        "after 3 tries: the server closed the connection",
+        "after 3 tries: the reply broke off",
+        "after 3 tries: a reply that is no chat completion",
+        "after 3 tries: 429 the script says 429",
+        "after 1 try: 429 the script says 429 (it asks to wait 3600 s",
+        "after 3 tries: 500 the script says 500",
+        "refuses: 400 the script says 400",
+        "has no text",
+    ]
+    for fault, row, reason in zip(forever, reasons, expected, strict=True):
+        assert reason in row["reason"], fault
+
+
+def test_a_slow_clip_holds_up_no_other_and_parts_leave_in_their_order():
+    def script(prompt, attempt):
+        return f"{SLOW} 0.6" if asked_about(prompt) == 0 else OK
+
+    with CaptionServer(script) as server:
+        stage = Caption(served(server.url, server={"timeout_seconds": 5}))
+        units = [unit_of([0], stage, "slow", part=0, last=False), unit_of([1], stage, "slow", part=1)]
+        units += [unit_of([n, n + 1], stage, f"u{n}") for n in range(2, 30, 2)]
+        units.append(unit_of([], stage, "empty"))
+        units.append(unit_of([50], stage, "broken").failed("it was broken before"))
+        left = run(stage, units)
+    order = [(unit.unit_id, unit.part) for unit in left]
+    assert order[-2:] == [("slow", 0), ("slow", 1)]
+    assert sorted(order) == sorted((unit.unit_id, unit.part) for unit in units)
+    rows = rows_of(left)
+    assert set(rows) == set(range(30))
+    assert all(f"{number:032x}" in row["caption"] for number, row in rows.items())
+
+
+def test_no_more_clips_are_asked_about_at_a_time_than_said():
+    with CaptionServer(delay=0.05) as server:
+        stage = Caption(served(server.url, server={"concurrency": 3}))
+        taken = 0
+
+        def units():
+            nonlocal taken
+            for number in range(24):
+                taken += 1
+                yield unit_of([number], stage, f"u{number}")
+
+        stage.setup()
+        for done, _ in enumerate(stage.stream(units()), 1):
+            assert taken <= done + 2 * 3  # memory is bounded, too
+        stage.close()
+        assert server.most_at_once == 3
+
+
+def test_requests_keep_to_the_rate_limit_and_a_wait_for_a_turn_costs_no_clip():
+    with CaptionServer() as server:
+        limits = {"requests_per_minute": 1200, "deadline_seconds": 0.2, "timeout_seconds": 0.2}
+        stage = Caption(served(server.url, server=limits))
+        rows = rows_of(run(stage, [unit_of(list(range(12)), stage)]))
+        assert {row["status"] for row in rows.values()} == {"done"}
+        times = sorted(one.began for one in server.seen)
+    assert times[-1] - times[0] >= 11 * 0.05 * 0.9
+
+
+def test_a_server_that_asks_for_a_pause_gets_it_from_every_thread():
+    with CaptionServer(
+        lambda prompt, attempt: "429 retry-after=0.3" if asked_about(prompt) == 0 and not attempt else OK
+    ) as server:
+        stage = Caption(served(server.url, server={"concurrency": 2, "timeout_seconds": 5}))
+        run(stage, [unit_of([0], stage, "first"), *(unit_of([n], stage, f"u{n}") for n in range(1, 6))])
+        told = server.seen[0].began
+        later = [one.began - told for one in server.seen[2:]]  # one may have been on its way
+    assert min(later) >= 0.29
+
+
+def test_frames_prompt_seed_and_settings_are_what_the_server_is_sent():
+    with CaptionServer() as server:
+        extra = {"server": {"extra_body": {"top_p": 0.5}}, "frames": {"positions": [0.1, 0.9], "long_side": 32}}
+        stage = Caption(
+            served(server.url, prompts="{duration} s: describe", seed=7, max_tokens=33, temperature=0.25, **extra)
+        )
+        run(stage, [unit_of([1], stage)])
+        body = server.seen[0].body
+    assert {k: v for k, v in body.items() if k != "messages"} == {
+        "model": MODEL, "max_tokens": 33, "temperature": 0.25, "seed": 7, "top_p": 0.5,
+    }  # fmt: skip
+    parts = body["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["image_url", "image_url", "text"]
+    assert all(part["image_url"]["url"].startswith("data:image/jpeg;base64,/9j/") for part in parts[:2])
+    assert parts[2]["text"] == "2.5 s: describe"
+
+
+def test_several_captions_of_a_clip_and_the_manifest_s_first():
+    prompts = {"short": "{clip_id} in five words", "long": "{clip_id} at length"}
+    with CaptionServer(lambda prompt, attempt: "400" if "5 at length" in prompt else OK) as server:
+        stage = Caption(
+            served(server.url, source=["manifest", "server"], prompts=prompts, manifest={"column": {"short": "alt"}})
+        )
+        units = [unit_of([1], stage, "a", entry={"alt": "A dog."}), unit_of([4, 5], stage, "b")]
+        rows = rows_of(run(stage, units))
+        assert len(server.seen) == 5  # one of the six was in the manifest
+    assert rows[1]["caption_short"] == "A dog."
+    assert rows[1]["caption_short_source"] == "manifest"
+    assert rows[1]["caption_long_source"] == "server"
+    assert "at length" in rows[4]["caption_long"]
+    assert "five words" in rows[4]["caption_short"]
+    assert rows[4]["caption_short_prompt"] != rows[4]["caption_long_prompt"]
+    assert rows[5]["status"] == "failed"
+    assert rows[5]["reason"].startswith("long: the server refuses: 400")
+    assert set(rows[4]) == {"clip_id", "source_id", "status", "reason"} | set(stage.columns()["captions"])
+
+
+def test_an_answer_is_never_asked_for_twice_not_even_of_a_failed_clip(tmp_path):
+    prompts = {"short": "{clip_id} short", "long": "{clip_id} long"}
+    with CaptionServer(lambda prompt, attempt: "400" if prompt.endswith("long") and not attempt else OK) as server:
+        for status in ("failed", "done", "done"):
+            stage = Caption(served(server.url, prompts=prompts))
+            stage.bind(str(tmp_path))
+            rows = rows_of(run(stage, [unit_of([1], stage)]))
+            assert rows[1]["status"] == status
+        assert len(server.answered) == len(set(server.answered)) == 2
+        stage.committed([rows[1]["clip_id"], "0" * 32])
+        other = Caption(served(server.url, prompts=prompts, seed=1))
+        other.bind(str(tmp_path))
+        run(other, [unit_of([1], other)])
+        assert len(server.answered) == 4  # under other settings it is another question
+    assert [path.name for path in tmp_path.rglob("*.json")] == [f"{1:032x}.json"]
+
+
+def test_a_server_that_refuses_everyone_stops_the_run_in_one_line(monkeypatch):
+    monkeypatch.setattr(server_module, "STOP_AFTER", 5)
+    with CaptionServer(lambda prompt, attempt: "404") as server:
+        stage = Caption(served(server.url, server={"concurrency": 1}))
+        with pytest.raises(SettingsError, match="5 clips in a row came to nothing \\(404 the script says 404\\)"):
+            run(stage, [unit_of([n], stage, f"u{n}") for n in range(50)])
+        assert len(server.seen) <= 6
+
+
+def test_refusals_with_captions_in_between_stop_nothing(monkeypatch):
+    monkeypatch.setattr(server_module, "STOP_AFTER", 3)
+    with CaptionServer(lambda prompt, attempt: "400" if asked_about(prompt) % 3 else OK) as server:
+        stage = Caption(served(server.url, server={"concurrency": 1}))
+        rows = rows_of(run(stage, [unit_of([n], stage, f"u{n}") for n in range(12)]))
+    assert [row["status"] for row in rows.values()].count("done") == 4
+
+
+def test_a_server_that_goes_away_stops_the_run(monkeypatch):
+    monkeypatch.setattr(server_module, "STOP_AFTER", 4)
+    with CaptionServer() as server:
+        stage = Caption(served(server.url, server={"concurrency": 2, "tries": 2}))
+        stage.setup()
+    with pytest.raises(SettingsError, match=r"no reply: nothing answers at 127.0.0.1"):
+        list(stage.stream(unit_of([n], stage, f"u{n}") for n in range(50)))
+    stage.close()
+
+
+def test_a_stopped_run_ends_soon_and_keeps_what_arrives(tmp_path):
+    with CaptionServer(lambda prompt, attempt: f"{SLOW} 0.3" if asked_about(prompt) else OK) as server:
+        stage = Caption(served(server.url, server={"timeout_seconds": 20, "concurrency": 4}))
+        stage.bind(str(tmp_path))
+        stage.setup()
+        running = stage.stream(unit_of([n], stage, f"u{n}") for n in range(40))
+        next(running)
+        began = time.monotonic()
+        running.close()
+        stage.close()
+        assert time.monotonic() - began < 3
+        assert len(list(tmp_path.rglob("*.json"))) == len(server.answered) >= 2
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"base_url": f"http://127.0.0.1:{free_port()}/v1"}, "nothing answers at 127.0.0.1:.*start it, or correct"),
+        ({"base_url": "http://no-such-host.invalid/v1"}, "no-such-host.invalid:80 is not known"),
+        ({"model": "stand-in-vlm"}, "has no model 'stand-in-vlm'; did you mean 'stand-in-vl'"),
+        ({"api_key_env": None}, "refuses a request without a key \\(401 .*name the variable"),
+        ({"api_key_env": "CLIPMILL_TEST_WRONG"}, "refuses the key in CLIPMILL_TEST_WRONG"),
+        ({"api_key_env": "CLIPMILL_TEST_NONE"}, "CLIPMILL_TEST_NONE is not set"),
+    ],
+)
+def test_a_server_that_can_not_work_is_one_line_before_any_clip(monkeypatch, change, why):
+    monkeypatch.setitem(os.environ, "CLIPMILL_TEST_WRONG", "another key")
+    monkeypatch.setitem(os.environ, "CLIPMILL_TEST_KEY", KEY)
+    with CaptionServer(key=KEY) as server:
+        stage = Caption(served(server.url, server={"api_key_env": "CLIPMILL_TEST_KEY"}))
+        stage.check()
+        with pytest.raises(SettingsError, match=why) as caught:
+            Caption(served(server.url, server={"api_key_env": "CLIPMILL_TEST_KEY"} | change)).check()
+        assert "\n" not in str(caught.value)
+        assert KEY not in str(caught.value)
+        assert not server.seen
+
+
+def test_a_prompt_s_unknown_field_stops_the_run_and_an_empty_one_costs_its_clip():
+    with CaptionServer() as server:
+        stage = Caption(served(server.url, prompts="{clip_id}, {capton}"))
+        with pytest.raises(SettingsError, match=r"no clip has a column 'capton'; did you mean \{caption\}"):
+            run(stage, [unit_of([1], stage, entry={"caption": "a dog"})])
+        stage = Caption(served(server.url, prompts="{clip_id}, {caption}"))
+        units = [
+            unit_of([1], stage, "a", entry={"caption": "a dog"}),
+            unit_of([2], stage, "b", entry={"caption": None}),
+        ]
+        rows = rows_of(run(stage, units))
+        assert server.prompts == [f"{1:032x}, a dog"]
+    assert "{caption} has no value for this clip" in rows[2]["reason"]
+
+
+def test_a_clip_without_its_frames_says_why():
+    with CaptionServer() as server:
+        stage = Caption(served(server.url))
+        unit = unit_of([1, 2], stage)
+        del unit.pixels[f"{2:032x}"]
+        unit.lost = {f"{2:032x}": "its file is gone"}
+        rows = rows_of(run(stage, [unit]))
+    assert rows[1]["status"] == "done"
+    assert rows[2]["reason"] == "its file is gone"
