@@ -242,7 +242,9 @@ def _loaded(source: ClipSource, device: str, precision: str) -> ClipModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = open_clip.create_model(source.schema, pretrained=source.pretrained, device="cpu", require_pretrained=True)
+            network = open_clip.create_model(
+                source.schema, pretrained=source.pretrained, device="cpu", require_pretrained=True
+            )
             preprocess = open_clip.transform.image_transform_v2(
                 open_clip.transform.PreprocessCfg(**network.visual.preprocess_cfg), is_train=False
             )
