@@ -98,6 +98,7 @@ class FetchFrames(Stage):
             while running := [future for future, _ in ahead if future.running()]:
                 self._end_child()
                 wait(running, timeout=0.1)
+            self._leaving = False
 
     @staticmethod
     def _oldest(ahead: deque[tuple[Future, int]]) -> Any:

@@ -25,8 +25,10 @@ from stages.pyav_reader import FALLBACK_FPS, LEAP_SECONDS, PyAVReader
 from stages.reading import SafeFile, open_source
 from stages.timeline import Timeline
 
-BACK_SECONDS = (0.0, 2.0, 10.0)  # how far before its time a frame is sought, in turn
-WALK_SECONDS = 1.0  # without an index of key frames, so far ahead is walked to instead of sought
+# Containers that stamp every frame; elsewhere libav counts times up from where it happens to begin to read.
+SEEKABLE = {"mov", "matroska", "avi", "flv", "mpegts", "asf", "ivf", "nut"}
+BACK_SECONDS = (2.0, 10.0)  # how far before its time a frame is sought where seeks land too late
+WALK_SECONDS = 0.5  # without an index of key frames, so far ahead is walked to instead of sought
 INDEX_SECONDS = 10.0  # an index that ends before a place says nothing of key frames further ahead than this
 PROGRESS_FRAMES = 16
 
@@ -100,6 +102,8 @@ class SeekReader(PyAVReader):
         self._scaler = Scaler()
         self._shown: tuple[int, Any] | None = None  # the frame the walk stands on
         self._next: tuple[int, Any] | None = None  # the one after it; None at the end
+        self._landed = 0  # DTS of the first packet after the last seek
+        self._fresh = self._sought = False
         super().__init__(file, threads)
         self._walk_from_start()
 
@@ -125,14 +129,25 @@ class SeekReader(PyAVReader):
         """Ways to get to a place, cheapest first."""
         if self._can_walk(place):
             yield lambda: None
+        if not self._seekable:
+            yield self._restart
+            return
+        yield partial(self._seek, place)
+        yield lambda: self._seek(self._landed - 1)  # many containers seek by DTS: one group further back
         for seconds in BACK_SECONDS:
             yield partial(self._seek, place - round(seconds / self.info.time_base))
         yield self._restart
+
+    @property
+    def _seekable(self) -> bool:
+        return self._container.format.name.split(",")[0] in SEEKABLE
 
     def _can_walk(self, place: int) -> bool:
         """Whether to go on from here: no key frame in between, as far as the container's index tells."""
         if self._next is None:  # the end, where later places are too
             return self._shown is not None and self._shown[0] <= place
+        if self._from_start and not self._seekable:
+            return self._shown is None or self._shown[0] <= place
         here = self._next[0]
         if self._shown is None and not self._from_start:
             return False
@@ -141,10 +156,11 @@ class SeekReader(PyAVReader):
         ahead = float((place - here) * self.info.time_base)
         entries = self._stream.index_entries
         key = entries.search_timestamp(place, backward=True) if len(entries) else -1
-        if ahead <= WALK_SECONDS and key < 0:
-            return True
-        known = key >= 0 and (entries[len(entries) - 1].timestamp > place or ahead <= INDEX_SECONDS)
-        return known and entries[key].timestamp <= here
+        if key < 0 or not self._sought:  # Matroska reads its index at the first seek
+            covered = key >= 0 and entries[len(entries) - 1].timestamp > place
+        else:
+            covered = ahead <= INDEX_SECONDS or entries[len(entries) - 1].timestamp > place
+        return entries[key].timestamp <= here if covered else ahead <= WALK_SECONDS
 
     def _walk_to(self, place: int) -> None:
         while self._next is not None and self._next[0] <= place:
@@ -152,7 +168,8 @@ class SeekReader(PyAVReader):
 
     def _seek(self, place: int) -> None:
         """Stands before the first frame of a group of pictures that begins at or before the place."""
-        self._shown, self._next, self._from_start = None, None, False
+        self._shown, self._next, self._from_start, self._sought = None, None, False, True
+        self._landed, self._fresh = place, True
         try:
             self._container.seek(place, stream=self._stream, backward=True)
         except (av.FFmpegError, OSError, OverflowError):
@@ -180,6 +197,12 @@ class SeekReader(PyAVReader):
         usual = round(1 / ((self.info.fps or FALLBACK_FPS) * self.info.time_base))
         end = self._timeline.end_pts(usual) or 0
         return place > max(end, self._shown[0] + LEAP_SECONDS / self.info.time_base)
+
+    def _packets(self) -> Iterator[Any]:
+        for packet in super()._packets():
+            if self._fresh and packet is not None and packet.dts is not None:
+                self._landed, self._fresh = packet.dts, False
+            yield packet
 
     def _decoded(self) -> Iterator[Any]:
         for frame in super()._decoded():
