@@ -33,7 +33,7 @@ from curate.plan import Plan, environment, make_plan
 from curate.progress import Progress
 from curate.recipes import Recipe, load_recipes
 from curate.report import report_run
-from curate.selection import Selection, chosen_sql, passes_sql, with_nulls_sql
+from curate.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.sets import run_set
 from curate.storage import is_local, local_path
 from curate.views import connect
@@ -130,6 +130,7 @@ class _Run:
             step.stage.bind(catalog.uri)
         if plan.decode is None:
             with connect(catalog, without_gates_of=plan.recipe.name) as sql:
+                check_select(sql, plan)
                 _check_gates(plan, _clip_columns(sql))
         with ExitStack() as stack:
             self.ledgers = {
@@ -209,14 +210,9 @@ class _Run:
                 plan,
                 sql,
                 limit=options.limit if again else None,
-                retry_failed=options.retry_failed and again,
+                retry_failed=options.retry_failed,
                 rebuild=options.rebuild and again,
             )
-            if again and not self.selection.selected:
-                raise UserError(
-                    f"{plan.recipe.file}:{plan.recipe.select_line}: the `select` of recipe {plan.recipe.name!r} gives "
-                    "no clip: ask it with `clipmill sql`"
-                )
             self.committer.replace |= self.selection.replace
             chain_ = plan.chain(_clip_columns(sql), FetchFrames(plan.requests) if plan.requests else None)
             progress = Progress.of_clips(plan, self.committer, self.selection)
@@ -228,9 +224,10 @@ class _Run:
             stamp = {"settings": self.plan.marks[table].settings, **self.stamp}
             with connect(self.catalog, without_gates_of=self.plan.recipe.name) as sql:
                 columns = [row[0] for row in sql.execute("DESCRIBE clips").fetchall()]
+                chosen = f"SELECT chosen.clip_id FROM ({chosen_sql(self.plan)}\n) AS chosen"
                 select = (
                     f"SELECT clip_id FROM ({with_nulls_sql(sql, step.gates, columns)}) AS clips "
-                    f"WHERE {passes_sql(step.gates)} AND clip_id IN (SELECT clip_id FROM ({chosen_sql(self.plan)}\n))"
+                    f"WHERE {passes_sql(step.gates)} AND clip_id IN ({chosen})"
                 )
                 try:
                     rows = run_set(step.stage, self.catalog, self.ledgers[table], sql, select, stamp)
@@ -285,8 +282,9 @@ class _Run:
 
 def _clip_columns(sql: Any) -> dict[str, Any]:
     """The columns of the view `clips`, with their Arrow types."""
-    schema = sql.execute("SELECT * EXCLUDE (verdict, dropped_by, failed_gates, unknown_gates) FROM clips LIMIT 0")
-    return {field.name: field.type for field in schema.to_arrow_table().schema}
+    judged = "verdict, dropped_by, failed_gates, unknown_gates"
+    empty = sql.sql(f"SELECT * EXCLUDE ({judged}) FROM clips LIMIT 0").to_arrow_table()
+    return {field.name: field.type for field in empty.schema}
 
 
 class _Interrupts:

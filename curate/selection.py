@@ -56,27 +56,25 @@ class Selection:
                 row, status, fresh = "false", "CAST(NULL AS VARCHAR)", "false"
             over = "false" if retry_failed else f"coalesce({fresh} AND {status} = 'failed', false)"
             flags += [
-                f"{passes_sql(step.gates)} AS wanted{index}",
                 f"{row} AS row{index}",
                 f"coalesce({fresh} AND {status} = 'done', false) AS done{index}",
                 f"{over} AS failed{index}",
             ]
         chosen = chosen_sql(plan)
-        self._flagged = (
-            f"SELECT clips.*, {', '.join(flags)} "
-            f"FROM ({with_nulls_sql(connection, plan.gates, columns)}) AS clips{joins} "
-            f"WHERE clips.clip_id IN (SELECT clip_id FROM ({chosen}\n) AS chosen)"
+        wanted = [f"{passes_sql(step.gates)} AS wanted{index}" for index, step in enumerate(plan.clip_steps)]
+        judged = (
+            f"SELECT {', '.join(['clips.*', *wanted])} "
+            f"FROM ({with_nulls_sql(connection, plan.gates, columns)}) AS clips "
+            f"WHERE clips.clip_id IN (SELECT chosen.clip_id FROM ({chosen}\n) AS chosen)"
         )
+        self._flagged = f"SELECT {', '.join(['clips.*', *flags])} FROM ({judged}) AS clips{joins}"
         n = len(self.tables)
         lacking = [f"(wanted{i} AND NOT done{i} AND NOT failed{i})" for i in range(n)]
         self._lacking = " OR ".join(lacking) or "false"
         counts = [f"count(*) FILTER (wanted{i} AND {s}{i})" for i in range(n) for s in ("done", "failed")]
         counts += [f"count(*) FILTER (wanted{i})" for i in range(n)]
         asked = ", ".join(["count(*)", f"count(*) FILTER ({self._lacking})", *counts])
-        try:
-            row = connection.execute(f"SELECT {asked} FROM ({self._flagged})").fetchall()[0]
-        except duckdb.Error as error:
-            raise UserError(f"{plan.recipe.file}:{plan.recipe.select_line}: select: {one_line(error)}") from error
+        row = connection.execute(f"SELECT {asked} FROM ({self._flagged})").fetchall()[0]
         self.selected, lacking_now, *states = row
         self.to_do = lacking_now if limit is None else min(limit, lacking_now)
         self.states = {
@@ -86,7 +84,7 @@ class Selection:
 
     def __iter__(self) -> Iterator[Unit]:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
-        reader = self.connection.execute(
+        reader = self.connection.sql(
             f"SELECT * FROM (SELECT * EXCLUDE ({', '.join(JUDGED)}) FROM ({self._flagged}) "
             f"WHERE {self._lacking} ORDER BY source_id, start_pts, clip_id{limit}) AS todo "
             f"LEFT JOIN ({self._entries_sql()}) AS entry ON entry.entry_id = todo.source_id "
@@ -128,6 +126,24 @@ class Selection:
 def chosen_sql(plan: Plan) -> str:
     """The clips a recipe looks at; all of them behind a decode pass, where its own gates choose."""
     return plan.recipe.select or "SELECT clip_id FROM clips"
+
+
+def check_select(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Raises UserError, with the recipe's file and line, for a `select` that is no SQL for clips or gives none."""
+    select = chosen_sql(plan)
+    where = f"{plan.recipe.file}:{plan.recipe.select_line}: select"
+    try:
+        kinds = [statement.type for statement in connection.extract_statements(select)]
+        if kinds != [duckdb.StatementType.SELECT]:
+            raise UserError(f"{where}: expected one SELECT, such as SELECT * FROM clips WHERE verdict = 'kept'")
+        columns = [row[0].lower() for row in connection.execute(f"DESCRIBE {select}").fetchall()]
+        if "clip_id" not in columns:
+            raise UserError(f"{where}: must give clip_id, gives {', '.join(columns)}")
+        found = connection.execute(f"SELECT 1 FROM ({select}\n) AS chosen LIMIT 1").fetchall()
+    except duckdb.Error as error:
+        raise UserError(f"{where}: {one_line(error)}") from error
+    if not found:
+        raise UserError(f"{where}: gives no clip: look with `clipmill sql`")
 
 
 def passes_sql(gates: Sequence[Gate]) -> str:

@@ -1,0 +1,56 @@
+"""A stage on clips that needs no model: what the machinery around such stages is tested with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from curate.stage_kinds import KINDS, StageKind
+from stages.clip_stage import ClipError, ClipInput, ClipStage
+from stages.frames import FrameRequest
+from stages.settings import ModelSettings
+
+
+class BrightnessSettings(ModelSettings):
+    gain: float = 1.0
+    refuse: str = ""  # clips whose source's name holds this fail
+    log: str = Field("", exclude=True)  # a file that takes a line for every clip scored
+
+
+class Brightness(ClipStage):
+    """Mean of the frames' green, times `gain`."""
+
+    name = "brightness"
+    default_table = "brightness"
+
+    def __init__(self, settings: BrightnessSettings):
+        super().__init__(settings.table)
+        self.settings, self.batch_clips = settings, settings.batch_clips
+
+    def wants(self) -> FrameRequest:
+        return FrameRequest((0.25, 0.75), 64)
+
+    def signals(self) -> dict[str, str]:
+        return {"brightness": "double", "frames": "int32", "model": "string"}
+
+    def score(self, clips: Sequence[ClipInput]) -> list[dict[str, Any] | ClipError]:
+        return [self._score_one(clip) for clip in clips]
+
+    def _score_one(self, clip: ClipInput) -> dict[str, Any] | ClipError:
+        if self.settings.log:
+            with open(self.settings.log, "a") as log:
+                log.write(clip.clip_id + "\n")
+        if self.settings.refuse and self.settings.refuse in clip.entry["uri"]:
+            return ClipError("too ugly: 7 of 10")
+        mean = sum(float(picture[..., 1].mean()) for _, picture in clip.frames) / len(clip.frames)
+        return {"brightness": self.settings.gain * mean, "frames": len(clip.frames), "model": "green"}
+
+
+KIND = {"brightness": StageKind("clips", "BrightnessSettings", __name__, "Brightness")}
+
+
+def register(monkeypatch: Any) -> None:
+    """Lets recipes name `brightness`, as they name clipmill's own stages."""
+    monkeypatch.setitem(KINDS, "brightness", KIND["brightness"])
