@@ -72,10 +72,10 @@ class Exchange:
             data = reply.read(MAX_REPLY + 1)
             if line.is_cut:  # which may look like a reply that ended
                 raise TimeoutError
-            if reply.length:  # bytes that were promised and never came
-                raise NoReply(BROKEN, reached=True)
             if len(data) > MAX_REPLY:
                 raise NoReply(f"a reply of more than {MAX_REPLY} bytes", reached=True)
+            if reply.length:  # bytes that were promised and never came
+                raise NoReply(BROKEN, reached=True)
             return Reply(reply.status, {k.lower(): v for k, v in reply.getheaders()}, data)
         except (OSError, http.client.HTTPException, ValueError) as error:
             reached = line.sock is not None

@@ -94,7 +94,7 @@ class Server:
                 silent = False
                 if reply.status == 200:
                     try:
-                        answer = read_caption(reply.body)
+                        answer = read_caption(reply.body, self.settings.model)
                     except BadReply as error:
                         said = str(error)
                     else:
@@ -141,7 +141,7 @@ def messages(clip: ClipInput, prompt: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}]
 
 
-def read_caption(body: bytes) -> Answer:
+def read_caption(body: bytes, model: str) -> Answer:
     """The caption in a reply. Raises BadReply for what is not one, ClipError for a reply without text.
 
     A refusal that the protocol marks as such is text like any other: the audit finds it.
@@ -159,7 +159,7 @@ def read_caption(body: bytes) -> Answer:
         raise BadReply(f"a reply that is no chat completion: {_shown(body)!r}") from error
     if not text.strip():
         raise ClipError(f"the server's answer has no text (finish_reason {finish!r})")
-    return Answer(text.strip(), "server", finish if finish in ("stop", "length") else None, None, revision or None)
+    return Answer(text.strip(), "server", finish if finish in ("stop", "length") else None, model, revision or None)
 
 
 def complaint(reply: Reply) -> str:

@@ -229,10 +229,9 @@ class Caption(ClipStage):
         if self.match:
             row |= {"caption_match_model": self.match.name, "caption_match_revision": self.match.revision}
         asked = [answer for answer in answers.values() if answer.source != "manifest"]
-        named = self.served.model if self.served else self.settings.model.name if self.settings.model else None
         return row | {
             "caption_seed": self.settings.seed if asked else None,
-            "model": named if asked else None,
+            "model": asked[0].model if asked else None,
             "revision": asked[0].revision if asked else None,
         }
 

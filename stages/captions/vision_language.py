@@ -37,6 +37,11 @@ class VisionLanguage:
         name = os.path.expanduser(self.settings.name)
         return Path(name).absolute() if os.path.isdir(name) else None
 
+    @property
+    def label(self) -> str:
+        """What goes into the rows: the folder's name, or that on the hub."""
+        return self.folder.name if self.folder else self.settings.name
+
     def check(self) -> None:
         for package in ("torch", "transformers"):
             if importlib.util.find_spec(package) is None:
@@ -121,7 +126,7 @@ class VisionLanguage:
             text = text[len(prompt) :].strip()
         if not text:
             raise ClipError("the model's answer has no text")
-        return Answer(text, "model", "stop" if self._ended(said) else "length", None, self.revision)
+        return Answer(text, "model", "stop" if self._ended(said) else "length", self.label, self.revision)
 
     def _inputs(self, clip: ClipInput, prompt: str) -> Any:
         import torch

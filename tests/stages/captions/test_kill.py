@@ -46,22 +46,25 @@ def kept(folder):
 
 def test_killed_and_resumed_no_caption_that_arrived_is_paid_for_again(tmp_path):
     with CaptionServer(delay=0.02) as server:
-        before = 0
+        stops = []  # what was safe, and how many requests there had been
         for number in range(KILLS):
             process = start(server, tmp_path)
-            wait_for(lambda: len(server.answered) >= before + 2 * CLIPS // (KILLS + 1), process)
+            enough = len(server.answered) + 2 * CLIPS // (KILLS + 1)
+            wait_for(lambda enough=enough: len(server.answered) >= enough, process)
             process.send_signal(signal.SIGKILL)
             process.wait()
             time.sleep(0.1)  # answers under way are sent into the void now
-            safe, asked = kept(tmp_path), len(server.seen)
+            safe = kept(tmp_path)
+            stops.append((safe, len(server.seen)))
             # What is not safe was under way: at most one request of each thread.
             assert len(server.answered) - len(safe) <= CONCURRENCY * (number + 1)
-            before = len(server.answered)
         process = start(server, tmp_path)
         assert process.wait(timeout=60) == 0, process.stderr.read()
         process.stderr.close()
-        again = [one.prompt for one in server.seen[asked:]]
-    assert not [text for text in safe for prompt in again if f"answers {prompt}." in text]
+    for safe, asked in stops:
+        again = {f"answers {prompt}." for prompt in server.prompts[asked:]}
+        assert safe
+        assert not [text for text in safe if any(prompt in text for prompt in again)]
     rows = committed(tmp_path)
     assert Counter(row["clip_id"] for row in rows) == Counter(f"{number:032x}" for number in range(CLIPS))
     assert {row["status"] for row in rows} == {"done"}

@@ -1,0 +1,68 @@
+"""How well caption and frames fit: the mean cosine, a text too long for the encoder in its sentences."""
+
+import numpy as np
+import pytest
+
+from stages.base import SettingsError
+from stages.captions import Caption, CaptionSettings
+from stages.captions.audit import sentences
+from tests.stages.captions.made import rows_of, run, unit_of
+from tests.stages.captions.tiny_models import save_open_clip
+
+SHORT = "A red dog turns left."
+LONG = "A red dog turns left. The grass is wet, and a square moves over it slowly. Then a circle comes."
+FRAMES = {"positions": [0.2, 0.8], "long_side": 32}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_open_clip(tmp_path_factory.mktemp("match") / "tiny-clip")
+
+
+def matched(folder, **settings):
+    match = {"match": {"model": str(folder)}, "frames": FRAMES, "device": "cpu"}
+    return Caption(CaptionSettings.model_validate(match | settings))
+
+
+def test_the_score_is_the_mean_cosine_of_text_and_frames(folder):
+    import open_clip
+    import torch
+    from PIL import Image
+
+    stage = matched(folder)
+    unit = unit_of([1], stage, entry={"caption": SHORT})
+    row = rows_of(run(stage, [unit]))[1]
+    network, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")([SHORT])
+    frames = [Image.fromarray(p[:, :, ::-1].copy()) for _, p in unit.pixels[f"{1:032x}"][stage.wants()]]
+    with torch.inference_mode():
+        network.eval()
+        seen = network.encode_image(torch.stack([preprocess(one) for one in frames]), normalize=True)
+        said = network.encode_text(tokens, normalize=True)
+    assert row["caption_clip_match"] == pytest.approx(float((seen @ said.T).mean()), abs=1e-4)
+    assert row["caption_match_model"] == "tiny-clip"
+    assert len(row["caption_match_revision"]) == 16
+
+
+def test_a_text_too_long_for_the_encoder_scores_the_mean_of_its_sentences(folder):
+    entries = [{"caption": text} for text in (LONG, *sentences(LONG))]
+    stage = matched(folder)
+    units = [unit_of([1], stage, f"u{n}", entry=entry) for n, entry in enumerate(entries)]
+    whole, *parts = [unit.rows["captions"][0]["caption_clip_match"] for unit in run(stage, units)]
+    assert len(parts) == 3
+    assert np.ptp(parts) > 1e-3
+    assert whole == pytest.approx(np.mean(parts), abs=1e-5)
+
+
+def test_a_score_does_not_depend_on_which_clips_come_together(folder):
+    entry = {"caption": LONG}
+    together = rows_of(run(stage := matched(folder), [unit_of([1, 2, 3], stage, entry=entry)]))
+    alone = rows_of(run(stage := matched(folder, batch_clips=1), [unit_of([2], stage, entry=entry)]))
+    assert alone[2]["caption_clip_match"] == pytest.approx(together[2]["caption_clip_match"], abs=1e-5)
+    assert together[1]["caption_clip_match"] != pytest.approx(together[2]["caption_clip_match"], abs=1e-5)
+
+
+def test_a_model_that_is_none_is_refused_before_any_clip(folder):
+    with pytest.raises(SettingsError, match="no folder"):
+        matched(folder / "nowhere").check()
+    assert matched(folder).versions()["caption"] != Caption(CaptionSettings()).versions()["caption"]
