@@ -10,7 +10,8 @@ from typing import Any
 
 from deltalake import WriterProperties
 
-CHECKED = WriterProperties(compression="GZIP", compression_level=1)
+# Row groups are what a writer holds in memory and DuckDB scans with one thread each.
+CHECKED = WriterProperties(compression="GZIP", compression_level=1, max_row_group_size=128 * 1024)
 
 
 def damage(fs: Any, path: str, rows: int | None = None) -> str | None:

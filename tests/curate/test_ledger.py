@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,10 +18,10 @@ import curate.compaction
 import curate.ledger
 from curate.catalog import Catalog
 from curate.errors import UserError
-from curate.ledger import Ledger
+from curate.ledger import Ledger, belongs_to
 from curate.verify import verify
 from curate.views import connect
-from tests.curate.ledgers import expected, in_child, rows_of, seen, work, work_and_die, work_in_peace
+from tests.curate.ledgers import clips_of, expected, in_child, rows_of, seen, work, work_and_die, work_in_peace
 from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 KEYS = [f"{i:02d}'" for i in range(7)]  # a quote in a key must not matter
@@ -69,13 +70,14 @@ def test_a_run_killed_at_any_commit_loses_and_doubles_nothing(tmp_path, after):
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("after", [False, True])
-def test_a_replacement_killed_at_any_commit_leaves_old_rows_or_pending_sources(tmp_path, after):
+def test_a_replacement_killed_at_any_commit_leaves_each_source_old_or_new(tmp_path, after):
+    work(str(tmp_path / "before"), OLD)
     for at in itertools.count(1):
-        uri = str(tmp_path / f"{at}")
-        work(uri, OLD)
+        uri = str(shutil.copytree(tmp_path / "before", tmp_path / f"{at}"))
         if not die(uri, NEW, at, after):
             break
         check(uri, OLD, NEW)
+        assert set(seen(uri)) >= set(OLD)  # none was given up before its new rows were whole
         finish(uri, NEW)
     assert at > 15
 
@@ -96,15 +98,123 @@ def test_deaths_while_healing_the_death_before_are_healed_too(tmp_path_factory, 
 @pytest.mark.timeout(120)
 def test_kill_9_at_random_moments_loses_nothing(tmp_path):
     uri = str(tmp_path / "catalog")
-    wanted = {f"{i:03d}": "old" for i in range(60)}
-    for delay in (0.02, 0.05, 0.08, 0.12, 0.2):
+    wanted = {f"{i:03d}": "old" for i in range(150)}
+    killed = 0
+    for delay in (0.01, 0.02, 0.05, 0.08, 0.12):
         child = in_child(work_in_peace, uri, wanted)
-        time.sleep(delay)
-        os.kill(child.pid, signal.SIGKILL)
+        child.join(delay)
+        child.kill()  # which does nothing to a child that was done before
         child.join()
+        killed += child.exitcode == -signal.SIGKILL
         if os.path.exists(os.path.join(uri, "catalog.json")):
             check(uri, wanted)
+    assert killed >= 3
     finish(uri, wanted)
+
+
+def test_a_catalog_whose_making_was_killed_can_be_made(tmp_path):
+    (tmp_path / ".catalog.json.123.part").write_text("{")
+    work(str(tmp_path), OLD)
+    assert seen(str(tmp_path)) == expected(OLD)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.sets(st.sampled_from(KEYS), min_size=1), st.booleans()), min_size=2, max_size=6))
+def test_whatever_is_replaced_and_whenever_it_is_settled_the_latest_rows_are_seen(tmp_path_factory, batches):
+    catalog = Catalog.open_or_create(str(tmp_path_factory.mktemp("catalog")))
+    now: dict[str, str] = {}
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        for number, (keys, settle) in enumerate(batches):
+            wanted = dict.fromkeys(keys, f"version {number}")
+            ledger.commit(rows_of(wanted), replace=keys & set(now))
+            now |= wanted
+            if settle:
+                ledger.compact()
+            assert seen(catalog.uri) == expected(now)
+        assert sorted(key for part in ledger.known() for key in part["source_id"].to_pylist()) == sorted(now)
+    assert verify(catalog) == []
+    stored = catalog.table("clips").to_pyarrow_table() if catalog.table("clips") else []
+    assert len(stored) == sum(clips for _, clips, _ in expected(now).values())  # old rows are gone, not only hidden
+
+
+def marks(clips, **columns) -> pa.Table:
+    texts = {"clip_id": clips, "source_id": [clip[0] for clip in clips]}
+    texts |= dict.fromkeys(("status", "settings"), ["done"] * len(clips))
+    return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()} | columns)
+
+
+def test_one_run_keeps_several_mark_tables_at_once(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    keys = [key for key in "abcdefgh" if clips_of(key, "old")]
+    clips = [f"{key}-0" for key in keys]
+    with (
+        Ledger(catalog, "sources", "source_id", "r") as sources,
+        Ledger(catalog, "embeddings", "clip_id", "r") as embeddings,
+        Ledger(catalog, "duplicates", "clip_id", "r") as duplicates,
+    ):
+        for key, clip in zip(keys, clips, strict=True):
+            sources.commit(rows_of({key: "old"}))
+            embeddings.commit({"embeddings": marks([clip], score=[0.5])})
+        duplicates.overwrite(marks(clips, duplicate_of=clips))
+        embeddings.commit({"embeddings": marks(clips[:2], score=[0.75] * 2)}, replace=clips[:2])
+        with pytest.raises(UserError, match=r"run r on .* has been writing 'embeddings'"):
+            Ledger(catalog, "embeddings", "clip_id", "other").__enter__()
+        for ledger in (sources, embeddings, duplicates):
+            ledger.compact()
+    assert verify(catalog) == []
+    with Ledger(catalog, "embeddings", "clip_id", "later") as embeddings:
+        known = pa.concat_tables(embeddings.known())
+    assert known.column_names == ["clip_id", "status", "settings"]
+    assert sorted(known["clip_id"].to_pylist()) == clips
+    with connect(catalog) as sql:
+        scores = sql.execute("SELECT score, count(*) FROM clips WHERE score > 0 GROUP BY ALL ORDER BY ALL").fetchall()
+        assert scores == [(0.5, len(clips) - 2), (0.75, 2)]
+        assert sql.execute("SELECT count(*) FROM clips WHERE duplicate_of = clip_id").fetchall() == [(len(clips),)]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_overwrite_shows_the_old_table_or_the_new_one(tmp_path, monkeypatch, after):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    real = curate.ledger.write_deltalake
+    monkeypatch.setattr(curate.ledger.time, "sleep", lambda _: None)
+
+    def shown():
+        with connect(catalog) as sql:
+            return sql.execute("SELECT * EXCLUDE (source_id, status, settings) FROM clusters ORDER BY 1").fetchall()
+
+    def failing(*args, **kwargs):
+        if after:
+            real(*args, **kwargs)
+        raise OSError("no answer")
+
+    with Ledger(catalog, "clusters", "clip_id", "r") as ledger:
+        ledger.overwrite(marks(["a", "b"], cluster=[1, 2]))
+        assert shown() == [("a", 1), ("b", 2)]
+        monkeypatch.setattr(curate.ledger, "write_deltalake", failing)
+        if after:  # the commit was made, its answer lost
+            ledger.overwrite(marks(["b", "c"], cluster=["x", "y"]))
+        else:
+            with pytest.raises(UserError, match="can't write table 'clusters'"):
+                ledger.overwrite(marks(["b", "c"], cluster=["x", "y"]))
+            assert shown() == [("a", 1), ("b", 2)]
+        monkeypatch.setattr(curate.ledger, "write_deltalake", real)
+        if not after:
+            ledger.overwrite(marks(["b", "c"], cluster=["x", "y"]))
+        assert shown() == [("b", "x"), ("c", "y")]
+        ledger.commit({"clusters": marks(["d"], cluster=["z"])})
+        ledger.overwrite(marks([], cluster=pa.array([], pa.string())))
+        assert shown() == []
+        with pytest.raises(ValueError, match="twice"):
+            ledger.overwrite(marks(["a", "a"]))
+    assert belongs_to(catalog.table("clusters")) == {"mark": "clusters", "key": "clip_id"}
+
+
+def test_a_table_with_data_tables_is_never_overwritten(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        ledger.commit(rows_of(OLD))
+        with pytest.raises(ValueError, match="data tables"):
+            ledger.overwrite(rows_of(OLD)["sources"])
 
 
 @pytest.mark.timeout(240)
