@@ -1,0 +1,142 @@
+"""Duplicates among all clips, as a set operation over committed rows: see docs/duplicates.md.
+
+Clips are points, duplicates are links between them, a cluster is what links join. All of it follows from the
+set of clips alone, so order, retries and the number of runs it took change nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from typing import Any, ClassVar
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from curate.duplicates.clips import Clips, Earlier, read_clips, read_earlier
+from curate.duplicates.components import components
+from curate.duplicates.keep import keep, rule_order
+from curate.duplicates.kinds import Exact, Kind, Near, Semantic
+from curate.duplicates.settings import DuplicateSettings
+from curate.gates import one_line
+from curate.sets import SetStage
+from stages.base import SettingsError
+
+VERSION = 1  # changes whenever the same clips would be judged otherwise
+KINDS = ("exact", "near", "semantic")  # the strongest first
+
+
+class Duplicates(SetStage):
+    """Says of every clip which cluster of duplicates it is in, and whether it is the one to keep."""
+
+    name: ClassVar[str] = "duplicates"
+    default_table: ClassVar[str] = "duplicates"
+
+    def __init__(self, settings: DuplicateSettings):
+        super().__init__(settings.table)
+        self.settings = settings
+
+    def check(self) -> None:
+        if self.settings.score is None:
+            return
+        try:
+            statements = duckdb.connect().extract_statements(f"SELECT ({self.settings.score}\n) FROM clips")
+        except duckdb.Error as error:
+            raise SettingsError(f"score is no SQL expression: {one_line(error)}") from error
+        if len(statements) != 1:
+            raise SettingsError(f"score is one SQL expression over the columns of clips, not {self.settings.score!r}")
+
+    def versions(self) -> dict[str, str]:
+        return {self.name: str(VERSION)}
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        made = {
+            "duplicate_cluster": "string",  # the smallest clip_id of the cluster; its own for a clip without duplicates
+            "duplicate_count": "int64",  # clips in the cluster, 1 for a clip without duplicates
+            "duplicate_kind": "string",  # exact, near or semantic: how it is one of the kept clip, or has such
+            "duplicate_of": "string",  # the kept clip that a dropped one is a duplicate of
+            "duplicate_keep": "bool",
+            "duplicate_basis": "binary",  # hash of what the judgement follows from
+        }
+        return {self.table: made}
+
+    def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
+        clips = read_clips(connection, select, self.settings)
+        earlier = read_earlier(clips, previous)
+        with ExitStack() as opened:
+            kinds = self._kinds(clips)
+            for kind in kinds:
+                opened.enter_context(closing(kind))
+            fresh = np.ones(len(clips), bool)
+            if earlier is not None:
+                fresh[earlier.clips] = False
+            cluster, redone = _clusters(kinds, fresh, earlier)
+            return _table(clips, kinds, cluster, redone, earlier)
+
+    def _kinds(self, clips: Clips) -> list[Kind]:
+        kinds: list[Any] = [Exact(clips.content)] if self.settings.exact else []
+        if clips.frames is not None:
+            kinds.append(Near(clips.frames, clips.sources, clips.media, self.settings.near))
+        if clips.embeddings is not None:
+            kinds.append(Semantic(clips.embeddings))
+        return kinds
+
+
+def _clusters(kinds: list[Kind], fresh: np.ndarray, earlier: Earlier | None) -> tuple[np.ndarray, np.ndarray]:
+    """(cluster (n,), redone (n,)): for each clip the first clip of its cluster; the clips to be judged anew.
+
+    Only pairs with a fresh clip are looked at. Where fresh clips unsettled links among the earlier ones, the
+    whole clusters of these are looked at again.
+    """
+    links = [kind.links(fresh, np.ones(len(fresh), bool)) for kind in kinds]
+    again = fresh.copy()
+    if earlier is not None:
+        unsettled = np.zeros(len(fresh), bool)
+        unsettled[np.concatenate([found.unsettled for found in links])] = True
+        shaken = np.isin(earlier.cluster, earlier.cluster[unsettled[earlier.clips]])
+        if shaken.any():
+            again[earlier.clips[shaken]] = True
+            links += [kind.links(again, again) for kind in kinds]
+    ends = [(found.first, found.second) for found in links]
+    if earlier is not None:
+        still = ~again[earlier.clips]
+        ends.append((earlier.cluster[still], earlier.clips[still]))
+    first, second = (np.concatenate(side).astype(np.int32) for side in zip(*ends, strict=True))
+    cluster = components(len(fresh), first, second)
+    changed = np.zeros(len(fresh), bool)
+    changed[cluster[again]] = True
+    return cluster, changed[cluster]
+
+
+def _table(
+    clips: Clips, kinds: list[Kind], cluster: np.ndarray, redone: np.ndarray, earlier: Earlier | None
+) -> pa.Table:
+    sizes = np.bincount(cluster, minlength=len(clips))[cluster]
+    place = rule_order(clips.area, clips.score)
+    members = np.flatnonzero(redone & (sizes > 1))
+    duplicate_of, kind = keep(cluster, members, place, [one.alike for one in kinds])
+    names = [one.name for one in kinds]
+    if earlier is not None:
+        still = ~redone[earlier.clips]
+        duplicate_of[earlier.clips[still]] = earlier.duplicate_of[still]
+        codes = {name: number for number, name in enumerate(names)} | {None: -1}
+        said = [codes[name] for name in earlier.kind.filter(pa.array(still)).to_pylist()]
+        kind[earlier.clips[still]] = said
+    dropped = duplicate_of >= 0
+    return pa.table(
+        {
+            "clip_id": clips.ids,
+            "source_id": clips.source_ids,
+            "duplicate_cluster": clips.ids.take(pa.array(cluster)),
+            "duplicate_count": pa.array(sizes.astype(np.int64)),
+            "duplicate_kind": pa.array(names, pa.string()).take(pa.array(kind, mask=kind < 0)),
+            "duplicate_of": clips.ids.take(pa.array(duplicate_of, mask=~dropped)),
+            "duplicate_keep": pa.array(~dropped),
+            "duplicate_basis": _eight_bytes(clips.basis),
+        }
+    )
+
+
+def _eight_bytes(values: np.ndarray) -> pa.Array:
+    data = pa.py_buffer(values.astype("<u8").tobytes())
+    return pa.Array.from_buffers(pa.binary(8), len(values), [None, data]).cast(pa.binary())
