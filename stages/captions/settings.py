@@ -38,7 +38,7 @@ class ManifestSettings(Settings):
 
 
 class VisionLanguageSettings(Settings):
-    """`model:` a vision-language model of transformers, run in this process."""
+    """`model:` a vision-language model of transformers, run in this process; a name alone will do."""
 
     name: str = Field(min_length=1)  # a local folder, or a name on the hub
     revision: str | None = None  # of the hub
@@ -127,6 +127,11 @@ class CaptionSettings(ModelSettings):
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _a_name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("prompts", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -38,15 +39,23 @@ class Caption(ClipStage):
         self.spool: Spool | None = None
         self.served = settings.server if "server" in settings.source else None
         networks = "model" in settings.source or self.match is not None
-        gpus = 1.0 if networks and settings.device == "cuda" else 0.0
+        gpus = 1.0 if networks and _on_gpu(settings.device) else 0.0
+        self._request = self._frames_wanted()
         # One worker asks a server: concurrency and rate limit are those of the run, not of each worker.
         self.needs = Needs(1.0 if networks else 0.1, gpus, workers=1 if self.served else None)
         self._met: set[str] = set()  # prompt fields that some clip had
 
+    def _frames_wanted(self) -> FrameRequest | None:
+        frames = self.settings.frames
+        request = FrameRequest(frames.positions, frames.long_side)
+        if self.settings.source == ("manifest",):
+            request = self.match.own_request(frames.positions) if self.match else None
+        if self.match:
+            self.match.request = request
+        return request
+
     def wants(self) -> FrameRequest | None:
-        if self.settings.source == ("manifest",) and self.match is None:
-            return None
-        return FrameRequest(self.settings.frames.positions, self.settings.frames.long_side)
+        return self._request
 
     def signals(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -243,6 +252,11 @@ def unknown_field(name: str, values: dict[str, Any]) -> str:
     near = difflib.get_close_matches(name, values, n=1)
     there = ", ".join(sorted(key for key in values if key.isidentifier())[:30])
     return f"no clip has a column {name!r}; " + (f"did you mean {{{near[0]}}}?" if near else f"there is {there}")
+
+
+def _on_gpu(device: str) -> bool:
+    """Whether a worker should ask for a GPU: told so, or 'auto' on a machine that has one."""
+    return device == "cuda" or (device == "auto" and os.path.exists("/proc/driver/nvidia/version"))
 
 
 def _make_source(kind: str, settings: CaptionSettings) -> Source:

@@ -8,7 +8,6 @@ batches would change what is said, and whoever has many clips is better served b
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from stages.base import SettingsError, one_line
 from stages.captions.answers import Answer, Deadline
 from stages.captions.settings import CaptionSettings
 from stages.clip_stage import ClipError, ClipInput
+from stages.pretrained import local_folder, read_config
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-ADVICE = "download it where there is a network (hf download) and give the folder as model.name"
 
 
 class VisionLanguage:
@@ -30,40 +29,28 @@ class VisionLanguage:
     def __init__(self, settings: CaptionSettings):
         assert settings.model is not None
         self.settings, self.all = settings.model, settings
-
-    @property
-    def folder(self) -> Path | None:
-        """The local folder of the model; None where the name is one of a hub."""
-        name = os.path.expanduser(self.settings.name)
-        return Path(name).absolute() if os.path.isdir(name) else None
+        self.model: Any = None
+        self.processor: Any = None
 
     @property
     def label(self) -> str:
         """What goes into the rows: the folder's name, or that on the hub."""
-        return self.folder.name if self.folder else self.settings.name
+        folder = local_folder(self.settings.name)
+        return folder.resolve().name if folder else self.settings.name
 
     def check(self) -> None:
-        for package in ("torch", "transformers"):
+        for package in ("torch", "torchvision", "transformers"):
             if importlib.util.find_spec(package) is None:
                 raise SettingsError(f"this needs the package {package}: pip install 'clipmill[caption]'")
-        name, folder = self.settings.name, self.folder
-        if folder is not None:
-            if not (folder / "config.json").is_file():
-                raise SettingsError(f"model.name: {name} is no model of transformers, it has no config.json")
-            if not self._weights():
-                raise SettingsError(f"model.name: {name} has no weights ({', '.join(WEIGHTS)})")
-        elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise SettingsError(f"model.name: there is no folder {name}")
-        else:
-            from stages.hub import cached_or_reachable
-
-            cached_or_reachable(name, ["config.json"], ADVICE)
+        read_config(self.settings.name, self.settings.revision)
+        if local_folder(self.settings.name) and not self._weights():
+            raise SettingsError(f"model {self.settings.name!r} has no weights ({', '.join(WEIGHTS)})")
 
     def content(self) -> str:
         """Hash of a local model's files, '' for one of a hub (its name and revision are settings)."""
         from stages.weights import revision_of
 
-        folder = self.folder
+        folder = local_folder(self.settings.name)
         return revision_of([*self._weights(), *folder.glob("*.json")]) if folder is not None else ""
 
     def setup(self) -> None:
@@ -78,25 +65,24 @@ class VisionLanguage:
         dtype = self.settings.dtype
         if dtype == "auto" and not gpu:
             dtype = "float32"  # half precision on a CPU is slower, not faster
-        where: dict[str, Any] = {"revision": self.settings.revision} if self.folder is None else {}
-        name = str(self.folder or self.settings.name)
-        noise = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+        folder = local_folder(self.settings.name)
+        where: dict[str, Any] = {} if folder else {"revision": self.settings.revision}
+        name = str(folder or self.settings.name)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self.processor = transformers.AutoProcessor.from_pretrained(name, **where)
-                model = transformers.AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **where)
-        except Exception as error:  # every way in which a folder can be no model
-            advice = "" if self.folder else f"; {ADVICE}"
-            raise SettingsError(
-                f"model {self.settings.name} can't be loaded: {one_line(error)[:300]}{advice}"
-            ) from error
-        finally:
-            transformers.logging.set_verbosity(noise[0])
-            if noise[1]:
-                transformers.logging.enable_progress_bar()
+                model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+                    name, dtype=dtype, output_loading_info=True, **where
+                )
+        except Exception as error:  # every way in which a folder can be no such model
+            raise SettingsError(f"model {self.settings.name!r} can't be loaded: {one_line(error)[:300]}") from error
+        if missing := sorted(found["missing_keys"]):
+            # transformers would go on with random numbers in their place.
+            lacks = f"lacks {len(missing)} of its weights, {missing[0]} among them"
+            raise SettingsError(f"model {self.settings.name!r} {lacks}")
         self.model = model.eval().to(self.device)
         self.revision = self.content() or getattr(model.config, "_commit_hash", None)
         self.chats = bool(getattr(self.processor, "chat_template", None))
@@ -158,5 +144,5 @@ class VisionLanguage:
         return len(said) > 0 and int(said[-1]) in {end for end in ends if isinstance(end, int)}
 
     def _weights(self) -> list[Path]:
-        folder = self.folder
-        return [path for path in folder.iterdir() if path.suffix in WEIGHTS] if folder is not None else []
+        folder = local_folder(self.settings.name)
+        return [path for path in folder.iterdir() if path.suffix in WEIGHTS] if folder else []

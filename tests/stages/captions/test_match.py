@@ -6,8 +6,8 @@ import pytest
 from stages.base import SettingsError
 from stages.captions import Caption, CaptionSettings
 from stages.captions.audit import sentences
+from tests.clip_model import by_hand, clip_folder
 from tests.stages.captions.made import rows_of, run, unit_of
-from tests.stages.captions.tiny_models import save_open_clip
 
 SHORT = "A red dog turns left."
 LONG = "A red dog turns left. The grass is wet, and a square moves over it slowly. Then a circle comes."
@@ -15,8 +15,8 @@ FRAMES = {"positions": [0.2, 0.8], "long_side": 32}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_open_clip(tmp_path_factory.mktemp("match") / "tiny-clip")
+def folder():
+    return clip_folder()
 
 
 def matched(folder, **settings):
@@ -25,22 +25,19 @@ def matched(folder, **settings):
 
 
 def test_the_score_is_the_mean_cosine_of_text_and_frames(folder):
-    import open_clip
     import torch
     from PIL import Image
 
     stage = matched(folder)
     unit = unit_of([1], stage, entry={"caption": SHORT})
     row = rows_of(run(stage, [unit]))[1]
-    network, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")([SHORT])
+    network, preprocess, tokenizer = by_hand(folder)
     frames = [Image.fromarray(p[:, :, ::-1].copy()) for _, p in unit.pixels[f"{1:032x}"][stage.wants()]]
     with torch.inference_mode():
-        network.eval()
         seen = network.encode_image(torch.stack([preprocess(one) for one in frames]), normalize=True)
-        said = network.encode_text(tokens, normalize=True)
+        said = network.encode_text(tokenizer([SHORT]), normalize=True)
     assert row["caption_clip_match"] == pytest.approx(float((seen @ said.T).mean()), abs=1e-4)
-    assert row["caption_match_model"] == "tiny-clip"
+    assert row["caption_match_model"] == folder.name
     assert len(row["caption_match_revision"]) == 16
 
 
@@ -62,7 +59,24 @@ def test_a_score_does_not_depend_on_which_clips_come_together(folder):
     assert together[1]["caption_clip_match"] != pytest.approx(together[2]["caption_clip_match"], abs=1e-5)
 
 
+def test_behind_embed_the_network_sees_no_frame_again(folder, monkeypatch):
+    from stages.clip_models import ClipModel
+    from stages.embed import Embed, EmbedSettings
+
+    stage = matched(folder)
+    embed = Embed(EmbedSettings(model=str(folder), positions=FRAMES["positions"], device="cpu"))
+    assert stage.wants() == embed.wants()
+    alone = rows_of(run(stage, [unit_of([1, 2], stage, entry={"caption": LONG})]))
+    embed.setup()
+    embedded = list(embed.stream([unit_of([1, 2], stage, entry={"caption": LONG})]))
+    embed.close()
+    monkeypatch.setattr(ClipModel, "encode_tensor", lambda *_: pytest.fail("the frames were encoded again"))
+    behind = rows_of(run(stage, embedded))
+    for number, row in behind.items():
+        assert row["caption_clip_match"] == pytest.approx(alone[number]["caption_clip_match"], abs=1e-5)
+
+
 def test_a_model_that_is_none_is_refused_before_any_clip(folder):
     with pytest.raises(SettingsError, match="no folder"):
-        matched(folder / "nowhere").check()
+        matched(folder / "nowhere")
     assert matched(folder).versions()["caption"] != Caption(CaptionSettings()).versions()["caption"]

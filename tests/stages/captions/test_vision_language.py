@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 def stage_of(name, **settings):
-    model = {"source": "model", "model": {"name": str(name)}, "frames": FRAMES, "max_tokens": 8, "device": "cpu"}
+    model = {"source": "model", "model": str(name), "frames": FRAMES, "max_tokens": 8, "device": "cpu"}
     return Caption(CaptionSettings.model_validate(model | {"prompts": "describe the dog"} | settings))
 
 
@@ -109,11 +109,11 @@ def test_a_path_that_is_no_model_is_one_line_before_any_clip(folder, tmp_path, m
     (tmp_path / "weightless").mkdir()
     shutil.copy(folder["blip"] / "config.json", tmp_path / "weightless")
     for name, why in [
-        (tmp_path / "empty", "is no model of transformers, it has no config.json"),
+        (tmp_path / "empty", "holds no config.json: it is no transformers model"),
         (tmp_path / "weightless", "has no weights"),
-        (tmp_path / "nowhere", "there is no folder"),
-        ("./nowhere", "there is no folder ./nowhere"),
-        ("some-org/some-model", "some-org/some-model is not in the hub's cache.* give the folder as model.name"),
+        (tmp_path / "nowhere", "no such folder"),
+        ("./nowhere", "no such folder"),
+        ("some-org/some-model", "is no folder here and the hub can't be asked for it .* give the path of a folder"),
     ]:
         with pytest.raises(SettingsError, match=why) as caught:
             stage_of(name).check()
@@ -121,12 +121,22 @@ def test_a_path_that_is_no_model_is_one_line_before_any_clip(folder, tmp_path, m
 
 
 def test_a_model_that_can_not_be_loaded_is_one_line(folder, tmp_path):
-    for name, files in [("json", {"config__json": "{"}), ("kind", {"config__json": '{"model_type": "no-such"}'})]:
-        stage = stage_of(broken(tmp_path / name, folder["blip"], **files))
+    from safetensors.numpy import load_file, save_file
+
+    lacking = broken(tmp_path / "lacking", folder["blip"])
+    weights = load_file(lacking / "model.safetensors")
+    weights.pop(max(name for name in weights if name.startswith("vision_model")))
+    save_file(weights, lacking / "model.safetensors", metadata={"format": "pt"})
+    unknown = broken(tmp_path / "unknown", folder["blip"], config__json='{"model_type": "no-such"}')
+    text = broken(tmp_path / "text", folder["blip"], config__json='{"model_type": "bert"}')
+    for model, why in [(lacking, "lacks 1 of its weights"), (unknown, "can't be loaded"), (text, "can't be loaded")]:
+        stage = stage_of(model)
         stage.check()
-        with pytest.raises(SettingsError, match=f"{name} can't be loaded: ") as caught:
+        with pytest.raises(SettingsError, match=why) as caught:
             stage.setup()
         assert "\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match=r"config.json can't be read"):
+        stage_of(broken(tmp_path / "json", folder["blip"], config__json="{")).check()
 
 
 def test_a_missing_package_is_named_with_what_installs_it(folder, monkeypatch):

@@ -96,27 +96,3 @@ def _save(kind, config, folder: Path) -> Path:
     model.save_pretrained(folder)
     logging.enable_progress_bar()
     return folder
-
-
-def save_open_clip(folder: Path, context: int = 24) -> Path:
-    """A CLIP as open_clip saves them, with a text encoder of few places."""
-    import json
-
-    import open_clip
-    import safetensors.torch
-    import torch
-
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16},
-        "text_cfg": {"context_length": context, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    torch.manual_seed(0)
-    model = open_clip.CLIP(**config)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    safetensors.torch.save_file(
-        {name: weight.contiguous() for name, weight in model.state_dict().items()},
-        folder / "open_clip_model.safetensors",
-    )
-    return folder
