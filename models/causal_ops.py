@@ -1,0 +1,215 @@
+"""What a causal 3D network is made of: convolutions that look back only, norms and attention within a frame.
+
+Every layer takes (B, C, T, H, W) and works on a whole clip, or on one chunk after another where it is given a
+`Stream`: it then keeps the few frames that it needs of what came before, so that a clip in chunks of any length
+gives what it gives as a whole, with memory that does not grow with it. Activations in
+`torch.channels_last_3d` are kept so, and are the fastest here: folding frames into the batch is then a view.
+
+Source: OD-VAE (Chen et al. 2024), after the causal convolutions of MAGVIT-v2 (Yu et al. 2024).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDE = 4  # frames to a latent, after the first
+
+
+def latent_count(frames: int, stride: int = STRIDE) -> int:
+    """How many latents 1 + 4n frames give: 1 + n. Raises ValueError for any other number of frames."""
+    if frames < 1 or (frames - 1) % stride:
+        below = max(1, frames - (frames - 1) % stride)
+        near = f"{below}" if frames < 1 else f"{below} or {below + stride}"
+        raise ValueError(f"a clip of {frames} frames: the VAE takes 1 + {stride}n, {near} would do")
+    return 1 + (frames - 1) // stride
+
+
+def frame_count(latents: int, stride: int = STRIDE) -> int:
+    """How many frames 1 + n latents give: 1 + 4n. Raises ValueError for less than one."""
+    if latents < 1:
+        raise ValueError(f"{latents} latents: a clip has one at least")
+    return 1 + (latents - 1) * stride
+
+
+class Stream:
+    """What the layers of one network keep between the chunks of one clip. A new clip takes a new Stream."""
+
+    def __init__(self) -> None:
+        self._kept: dict[nn.Module, Tensor] = {}
+
+    def take(self, layer: nn.Module) -> Tensor | None:
+        """What the layer kept of the chunks before; None at the start of the clip."""
+        return self._kept.get(layer)
+
+    def keep(self, layer: nn.Module, frames: Tensor) -> None:
+        # A copy: a view would hold on to the whole chunk.
+        self._kept[layer] = frames.detach().clone()
+
+    @property
+    def frames(self) -> int:
+        """Frames kept by all layers together."""
+        return sum(kept.shape[2] for kept in self._kept.values())
+
+
+class CausalConv3d(nn.Conv3d):
+    """Convolution whose output t sees inputs up to t * stride alone: before the clip its first frame is repeated
+    k_t - 1 times, behind it there is nothing. In space zeros go around, or (`after`) only below and to the right,
+    as the 2D Stable Diffusion VAE has it where it halves.
+
+    (B, C, T, H, W) to (B, C', (T - 1) // stride + 1, H', W'). A chunk too short for an output gives T = 0.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        channels_out: int,
+        kernel: int | tuple[int, int, int] = 3,
+        stride: int | tuple[int, int, int] = 1,
+        after: bool = False,
+    ):
+        kernel = (kernel,) * 3 if isinstance(kernel, int) else kernel
+        stride = (stride,) * 3 if isinstance(stride, int) else stride
+        if stride[0] > kernel[0]:
+            raise ValueError(f"a stride of {stride[0]} in time leaves out frames between kernels of {kernel[0]}")
+        around = (0, 0, 0) if after else (0, kernel[1] // 2, kernel[2] // 2)
+        super().__init__(channels, channels_out, kernel, stride, around)
+        self.after = (0, kernel[2] - 1, 0, kernel[1] - 1) if after else None  # as F.pad: left, right, top, bottom
+
+    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
+        back, step = self.kernel_size[0], self.stride[0]
+        if back > 1:
+            before = stream.take(self) if stream is not None else None
+            if before is None and x.shape[2]:
+                before = x[:, :, :1]
+                x = torch.cat([before] * (back - 1) + [x], dim=2)
+            elif before is not None:
+                x = torch.cat([before, x], dim=2)
+        outputs = max(0, (x.shape[2] - back) // step + 1)
+        if stream is not None and back > 1 and x.shape[2]:
+            stream.keep(self, x[:, :, outputs * step :])
+        if not outputs:
+            return x.new_zeros(len(x), self.out_channels, 0, *self._size(x.shape[3:]))
+        return super().forward(F.pad(x, self.after) if self.after else x)
+
+    def _size(self, size: tuple[int, ...]) -> list[int]:
+        """Height and width that inputs of this height and width give."""
+        kernel, stride, around = self.kernel_size[1:], self.stride[1:], self.padding[1:]
+        added = [k - 1 if self.after else 2 * p for k, p in zip(kernel, around, strict=True)]
+        return [(n + a - k) // s + 1 for n, a, k, s in zip(size, added, kernel, stride, strict=True)]
+
+    @torch.no_grad()
+    def start_from(self, weight: Tensor, bias: Tensor | None, how: Literal["tail", "average"] = "tail") -> None:
+        """Takes over a 2D convolution, weight (C', C, k_h, k_w): `tail` puts it on the newest frame, so that each
+        output is that of its own frame; `average` spreads it evenly over the frames. Raises ValueError if it
+        does not fit.
+        """
+        fits = (self.out_channels, self.in_channels, *self.kernel_size[1:])
+        if tuple(weight.shape) != fits:
+            raise ValueError(f"a 2D kernel of {tuple(weight.shape)} does not fit a convolution that takes {fits}")
+        if how == "tail":
+            self.weight.zero_()
+            self.weight[:, :, -1] = weight
+        elif how == "average":
+            self.weight.copy_(weight[:, :, None].expand_as(self.weight) / self.kernel_size[0])
+        else:
+            raise ValueError(f"unknown initialisation {how!r}: tail or average")
+        if self.bias is not None:
+            self.bias.copy_(torch.zeros_like(self.bias) if bias is None else bias)
+
+
+class Downsample(nn.Module):
+    """Halves height and width, and with `time` the frames after the first: (B, C, 1 + 2n, H, W) to
+    (B, C, 1 + n, H / 2, W / 2), by a strided convolution.
+    """
+
+    def __init__(self, channels: int, time: bool):
+        super().__init__()
+        self.conv = CausalConv3d(channels, channels, (3 if time else 1, 3, 3), (2 if time else 1, 2, 2), after=True)
+
+    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
+        return self.conv(x, stream)
+
+
+class Upsample(nn.Module):
+    """Doubles height and width, and with `time` every frame but the clip's first, then convolves:
+    (B, C, 1 + n, H, W) to (B, C, 1 + 2n, 2H, 2W). `taps` is the convolution's size in time.
+    """
+
+    def __init__(self, channels: int, time: bool, taps: int = 3):
+        super().__init__()
+        self.time = time
+        self.conv = CausalConv3d(channels, channels, (taps, 3, 3))
+
+    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
+        if self.time and x.shape[2]:
+            started = stream is not None and stream.take(self) is not None
+            x = x.repeat_interleave(2, dim=2) if started else _all_but_first_twice(x)
+            if stream is not None and not started:
+                stream.keep(self, x[:, :, :0])  # no frame is needed later, only that the clip has begun
+        return self.conv(_twice_as_large(x), stream)
+
+
+class FrameGroupNorm(nn.GroupNorm):
+    """GroupNorm of each frame by itself. (Over T, H, W the future would leak into every frame.)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, t, h, w = x.shape
+        frames = x.transpose(1, 2).reshape(b * t, c, h, w)
+        # Not F.group_norm, which refuses a frame of a single pixel, though a group holds many channels.
+        normed = torch.group_norm(frames, self.num_groups, self.weight, self.bias, self.eps)
+        return normed.view(b, t, c, h, w).transpose(1, 2)
+
+
+class PixelRMSNorm(nn.Module):
+    """Root mean square over the channels of each pixel, with a gain (as Wan's VAE has it): sees nothing but itself."""
+
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + self.eps)
+        return (x * scale).to(x.dtype) * self.weight.to(x.dtype).view(-1, 1, 1, 1)
+
+
+def make_norm(kind: Literal["group", "rms"], channels: int, groups: int = 32) -> nn.Module:
+    """A norm that does not mix frames. `groups` that do not divide the channels become the most that do."""
+    if kind == "rms":
+        return PixelRMSNorm(channels)
+    if kind != "group":
+        raise ValueError(f"unknown norm {kind!r}: group or rms")
+    divisor = next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0)
+    return FrameGroupNorm(divisor, channels, eps=1e-6)
+
+
+class FrameAttention(nn.Module):
+    """Attention among the pixels of each frame, one head, added to what came in: (B, C, T, H, W) both ways."""
+
+    def __init__(self, channels: int, norm: Literal["group", "rms"] = "group"):
+        super().__init__()
+        self.norm = make_norm(norm, channels)
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(channels, channels) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, t, h, w = x.shape
+        # Permuted before it is reshaped: the other way round mixes frames and channels, and shows only at T > 1.
+        tokens = self.norm(x).permute(0, 2, 3, 4, 1).reshape(b * t, 1, h * w, c)
+        mixed = F.scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        return x + self.to_out(mixed).view(b, t, h, w, c).permute(0, 4, 1, 2, 3)
+
+
+def _all_but_first_twice(x: Tensor) -> Tensor:
+    """(B, C, 1 + n, H, W) to (B, C, 1 + 2n, H, W)."""
+    return torch.cat([x[:, :, :1], x[:, :, 1:].repeat_interleave(2, dim=2)], dim=2)
+
+
+def _twice_as_large(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) to (B, C, T, 2H, 2W), each pixel four times."""
+    if not x.shape[2]:
+        return x.new_zeros(*x.shape[:3], 2 * x.shape[3], 2 * x.shape[4])
+    return F.interpolate(x, scale_factor=(1.0, 2.0, 2.0), mode="nearest")
