@@ -11,7 +11,8 @@ the same with B flat.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,16 +24,50 @@ SAMPLES = 9  # frames looked at in a window of any length
 RAMP_STEPS = 25  # places tried for either end of a ramp
 
 
-@dataclass(slots=True)
 class Look:
-    """What is remembered of one frame."""
+    """What is remembered of one frame: its `shrink`, and what was ever asked of it, made once."""
 
-    pts: int
-    seconds: float
-    tiny: np.ndarray  # (432,) float32 BGR
-    gray: np.ndarray  # (36, 64) uint8
-    energy: float  # sum of the squared gradients of `gray`
-    after: int | None = None  # pts of the frame right after this one, kept or not
+    __slots__ = ("_centred", "_energy", "_gray", "_middle", "_tiny", "after", "deviation", "pts", "seconds")
+
+    def __init__(self, pts: int, seconds: float, middle: np.ndarray):
+        self.pts = pts
+        self.seconds = seconds
+        self.after: int | None = None  # pts of the frame right after this one, kept or not
+        self.deviation: float | None = None  # of its luma within the letterbox, once somebody looked
+        self._middle = middle
+        self._tiny: np.ndarray | None = None
+        self._centred: tuple[np.ndarray, float] | None = None
+        self._gray: np.ndarray | None = None
+        self._energy: float | None = None
+
+    @property
+    def tiny(self) -> np.ndarray:
+        """(432,) float32 BGR."""
+        if self._tiny is None:
+            tiny = cv2.resize(self._middle, TINY, interpolation=cv2.INTER_AREA)
+            self._tiny = tiny.reshape(-1).astype(np.float32)
+        return self._tiny
+
+    @property
+    def centred(self) -> tuple[np.ndarray, float]:
+        """`tiny` less its mean, and the sum of its squares."""
+        if self._centred is None:
+            self._centred = _centred(self.tiny)
+        return self._centred
+
+    @property
+    def gray(self) -> np.ndarray:
+        """(36, 64) uint8."""
+        if self._gray is None:
+            self._gray = cv2.cvtColor(self._middle, cv2.COLOR_BGR2GRAY)
+        return self._gray
+
+    @property
+    def energy(self) -> float:
+        """The sum of the squared gradients of `gray`."""
+        if self._energy is None:
+            self._energy = _gradients(self.gray)
+        return self._energy
 
 
 def shrink(small: np.ndarray) -> np.ndarray:
@@ -40,23 +75,18 @@ def shrink(small: np.ndarray) -> np.ndarray:
     return cv2.resize(small, GRAY, interpolation=cv2.INTER_AREA)
 
 
-def look(frame, middle: np.ndarray) -> Look:
-    """What the model needs of a frame and its `shrink`, about 20 us."""
-    tiny = cv2.resize(middle, TINY, interpolation=cv2.INTER_AREA).reshape(-1).astype(np.float32)
-    gray = cv2.cvtColor(middle, cv2.COLOR_BGR2GRAY)
+def _gradients(gray: np.ndarray) -> float:
     across = cv2.norm(gray[:, 1:], gray[:, :-1], cv2.NORM_L2SQR)
-    down = cv2.norm(gray[1:], gray[:-1], cv2.NORM_L2SQR)
-    return Look(frame.pts, frame.seconds, tiny, gray, across + down)
+    return across + cv2.norm(gray[1:], gray[:-1], cv2.NORM_L2SQR)
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """How well the frames between two anchors are a mix of them.
 
     `change` is the distance of the anchors (RMS of pixel values), `likeness` their correlation, `residual`
     the mean squared distance of the frames from the line, in squared distances of the anchors (0 in a pure
-    blend), `sag` the missing gradient energy (1 in a blend, 0 where the picture moves), `step` the largest
-    part of the way gone between two frames looked at, `back` the part gone backwards.
+    blend), `step` the largest part of the way gone between two frames looked at, `back` the part gone
+    backwards.
     """
 
     change: float
@@ -68,8 +98,17 @@ class Fit:
 
 def likeness(one: np.ndarray, two: np.ndarray) -> float:
     """Correlation of two tiny frames of any shape, -1 to 1; 0 where one of them is a single tone."""
-    a, b = (one - one.mean()).reshape(-1), (two - two.mean()).reshape(-1)
-    return float(a @ b) / float(np.sqrt((a @ a + 1.0) * (b @ b + 1.0)))
+    return correlation(_centred(one.reshape(-1)), _centred(two.reshape(-1)))
+
+
+def correlation(one: tuple[np.ndarray, float], two: tuple[np.ndarray, float]) -> float:
+    """The likeness of two looks by what they have `centred`."""
+    return float(one[0] @ two[0]) / ((one[1] + 1.0) * (two[1] + 1.0)) ** 0.5
+
+
+def _centred(tiny: np.ndarray) -> tuple[np.ndarray, float]:
+    centred = tiny - tiny.mean()
+    return centred, float(centred @ centred)
 
 
 def line_fit(tiny: np.ndarray, alike: float | None = None) -> tuple[Fit, np.ndarray]:
@@ -77,47 +116,73 @@ def line_fit(tiny: np.ndarray, alike: float | None = None) -> tuple[Fit, np.ndar
 
     `alike` is the likeness of the two ends where it is known already.
     """
-    first, last = tiny[0], tiny[-1]
-    way = last - first
+    off = tiny - tiny[0]
+    way = off[-1]
     length = float(way @ way) + 1e-6
-    off = tiny - first
     places = off @ way / length
-    rest = off[1:-1] - places[1:-1, None] * way
-    steps = places[1:] - places[:-1]
+    # What lies beside the line, by Pythagoras: the squares of the ways off, less those along it.
+    inner, along = off[1:-1].reshape(-1), places[1:-1]
+    beside = float(inner @ inner) - float(along @ along) * length
+    step, back, last = 0.0, 0.0, 0.0
+    for place in places.tolist():
+        gone = place - last
+        last = place
+        if gone > step:
+            step = gone
+        elif gone < 0:
+            back -= gone
     fit = Fit(
         change=(length / len(way)) ** 0.5,
-        likeness=likeness(first, last) if alike is None else alike,
-        residual=float(np.vdot(rest, rest)) / length / max(1, len(rest)),
-        step=float(steps.max()),
-        back=float(-np.minimum(steps, 0).sum()),
+        likeness=likeness(tiny[0], tiny[-1]) if alike is None else alike,
+        residual=max(0.0, beside) / length / max(1, len(along)),
+        step=step,
+        back=back,
     )
     return fit, places
 
 
-def sag(first: Look, last: Look, energies: np.ndarray, places: np.ndarray, apart: float | None = None) -> float:
+def sag(first: Look, last: Look, energies: list[float], places: np.ndarray, apart: float | None = None) -> float:
     """How far the gradient energy of the frames (k,) sags below the line between its ends: 1 in a blend, 0
     in a pan.
 
     `apart` is the squared distance of the gradients of the two ends, measured where it is not given.
     """
     if apart is None:
-        way = last.gray.astype(np.float32) - first.gray
-        apart = cv2.norm(way[:, 1:], way[:, :-1], cv2.NORM_L2SQR) + cv2.norm(way[1:], way[:-1], cv2.NORM_L2SQR)
-    a = np.clip(places, 0, 1)
-    expected = a * (1 - a) * apart
-    missing = (1 - a) * energies[0] + a * energies[-1] - energies
-    return float(missing @ expected) / (float(expected @ expected) + 1e-6)
+        apart = _gradients(last.gray.astype(np.float32) - first.gray)
+    begin, end, along, full = energies[0], energies[-1], 0.0, 1e-6
+    for place, energy in zip(places.tolist(), energies, strict=True):
+        a = min(1.0, max(0.0, place))
+        expected = a * (1.0 - a) * apart
+        along += ((1.0 - a) * begin + a * end - energy) * expected
+        full += expected * expected
+    return along / full
+
+
+@lru_cache(maxsize=1)
+def _ramps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Begins and ends (n,) of all ramps that are tried, as shares of the time, and one over their lengths."""
+    ends = np.linspace(0.0, 1.0, RAMP_STEPS)
+    begin, end = np.meshgrid(ends, ends, indexing="ij")
+    rises = end > begin
+    begin, end = begin[rises], end[rises]
+    return begin, end, 1.0 / (end - begin)
 
 
 def ramp_fit(seconds: np.ndarray, places: np.ndarray) -> tuple[float, float, float]:
     """(begin, end, error) of the ramp clip((t - begin) / (end - begin), 0, 1) nearest to `places`, RMS
     error.
     """
-    ends = np.linspace(seconds[0], seconds[-1], RAMP_STEPS)
-    begin, end = np.meshgrid(ends, ends, indexing="ij")
-    ok = end > begin
-    begin, end = begin[ok], end[ok]
-    model = np.clip((seconds - begin[:, None]) / (end - begin)[:, None], 0, 1)  # (pairs, k)
-    error = ((model - places) ** 2).mean(axis=1)
+    begin, end, slope = _ramps()
+    since, whole = seconds[0], seconds[-1] - seconds[0]
+    model = (seconds - since) / whole - begin[:, None]  # (ramps, k)
+    model *= slope[:, None]
+    np.maximum(model, 0.0, out=model)
+    np.minimum(model, 1.0, out=model)
+    model -= places
+    error = np.einsum("ij,ij->i", model, model)
     best = int(error.argmin())
-    return float(begin[best]), float(end[best]), float(error[best]) ** 0.5
+    return (
+        float(since + begin[best] * whole),
+        float(since + end[best] * whole),
+        (float(error[best]) / len(seconds)) ** 0.5,
+    )

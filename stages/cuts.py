@@ -1,5 +1,7 @@
 """Hard cuts: PySceneDetect's detectors fed with our small frames, each cut given back as an exact PTS.
 
+The adaptive one, which most recipes name, is `stages.adaptive`: the same scores at a third of the cost.
+
 A detector counts frames instead of reading times, so no PTS is ever rounded; what it reports late (the
 adaptive one by two frames, TransNetV2 by two hundred) is mapped back to the frame it is about. A flash, a
 blink of black and a jump of exposure are not cuts: they are found among the frames around a reported cut
@@ -9,22 +11,14 @@ and taken back.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from scenedetect.common import FrameTimecode
-from scenedetect.detector import SceneDetector
-from scenedetect.detectors import (
-    AdaptiveDetector,
-    ContentDetector,
-    HashDetector,
-    HistogramDetector,
-    ThresholdDetector,
-)
 
+from stages.adaptive import WINDOW, Adaptive
 from stages.blend import FLAT, likeness
 from stages.settings import CutSettings
 
@@ -60,8 +54,7 @@ def check(settings: CutSettings) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """The first frame of a new scene."""
 
     pts: int
@@ -88,20 +81,22 @@ class CutFinder:
 
     def observe(self, frame, middle: np.ndarray) -> list[Cut]:
         """`middle` is the frame's `shrink`, which the detectors that compare pixels are given."""
-        picture = middle if self._half else frame.small
         here = Cut(frame.pts, frame.seconds)
         if self._detector is None:
             self.settled_s = here.seconds
             return self._fixed(here)
-        if not self._recent:
+        picture = middle if self._half else frame.small
+        recent = self._recent
+        if not recent:
             for _ in range(self._padding):  # the first frames get the neighbours that the window asks for
                 self._detect(picture)
-        self._recent.append((self._count, here, picture))
-        self._report(self._detect(picture))
+        recent.append((self._count, here, picture))
+        if cuts := self._detect(picture):
+            self._report(cuts)
         self._forget(here.seconds)
-        oldest = self._recent[max(0, len(self._recent) - 1 - self._behind)][1].seconds
-        self.settled_s = min([oldest - FLASH_SECONDS, *(cut.seconds for cut in self._waiting)])
-        return self._release(here.seconds)
+        settled = recent[max(0, len(recent) - 1 - self._behind)][1].seconds - FLASH_SECONDS
+        self.settled_s = min(settled, self._waiting[0].seconds) if self._waiting else settled
+        return self._release(here.seconds) if self._waiting else []
 
     def finish(self) -> list[Cut]:
         """The cuts of the last frames."""
@@ -109,19 +104,20 @@ class CutFinder:
             return []
         for _ in range(self._padding):
             self._report(self._detect(self._recent[-1][2]))
-        self._report(self._detector.post_process(FrameTimecode(self._count - 1, fps=25.0)))
+        self._report(self._detector.last(self._count - 1))
         self.settled_s = 1e18
         return self._release(1e18)
 
-    def _detect(self, small: np.ndarray) -> list[FrameTimecode]:
-        cuts = self._detector.process_frame(FrameTimecode(self._count, fps=25.0), small)
+    def _detect(self, picture: np.ndarray) -> list[int]:
+        """The counts of the pictures that are known now to begin a scene."""
+        cuts = self._detector.next(self._count, picture)
         self._count += 1
         return cuts
 
-    def _report(self, cuts: list[FrameTimecode]) -> None:
+    def _report(self, cuts: list[int]) -> None:
         first = self._recent[0][0] if self._recent else 0
         for cut in cuts:
-            k = cut.frame_num - first
+            k = cut - first
             for at in (k, *self._beside(k)):
                 if 0 < at < len(self._recent) and not self._exposure_jump(at):
                     self._wait_for(self._recent[at][1])
@@ -211,30 +207,61 @@ class CutFinder:
             self._recent.pop(0)
 
 
-def _build(settings: CutSettings) -> tuple[SceneDetector | None, int, int]:
+class _Adaptive:
+    """`stages.adaptive` by the counts of its pictures."""
+
+    def __init__(self, threshold: float):
+        self._adaptive = Adaptive(threshold, LEAST_CONTENT)
+
+    def next(self, count: int, picture: np.ndarray) -> list[int]:
+        return [count - WINDOW] if self._adaptive.is_cut(picture) else []
+
+    def last(self, count: int) -> list[int]:
+        return []
+
+
+class _SceneDetect:
+    """One of PySceneDetect's detectors by the counts of its pictures: what it asks for is a time."""
+
+    def __init__(self, detector: Any):
+        from scenedetect.common import FrameTimecode
+
+        self._detector, self._timecode = detector, FrameTimecode
+
+    def next(self, count: int, picture: np.ndarray) -> list[int]:
+        cuts = self._detector.process_frame(self._timecode(count, fps=25.0), picture)
+        return [cut.frame_num for cut in cuts]
+
+    def last(self, count: int) -> list[int]:
+        return [cut.frame_num for cut in self._detector.post_process(self._timecode(count, fps=25.0))]
+
+
+def _build(settings: CutSettings) -> tuple[_Adaptive | _SceneDetect | None, int, int]:
     """(detector, frames it reports late, frames of padding it needs at either end)."""
     name, value = settings.detector, settings.threshold
     value = THRESHOLDS.get(name) if value is None else value
-    # Scenes of a single frame count: one frame, or none where the detector filters by merging.
+    if name in ("fixed", "none"):
+        return None, 0, 0
     if name == "adaptive":
-        detector = AdaptiveDetector(adaptive_threshold=value, min_content_val=LEAST_CONTENT, min_scene_len=1)
-        return detector, 2 * detector.window_width, detector.window_width
+        return _Adaptive(value), 2 * WINDOW, WINDOW
+    from scenedetect import detectors
+
+    # Scenes of a single frame count: one frame, or none where the detector filters by merging.
     if name == "content":
-        return ContentDetector(threshold=value, min_scene_len=0), 0, 0
-    if name == "histogram":
-        return HistogramDetector(threshold=value, min_scene_len=1), 0, 0
-    if name == "hash":
-        return HashDetector(threshold=value, min_scene_len=1), 0, 0
-    if name == "threshold":  # the cut where light comes back: halfway would point any time into the past
-        return ThresholdDetector(threshold=value, min_scene_len=1, fade_bias=1.0), 0, 0
-    if name == "transnetv2":
+        detector = detectors.ContentDetector(threshold=value, min_scene_len=0)
+    elif name == "histogram":
+        detector = detectors.HistogramDetector(threshold=value, min_scene_len=1)
+    elif name == "hash":
+        detector = detectors.HashDetector(threshold=value, min_scene_len=1)
+    elif name == "threshold":  # the cut where light comes back: halfway would point any time into the past
+        detector = detectors.ThresholdDetector(threshold=value, min_scene_len=1, fade_bias=1.0)
+    else:
         from scenedetect.detectors.transnet_v2 import TransnetV2Detector
 
         detector = TransnetV2Detector(
             settings.weights, onnx_providers=["CPUExecutionProvider"], threshold=value, min_scene_len=0
         )
-        return detector, 200, 0
-    return None, 0, 0
+    return _SceneDetect(detector), 200 if name == "transnetv2" else 0, 0
 
 
 def _tiny(small: np.ndarray) -> np.ndarray:

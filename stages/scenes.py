@@ -91,7 +91,8 @@ class SpanBuilder:
     """
 
     def __init__(self, settings: CutSettings, time_base: Fraction):
-        self._min, self._max, self._base = settings.min_seconds, settings.max_seconds, time_base
+        self._min, self._max = settings.min_seconds, settings.max_seconds
+        self._ticks, self._per = time_base.numerator, time_base.denominator
         self._pts: list[int] = []  # of the frames since the start of the clip that runs
         self._start: int | None = None  # of the clip that runs; None before the first frame
         self._scene = 0
@@ -166,4 +167,4 @@ class SpanBuilder:
         return bisect_left(self._pts, seconds - 1e-6, key=self._seconds)
 
     def _seconds(self, pts: int) -> float:
-        return float(pts * self._base)
+        return pts * self._ticks / self._per  # rounded once, as of the fraction itself

@@ -1,9 +1,9 @@
 """Gradual transitions: cross-fades, and fades to and from a flat picture, found in a stream of frames.
 
 A cascade, as Stable Video Diffusion does it with frame rates: at several lengths, a window of a few frames
-is asked whether it could be a blend (cheap, a dozen times a second); what could be is looked at closely on
-all its frames once enough of what follows is known, and its two ends are fitted. Memory is KEPT_SECONDS of
-tiny frames.
+is asked whether it could be a blend (cheap, a dozen times a second, whatever the frame rate); what could be
+is looked at closely on all its frames once enough of what follows is known, and its two ends are fitted.
+Between two such questions a frame costs its place in a list. Memory is KEPT_SECONDS of small frames.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stages.blend import Fit, Look, likeness, line_fit, look, ramp_fit, sag
+from stages.blend import FLAT, Fit, correlation, line_fit, ramp_fit, sag
 from stages.recall import Recall, spread
 
 WINDOWS = (0.3, 0.5, 0.9, 1.5, 2.2)  # lengths tried, seconds: a blend of 0.2 to 2.5 s fills one of them
@@ -25,6 +25,7 @@ HOLD = 2.0  # flat frames beside a fade belong to it for this long, seconds; lon
 REACH = 0.15  # a close look goes this far beyond either end, in lengths
 END = 1 << 62  # the pts where a transition ends that the source ends in
 
+NEARLY_FLAT = 4 * FLAT  # a picture with more in it is no neighbour of a flat one in a fade
 LEAST_CHANGE = 8.0  # RMS distance of the two pictures, pixel values
 MOST_LIKENESS = 0.82  # correlation of the two pictures
 CLEAR_RESIDUAL = 0.12  # of an ordinary blend; 95 in 100 of those composed for tuning have less than 0.10
@@ -65,6 +66,8 @@ class TransitionFinder:
         self._candidates: list[_Candidate] = []
         self._refused: set[tuple[float, float]] = set()  # (begin, end) that a close look led nowhere from
         self._next_try = [-1e18] * len(WINDOWS)
+        self._asked = 0  # frames remembered when the windows were last tried
+        self._next_question = -1e18
         self._pending: Transition | None = None
         self._last_end = -1e18
         self.now = -1e18
@@ -82,38 +85,50 @@ class TransitionFinder:
     def observe(self, frame, middle: np.ndarray) -> list[Transition]:
         """`middle` is the frame's `shrink`."""
         self.now = frame.seconds
-        if not self._seen.wants(frame.pts, frame.seconds):
+        self._seen.add(frame.pts, frame.seconds, middle)
+        if self.now < self._next_question:
             return []
-        self._remember(look(frame, middle))
-        self._try_windows()
+        self._next_question = self.now + EVERY - 1e-3
+        self._ask()
         out = self._settle(self.now)
         self._forget()
         return out
 
     def finish(self) -> list[Transition]:
         """What is still open when the last frame has been seen."""
+        if self._asked < len(self._seen):
+            self._ask()
         out = self._settle(1e18)
         if self._pending:
             out.append(self._through_hold(self._pending))
             self._pending = None
         return out
 
-    # -- what is remembered
+    # -- what is asked of the newest frames
 
-    def _remember(self, now: Look) -> None:
-        self._seen.add(now)
-        if len(self._seen) < 2:
-            return
-        before, flat = self._seen.flat[-2:]
-        if flat and not before:  # perhaps the end of a fade to a flat picture
-            self._add(now.seconds - 0.5, now.seconds, due=now.seconds, ceiling=now.seconds)
-        if before and not flat:  # perhaps the start of a fade from one
-            last_flat = self._seen.seconds[-2]
-            self._add(last_flat, last_flat + 0.5, due=last_flat + 0.75, floor=last_flat)
+    def _ask(self) -> None:
+        self._look_for_flat(max(0, self._asked - 1))
+        self._try_windows()
+        self._asked = len(self._seen)
+
+    def _look_for_flat(self, since: int) -> None:
+        """Whether a flat picture begins or ends in the frames after index `since`."""
+        seen, newest = self._seen, len(self._seen) - 1
+        if min(seen.deviation(since), seen.deviation(newest)) > NEARLY_FLAT:
+            return  # no fade passes through a flat picture in so short a time
+        for k in range(since + 1, newest + 1):
+            before, flat = seen.flat(k - 1), seen.flat(k)
+            if flat and not before:  # perhaps the end of a fade to a flat picture
+                at = seen.seconds[k]
+                self._add(at - 0.5, at, due=at, ceiling=at)
+            if before and not flat:  # perhaps the start of a fade from one
+                at = seen.seconds[k - 1]
+                self._add(at, at + 0.5, due=at + 0.75, floor=at)
 
     def _forget(self) -> None:
         if self._seen.seconds[0] < self.now - KEPT_SECONDS - 1.0:
             oldest = self._seen.forget(self.now - KEPT_SECONDS)
+            self._asked = len(self._seen)
             self._refused = {pair for pair in self._refused if pair[0] >= oldest}
             self._cuts = [cut for cut in self._cuts if cut >= oldest]
 
@@ -123,7 +138,7 @@ class TransitionFinder:
         self._candidates.append(_Candidate(begin, end, due, floor, ceiling))
 
     def _try_windows(self) -> None:
-        n, now = len(self._seen) - 1, self.now
+        n, now = len(self._seen) - 1, self._seen.seconds[-1]
         for w, length in enumerate(WINDOWS):
             if now < self._next_try[w]:
                 continue
@@ -153,20 +168,20 @@ class TransitionFinder:
     def _could_blend(self, first: int, last: int) -> float | None:
         """A quick look at a window: None, or a score, the lower the likelier."""
         seen = self._seen
-        a, b = seen.looks[first].tiny, seen.looks[last].tiny
-        way = b - a
+        a, b = seen.looks[first], seen.looks[last]
+        way = b.tiny - a.tiny
         if float(way @ way) < LEAST_CHANGE**2 * len(way):
             return None
-        alike = likeness(a, b)
-        if alike > MOST_LIKENESS + 0.1 and not (seen.flat[first] or seen.flat[last]):
+        alike = correlation(a.centred, b.centred)
+        if alike > MOST_LIKENESS + 0.1 and not (seen.flat(first) or seen.flat(last)):
             return None
         chosen = spread(first, last)
-        energies = seen.energies(chosen)
         fit, places = line_fit(seen.tiny(chosen), alike)
         if fit.residual > 1.25 * MOST_RESIDUAL or fit.step > MOST_STEP + 0.25 or fit.back > 2 * MOST_BACK:
             return None
+        energies = seen.energies(chosen)
         unlike = energies[0] + energies[-1]  # the distance of the gradients, were they wholly unlike
-        sagging = sag(seen.looks[first], seen.looks[last], energies, places, unlike)
+        sagging = sag(a, b, energies, places, unlike)
         return fit.residual - 0.2 * sagging if sagging > 0.2 else None
 
     # -- the close look
@@ -175,7 +190,7 @@ class TransitionFinder:
         """Look closely at the candidates whose time has come; the best of those that meet wins."""
         due = [c for c in self._candidates if c.due <= now]
         if not due:
-            return self._release([])
+            return self._release([]) if self._pending else []
         self._candidates = [c for c in self._candidates if c.due > now]
         found = []
         for candidate in due:
@@ -245,8 +260,8 @@ class TransitionFinder:
         chosen = spread(first, last)
         fit, places = line_fit(seen.tiny(chosen))
         sagging = sag(seen.looks[first], seen.looks[last], seen.energies(chosen), places)
-        if seen.flat[first] or seen.flat[last]:
-            fit = replace(fit, likeness=0.0)  # one tone has no structure to be alike
+        if seen.flat(first) or seen.flat(last):
+            fit = fit._replace(likeness=0.0)  # one tone has no structure to be alike
         if not SHORTEST <= end - begin <= LONGEST or not accepts(fit, sagging):
             return None
         found = Transition(seen.looks[first].after, seen.looks[last].pts, begin, end)

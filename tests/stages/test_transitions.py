@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from stages.blend import line_fit, ramp_fit, sag, shrink
-from stages.blend import look as look_at
+from stages.blend import Look, line_fit, ramp_fit, sag, shrink
 from stages.settings import CutSettings
 from tests.cut_scores import Score, boundaries, clips_of, score
 from tests.films import Drawn, Join, compose, real_takes
@@ -130,9 +128,9 @@ def test_a_blend_lies_on_the_line_and_sags_and_a_pan_does_not_sag():
     pan = take(1, 9, pan=(3.0, 0))
     fits = []
     for pictures in (blend, pan):
-        looks = [look_at(SimpleNamespace(pts=0, seconds=0.0), shrink(picture)) for picture in pictures]
+        looks = [Look(0, 0.0, shrink(picture)) for picture in pictures]
         fit, found = line_fit(np.array([one.tiny for one in looks]))
-        fits.append((fit, sag(looks[0], looks[-1], np.array([one.energy for one in looks]), found), found))
+        fits.append((fit, sag(looks[0], looks[-1], [one.energy for one in looks], found), found))
     assert np.allclose(fits[0][2], places, atol=0.02)
     assert fits[0][0].residual < 0.01 and 0.9 < fits[0][1] < 1.1
     assert fits[1][0].residual > 0.1 or fits[1][1] < 0.4
