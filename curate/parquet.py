@@ -6,6 +6,7 @@ unpacks a flipped bit is told. Level 1 is a little smaller and slower to scan th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from deltalake import WriterProperties
@@ -14,23 +15,26 @@ from deltalake import WriterProperties
 CHECKED = WriterProperties(compression="GZIP", compression_level=1, max_row_group_size=128 * 1024)
 
 
-def damage(fs: Any, path: str, rows: int | None = None) -> str | None:
+def damage(fs: Any, path: str, rows: int | None = None, columns: Collection[str] | None = None) -> str | None:
     """What is wrong with a Parquet file on a filesystem, in one line; None if every page can be read.
 
-    `rows` is how many it should hold. A flipped bit in the footer or in a page's header may stay unnoticed, as
-    may one in pages that another program packed without a checksum.
+    `rows` is how many it should hold, `columns` those it may have. A flipped bit in the footer's statistics may
+    stay unnoticed, as may one in pages that another program packed without a checksum.
     """
-    import pyarrow.parquet as parquet
+    from pyarrow.parquet import ParquetFile
 
     try:
         with fs.open(path) as file:
-            opened = parquet.ParquetFile(file, page_checksum_verification=True)
+            opened = ParquetFile(file, page_checksum_verification=True)
             found = sum(batch.num_rows for batch in opened.iter_batches(use_threads=False))
     except FileNotFoundError:
         return "is missing"
     except Exception as error:  # pyarrow's own kinds are many, and a damaged footer can raise nearly any
         said = str(error).strip().splitlines()
         return f"can't be read ({said[0][:200] if said else type(error).__name__})"
+    odd = set(opened.schema_arrow.names) - set(columns or opened.schema_arrow.names)
+    if odd:
+        return f"has a column {min(odd)!r}, which the table has not"
     if rows is not None and found != rows:
         return f"holds {found:,} rows, not {rows:,}"
     return None

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from deltalake import DeltaTable
+
+from curate import delta_log, parquet
 from curate.catalog import Catalog, file_paths
+from curate.errors import DamagedError
+from curate.gates import quote
 from curate.ledger import batches, belongs_to
-from curate.storage import is_local, local_path
+from curate.storage import is_local, join, local_path
 from curate.views import connect
+
+if TYPE_CHECKING:
+    import duckdb
 
 EXAMPLES = 3  # of the rows that a mismatch concerns
 
@@ -56,59 +67,107 @@ CHECKS = {
 }
 
 
+# The same of every table that marks clips, as embeddings are; each where its columns are there.
+MARK_CHECKS = {
+    "a clip_id stands more than once": (
+        "clip_id",
+        "SELECT clip_id, count(*) || ' rows' FROM {table} GROUP BY clip_id HAVING count(*) > 1",
+    ),
+    "a row has no clip": (
+        "clip_id",
+        "SELECT clip_id, 'batch ' || coalesce(batch::VARCHAR, 'NULL') FROM {table} ANTI JOIN raw.clips USING (clip_id)",
+    ),
+    "a row is neither done nor failed": (
+        "status",
+        "SELECT clip_id, 'status ' || coalesce(status, 'NULL') FROM {table} "
+        "WHERE coalesce(status NOT IN ('done', 'failed'), true)",
+    ),
+    "a failed row has no reason": (
+        "reason",
+        "SELECT clip_id, 'failed' FROM {table} WHERE status = 'failed' AND coalesce(trim(reason), '') = ''",
+    ),
+}
+
+
 def verify(catalog: Catalog) -> list[str]:
     """Mismatches, one line each; empty where everything agrees.
 
-    What an interrupted run left for the next one to heal is no mismatch: no view shows it. Files are looked
-    at first, since rows of a table with missing files can't be reconciled.
+    What an interrupted run left for the next one to heal is no mismatch: no view shows it. Logs and files are
+    looked at first, every page of them, since rows of damaged tables can't be reconciled.
     """
-    problems = _files(catalog) + _marks(catalog)
+    problems, tables = [], {}
+    for name in catalog.tables():
+        problems += (found := _log(catalog, name))
+        if not found and (table := catalog.table(name)) is not None:
+            tables[name] = table
+            problems += _files(catalog, name, table)
+    problems = problems or _marks(catalog, tables)
     if problems:
         return problems
     with connect(catalog) as connection:
         for claim, text in CHECKS.items():
-            # The whole count, and a few examples.
-            found = connection.execute(
-                f"SELECT *, count(*) OVER () FROM ({text}) ORDER BY ALL LIMIT {EXAMPLES}"
-            ).fetchall()
-            if found:
-                examples = "; ".join(f"{subject} ({detail})" for subject, detail, _ in found)
-                more = found[0][2] - len(found)
-                problems.append(f"{claim}: {examples}" + (f" and {more:,} more" if more else ""))
+            problems += _check(connection, claim, text)
+        for name, table in tables.items():
+            if belongs_to(table) != {"mark": name, "key": "clip_id"}:
+                continue
+            columns = table.schema().to_arrow().names
+            for claim, (needed, text) in MARK_CHECKS.items():
+                if needed in columns:
+                    problems += _check(connection, f"{name}: {claim}", text.format(table=f"raw.{quote(name)}"))
     return problems
 
 
-def _marks(catalog: Catalog) -> list[str]:
+def _check(connection: duckdb.DuckDBPyConnection, claim: str, text: str) -> list[str]:
+    """The claim with the whole count and a few examples, if the query finds anything."""
+    found = connection.execute(f"SELECT *, count(*) OVER () FROM ({text}) ORDER BY ALL LIMIT {EXAMPLES}").fetchall()
+    if not found:
+        return []
+    examples = "; ".join(f"{subject} ({detail})" for subject, detail, _ in found)
+    more = found[0][2] - len(found)
+    return [f"{claim}: {examples}" + (f" and {more:,} more" if more else "")]
+
+
+def _marks(catalog: Catalog, tables: Mapping[str, DeltaTable]) -> list[str]:
     """Tables whose rows are marked as whole by a table that is missing."""
-    names = catalog.tables()
     problems = []
-    for name in names:
-        table = catalog.table(name)
-        owner = belongs_to(table) if table is not None else None
-        if owner and owner["mark"] not in names and len(batches(catalog, table)) > 1:
+    for name, table in tables.items():
+        owner = belongs_to(table)
+        if owner and owner["mark"] not in tables and len(batches(catalog, table)) > 1:
             problems.append(f"table {name} has rows, but {owner['mark']}, which marks them as whole, is missing")
     return problems
 
 
-def _files(catalog: Catalog) -> list[str]:
-    """Data files that Delta names and that are missing, have another size or are no Parquet."""
+def _log(catalog: Catalog, name: str) -> list[str]:
+    """Damaged files of a table's log, or why it can't be opened all the same."""
+    found = delta_log.damages(catalog.fs, join(catalog.path, name))
+    if found:
+        return [f"table {name}: {line}" for line in found]
+    try:
+        catalog.table(name)
+    except DamagedError as error:
+        return [str(error)]
+    return []
+
+
+def _files(catalog: Catalog, name: str, table: DeltaTable) -> list[str]:
+    """Data files that Delta names and that are missing, have another size or hold a page that can't be read."""
     problems = []
-    for name in catalog.tables():
-        table = catalog.table(name)
-        if table is None:
-            continue
-        sizes = table.get_add_actions()["size_bytes"].to_pylist()
-        paths = file_paths(table)
-        try:
-            there = catalog.fs.find(_path(catalog, catalog.table_uri(name)), detail=True)
-        except FileNotFoundError:
-            there = {}
-        for path, size in zip(paths, sizes, strict=True):
-            found = there.get(_path(catalog, path))
-            if found is None:
-                problems.append(f"table {name}: the file {path} is missing")
-            elif found["size"] != size:
-                problems.append(f"table {name}: the file {path} has {found['size']:,} bytes, not {size:,}")
+    actions, columns = table.get_add_actions(), table.schema().to_arrow().names
+    sizes, rows = actions["size_bytes"].to_pylist(), actions["num_records"].to_pylist()
+    try:
+        there = catalog.fs.find(_path(catalog, catalog.table_uri(name)), detail=True)
+    except FileNotFoundError:
+        there = {}
+    for path, size, count in zip(file_paths(table), sizes, rows, strict=True):
+        found = there.get(_path(catalog, path))
+        if found is None:
+            what = "is missing"
+        elif found["size"] != size:
+            what = f"has {found['size']:,} bytes, not {size:,}"
+        else:
+            what = parquet.damage(catalog.fs, path, count, columns)
+        if what is not None:
+            problems.append(f"table {name}: the file {path} {what}")
     return problems
 
 
