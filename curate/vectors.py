@@ -37,7 +37,7 @@ def embedding_batches(
         chosen = f"SELECT clip_id, {width}, {vector} FROM {quote(table)} WHERE {vector} IS NOT NULL"
         if where is not None:
             chosen += f" AND clip_id IN (SELECT clip_id FROM clips WHERE ({where}\n))"
-        for batch in connection.execute(chosen).to_arrow_reader(rows):
+        for batch in connection.sql(chosen).to_arrow_reader(rows):
             widths = batch.column(1).unique().to_pylist()
             if len(widths) > 1:
                 raise UserError(f"table {table!r} holds embeddings of different widths ({sorted(widths)}): rebuild it")
@@ -57,11 +57,11 @@ def _read(connection: duckdb.DuckDBPyConnection, table: str, where: str | None) 
         return [], np.zeros((0, 0), np.float16)
     if len(widths) > 1:
         raise UserError(f"table {table!r} holds embeddings of different widths ({widths}): rebuild it")
-    ids = connection.execute(f"SELECT DISTINCT clip_id {rows} ORDER BY clip_id").to_arrow_table().column(0)
+    ids = connection.sql(f"SELECT DISTINCT clip_id {rows} ORDER BY clip_id").to_arrow_table().column(0)
     order = np.array(ids.to_pylist(), dtype=np.bytes_)
     matrix = np.empty((len(order), widths[0]), np.float16)
     # Each row is laid where its id belongs: sorting the wide rows themselves would take twice the memory.
-    for batch in connection.execute(f"SELECT clip_id, {vector} {rows}").to_arrow_reader(BATCH_ROWS):
+    for batch in connection.sql(f"SELECT clip_id, {vector} {rows}").to_arrow_reader(BATCH_ROWS):
         places = np.searchsorted(order, np.array(batch.column(0).to_pylist(), dtype=np.bytes_))
         matrix[places] = _matrix(batch.column(1), widths[0])
     return ids.to_pylist(), matrix

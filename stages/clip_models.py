@@ -341,17 +341,22 @@ def _all_tags() -> dict[str, dict[str, tuple[bool, str]]]:
         if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
             continue
         name, value = node.targets[0].id, node.value
-        if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "dict":
-            groups[name] = {k.arg: _entry(k.value) for k in value.keywords if k.arg and isinstance(k.value, ast.Call)}
-        elif name == "_PRETRAINED" and isinstance(value, ast.Dict):
+        if name == "_PRETRAINED" and isinstance(value, ast.Dict):
             pairs = zip(value.keys, value.values, strict=True)
-            return {key.value: groups[group.id] for key, group in pairs if getattr(group, "id", None) in groups}
+            return {key.value: groups[g.id] if isinstance(g, ast.Name) else _group(g) for key, g in pairs}
+        groups[name] = _group(value)
     import open_clip.pretrained as pretrained
 
     return {
         model: {tag: (bool(entry.get("quick_gelu")), entry.get("hf_hub", "")) for tag, entry in tags.items()}
         for model, tags in pretrained._PRETRAINED.items()
     }
+
+
+def _group(value: ast.expr) -> dict[str, tuple[bool, str]]:
+    """The tags of `dict(tag=_pcfg(...), ...)`."""
+    keywords = value.keywords if isinstance(value, ast.Call) else []
+    return {k.arg: _entry(k.value) for k in keywords if k.arg and isinstance(k.value, ast.Call)}
 
 
 def _entry(call: ast.Call) -> tuple[bool, str]:
