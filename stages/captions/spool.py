@@ -33,10 +33,14 @@ class Spool:
         self._lock: Any = None
 
     def open(self) -> None:
-        """Lists the answers of a run that was killed. One worker at a time writes a spool."""
+        """Lists what a run that was killed left. One worker at a time writes a spool."""
         self._lock = threading.Lock()
-        names = self._names()
-        self._there = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+        if self._local:
+            os.makedirs(self._folder(), exist_ok=True)
+            for name in self._names():
+                if name.endswith(ASIDE):  # what a kill left half written
+                    os.unlink(os.path.join(self._folder(), name))
+        self._there = self.left_over()
 
     def get(self, clip_id: str) -> dict[str, Answer]:
         """The answers of a clip by key; empty where there are none, or none that can be read."""
@@ -58,21 +62,26 @@ class Spool:
         with self._lock:
             self._there.add(clip_id)
 
+    def left_over(self) -> set[str]:
+        """The clips whose answers are there."""
+        return {name.removesuffix(".json") for name in self._names() if name.endswith(".json")}
+
     def clear(self, clip_ids: Collection[str]) -> None:
         """Removes the answers of clips whose rows are committed; those that have none are no error."""
+        gone = [clip_id for clip_id in self.left_over() if clip_id in clip_ids]
         if self._local:
-            for clip_id in clip_ids:
+            for clip_id in gone:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._path(clip_id))
             return
         store = self._store()
 
         def remove(clip_id: str) -> None:
-            with contextlib.suppress(FileNotFoundError, KeyError):  # fsspec's memory store raises KeyError
+            with contextlib.suppress(FileNotFoundError):
                 store.rm_file(self._path(clip_id))
 
         with ThreadPoolExecutor(DELETERS) as pool:
-            list(pool.map(remove, clip_ids))
+            list(pool.map(remove, gone))
 
     def _path(self, clip_id: str) -> str:
         return f"{self._folder()}/{clip_id}.json"
@@ -92,17 +101,12 @@ class Spool:
         return fsspec.core.url_to_fs(self.root, use_listings_cache=False)[0]
 
     def _names(self) -> list[str]:
-        if not self._local:
-            try:
-                return [path.rpartition("/")[2] for path in self._store().find(self._folder())]
-            except FileNotFoundError:
-                return []
-        os.makedirs(self._folder(), exist_ok=True)
-        names = os.listdir(self._folder())
-        for name in names:
-            if name.endswith(ASIDE):  # what a kill left half written
-                os.unlink(os.path.join(self._folder(), name))
-        return names
+        try:
+            if self._local:
+                return os.listdir(self._folder())
+            return [path.rpartition("/")[2] for path in self._store().find(self._folder())]
+        except FileNotFoundError:
+            return []
 
     def _read(self, clip_id: str) -> bytes:
         if not self._local:

@@ -90,7 +90,13 @@ class Caption(ClipStage):
     def committed(self, clip_ids: Collection[str]) -> None:
         """To be told of clips done, not of failed ones: the captions they do have are for the next try."""
         if self.spool:
-            self.spool.clear(clip_ids)
+            self.spool.clear(set(clip_ids))
+
+    def left_over(self) -> set[str]:
+        """Clips that have answers kept, of earlier runs. A run that was killed between committing rows and
+        `committed` leaves some whose rows are there: they are to be told to `committed` when a run begins.
+        """
+        return self.spool.left_over() if self.spool else set()
 
     def setup(self) -> None:
         for source in self.sources:

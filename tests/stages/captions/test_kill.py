@@ -8,25 +8,62 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
+import duckdb
 import pytest
 
+from curate.catalog import Catalog
+from curate.verify import verify
 from stages.captions import Caption
 from stages.captions.answers import Answer
 from stages.captions.spool import Spool
-from tests.caption_server import CaptionServer
-from tests.stages.captions.driver import CONCURRENCY, PROMPTS, committed
+from tests.caption_server import MODEL, CaptionServer
+from tests.curate.running import ask, cut_film, ingest, pipelines
 from tests.stages.captions.made import rows_of, run, served, unit_of
 
-CLIPS = 60
-KILLS = int(os.environ.get("CLIPMILL_KILLS", "3"))
-ROOT = Path(__file__).parents[3]
+KILLS = int(os.environ.get("CLIPMILL_KILLS", "2"))
+FILMS = 3
+CONCURRENCY = 8
+PROMPTS = {"short": "{clip_id} in short", "long": "{clip_id} at length"}
+# Commits of a few rows, so that kills fall before, between and behind them.
+BATCH_ROWS = 12
+OFTEN = f"import sys, curate.committer as c; c.BATCH_ROWS = {BATCH_ROWS}; from curate.cli import main; sys.exit(main())"
+PIPELINES = """
+recipes:
+  ingest:
+    stages:
+      - probe
+      - cut: {{detector: fixed, seconds: 0.125, min_seconds: 0.05}}
+  caption:
+    select: SELECT * FROM clips
+    stages:
+      - caption:
+          source: server
+          server: {{base_url: "{url}", model: {model}, concurrency: {concurrency}, timeout_seconds: 10}}
+          frames: {{positions: [0.5], long_side: 32}}
+          prompts: {prompts}
+"""
 
 
-def start(server, folder):
-    command = [sys.executable, "-m", "tests.stages.captions.driver", server.url, str(folder), str(CLIPS)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def catalog(tmp_path):
+    """A catalog of short clips, not captioned."""
+    films = tmp_path / "films"
+    films.mkdir()
+    for number in range(FILMS):
+        cut_film(films / f"{number}.mp4", number)
+    ingest(tmp_path / "catalog", films, file=pipelines(tmp_path, text("http://localhost/v1")))
+    return tmp_path / "catalog"
+
+
+def text(url):
+    return PIPELINES.format(url=url, model=MODEL, concurrency=CONCURRENCY, prompts=json.dumps(PROMPTS))
+
+
+def start(catalog):
+    command = [sys.executable, "-P", "-c", OFTEN, "run", "caption", "--engine", "inline", "--catalog", str(catalog)]
+    command += ["--pipelines", str(catalog.parent / "pipelines.yaml")]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(condition, process):
@@ -37,41 +74,55 @@ def wait_for(condition, process):
         time.sleep(0.005)
 
 
-def kept(folder):
-    """The (clip, caption text) of every answer that lies in the spool, and of every row that is committed."""
-    spooled = [json.loads(file.read_text()) for file in (folder / "_answers" / "captions").glob("*.json")]
+def kept(catalog):
+    """The text of every answer that lies in the spool, and of every row that is committed."""
+    spooled = [json.loads(file.read_text()) for file in (catalog / "_answers" / "captions").glob("*.json")]
     texts = {answer["text"] for entry in spooled for answer in entry.values()}
-    return texts | {row[f"caption_{name}"] for row in committed(folder) for name in PROMPTS}
+    try:
+        rows = ask(catalog, "SELECT caption_short, caption_long FROM captions")
+    except duckdb.CatalogException:  # nothing was committed yet
+        rows = []
+    return texts | {text for row in rows for text in row}
 
 
-def test_killed_and_resumed_no_caption_that_arrived_is_paid_for_again(tmp_path):
+def test_killed_and_resumed_no_caption_that_arrived_is_paid_for_again(catalog):
+    clips = {clip for (clip,) in ask(catalog, "SELECT clip_id FROM clips")}
+    questions = {prompt.format(clip_id=clip) for clip in clips for prompt in PROMPTS.values()}
+    assert len(clips) > 60
     with CaptionServer(delay=0.02) as server:
+        pipelines(catalog.parent, text(server.url))
         stops = []  # what was safe, and how many requests there had been
         for number in range(KILLS):
-            process = start(server, tmp_path)
-            enough = len(server.answered) + 2 * CLIPS // (KILLS + 1)
+            process = start(catalog)
+            enough = len(server.answered) + len(questions) // (KILLS + 1)
             wait_for(lambda enough=enough: len(server.answered) >= enough, process)
             process.send_signal(signal.SIGKILL)
             process.wait()
+            process.stderr.close()
             time.sleep(0.1)  # answers under way are sent into the void now
-            safe = kept(tmp_path)
+            safe = kept(catalog)
             stops.append((safe, len(server.seen)))
             # What is not safe was under way: at most one request of each thread.
             assert len(server.answered) - len(safe) <= CONCURRENCY * (number + 1)
-        process = start(server, tmp_path)
+        process = start(catalog)
         assert process.wait(timeout=60) == 0, process.stderr.read()
         process.stderr.close()
     for safe, asked in stops:
         again = {f"answers {prompt}." for prompt in server.prompts[asked:]}
         assert safe
-        assert not [text for text in safe if any(prompt in text for prompt in again)]
-    rows = committed(tmp_path)
-    assert Counter(row["clip_id"] for row in rows) == Counter(f"{number:032x}" for number in range(CLIPS))
-    assert {row["status"] for row in rows} == {"done"}
+        assert not [one for one in safe if any(prompt in one for prompt in again)]
+    rows = ask(catalog, "SELECT clip_id, status, caption_short, caption_long FROM captions")
+    assert Counter(row[0] for row in rows) == Counter(clips)
+    assert all(row[1] == "done" and f"{row[0]} in short" in row[2] and f"{row[0]} at length" in row[3] for row in rows)
     # Every question was asked; the ones asked twice are those that the kills cut off.
-    assert set(server.prompts) == {p.format(clip_id=f"{n:032x}") for n in range(CLIPS) for p in PROMPTS.values()}
-    assert len(server.seen) <= 2 * CLIPS + CONCURRENCY * KILLS
-    assert not list((tmp_path / "_answers" / "captions").iterdir())
+    assert set(server.prompts) == questions
+    assert len(server.seen) <= len(questions) + CONCURRENCY * KILLS
+    # A kill between a commit and the clearing of its answers leaves them; the next start is told.
+    spool = Spool(str(catalog), "captions")
+    assert len(spool.left_over()) <= KILLS * 3 * BATCH_ROWS
+    spool.clear(clips)
+    assert not list((catalog / "_answers" / "captions").iterdir())
+    assert verify(Catalog.open(str(catalog))) == []
 
 
 @pytest.mark.parametrize("store", ["local", "memory"])
