@@ -145,7 +145,7 @@ def test_the_largest_is_kept_then_the_best_then_the_smallest_id():
     assert kept(judge(rows)) == {2}
     assert kept(judge(rows, score="aesthetic")) == {3}
     assert kept(judge(rows, score="-aesthetic")) == {3}  # a clip without a score is the last of its size
-    assert kept(judge(rows[:1] + [clip(9, same)])) == {1}
+    assert kept(judge([*rows[:1], clip(9, same)])) == {1}
 
 
 def test_a_dropped_clip_is_itself_a_duplicate_of_the_kept_one_it_names():
@@ -170,22 +170,30 @@ def test_a_chain_longer_than_the_rounds_drops_nothing_unseen(monkeypatch):
 # --- one table, however it came about
 
 
+OUTSIDE = [bit for bit in range(64) if not (banding.KEYS[0] | banding.KEYS[1]) >> bit & 1]
+
+
 @st.composite
 def worlds(draw):
-    """Clips of a few films, each frame a few bits off, so crowded that hubs and crowds come and go."""
+    """Clips of three films whose frames have the same keys, so that crowds come about and hubs are displaced:
+    a hub of another film joins nobody.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
-    films = [looks(int(seed), 8) for seed in rng.integers(0, 1000, 3)]
-    numbers = draw(st.lists(st.integers(0, 200), min_size=1, max_size=24, unique=True))
+
+    def flipped(count: int) -> int:
+        return sum(1 << int(bit) for bit in rng.choice(OUTSIDE, count, replace=False))
+
+    films = [[frame ^ film for frame in looks(1, 4)] for film in (0, flipped(14), flipped(14))]
+    numbers = draw(st.lists(st.integers(0, 200), min_size=1, max_size=20, unique=True))
     rows, vectors = [], {}
     for number in numbers:
-        start, length = int(rng.integers(0, 6)), int(rng.integers(1, 4))
-        film = int(rng.integers(3))
-        hashes = changed(films[film][start : start + length], int(rng.integers(0, 8)), int(rng.integers(1000)))
+        film, start, length = int(rng.integers(3)), int(rng.integers(0, 4)), int(rng.integers(1, 3))
+        hashes = [frame ^ flipped(int(rng.integers(3))) for frame in films[film][start : start + length]]
         size = [(320, 192), (640, 360)][int(rng.integers(2))]
-        content = f"content {rng.integers(12)}"
+        content = f"content {rng.integers(40)}"
         rows.append(clip(number, hashes, size=size, content=content, source=f"s{rng.integers(40)} {content}"))
-        if rng.random() < 0.9:
-            vectors[number] = rng.normal(0, 0.35, 8) + np.eye(8)[film]
+        if rng.random() < 0.5:
+            vectors[number] = rng.normal(0, 0.35, 8) + np.eye(8)[rng.integers(5)]
     runs = draw(st.lists(st.sampled_from(numbers), max_size=3, unique=True))
     return rows, vectors, [numbers.index(number) for number in runs]
 
@@ -203,7 +211,7 @@ def crowded():
         yield
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(worlds(), st.randoms())
 def test_any_order_and_any_split_into_runs_gives_the_table_of_one_run(crowded, world, random):
     rows, vectors, cuts = world
