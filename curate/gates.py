@@ -9,7 +9,9 @@ every gate whose condition was NULL: a gate named in both lists dropped the clip
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -28,6 +30,11 @@ REFUSED = {
     "PARAMETER": "a parameter",
     "DEFAULT": "DEFAULT",
 }
+# These make a value of a size that a number says: a billion items of a list can neither be stopped nor bounded.
+BOUNDLESS = {"range", "generate_series", "repeat", "lpad", "rpad", "list_resize", "array_resize", "bar", "bitstring"}
+BOUNDLESS |= {"equi_width_bins", "format", "printf"}  # "{:1000000000}"
+CHECK_SECONDS = 10.0  # for one gate over one made-up clip
+JUDGE_SECONDS = 120.0  # for all gates over the clips of one unit
 CHANGING = """
     SELECT function_name FROM duckdb_functions()
     WHERE list_contains($1::VARCHAR[], function_name) AND stability <> 'CONSISTENT' LIMIT 1"""
@@ -112,8 +119,22 @@ def locked_connection() -> duckdb.DuckDBPyConnection:
             "autoload_known_extensions": "false",
             "enable_external_access": "false",
             "threads": "1",
+            "memory_limit": "1GB",
+            "max_temp_directory_size": "0B",
         }
     )
+
+
+@contextmanager
+def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """Interrupts what the connection does when the time is over: duckdb.InterruptException there."""
+    watchdog = threading.Timer(seconds, connection.interrupt)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
 
 
 def one_line(error: Exception) -> str:
@@ -139,6 +160,8 @@ def check_gates(gates: Sequence[Gate], columns: Mapping[str, Any]) -> None:
     try:
         listed = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
         connection.execute(f"CREATE TABLE clips ({listed})").fetchall()
+        ones = ", ".join(f"TRY_CAST('1' AS {kind})" for kind in types.values())
+        connection.execute(f"INSERT INTO clips SELECT {ones}").fetchall()
         for index, gate in enumerate(gates):
             if gate.name in {earlier.name for earlier in gates[:index]}:
                 raise UserError(f"gate {gate.name!r} stands twice: give each its own name")
@@ -161,12 +184,19 @@ def _check(connection: duckdb.DuckDBPyConnection, gate: Gate) -> None:
     import duckdb
 
     called = [n["function_name"] for n in _nodes(_expression(connection, gate)) if n.get("class") == "FUNCTION"]
+    if boundless := BOUNDLESS & {name.lower() for name in called}:
+        raise _wrong(gate, f"calls {min(boundless)}, which can make a value of any size")
     try:
         if called and connection.execute(CHANGING, [called]).fetchall():
             raise _wrong(gate, "calls a function that gives another answer later, so a verdict would not hold")
-        # A WHERE clause takes no aggregate.
-        connection.execute(f"SELECT 1 FROM clips WHERE TRY(({gate.where}\n))").fetchall()
+        with time_limit(connection, CHECK_SECONDS):
+            # A WHERE clause takes no aggregate.
+            connection.execute(f"SELECT 1 FROM clips WHERE TRY(({gate.where}\n))").fetchall()
         found = connection.execute(f"DESCRIBE SELECT ({gate.where}\n) AS answer FROM clips").fetchall()[0][1]
+    except duckdb.InterruptException as error:
+        raise _wrong(gate, f"takes more than {CHECK_SECONDS:g} s for one clip: make it simpler") from error
+    except duckdb.OutOfMemoryException as error:
+        raise _wrong(gate, "takes more than 1 GB of memory for one clip: make it simpler") from error
     except duckdb.Error as error:
         raise _wrong(gate, one_line(error)) from error
     if found != "BOOLEAN":
@@ -248,13 +278,23 @@ class Judge:
         self.statement = self.connection.extract_statements(text)[0]
 
     def __call__(self, clips: Sequence[Mapping[str, Any]] | pa.Table) -> list[Verdict]:
-        """One verdict for each clip, in their order."""
+        """One verdict for each clip, in their order; UserError for gates that take too long."""
+        import duckdb
+
         if not isinstance(clips, Sequence):
             clips = clips.to_pylist()
         if not self.gates or not clips:
             return [Verdict("kept", None, [], []) for _ in clips]
         values = [[_known(clip.get(name)) for clip in clips] for name in self.inputs]
-        found = self.connection.execute(self.statement, [list(range(len(clips))), *values]).fetchall()
+        try:
+            with time_limit(self.connection, JUDGE_SECONDS):
+                found = self.connection.execute(self.statement, [list(range(len(clips))), *values]).fetchall()
+        except (duckdb.InterruptException, duckdb.OutOfMemoryException) as error:
+            names = ", ".join(repr(gate.name) for gate in self.gates)
+            raise UserError(
+                f"the gates {names} take more than {JUDGE_SECONDS:g} s or 1 GB for {len(clips)} clips: "
+                "make them simpler"
+            ) from error
         return [self._verdict(answers) for _, *answers in sorted(found, key=lambda row: row[0])]
 
     def _verdict(self, answers: Sequence[bool | None]) -> Verdict:

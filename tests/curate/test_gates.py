@@ -111,6 +111,9 @@ def test_a_stage_passes_on_only_the_clips_and_pixels_that_are_kept():
         ("read_text('/etc/passwd') IS NULL", "table function"),
         ("no_such(motion) > 1", "does not exist"),
         ("verdict = 'kept'", "not found"),
+        ("len(range(1000000000)) > motion", "calls range, which can make a value of any size"),
+        ("list_contains(Generate_Series(1, faces * 1000000000), 7)", "calls generate_series"),
+        ("format('{:1000000000}', faces) = ''", "calls format"),
     ],
 )
 def test_a_wrong_gate_is_one_clear_line(where, said):
@@ -118,6 +121,23 @@ def test_a_wrong_gate_is_one_clear_line(where, said):
         check_gates([Gate(name="mine", where=where)], COLUMNS)
     assert str(caught.value).startswith("gate 'mine'")
     assert "\n" not in str(caught.value).replace(where, "")
+
+
+LONG = "replace(replace(replace(replace('0123456789', '1', '{0}'), '2', '{0}'), '3', '{0}'), '4', '{0}')"
+SLOW = f"len(string_split({LONG.format('12345' * 15)}, '5')) > motion"
+
+
+def test_a_gate_that_takes_too_long_is_stopped(monkeypatch):
+    monkeypatch.setattr("curate.gates.CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("curate.gates.JUDGE_SECONDS", 0.01)
+    slow, fast = Gate(name="slow", where=SLOW), Gate(name="fast", where="motion > 1")
+    with pytest.raises(UserError, match=r"gate 'slow' .*takes more than 0.01 s for one clip: make it simpler"):
+        check_gates([slow], COLUMNS)
+    judge = Judge([fast, slow], COLUMNS)
+    with pytest.raises(UserError, match=r"the gates 'fast', 'slow' take more than 0.01 s"):
+        judge([{"motion": 1.0}])
+    monkeypatch.undo()
+    assert [v.verdict for v in Judge([fast], COLUMNS)([{"motion": 2.0}])] == ["kept"]
 
 
 def test_right_gates_pass_the_check():
