@@ -131,7 +131,10 @@ def _handler(server: CaptionServer) -> type[BaseHTTPRequestHandler]:
 
         def _welcome(self) -> bool:
             if server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
-                self._send(401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}})
+                given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                self._send(
+                    401, {"error": {"message": f"Incorrect API key provided: {given}", "code": "invalid_api_key"}}
+                )
                 return False
             return True
 

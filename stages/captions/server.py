@@ -54,7 +54,7 @@ class Server:
 
     def check(self) -> None:
         """Asks the server for its models. SettingsError: it can't be reached, refuses the key, has no such model."""
-        _check_models(self.settings, Exchange(self.settings.base_url), self._headers())
+        _check_models(self.settings, Exchange(self.settings.base_url), self._headers(), self._key())
 
     def content(self) -> str:
         return ""  # its name is a setting; what stands behind a name, a server does not say
@@ -101,7 +101,7 @@ class Server:
                         self._streak.ended()
                         return answer
                 else:
-                    said = f"{reply.status} {complaint(reply)}".strip()
+                    said = f"{reply.status} {complaint(reply, self._key())}".strip()
                     if reply.status not in TRY_AGAIN or "insufficient_quota" in said:
                         self._streak.refused(said)
                         raise ClipError(f"the server refuses: {said}")
@@ -120,13 +120,15 @@ class Server:
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        variable = self.settings.api_key_env
-        if variable:
-            key = os.environ.get(variable, "").strip()
-            if not key:
-                raise SettingsError(f"api_key_env: the environment variable {variable} is not set")
+        if self.settings.api_key_env:
+            if not (key := self._key()):
+                name = self.settings.api_key_env
+                raise SettingsError(f"api_key_env: the environment variable {name} is not set")
             headers["Authorization"] = f"Bearer {key}"
         return headers
+
+    def _key(self) -> str:
+        return os.environ.get(self.settings.api_key_env or "", "").strip()
 
 
 def messages(clip: ClipInput, prompt: str) -> list[dict[str, Any]]:
@@ -162,8 +164,15 @@ def read_caption(body: bytes, model: str) -> Answer:
     return Answer(text.strip(), "server", finish if finish in ("stop", "length") else None, model, revision or None)
 
 
-def complaint(reply: Reply) -> str:
-    """What a server says of an error, one short line: OpenAI's and FastAPI's forms, else the text itself."""
+def complaint(reply: Reply, key: str = "") -> str:
+    """What a server says of an error, one short line: OpenAI's and FastAPI's forms, else the text itself.
+
+    Some repeat the key they were given; it must not get into a table or a log.
+    """
+    return _said(reply).replace(key, "***") if key else _said(reply)
+
+
+def _said(reply: Reply) -> str:
     try:
         data = json.loads(reply.body)
         error = data.get("error", data)
@@ -179,18 +188,18 @@ def _shown(text: str | bytes) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())[:200]
 
 
-def _check_models(settings: ServerSettings, exchange: Exchange, headers: dict[str, str]) -> None:
+def _check_models(settings: ServerSettings, exchange: Exchange, headers: dict[str, str], key: str) -> None:
     url = settings.base_url
     try:
         reply = exchange.request("GET", "/models", min(PROBE_S, settings.timeout_seconds), headers=headers)
     except NoReply as error:
         raise SettingsError(f"server {url}: {error}: start it, or correct `base_url`") from error
     if reply.status in (401, 403):
-        key = f"the key in {settings.api_key_env}" if settings.api_key_env else "a request without a key"
+        what = f"the key in {settings.api_key_env}" if settings.api_key_env else "a request without a key"
         advice = "" if settings.api_key_env else ": name the variable that holds it in `api_key_env`"
-        raise SettingsError(f"server {url} refuses {key} ({reply.status} {complaint(reply)}){advice}")
+        raise SettingsError(f"server {url} refuses {what} ({reply.status} {complaint(reply, key)}){advice}")
     if reply.status >= 500:
-        raise SettingsError(f"server {url} answers {reply.status} {complaint(reply)}: is it still starting?")
+        raise SettingsError(f"server {url} answers {reply.status} {complaint(reply, key)}: is it still starting?")
     if 300 <= reply.status < 400:
         there = reply.headers.get("location", "another address")
         raise SettingsError(f"server {url} sends elsewhere ({there}): give that as `base_url`")

@@ -12,10 +12,11 @@ import json
 import os
 import threading
 import urllib.parse
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from stages.base import SettingsError, one_line
 from stages.captions.answers import Answer
 
 FOLDER = "_answers"
@@ -33,32 +34,41 @@ class Spool:
         self._lock: Any = None
 
     def open(self) -> None:
-        """Lists what a run that was killed left. One worker at a time writes a spool."""
+        """Lists what a run that was killed left. One worker at a time writes a spool. Raises SettingsError."""
         self._lock = threading.Lock()
+        with self._or_stop():
+            self._prepare()
+            self._there = self.left_over()
+
+    def _prepare(self) -> None:
         if self._local:
             os.makedirs(self._folder(), exist_ok=True)
             for name in self._names():
                 if name.endswith(ASIDE):  # what a kill left half written
                     os.unlink(os.path.join(self._folder(), name))
-        self._there = self.left_over()
 
     def get(self, clip_id: str) -> dict[str, Answer]:
         """The answers of a clip by key; empty where there are none, or none that can be read."""
         if clip_id not in self._there:
             return {}
+        with self._or_stop():
+            try:
+                data = self._read(clip_id)
+            except FileNotFoundError:  # cleared meanwhile
+                return {}
         try:
-            found = json.loads(self._read(clip_id))
-            return {key: Answer(**answer) for key, answer in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+            return {key: Answer(**answer) for key, answer in json.loads(data).items()}
+        except (ValueError, TypeError, AttributeError):
             return {}
 
     def put(self, clip_id: str, answers: dict[str, Answer]) -> None:
-        """Returns when the answers of a clip, all of them, would survive a kill. Raises OSError."""
+        """Returns when the answers of a clip, all of them, would survive a kill. Raises SettingsError."""
         data = json.dumps({key: dataclasses.asdict(answer) for key, answer in answers.items()}).encode()
-        if self._local:
-            self._write(clip_id, data)
-        else:
-            self._store().pipe_file(self._path(clip_id), data)
+        with self._or_stop():
+            if self._local:
+                self._write(clip_id, data)
+            else:
+                self._store().pipe_file(self._path(clip_id), data)
         with self._lock:
             self._there.add(clip_id)
 
@@ -82,6 +92,14 @@ class Spool:
 
         with ThreadPoolExecutor(DELETERS) as pool:
             list(pool.map(remove, gone))
+
+    @contextlib.contextmanager
+    def _or_stop(self) -> Iterator[None]:
+        """To go on without keeping answers would be to pay for what a kill then loses."""
+        try:
+            yield
+        except Exception as error:  # each store has its own exceptions
+            raise SettingsError(f"answers can't be kept in {self.root}: {one_line(error)[:200]}") from error
 
     def _path(self, clip_id: str) -> str:
         return f"{self._folder()}/{clip_id}.json"

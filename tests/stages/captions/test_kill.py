@@ -19,7 +19,10 @@ from stages.captions.answers import Answer
 from stages.captions.spool import Spool
 from tests.caption_server import MODEL, CaptionServer
 from tests.curate.running import ask, cut_film, ingest, pipelines
+from tests.s3 import bucket, s3_server
 from tests.stages.captions.made import rows_of, run, served, unit_of
+
+__all__ = ["bucket", "s3_server"]
 
 KILLS = int(os.environ.get("CLIPMILL_KILLS", "2"))
 FILMS = 3
@@ -125,9 +128,9 @@ def test_killed_and_resumed_no_caption_that_arrived_is_paid_for_again(catalog):
     assert verify(Catalog.open(str(catalog))) == []
 
 
-@pytest.mark.parametrize("store", ["local", "memory"])
-def test_answers_are_kept_until_their_rows_are_committed(tmp_path, store):
-    catalog = str(tmp_path) if store == "local" else f"memory://{tmp_path.name}"
+@pytest.mark.parametrize("store", ["local", "bucket"])
+def test_answers_are_kept_until_their_rows_are_committed(tmp_path, store, request):
+    catalog = str(tmp_path) if store == "local" else request.getfixturevalue("bucket") + "/catalog"
     answer = Answer("A dog.", "server", "stop", None, "v1")
     spool = Spool(catalog, "captions")
     spool.open()

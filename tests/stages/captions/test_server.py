@@ -134,9 +134,10 @@ def test_requests_keep_to_the_rate_limit_and_a_wait_for_a_turn_costs_no_clip():
 
 
 def test_a_server_that_asks_for_a_pause_gets_it_from_every_thread():
-    with CaptionServer(
-        lambda prompt, attempt: "429 retry-after=0.3" if asked_about(prompt) == 0 and not attempt else OK
-    ) as server:
+    def script(prompt, attempt):
+        return "429 retry-after=0.3" if asked_about(prompt) == 0 and not attempt else OK
+
+    with CaptionServer(script, delay=0.2) as server:
         stage = Caption(served(server.url, server={"concurrency": 2, "timeout_seconds": 5}))
         run(stage, [unit_of([0], stage, "first"), *(unit_of([n], stage, f"u{n}") for n in range(1, 6))])
         told = server.seen[0].began
@@ -196,6 +197,22 @@ def test_an_answer_is_never_asked_for_twice_not_even_of_a_failed_clip(tmp_path):
         run(other, [unit_of([1], other)])
         assert len(server.answered) == 4  # under other settings it is another question
     assert [path.name for path in tmp_path.rglob("*.json")] == [f"{1:032x}.json"]
+
+
+def test_answers_that_can_not_be_kept_stop_the_run(tmp_path):
+    """Going on would pay for what a kill then loses."""
+    with CaptionServer() as server:
+        stage = Caption(served(server.url, server={"concurrency": 2}))
+        stage.bind(str(tmp_path))
+        stage.setup()
+        (tmp_path / "_answers" / "captions").rmdir()
+        with pytest.raises(SettingsError, match=r"answers can't be kept .*_answers/captions.*No such file"):
+            list(stage.stream(unit_of([n], stage, f"u{n}") for n in range(20)))
+        stage.close()
+        assert len(server.seen) <= 4
+        (tmp_path / "_answers" / "captions").write_text("a file")
+        with pytest.raises(SettingsError, match="answers can't be kept"):
+            stage.setup()
 
 
 def test_a_server_that_refuses_everyone_stops_the_run_in_one_line(monkeypatch):
@@ -266,6 +283,7 @@ def test_a_server_that_can_not_work_is_one_line_before_any_clip(monkeypatch, cha
             Caption(served(server.url, server={"api_key_env": "CLIPMILL_TEST_KEY"} | change)).check()
         assert "\n" not in str(caught.value)
         assert KEY not in str(caught.value)
+        assert "another key" not in str(caught.value)
         assert not server.seen
 
 
