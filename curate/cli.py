@@ -68,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--pipelines", metavar="FILE", help="default: ./pipelines.yaml, else clipmill's own")
     run.add_argument("--engine", choices=("ray", "inline"), default="ray")
     run.add_argument("--set", action="append", default=[], metavar="A.B=C", help="e.g. cut.min_seconds=0.5")
-    run.add_argument("--limit", type=_positive, metavar="N", help="take at most N sources")
-    run.add_argument("--retry-failed", action="store_true", help="take failed sources again")
-    run.add_argument("--rebuild", action="store_true", help="make every source again under changed stages")
+    run.add_argument("--limit", type=_positive, metavar="N", help="take at most N sources, or N clips")
+    run.add_argument("--retry-failed", action="store_true", help="take failed sources and clips again")
+    run.add_argument("--rebuild", action="store_true", help="make every source or clip again")
     run.set_defaults(command=_run)
 
     sql = commands.add_parser("sql", help="ask SQL of the catalog (views: sources, clips, runs, gates, thumbnails)")
@@ -79,6 +79,18 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("--format", choices=("table", "csv", "json"), help="default: by the ending of -o, else table")
     sql.add_argument("-o", "--output", metavar="FILE")
     sql.set_defaults(command=_sql)
+
+    search = commands.add_parser("search", help="clips by meaning: the nearest to a text, by their embeddings")
+    search.add_argument("text", metavar="TEXT")
+    _catalog(search)
+    search.add_argument("-k", type=_positive, default=20, metavar="N", help="how many, default 20")
+    search.add_argument("--where", metavar="SQL", help="a condition on the view clips, e.g. \"verdict = 'kept'\"")
+    search.add_argument("--table", default="embeddings", help="the table of embeddings, default: embeddings")
+    search.add_argument("--model", help="where the model lies, if not where the run found it")
+    search.add_argument("--pretrained", help="its tag or checkpoint")
+    search.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    search.add_argument("-o", "--output", metavar="FILE", help="a contact sheet of the hits (.png, .jpg, .webp)")
+    search.set_defaults(command=_search)
 
     status = commands.add_parser("status", help="what is done, failed and pending, and why")
     _catalog(status)
@@ -126,6 +138,22 @@ def _sql(args: argparse.Namespace) -> int:
     from curate.ask import print_query
 
     return print_query(args.catalog, args.query, args.format, args.output)
+
+
+def _search(args: argparse.Namespace) -> int:
+    from curate.search import run_search
+
+    return run_search(
+        args.catalog,
+        args.text,
+        k=args.k,
+        where=args.where,
+        table=args.table,
+        model=args.model,
+        pretrained=args.pretrained,
+        form=args.format,
+        output=args.output,
+    )
 
 
 def _status(args: argparse.Namespace) -> int:
