@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from stages.base import Needs, SettingsError
 from stages.clip_stage import ClipError, ClipInput, ClipStage
 from stages.frames import FrameRequest
-from stages.pretrained import local_folder, read_config
+from stages.pretrained import local_folder, located, read_config
 from stages.settings import ModelSettings
 from stages.weights import revision_of
 
@@ -67,6 +67,7 @@ class Classify(ClipStage):
         self.settings = settings
         self.batch_clips = settings.batch_clips
         self.needs = Needs(cpus=1, gpus=1 if settings.device == "cuda" else 0)
+        self._source = located(settings.model)
         self._model: Any = None
         self._processor: Any = None
         self._columns: list[int] = []  # of the labels among the model's outputs
@@ -82,7 +83,7 @@ class Classify(ClipStage):
         return FrameRequest(self.settings.positions, self.settings.long_side)
 
     def versions(self) -> dict[str, str]:
-        folder = local_folder(self.settings.model)
+        folder = local_folder(self._source)
         if folder is None:
             return {self.name: VERSION}  # a model of the hub is told apart by its settings
         files = [path for pattern in WEIGHTS for path in folder.glob(pattern)]
@@ -92,16 +93,13 @@ class Classify(ClipStage):
         """Raises SettingsError for a missing package, a model that is not there or no classifier, unknown labels."""
         for package in ("torch", "torchvision", "transformers"):
             if not _installed(package):
-                raise SettingsError(f"classify: needs the package {package}: pip install 'clipmill[classify]'")
-        try:
-            config = read_config(self.settings.model, self.settings.revision)
-        except SettingsError as error:
-            raise SettingsError(f"classify: {error}") from error
+                raise SettingsError(f"needs the package {package}: pip install 'clipmill[classify]'")
+        config = read_config(self._source, self.settings.revision)
         kinds = config.get("architectures") or []
         timm = "architecture" in config and "pretrained_cfg" in config
         if not timm and not any("ForImageClassification" in kind for kind in kinds):
             named = f"its config names {', '.join(kinds)}" if kinds else "its config names no architecture"
-            raise SettingsError(f"classify: model {self.settings.model!r} is no image classifier: {named}")
+            raise SettingsError(f"model {self.settings.model!r} is no image classifier: {named}")
         labels = config.get("label_names") or list((config.get("id2label") or {}).values())
         if labels:  # where the config leaves them out, the model is asked at setup
             self._find([str(label) for label in labels])
@@ -114,9 +112,9 @@ class Classify(ClipStage):
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        settings, source = self.settings, str(local_folder(self.settings.model) or self.settings.model)
+        settings, source = self.settings, self._source
         if settings.device == "cuda" and not torch.cuda.is_available():
-            raise SettingsError("classify: device 'cuda' was asked for and torch sees no GPU: leave `device` out")
+            raise SettingsError("device 'cuda' was asked for and torch sees no GPU: leave `device` out")
         try:
             model, found = AutoModelForImageClassification.from_pretrained(
                 source, revision=settings.revision, dtype=torch.float32, output_loading_info=True
@@ -124,12 +122,12 @@ class Classify(ClipStage):
             self._processor = AutoImageProcessor.from_pretrained(source, revision=settings.revision)
         except (OSError, ValueError) as error:  # how transformers says that files are missing or wrong
             said = " ".join(str(error).split())[:300]
-            raise SettingsError(f"classify: model {settings.model!r} can't be loaded: {said}") from error
+            raise SettingsError(f"model {settings.model!r} can't be loaded: {said}") from error
         if found["missing_keys"]:
             # transformers would go on with random numbers in their place.
             missing = sorted(found["missing_keys"])
             raise SettingsError(
-                f"classify: model {settings.model!r} lacks {len(missing)} of its weights, {missing[0]} among them"
+                f"model {settings.model!r} lacks {len(missing)} of its weights, {missing[0]} among them"
             )
         self._columns = self._find([model.config.id2label[index] for index in range(model.config.num_labels)])
         self._revision = _revision(model)
@@ -144,8 +142,8 @@ class Classify(ClipStage):
 
         pictures = [Image.fromarray(picture[..., ::-1]) for clip in clips for _, picture in clip.frames]
         probabilities = iter(self._probabilities(pictures))
-        folder = local_folder(self.settings.model)
-        model = folder.resolve().name if folder else self.settings.model
+        folder = local_folder(self._source)
+        model = folder.name if folder else self._source
         answers: list[dict[str, Any] | ClipError] = []
         for clip in clips:
             scores = [next(probabilities) for _ in clip.frames]
@@ -182,7 +180,7 @@ class Classify(ClipStage):
                 shown = ", ".join(map(repr, labels[:MOST_NAMED]))
                 known = f"it knows {shown}" if len(labels) <= MOST_NAMED else f"it knows {len(labels)}, {shown}, …"
                 guess = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
-                raise SettingsError(f"classify: model {self.settings.model!r} has no label {label!r}{guess}: {known}")
+                raise SettingsError(f"model {self.settings.model!r} has no label {label!r}{guess}: {known}")
         return [labels.index(label) for label in dict.fromkeys(self.settings.labels)]
 
 

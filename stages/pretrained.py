@@ -28,6 +28,14 @@ def local_folder(model: str) -> Path | None:
     return None
 
 
+def located(model: str) -> str:
+    """A folder's absolute path, a name on the hub as it is: workers stand in other folders. To be called where the
+    recipe is read. Raises SettingsError as `local_folder`.
+    """
+    folder = local_folder(model)
+    return str(folder.absolute()) if folder else model
+
+
 def read_config(model: str, revision: str | None = None) -> dict[str, Any]:
     """The config.json of a transformers model; from the hub it takes one small file, or none if that is cached.
 

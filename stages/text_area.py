@@ -57,6 +57,8 @@ class TextArea(ClipStage):
         super().__init__(settings.table)
         self.settings = settings
         self.batch_clips = settings.batch_clips
+        # Made absolute here, where the recipe is read: workers stand in other folders.
+        self._weights = Path(settings.weights).expanduser().absolute() if settings.weights is not None else None
         self._engine: Any = None
         self._revision = ""
 
@@ -64,14 +66,14 @@ class TextArea(ClipStage):
         """Raises SettingsError for a missing package, weights that are not there or are no text detector."""
         for package in ("rapidocr", "onnxruntime"):
             if not _installed(package):
-                raise SettingsError(f"text: needs the package {package}: pip install 'clipmill[ocr]'")
+                raise SettingsError(f"needs the package {package}: pip install 'clipmill[ocr]'")
         if self.settings.device == "cuda":
-            raise SettingsError("text: the detector runs on CPUs only, got device 'cuda': leave `device` out")
+            raise SettingsError("the detector runs on CPUs only, got device 'cuda': leave `device` out")
         for path in self._files():
             if not path.is_file():
-                raise SettingsError(f"text: {_absent(path, self.settings.weights)}")
-        if self.settings.weights is not None:
-            _check_detector(self._files()[0])
+                raise SettingsError(_absent(path) if path != self._weights else f"weights {path}: no such file")
+        if self._weights is not None:
+            _check_detector(self._weights)
 
     def versions(self) -> dict[str, str]:
         return {self.name: f"{VERSION}-{revision_of(self._files())}"}
@@ -150,7 +152,7 @@ class TextArea(ClipStage):
     def _files(self) -> list[Path]:
         """The detector's file, then the reader's where there is one."""
         models = _package_folder() / "models"
-        detector = Path(self.settings.weights).expanduser() if self.settings.weights else models / DETECTOR
+        detector = self._weights or models / DETECTOR
         return [detector, models / READER] if self.settings.confirm else [detector]
 
 
@@ -170,20 +172,18 @@ def _check_detector(path: Path) -> None:
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class of its own for each way a file can be wrong
-        raise SettingsError(f"text: weights {str(path)!r} can't be loaded by onnxruntime: {one_line(error)}") from error
+        raise SettingsError(f"weights {str(path)!r} can't be loaded by onnxruntime: {one_line(error)}") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
     fits = len(inputs) == len(outputs) == 1 and len(inputs[0].shape) == len(outputs[0].shape) == 4
     if not fits or inputs[0].shape[1] != 3:
         given = ", ".join(str(one.shape) for one in (*inputs, *outputs))
         raise SettingsError(
-            f"text: weights {str(path)!r} are no PP-OCR text detector: that takes one picture (1, 3, h, w) and "
+            f"weights {str(path)!r} are no PP-OCR text detector: that takes one picture (1, 3, h, w) and "
             f"gives one map (1, 1, h, w), this has {given}"
         )
 
 
-def _absent(path: Path, weights: str | None) -> str:
-    if weights is not None and path == Path(weights).expanduser():
-        return f"weights {weights!r}: no such file"
+def _absent(path: Path) -> str:
     version = importlib.metadata.version("rapidocr")
     return f"rapidocr {version} does not carry {path.name}: pip install 'clipmill[ocr]', or name `weights` of your own"
 
@@ -191,7 +191,7 @@ def _absent(path: Path, weights: str | None) -> str:
 def _package_folder() -> Path:
     spec = importlib.util.find_spec("rapidocr")
     if spec is None or not spec.submodule_search_locations:
-        raise SettingsError("text: needs the package rapidocr: pip install 'clipmill[ocr]'")
+        raise SettingsError("needs the package rapidocr: pip install 'clipmill[ocr]'")
     return Path(spec.submodule_search_locations[0])
 
 

@@ -119,6 +119,17 @@ def test_scores_do_not_depend_on_which_clips_come_together_nor_in_which_order(st
         assert one["mean"] == pytest.approx(other["mean"], abs=1e-5)
 
 
+def test_a_folder_is_found_from_wherever_a_worker_stands(folder, stage, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    near = Classify(chosen("marks"))
+    monkeypatch.chdir(tmp_path)
+    near = pickle.loads(pickle.dumps(near))
+    near.setup()
+    (clip,) = clips([1])
+    assert near.score([clip]) == stage.score([clip])
+    assert near.versions() == stage.versions()
+
+
 def test_of_several_labels_the_probabilities_are_added(folder):
     stage = Classify(chosen(folder, ["watermark", "channel logo"]))
     stage.setup()
@@ -176,7 +187,7 @@ def test_a_score_that_is_no_number_fails_its_clip_alone(stage, monkeypatch):
 
 def said(settings_) -> str:
     with pytest.raises(SettingsError) as caught:
-        Classify(settings_).check()
+        Classify(settings_).check()  # a path that is none is refused before that
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -235,4 +246,4 @@ def test_settings_need_a_name_for_the_score(folder):
 @pytest.mark.parametrize("package", ["torch", "torchvision", "transformers"])
 def test_a_missing_package_names_the_extra(folder, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    assert said(chosen(folder)) == f"classify: needs the package {package}: pip install 'clipmill[classify]'"
+    assert said(chosen(folder)) == f"needs the package {package}: pip install 'clipmill[classify]'"
