@@ -7,6 +7,7 @@ or claims nothing, ends where its bytes end.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import chain
 from typing import Any
 
@@ -23,11 +24,12 @@ from stages.containers import (
 from stages.frames import SourceError, SourceInfo
 from stages.pixels import MAX_PIXELS, Display, Scaler, VideoFrame, check_size
 from stages.reading import SafeFile
-from stages.timeline import PacketSizes, Timeline, shortfall
+from stages.timeline import PacketSizes, Timeline, backward, shortfall
 
 DEMUX_ATTEMPTS = 8  # demuxer errors in a row, without a packet between them, that end a film
 LEAP_SECONDS = 2.0  # a longer step between frames has to be confirmed by the frame after it
-FALLBACK_FPS = 25  # only for the length of a film of one frame that states no rate
+FALLBACK_FPS = 25  # for a raw stream, and for the length of a film of one frame, that states no rate
+RAW_FORMATS = {"h264", "hevc", "vvc"}  # no times in them: frames are counted, at the rate they state
 
 av.logging.set_level(None)  # libav's own messages say nothing that the reasons do not
 
@@ -59,7 +61,7 @@ class PyAVReader:
         except BaseException:
             self._container.close()
             raise
-        self._timeline = Timeline(max(1, round(LEAP_SECONDS / self.info.time_base)))
+        self._timeline = Timeline(max(1, round(LEAP_SECONDS / self.info.time_base)), self._period)
         self._decoding = chain([first], self._decoding)
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -91,7 +93,7 @@ class PyAVReader:
     def truncated(self) -> str | None:
         """After the iteration: a line when clearly less was decoded than the header states, else None."""
         if self.left_out > max(2, 0.05 * self.frames):
-            return f"time stamps missing or running backward: {self.left_out} frames left out"
+            return backward(self.left_out, self._container.format.name)
         if self._container.format.name.split(",")[0] not in HEADER_FORMATS or self.last_end_pts is None:
             return None
         # Matroska states where the last frame ends, MP4 how long it is from the first: either will do.
@@ -131,7 +133,7 @@ class PyAVReader:
         aspect = aspect_of(stream)
         rotation, mirrored = orientation(frame)
         display = Display.of(frame.width, frame.height, aspect, rotation, mirrored)
-        rate = stream.average_rate or stream.guessed_rate
+        rate = self._raw_rate or stream.average_rate or stream.guessed_rate
         info = SourceInfo(
             media="video",
             container=self._container.format.name,
@@ -146,6 +148,18 @@ class PyAVReader:
             time_base=stream.time_base,
         )
         return info, display
+
+    @property
+    def _raw_rate(self) -> Fraction | None:
+        """Frames per second of a raw stream, None of any other: libav's average of one is a guess."""
+        if self._container.format.name not in RAW_FORMATS:
+            return None
+        rate = self._stream.codec_context.framerate
+        return rate if rate and rate <= 1000 else Fraction(FALLBACK_FPS)
+
+    @property
+    def _period(self) -> int | None:
+        return round(1 / (self._raw_rate * self._stream.time_base)) if self._raw_rate else None
 
     def _decoded(self) -> Iterator[Any]:
         """Frames as the decoder gives them; what fails is counted and passed over."""
@@ -162,14 +176,16 @@ class PyAVReader:
 
     def _packets(self) -> Iterator[Any]:
         """The stream's packets, then None, which empties the decoder."""
-        failures = 0
+        failures, count, period = 0, 0, self._period
         while failures < DEMUX_ATTEMPTS:
             try:
                 for packet in self._container.demux(self._stream):
                     if not packet.size:
                         continue
                     failures = 0
-                    self._sizes.add(packet.pts if packet.pts is not None else packet.dts, packet.size)
+                    pts = packet.pts if packet.pts is not None else packet.dts
+                    self._sizes.add(pts if pts is not None or period is None else count * period, packet.size)
+                    count += 1
                     yield packet
                 break
             except av.FFmpegError:

@@ -15,10 +15,13 @@ class Timeline:
     A frame without PTS takes the decoder's DTS, which libav counts up in presentation order; without either,
     or at a time already passed, it is left out and counted. One stray stamp far ahead would make every later
     frame "already passed", so a frame after a leap waits for the next one to confirm it.
+
+    A raw stream has no times at all: with a `period` (ticks) frame n is at n periods.
     """
 
-    def __init__(self, leap: int):
+    def __init__(self, leap: int, period: int | None = None):
         self.leap = leap  # ticks; a longer step forward has to be confirmed
+        self.period = period
         self.first_pts: int | None = None
         self.last_pts: int | None = None
         self.left_out = 0
@@ -28,8 +31,10 @@ class Timeline:
     def ordered(self, frames: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """(pts, frame) of each frame that has its place in time."""
         waiting: tuple[int, Any] | None = None
-        for frame in frames:
+        for number, frame in enumerate(frames):
             pts = frame.pts if frame.pts is not None else frame.dts
+            if pts is None and self.period is not None:
+                pts = number * self.period
             if pts is None:
                 self.left_out += 1
                 continue
@@ -94,6 +99,17 @@ class PacketSizes:
         self._pts = array("q", pts[later].tobytes())
         self._size = array("q", size[later].tobytes())
         return total
+
+
+# What gives the takes of a file one time line: copied, of a program stream the first alone would be left.
+_MENDED_BY = {"mpegts": "ffmpeg -i FILE -map 0:v -c copy NEW.mkv", "mpeg": "ffmpeg -i FILE NEW.mp4"}
+
+
+def backward(left_out: int, container: str) -> str:
+    """The reason for a film whose time runs backward: a time then says not which of its frames is meant."""
+    mended = _MENDED_BY.get(container)
+    advice = f" (several takes in one file? {mended} gives them one time line)" if mended else ""
+    return f"time stamps missing or running backward: {left_out} frames left out{advice}"
 
 
 def shortfall(decoded_s: float, stated_s: float | None) -> str | None:

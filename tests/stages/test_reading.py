@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from fractions import Fraction
 from itertools import pairwise
@@ -22,6 +23,7 @@ from stages.images import ImageReader
 from stages.pyav_reader import PyAVReader
 from stages.readers import open_reader
 from stages.reading import SafeFile, open_source
+from stages.seek_reader import SeekReader
 from stages.timeline import PacketSizes, Timeline, shortfall
 from tests.hostile import moving_square, write_shuffled_times, write_video
 
@@ -130,6 +132,38 @@ def test_frames_come_in_rising_pts_even_from_a_shuffled_file(tmp_path):
         pts = [frame.pts for frame in reader]
     assert all(a < b for a, b in pairwise(pts))
     assert reader.frames + reader.left_out == 12 and "running backward" in reader.truncated
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_frames_of_a_raw_stream_are_counted_at_its_rate_and_found_again(tmp_path, codec):
+    options = {"bf": "2", "preset": "medium", "x265-params": "log-level=none"}
+    container = {"libx264": "h264", "libx265": "hevc"}[codec]
+    path = write_video(tmp_path / "raw", moving_square(40), fps=30, codec=codec, container=container, options=options)
+    with open_source(str(path)) as file:
+        reader = PyAVReader(file)
+        frames = [(frame.pts, frame.small.copy()) for frame in reader]
+    assert (reader.info.fps, len(frames), reader.truncated) == (30.0, 40, None)
+    assert [pts * reader.info.time_base for pts, _ in frames] == [Fraction(i, 30) for i in range(40)]
+    assert reader.last_end_pts * reader.info.time_base == Fraction(4, 3)
+    assert reader.packets_bytes(0, 10**9) == path.stat().st_size
+    with open_source(str(path)) as file:
+        seeking = SeekReader(file)
+        for pts, small in (frames[31], frames[2], frames[39]):
+            found = seeking.frame_at(pts, 0, 10**9)
+            assert found.pts == pts
+            assert np.array_equal(found.small, small)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mpegts", "libx264"), ("mpeg", "mpeg2video")])
+def test_takes_put_one_behind_the_other_are_refused_with_the_way_out(tmp_path, container, codec):
+    path = write_video(tmp_path / "takes", moving_square(24), container=container, codec=codec)
+    path.write_bytes(path.read_bytes() * 2)
+    with open_source(str(path)) as file:
+        reader = PyAVReader(file)
+        assert all(a.pts < b.pts for a, b in pairwise(reader))
+    assert re.match(
+        r"time .* running backward: 2\d frames left out \(several takes .* ffmpeg -i FILE", reader.truncated
+    )
 
 
 stamps = st.lists(st.one_of(st.none(), st.integers(-50, 400), st.just(10**9)), max_size=40)
