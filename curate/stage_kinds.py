@@ -45,9 +45,14 @@ KINDS: dict[str, StageKind] = {
     "aesthetic": StageKind(
         "clips", "AestheticSettings", "stages.aesthetic", "Aesthetic", "clip", ("torch", "open_clip")
     ),
-    "text": StageKind("clips", "TextSettings", "stages.text_area", "TextArea", "ocr", ("rapidocr",)),
+    "text": StageKind("clips", "TextSettings", "stages.text_area", "TextArea", "ocr", ("rapidocr", "onnxruntime")),
     "classify": StageKind(
-        "clips", "ClassifySettings", "stages.classify", "Classify", "caption", ("torch", "transformers")
+        "clips",
+        "ClassifySettings",
+        "stages.classify",
+        "Classify",
+        "classify",
+        ("torch", "torchvision", "transformers"),
     ),
     "caption": StageKind("clips", "CaptionSettings", "stages.captions", "Caption"),
     "duplicates": StageKind("set", "DuplicateSettings", "curate.duplicates", "Duplicates"),
