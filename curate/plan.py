@@ -151,12 +151,8 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def _make(recipe: Recipe, entry: StageEntry) -> ClipStage | SetStage:
-    kind = KINDS[entry.name]
-    for package in kind.packages:
-        if not _installed(package):
-            raise missing_extra(package, kind.extra)
     try:
-        stage = kind.make(entry.settings)
+        stage = KINDS[entry.name].make(entry.settings)
         stage.check()
     except SettingsError as error:
         raise UserError(f"{recipe.file}:{entry.line}: {entry.name}: {error}") from error

@@ -1,4 +1,4 @@
-"""The stages a recipe may name: where their settings and code lie, what they need installed, where they run.
+"""The stages a recipe may name: where their settings and code lie, and where they run.
 
 Nothing of a stage is imported before a recipe names it.
 """
@@ -15,24 +15,19 @@ from stages.settings import CutSettings, MeasureName, ProbeSettings
 
 @dataclass(frozen=True)
 class StageKind:
-    """`runs`: in the decode pass, on clips one by one, over all clips at once, or as a gate.
-
-    `extra` is the optional part of clipmill that installs `packages`.
-    """
+    """`runs`: in the decode pass, on clips one by one, over all clips at once, or as a gate."""
 
     runs: Literal["decode", "gate", "clips", "set"]
     settings: Any  # a type, or the name of one in `module`
     module: str = ""
     stage: str = ""
-    extra: str = ""
-    packages: tuple[str, ...] = ()
 
     @property
     def settings_type(self) -> Any:
         return getattr(importlib.import_module(self.module), self.settings) if self.module else self.settings
 
     def make(self, settings: Any) -> Any:
-        """The stage itself; a missing package is the caller's to look for first."""
+        """The stage itself; its `check()` says what it lacks here."""
         return getattr(importlib.import_module(self.module), self.stage)(settings)
 
 
@@ -41,19 +36,10 @@ KINDS: dict[str, StageKind] = {
     "cut": StageKind("decode", CutSettings),
     "measure": StageKind("decode", list[MeasureName]),
     "gate": StageKind("gate", dict[str, GateSettings]),
-    "embed": StageKind("clips", "EmbedSettings", "stages.embed", "Embed", "clip", ("torch", "open_clip")),
-    "aesthetic": StageKind(
-        "clips", "AestheticSettings", "stages.aesthetic", "Aesthetic", "clip", ("torch", "open_clip")
-    ),
-    "text": StageKind("clips", "TextSettings", "stages.text_area", "TextArea", "ocr", ("rapidocr", "onnxruntime")),
-    "classify": StageKind(
-        "clips",
-        "ClassifySettings",
-        "stages.classify",
-        "Classify",
-        "classify",
-        ("torch", "torchvision", "transformers"),
-    ),
+    "embed": StageKind("clips", "EmbedSettings", "stages.embed", "Embed"),
+    "aesthetic": StageKind("clips", "AestheticSettings", "stages.aesthetic", "Aesthetic"),
+    "text": StageKind("clips", "TextSettings", "stages.text_area", "TextArea"),
+    "classify": StageKind("clips", "ClassifySettings", "stages.classify", "Classify"),
     "caption": StageKind("clips", "CaptionSettings", "stages.captions", "Caption"),
     "duplicates": StageKind("set", "DuplicateSettings", "curate.duplicates", "Duplicates"),
     "clusters": StageKind("set", "ClusterSettings", "curate.clusters", "Clusters"),
