@@ -54,8 +54,10 @@ class Shown:
     end: float
 
 
-def write_copy(film: Path, path: Path, change: Change) -> float:
-    """Writes a copy and returns how many seconds of the film come before its first frame."""
+def write_copy(film: Path, path: Path, change: Change) -> float | None:
+    """Writes a copy and returns how many seconds of the film come before its first frame; None where there
+    is none to copy.
+    """
     first = None
     with av.open(str(film)) as original, av.open(str(path), "w") as container:
         given = original.streams.video[0]
@@ -78,7 +80,10 @@ def write_copy(film: Path, path: Path, change: Change) -> float:
             made = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="yuv420p")
             made.pts, made.time_base = round((frame.time - first) * 1000), Fraction(1, 1000)
             container.mux(stream.encode(made))
-        container.mux(stream.encode(None))
+        if stream is not None:
+            container.mux(stream.encode(None))
+    if first is None:
+        path.unlink()
     return first
 
 
@@ -89,7 +94,9 @@ def plant(films: Iterable[Path], folder: Path, changes: Mapping[str, Change]) ->
     for film in films:
         for name, change in changes.items():
             path = folder / f"{film.stem} {name}.{'avi' if change.codec == 'mpeg4' else 'mp4'}"
-            truth[path.name] = (film.name, write_copy(film, path, change))
+            before = write_copy(film, path, change)
+            if before is not None:
+                truth[path.name] = (film.name, before)
     return truth
 
 
@@ -128,9 +135,9 @@ def compare(clusters: Mapping[str, str], shown: Mapping[str, Shown]) -> Found:
 
 
 def shown_by(sql: Any, truth: Mapping[str, tuple[str, float]], same: Mapping[str, str] | None = None) -> dict:
-    """What every clip of a catalog shows; `same` names the film that another film is a copy of."""
+    """What every kept clip of a catalog shows; `same` names the film that another film is a copy of."""
     rows = sql.execute(
-        "SELECT clip_id, parse_filename(uri), start_s, end_s FROM clips WHERE media = 'video'"
+        "SELECT clip_id, parse_filename(uri), start_s, end_s FROM clips WHERE media = 'video' AND verdict = 'kept'"
     ).fetchall()
     found = {}
     for clip, name, start, end in rows:

@@ -46,7 +46,7 @@ class Earlier:
     """What an earlier run said. `clips` (m,) are places in the present order; the rest is (m,) as well."""
 
     clips: np.ndarray
-    cluster: np.ndarray  # place of the cluster's first clip
+    component: np.ndarray  # place of the component's first clip
     duplicate_of: np.ndarray  # place, -1 where kept
     kind: pa.Array
 
@@ -156,13 +156,13 @@ def read_earlier(clips: Clips, previous: pa.Table | None) -> Earlier | None:
         known = keys[found] == wanted if len(keys) else np.zeros(len(wanted), bool)
         return np.where(there & known, found, -1)
 
-    at, cluster, duplicate_of = places("clip_id"), places("duplicate_cluster"), places("duplicate_of")
-    if (at < 0).any() or (cluster < 0).any() or len(np.unique(at)) < len(at):
+    at, component, duplicate_of = places("clip_id"), places("duplicate_component"), places("duplicate_of")
+    if (at < 0).any() or (component < 0).any() or len(np.unique(at)) < len(at):
         return None
     basis = np.frombuffer(b"".join(previous["duplicate_basis"].to_pylist()), "<u8")
     if len(basis) != len(at) or not np.array_equal(basis, clips.basis[at]):
         return None
-    return Earlier(at, cluster, duplicate_of, previous["duplicate_kind"].combine_chunks())
+    return Earlier(at, component, duplicate_of, previous["duplicate_kind"].combine_chunks())
 
 
 def _keys(ids: pa.Array) -> np.ndarray:

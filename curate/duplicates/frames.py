@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 DIGITS = 16  # of one hash as the measure `phash` writes it
-PLAIN = 16  # fewer bits set: over half of the picture's coefficients were noise, it shows next to nothing
+PLAIN = 12  # fewer bits set: most of the picture's coefficients were noise, it shows next to nothing
 AT_ONCE = 4_000_000  # pairs of frames compared in one go
 
 
@@ -45,7 +45,7 @@ class FrameHashes:
         return cls(np.concatenate(clips), np.concatenate(values), count)
 
     def shared(self, first: np.ndarray, second: np.ndarray, bits: int, share: float) -> np.ndarray:
-        """(m,) bool of clips `first` and `second` (m,): are at least `share` of the frames of one of them in
+        """(m,) bool of clips `first` and `second` (m,): is more than `share` of the frames of one of them in
         the other, by hashes that differ by at most `bits`? A clip whose frames are all plain is like no other.
         """
         alike = np.zeros(len(first), bool)
@@ -54,7 +54,7 @@ class FrameHashes:
         while start < len(first):
             done = work[start - 1] if start else 0
             end = max(start + 1, int(np.searchsorted(work, done + AT_ONCE, side="right")))
-            alike[start:end] = self._shares(first[start:end], second[start:end], bits) >= share
+            alike[start:end] = self._shares(first[start:end], second[start:end], bits) > share
             start = end
         return alike
 

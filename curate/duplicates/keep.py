@@ -1,4 +1,4 @@
-"""Which clips of each cluster are kept, and which kept clip a dropped one is a duplicate of."""
+"""Which clips are kept, and which kept clip a dropped one is a duplicate of: what divides components into clusters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-ROUNDS = 100  # clips kept of one cluster, at most, before all that are left in it are kept
+ROUNDS = 100  # clips kept of one component, at most, before all that are left in it are kept
 
 Alike = Callable[[np.ndarray, np.ndarray], np.ndarray]  # clips (m,), clips (m,) -> (m,) bool
 
@@ -21,19 +21,20 @@ def rule_order(area: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def keep(
-    cluster: np.ndarray, members: np.ndarray, place: np.ndarray, kinds: Sequence[Alike]
+    component: np.ndarray, members: np.ndarray, place: np.ndarray, kinds: Sequence[Alike]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(duplicate of (n,), kind (n,)) for the clips `members` of whole clusters; -1 for kept and for all others.
+    """(duplicate of (n,), kind (n,)) for the clips `members` of whole components; -1 for kept and for all others.
 
-    The first clip of a cluster by the rule is kept and stands for those that are alike with it, by the first
+    The first clip of a component by the rule is kept and stands for those that are alike with it, by the first
     of `kinds` that says so. In a chain (A like B, B like C) some are not: the first of these is kept too, and
-    so on. So every dropped clip is itself a duplicate of the kept clip that it names.
+    so on. So every dropped clip is itself a duplicate of the kept clip that it names. (Star clustering, Aslam et
+    al. 2004.)
     """
-    duplicate_of, kind = np.full(len(cluster), -1, np.int64), np.full(len(cluster), -1, np.int8)
-    left = members[np.lexsort((place[members], cluster[members]))]
+    duplicate_of, kind = np.full(len(component), -1, np.int64), np.full(len(component), -1, np.int8)
+    left = members[np.lexsort((place[members], component[members]))]
     for _ in range(ROUNDS):
         begins = np.ones(len(left), bool)
-        begins[1:] = cluster[left[1:]] != cluster[left[:-1]]
+        begins[1:] = component[left[1:]] != component[left[:-1]]
         leaders = left[begins][np.cumsum(begins) - 1]
         left, leaders = left[~begins], leaders[~begins]
         if not len(left):

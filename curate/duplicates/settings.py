@@ -13,7 +13,7 @@ class NearSettings(Settings):
     """Clips that share frames, by perceptual hashes: copies re-encoded, resized, brighter, cut shorter."""
 
     bits: int = Field(10, ge=0, le=20)  # of 64, by which the hashes of one frame may differ
-    share: float = Field(0.5, gt=0, le=1)  # of the frames of one clip that must be found in the other
+    share: float = Field(0.5, ge=0, lt=1)  # of the frames of one clip, more of which must be found in the other
     same_source: bool = False  # whether clips of one file may be duplicates (two takes of a fixed camera look it)
 
 

@@ -1,7 +1,9 @@
 """Duplicates among all clips, as a set operation over committed rows: see docs/duplicates.md.
 
-Clips are points, duplicates are links between them, a cluster is what links join. All of it follows from the
-set of clips alone, so order, retries and the number of runs it took change nothing.
+Clips are points, duplicates are links between them, a component is all that links join. In a component the
+first clip by the rule is kept, and its cluster are those that are duplicates of itself; the first of the rest
+is kept too, and so on. All of it follows from the set of clips alone, so order, retries and the number of runs
+it took change nothing.
 """
 
 from __future__ import annotations
@@ -51,11 +53,12 @@ class Duplicates(SetStage):
 
     def columns(self) -> dict[str, dict[str, str]]:
         made = {
-            "duplicate_cluster": "string",  # the smallest clip_id of the cluster; its own for a clip without duplicates
+            "duplicate_cluster": "string",  # the smallest clip_id of the cluster: its own for a clip without duplicates
             "duplicate_count": "int64",  # clips in the cluster, 1 for a clip without duplicates
-            "duplicate_kind": "string",  # exact, near or semantic: how it is one of the kept clip, or has such
-            "duplicate_of": "string",  # the kept clip that a dropped one is a duplicate of
-            "duplicate_keep": "bool",
+            "duplicate_keep": "bool",  # one clip of each cluster
+            "duplicate_of": "string",  # the kept clip of its cluster, for the others
+            "duplicate_kind": "string",  # exact, near or semantic: how they are alike, for the kept clip the strongest
+            "duplicate_component": "string",  # the smallest clip_id of all that duplicates of duplicates join
             "duplicate_basis": "binary",  # hash of what the judgement follows from
         }
         return {self.table: made}
@@ -70,8 +73,8 @@ class Duplicates(SetStage):
             fresh = np.ones(len(clips), bool)
             if earlier is not None:
                 fresh[earlier.clips] = False
-            cluster, redone = _clusters(kinds, fresh, earlier)
-            return _table(clips, kinds, cluster, redone, earlier)
+            component, redone = _components(kinds, fresh, earlier)
+            return _table(clips, kinds, component, redone, earlier)
 
     def _kinds(self, clips: Clips) -> list[Kind]:
         kinds: list[Any] = [Exact(clips.content)] if self.settings.exact else []
@@ -82,39 +85,38 @@ class Duplicates(SetStage):
         return kinds
 
 
-def _clusters(kinds: list[Kind], fresh: np.ndarray, earlier: Earlier | None) -> tuple[np.ndarray, np.ndarray]:
-    """(cluster (n,), redone (n,)): for each clip the first clip of its cluster; the clips to be judged anew.
+def _components(kinds: list[Kind], fresh: np.ndarray, earlier: Earlier | None) -> tuple[np.ndarray, np.ndarray]:
+    """(component (n,), redone (n,)): for each clip the first clip of its component; the clips to be judged anew.
 
     Only pairs with a fresh clip are looked at. Where fresh clips unsettled links among the earlier ones, the
-    whole clusters of these are looked at again.
+    whole components of these are looked at again.
     """
     links = [kind.links(fresh, np.ones(len(fresh), bool)) for kind in kinds]
     again = fresh.copy()
     if earlier is not None:
         unsettled = np.zeros(len(fresh), bool)
         unsettled[np.concatenate([found.unsettled for found in links])] = True
-        shaken = np.isin(earlier.cluster, earlier.cluster[unsettled[earlier.clips]])
+        shaken = np.isin(earlier.component, earlier.component[unsettled[earlier.clips]])
         if shaken.any():
             again[earlier.clips[shaken]] = True
             links += [kind.links(again, again) for kind in kinds]
     ends = [(found.first, found.second) for found in links]
     if earlier is not None:
         still = ~again[earlier.clips]
-        ends.append((earlier.cluster[still], earlier.clips[still]))
+        ends.append((earlier.component[still], earlier.clips[still]))
     first, second = (np.concatenate(side).astype(np.int32) for side in zip(*ends, strict=True))
-    cluster = components(len(fresh), first, second)
+    component = components(len(fresh), first, second)
     changed = np.zeros(len(fresh), bool)
-    changed[cluster[again]] = True
-    return cluster, changed[cluster]
+    changed[component[again]] = True
+    return component, changed[component]
 
 
 def _table(
-    clips: Clips, kinds: list[Kind], cluster: np.ndarray, redone: np.ndarray, earlier: Earlier | None
+    clips: Clips, kinds: list[Kind], component: np.ndarray, redone: np.ndarray, earlier: Earlier | None
 ) -> pa.Table:
-    sizes = np.bincount(cluster, minlength=len(clips))[cluster]
+    together = np.bincount(component, minlength=len(clips))[component] > 1
     place = rule_order(clips.area, clips.score)
-    members = np.flatnonzero(redone & (sizes > 1))
-    duplicate_of, kind = keep(cluster, members, place, [one.alike for one in kinds])
+    duplicate_of, kind = keep(component, np.flatnonzero(redone & together), place, [one.alike for one in kinds])
     names = [one.name for one in kinds]
     if earlier is not None:
         still = ~redone[earlier.clips]
@@ -123,15 +125,20 @@ def _table(
         said = [codes[name] for name in earlier.kind.filter(pa.array(still)).to_pylist()]
         kind[earlier.clips[still]] = said
     dropped = duplicate_of >= 0
+    everyone = np.arange(len(clips))
+    kept = np.where(dropped, duplicate_of, everyone)
+    smallest = everyone.copy()
+    np.minimum.at(smallest, kept, everyone)
     return pa.table(
         {
             "clip_id": clips.ids,
             "source_id": clips.source_ids,
-            "duplicate_cluster": clips.ids.take(pa.array(cluster)),
-            "duplicate_count": pa.array(sizes.astype(np.int64)),
-            "duplicate_kind": pa.array(names, pa.string()).take(pa.array(kind, mask=kind < 0)),
-            "duplicate_of": clips.ids.take(pa.array(duplicate_of, mask=~dropped)),
+            "duplicate_cluster": clips.ids.take(pa.array(smallest[kept])),
+            "duplicate_count": pa.array(np.bincount(kept, minlength=len(clips))[kept].astype(np.int64)),
             "duplicate_keep": pa.array(~dropped),
+            "duplicate_of": clips.ids.take(pa.array(duplicate_of, mask=~dropped)),
+            "duplicate_kind": pa.array(names, pa.string()).take(pa.array(kind, mask=kind < 0)),
+            "duplicate_component": clips.ids.take(pa.array(component)),
             "duplicate_basis": _eight_bytes(clips.basis),
         }
     )

@@ -72,7 +72,7 @@ def test_more_concepts_than_clips_give_each_its_own():
     assert sorted(sort(films({"car": 1, "dog": 1, "sea": 1}), k=50)["concept"].to_pylist()) == [0, 1, 2]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 100), st.integers(1, 6), st.randoms())
 def test_concepts_do_not_depend_on_the_order_of_the_rows(seed, k, random):
     vectors = films({"car": 9, "dog": 5, "sea": 4}, seed)
