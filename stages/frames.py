@@ -38,6 +38,13 @@ class SourceInfo:
     time_base: Fraction
 
 
+class Kept(Protocol):
+    """A picture that is made when it is asked for."""
+
+    def made(self) -> np.ndarray:
+        """(h, w, 3) uint8 BGR."""
+
+
 class Frame(Protocol):
     """One decoded frame. Its methods cost pixels, so ask only when needed.
 
@@ -51,6 +58,9 @@ class Frame(Protocol):
 
     def picture(self, long_side: int) -> np.ndarray:
         """(h, w, 3) uint8 BGR with that long side, colours by the frame's own matrix and range."""
+
+    def kept(self, long_side: int) -> Kept:
+        """That picture, to be made later or never; it holds nothing of the frame's buffers."""
 
     def gray(self, long_side: int) -> np.ndarray:
         """(h, w) uint8 luma with that long side, full range."""

@@ -1,9 +1,9 @@
 """From decoder planes to pixels as displayed: the small frame of every detector, pictures, full-size luma.
 
-The small frame is wanted for every frame of a film, so it never touches full-size colour: each plane is
-halved by 2x2 boxes (which OpenCV does at memory speed) until it is within twice the target, resized, and
-only the tiny result is turned into BGR. YCbCr is turned into BGR by the frame's own matrix and range
-(ITU-R BT.601, BT.709, BT.2020 non-constant luminance). High dynamic range is not tone-mapped.
+The small frame is wanted for every frame of a film, so it never touches full-size colour: `stages.planes`
+brings each plane to its size, and only the tiny result is turned into BGR. A picture that may never be asked
+for is kept as planes. YCbCr is turned into BGR by the frame's own matrix and range (ITU-R BT.601, BT.709,
+BT.2020 non-constant luminance). High dynamic range is not tone-mapped.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from stages.frames import SMALL_SIDE, SourceError
+from stages.planes import TINY, Planes, fitted, plane_view, resized
 
 MAX_SIDE = 16384  # a longer side is refused, pixels
 MAX_PIXELS = 2**27  # a larger picture is refused
-TINY = 16  # a side of fewer pixels is averaged exactly
 
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593), 7: (0.212, 0.087)}  # Kr, Kb
 _BT601 = (0.299, 0.114)
@@ -94,23 +94,6 @@ class Display:
         return cv2.rotate(image, _TURNS[self.rotation]) if self.rotation else image
 
 
-def resized(plane: np.ndarray, size: tuple[int, int], *, within: int = 2) -> np.ndarray:
-    """The plane (h, w[, c]) at `size` (width, height): 2x2 boxes to within so many times the size, then
-    bilinear. With `within` 2 every source pixel is weighed.
-    """
-    height, width = plane.shape[:2]
-    tiny = min(size) < TINY
-    while not tiny and width >= within * size[0] and height >= within * size[1]:
-        width >>= 1
-        height >>= 1
-        even = plane[: 2 * height, : 2 * width]  # dropping an odd last line keeps OpenCV's fast 2x2 path
-        plane = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
-    if (width, height) == size:
-        return plane
-    exact = tiny or width >= within * size[0] or height >= within * size[1]
-    return cv2.resize(plane, size, interpolation=cv2.INTER_AREA if exact else cv2.INTER_LINEAR)
-
-
 @lru_cache(maxsize=32)
 def _to_bgr(matrix: int, full_range: bool) -> np.ndarray:
     """(3, 4) float32: BGR in 0-255 from (Y, Cb, Cr, 1) in 8 bits."""
@@ -126,20 +109,18 @@ def _to_bgr(matrix: int, full_range: bool) -> np.ndarray:
     return np.column_stack([weights, -offset]).astype(np.float32)
 
 
+@lru_cache(maxsize=32)
+def _to_luma(full_range: bool) -> np.ndarray:
+    """(256,) uint8: full-range luma of a stored value."""
+    values = np.arange(256) if full_range else (np.arange(256) - 16) * 255 / 219
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
 @lru_cache(maxsize=64)
 def _luma_bits(name: str) -> int | None:
     """Bits of a stored value where the format has planes of Y, Cb and Cr; None for every other format."""
     found = _PLANAR.match(name)
     return int(found[1] or 8) if found else None
-
-
-def _plane(plane: Any, width: int, height: int, bits: int, channels: int = 1) -> np.ndarray:
-    """A view (no copy) of a decoder's plane: (height, width[, channels]), line padding left out."""
-    values = np.frombuffer(plane, np.uint8 if bits == 8 else np.uint16)
-    rows = values.reshape(height, -1)[:, : width * channels]
-    if plane.line_size < 0:  # stored bottom-up
-        rows = np.ascontiguousarray(rows[::-1])
-    return rows if channels == 1 else rows.reshape(height, width, channels)
 
 
 def line_means(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,6 +137,7 @@ class Scaler:
     """
 
     def __init__(self) -> None:
+        self.planes = Planes()  # of frames that have planes of Y, Cb and Cr
         self._contexts: dict[tuple[int, int, str], VideoReformatter] = {}
 
     def scaled(self, frame: Any, size: tuple[int, int], name: str, matrix: int, full: bool) -> np.ndarray:
@@ -181,7 +163,46 @@ class Scaler:
             interpolation="AREA" if shrinks else "BILINEAR",
             threads=1,
         )
-        return _plane(made.planes[0], *size, 8, 3 if name == "bgr24" else 1).copy()
+        return plane_view(made.planes[0], *size, 8, 3 if name == "bgr24" else 1).copy()
+
+
+@dataclass(frozen=True)
+class KeptPicture:
+    """A picture that is made when it is asked for, of planes that were halved to what it takes.
+
+    `luma` (h, w), `blue` and `red` are at least as large as the picture and, of colour, half of it.
+    """
+
+    planes: tuple[np.ndarray, np.ndarray, np.ndarray]
+    bits: int
+    to_bgr: np.ndarray
+    size: tuple[int, int]  # (width, height), before turning
+    display: Display
+
+    def made(self) -> np.ndarray:
+        """(h, w, 3) uint8 BGR."""
+        size = self.size
+        planes = [fitted(plane, size, exact=min(size) < TINY or plane.shape[1] > size[0]) for plane in self.planes]
+        return self.display.turned(_bgr(planes, self.bits, self.to_bgr))
+
+
+@dataclass(frozen=True)
+class MadePicture:
+    """A picture that was made at once."""
+
+    bgr: np.ndarray
+
+    def made(self) -> np.ndarray:
+        """(h, w, 3) uint8 BGR."""
+        return self.bgr
+
+
+def _bgr(planes: Any, bits: int, to_bgr: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8 BGR of three planes (h, w)."""
+    image = cv2.merge(planes)
+    if bits > 8:
+        image = cv2.convertScaleAbs(image, alpha=2.0 ** (8 - bits))
+    return cv2.transform(image, to_bgr)
 
 
 class VideoFrame:
@@ -200,23 +221,42 @@ class VideoFrame:
     @property
     def small(self) -> np.ndarray:
         if self._small is None:
-            display = self._display
-            size = display.stored_small
-            bits = _luma_bits(self._frame.format.name)
-            image = self._from_planes(bits, size) if bits else self._scaled(size, "bgr24")
-            self._small = display.turned(image)
+            size = self._display.stored_small
+            frame = self._frame
+            bits = _luma_bits(frame.format.name)
+            if bits:  # 2 to 3 times cheaper than by libswscale
+                planes = self._scaler.planes.of(frame, bits)
+                parts = [planes.small(k, size) for k in range(3)]
+                image = _bgr(parts, bits, _to_bgr(self._matrix(), self._full_range()))
+            else:
+                image = self._scaled(size, "bgr24")
+            self._small = self._display.turned(image)
         return self._small
 
     def picture(self, long_side: int) -> np.ndarray:
         """(h, w, 3) uint8 BGR with that long side, up- or downscaled."""
-        display = self._display
+        return self.kept(long_side).made()
+
+    def kept(self, long_side: int) -> KeptPicture | MadePicture:
+        """`picture`, to be made later or never: holds nothing of the frame's buffers."""
+        frame, display = self._frame, self._display
         size = display.stored(display.fitted(long_side, upscale=True))
-        return display.turned(self._scaled(size, "bgr24"))
+        bits = _luma_bits(frame.format.name)
+        if not bits:
+            return MadePicture(display.turned(self._scaled(size, "bgr24")))
+        planes = self._scaler.planes.of(frame, bits)
+        parts = (planes.halved(0, size), planes.halved(1, size, 1), planes.halved(2, size, 1))
+        to_bgr = _to_bgr(self._matrix(), self._full_range())
+        return KeptPicture(tuple(part.copy() for part in parts), bits, to_bgr, size, display)
 
     def gray(self, long_side: int) -> np.ndarray:
         """(h, w) uint8 full-range luma with that long side, up- or downscaled."""
-        display = self._display
+        frame, display = self._frame, self._display
         size = display.stored(display.fitted(long_side, upscale=True))
+        if _luma_bits(frame.format.name) == 8 and frame.width >= 2 * size[0]:
+            half = self._scaler.planes.of(frame, 8).halved(0, size)
+            if half.shape[1::-1] == size:  # an exact average of areas already
+                return display.turned(cv2.LUT(half, _to_luma(self._full_range())))
         return display.turned(self._scaled(size, "gray"))
 
     def luma_means(self) -> tuple[np.ndarray, np.ndarray]:
@@ -224,27 +264,20 @@ class VideoFrame:
         frame, display = self._frame, self._display
         bits = _luma_bits(frame.format.name)
         if bits and (frame.width, frame.height) == (display.stored_width, display.stored_height):
-            luma = _plane(frame.planes[0], frame.width, frame.height, bits)
+            luma = self._scaler.planes.of(frame, bits).whole(0)
             full = self._full_range()
         else:
             luma = self._scaled((display.stored_width, display.stored_height), "gray")
             bits, full = 8, True
         # The mapping to eight bits of full range is linear, so the means are mapped, not the picture.
         gain, black = (1.0, 0.0) if full else (255 / 219, 16.0)
-        means = [np.clip((mean / 2.0 ** (bits - 8) - black) * gain, 0, 255) for mean in line_means(luma)]
+        means = line_means(luma)
+        for mean in means:
+            mean *= np.float32(gain * 2.0 ** (8 - bits))
+            mean -= np.float32(gain * black)
+            np.maximum(mean, 0, out=mean)
+            np.minimum(mean, 255, out=mean)
         return display.turned_means(*means)
-
-    def _from_planes(self, bits: int, size: tuple[int, int]) -> np.ndarray:
-        """The small BGR picture of a planar frame, 2 to 3 times cheaper than by libswscale."""
-        frame = self._frame
-        planes = frame.planes
-        luma = resized(_plane(planes[0], frame.width, frame.height, bits), size)
-        width, height = planes[1].width, planes[1].height
-        blue, red = (resized(_plane(plane, width, height, bits), size, within=4) for plane in planes[1:3])
-        image = cv2.merge((luma, blue, red))
-        if bits > 8:
-            image = cv2.convertScaleAbs(image, alpha=2.0 ** (8 - bits))
-        return cv2.transform(image, _to_bgr(self._matrix(), self._full_range()))
 
     def _scaled(self, size: tuple[int, int], name: str) -> np.ndarray:
         return self._scaler.scaled(self._frame, size, name, self._matrix(), self._full_range())
@@ -288,6 +321,9 @@ class PictureFrame:
         shrinks = size[0] < self._bgr.shape[1] or size[1] < self._bgr.shape[0]
         image = cv2.resize(self._bgr, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         return self._display.turned(image)
+
+    def kept(self, long_side: int) -> MadePicture:
+        return MadePicture(self.picture(long_side))
 
     def gray(self, long_side: int) -> np.ndarray:
         return cv2.cvtColor(self.picture(long_side), cv2.COLOR_BGR2GRAY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -115,5 +116,10 @@ class Recall:
 
 def spread(first: int, last: int, most: int = SAMPLES) -> list[int]:
     """At most `most` indices from first to last, evenly, both ends among them."""
-    count = min(most, last - first + 1)
-    return [first + round(i * (last - first) / (count - 1)) for i in range(count)]
+    return [first + step for step in _steps(last - first, most)]
+
+
+@lru_cache(maxsize=1024)
+def _steps(length: int, most: int) -> tuple[int, ...]:
+    count = min(most, length + 1)
+    return tuple(round(i * length / (count - 1)) for i in range(count))

@@ -7,7 +7,8 @@ from collections import deque
 import cv2
 import numpy as np
 
-from stages.frames import SAMPLE_SECONDS, SAMPLE_SIDE, Frame, FrameRequest, Sample, Span
+from stages.frames import SAMPLE_SECONDS, SAMPLE_SIDE, Frame, FrameRequest, Kept, Sample, Span
+from stages.pixels import MadePicture
 
 TRAIL_STEP_S = 1 / 12  # seconds between the frames of a trail, or a little more
 _ROUNDING_S = 0.005  # containers round time stamps: 25 fps has steps of 0.080 s, not 0.0833 s
@@ -91,19 +92,19 @@ class Candidates:
         self._capacity = capacity
         self._interval_s = interval_s
         self._recent_s = recent_s
-        self._kept: list[tuple[float, np.ndarray]] = []  # (seconds, picture BGR), in order of time
-        self._spares: deque[tuple[float, np.ndarray]] = deque(maxlen=_SPARES)  # the same, small
+        self._kept: list[tuple[float, Kept]] = []  # (seconds, picture to be made), in order of time
+        self._spares: deque[tuple[float, np.ndarray]] = deque(maxlen=_SPARES)  # (seconds, small BGR picture)
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def offer(self, frame: Frame) -> None:
-        """Keeps a copy of the frame if it is time for one. One that isn't kept costs a comparison."""
+        """Keeps what the frame's picture takes if it is time for one. One that isn't kept costs a comparison."""
         seconds = frame.seconds
         if self._kept and seconds < self._kept[-1][0] + self._interval_s - _GRID_ROUNDING_S:
             self._spares.append((seconds, frame.small))
             return
-        self._kept.append((seconds, frame.picture(self.long_side)))
+        self._kept.append((seconds, frame.kept(self.long_side)))
         if len(self._kept) > self._capacity:
             self._drop_one(seconds - self._recent_s)
 
@@ -117,12 +118,12 @@ class Candidates:
         end_s = max(span.end_s, span.start_s + 2e-6)  # an image has no length but its one frame
         inside = self._kept[: self._count_before(end_s)]
         if not inside and spare:
-            inside = [(at, small) for at, small in self._spares if at < end_s - 1e-6]
+            inside = [(at, MadePicture(small)) for at, small in self._spares if at < end_s - 1e-6]
         if not inside:
             return []
         wanted = [span.start_s + share * (span.end_s - span.start_s) for share in request.positions]
         nearest = [min(inside, key=lambda kept, at=at: abs(kept[0] - at)) for at in wanted]
-        return [(seconds, shrink(picture, request.long_side)) for seconds, picture in nearest]
+        return [(seconds, shrink(picture.made(), request.long_side)) for seconds, picture in nearest]
 
     def forget(self, before_s: float) -> None:
         """Drops all pictures before that time."""

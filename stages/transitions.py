@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stages.blend import FLAT, Fit, correlation, line_fit, ramp_fit, sag
+from stages.blend import FLAT, Fit, correlation, line_fit, line_places, ramp_fit, sag
 from stages.recall import Recall, spread
 
 WINDOWS = (0.3, 0.5, 0.9, 1.5, 2.2)  # lengths tried, seconds: a blend of 0.2 to 2.5 s fills one of them
@@ -22,6 +22,7 @@ SHORTEST = 0.12  # nor shorter: that is a hard cut on two or three frames
 EVERY = 1 / 12  # a window is tried this often, and long ones six times in their length, seconds
 KEPT_SECONDS = 6.0
 HOLD = 2.0  # flat frames beside a fade belong to it for this long, seconds; longer, they are a scene
+RAMP_FRAMES = 40  # frames that a ramp is fitted to at most
 REACH = 0.15  # a close look goes this far beyond either end, in lengths
 END = 1 << 62  # the pts where a transition ends that the source ends in
 
@@ -65,6 +66,7 @@ class TransitionFinder:
         self._cuts: list[float] = []
         self._candidates: list[_Candidate] = []
         self._refused: set[tuple[float, float]] = set()  # (begin, end) that a close look led nowhere from
+        self._ramps: dict[tuple[float, float], tuple[float, float, float]] = {}  # by first and last time
         self._next_try = [-1e18] * len(WINDOWS)
         self._asked = 0  # frames remembered when the windows were last tried
         self._next_question = -1e18
@@ -130,6 +132,7 @@ class TransitionFinder:
             oldest = self._seen.forget(self.now - KEPT_SECONDS)
             self._asked = len(self._seen)
             self._refused = {pair for pair in self._refused if pair[0] >= oldest}
+            self._ramps = {pair: ramp for pair, ramp in self._ramps.items() if pair[0] >= oldest}
             self._cuts = [cut for cut in self._cuts if cut >= oldest]
 
     # -- candidates
@@ -243,10 +246,14 @@ class TransitionFinder:
 
     def _ramp(self, lo: int, hi: int) -> tuple[int, int, float]:
         """The last clean frame before the ramp among some frames, the first after it, the ramp's error."""
-        chosen = spread(lo, hi, 40)
-        _, places = line_fit(self._seen.tiny(chosen))
-        begin, end, error = ramp_fit(np.array([self._seen.seconds[i] for i in chosen]), places)
-        return max(lo, self._seen.at_or_before(begin)), min(hi, self._seen.at_or_after(end)), error
+        seen = self._seen
+        between = seen.seconds[lo], seen.seconds[hi]
+        if between not in self._ramps:  # windows that overlap come to the same frames
+            chosen = spread(lo, hi, RAMP_FRAMES)
+            places = line_places(seen.tiny(chosen))
+            self._ramps[between] = ramp_fit(np.array([seen.seconds[i] for i in chosen]), places)
+        begin, end, error = self._ramps[between]
+        return max(lo, seen.at_or_before(begin)), min(hi, seen.at_or_after(end)), error
 
     def _judge(self, begin: float, end: float, accepts) -> tuple[float, Transition] | None:
         """(score, Transition) of the frames between two times, None where they are not accepted."""

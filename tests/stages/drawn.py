@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.frames import SMALL_SIDE, Sample, Span
 from stages.measures import ClipFacts, Observations
-from stages.pixels import line_means
+from stages.pixels import MadePicture, line_means
 from stages.samples import Sampler
 
 TICKS = 90_000  # PTS per second
@@ -36,6 +36,9 @@ class DrawnFrame:
     def picture(self, long_side: int) -> np.ndarray:
         self.pictures_asked += 1
         return self._scaled(long_side)
+
+    def kept(self, long_side: int) -> MadePicture:
+        return MadePicture(self.picture(long_side))
 
     def gray(self, long_side: int) -> np.ndarray:
         return cv2.cvtColor(self.picture(long_side), cv2.COLOR_BGR2GRAY)
