@@ -83,7 +83,7 @@ def write_copy(film: Path, path: Path, change: Change) -> float | None:
         if stream is not None:
             container.mux(stream.encode(None))
     if first is None:
-        path.unlink()
+        path.unlink(missing_ok=True)
     return first
 
 

@@ -317,6 +317,23 @@ def test_hashes_of_different_takes_are_far_apart():
     assert min(apart) > 50
 
 
+def test_hashes_of_frames_are_told_once_while_nothing_changes():
+    still = measured(film(lambda _: view(0, 0, 480, 270), 3, 12), "phash")["phash_frames"]
+    moving = measured(film(lambda t: view(200 * t, 0, 480, 270), 3, 12), "phash")["phash_frames"]
+    assert len(still) == 16 and len(moving) > 16 * 6
+    assert distance(still, moving[:16]) <= 2  # both begin with the same picture
+
+
+def test_two_samplings_of_one_take_have_frames_in_common_whatever_their_offset():
+    """A copy that begins later is sampled at other moments: its frames are still within 1/12 s of ours."""
+    whole = measured(film(pan(10), 4, 24), "phash")["phash_frames"]
+    for late in (3, 5, 7, 9):  # 24ths of a second
+        part = measured(film(lambda t, late=late: pan(10)(t + late / 24), 3, 24), "phash")["phash_frames"]
+        ours, theirs = ([text[i : i + 16] for i in range(0, len(text), 16)] for text in (whole, part))
+        nearest = [min(distance(one, other) for other in ours) for one in theirs]
+        assert sum(bits <= 10 for bits in nearest) > len(nearest) / 2, nearest
+
+
 def test_a_flat_picture_has_one_hash_whatever_its_noise():
     rng = np.random.default_rng(5)
     found = {hashed(lambda _: noisy(np.full((270, 480, 3), 40, np.uint8), 4, rng), 1) for _ in range(3)}
