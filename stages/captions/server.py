@@ -12,6 +12,7 @@ import difflib
 import json
 import os
 import threading
+import time
 from typing import Any
 
 import cv2
@@ -64,6 +65,7 @@ class Server:
         self._exchange = Exchange(self.settings.base_url)
         self._pace = Pace(self.settings.requests_per_minute)
         self._streak = _Streak(self.settings.base_url)
+        self._slots = threading.BoundedSemaphore(self.settings.concurrency)
 
     def halt(self) -> None:
         """Begins no further request: whoever waits for a turn or a retry is woken, and raises."""
@@ -77,7 +79,13 @@ class Server:
             self._exchange.abort()
 
     def caption(self, clip: ClipInput, name: str, prompt: str, deadline: Deadline) -> Answer:
-        """Waiting for a turn under our own rate limit does not count against the deadline."""
+        """Waiting for a turn under our own limits does not count against the deadline."""
+        began = time.monotonic()
+        with self._slots:
+            deadline.extend(time.monotonic() - began)
+            return self._caption(clip, prompt, deadline)
+
+    def _caption(self, clip: ClipInput, prompt: str, deadline: Deadline) -> Answer:
         body = json.dumps(self.asking | {"messages": messages(clip, prompt)}).encode()
         silent, said = True, ""
         for attempt in range(self.settings.tries):

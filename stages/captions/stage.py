@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -77,6 +78,8 @@ class Caption(ClipStage):
         return {"caption": "+".join(part for part in parts if part)}
 
     def check(self) -> None:
+        if importlib.util.find_spec("py3langid") is None:
+            raise SettingsError("this needs the package py3langid: pip install 'clipmill[caption]'")
         for source in self.sources:
             source.check()
         if self.match:

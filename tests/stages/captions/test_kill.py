@@ -66,13 +66,13 @@ def text(url):
 def start(catalog):
     command = [sys.executable, "-P", "-c", OFTEN, "run", "caption", "--engine", "inline", "--catalog", str(catalog)]
     command += ["--pipelines", str(catalog.parent / "pipelines.yaml")]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def wait_for(condition, process):
     end = time.monotonic() + 60
     while not condition():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -101,15 +101,15 @@ def test_killed_and_resumed_no_caption_that_arrived_is_paid_for_again(catalog):
             wait_for(lambda enough=enough: len(server.answered) >= enough, process)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            process.stderr.close()
+            process.stdout.close()
             time.sleep(0.1)  # answers under way are sent into the void now
             safe = kept(catalog)
             stops.append((safe, len(server.seen)))
             # What is not safe was under way: at most one request of each thread.
             assert len(server.answered) - len(safe) <= CONCURRENCY * (number + 1)
         process = start(catalog)
-        assert process.wait(timeout=60) == 0, process.stderr.read()
-        process.stderr.close()
+        assert process.wait(timeout=60) == 0, process.stdout.read()
+        process.stdout.close()
     for safe, asked in stops:
         again = {f"answers {prompt}." for prompt in server.prompts[asked:]}
         assert safe

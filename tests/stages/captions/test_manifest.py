@@ -1,11 +1,14 @@
 """Captions that are there already: in the manifest, or beside the source, here or in a store."""
 
+import importlib.util
 import json
+import os
 
 import fsspec
 import pytest
 from pydantic import ValidationError
 
+from stages.base import SettingsError
 from stages.captions import Caption, CaptionSettings
 from tests.stages.captions.made import rows_of, run, unit_of
 
@@ -86,8 +89,6 @@ def test_a_damaged_file_beside_the_source_is_the_clip_s_reason(tmp_path, ending,
 
 
 def test_a_pipe_beside_the_source_is_not_waited_for(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "a.txt")
     row = captions({"uri": str(tmp_path / "a.mp4")}, manifest={"sidecar": ".txt"})[1]
     assert "not a regular file but a pipe" in row["reason"]
@@ -125,3 +126,9 @@ def test_where_and_how_fast_a_server_is_asked_decides_no_result():
         one.model_dump()
         != CaptionSettings.model_validate({"source": "server", "server": server, "seed": 1}).model_dump()
     )
+
+
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"py3langid: pip install 'clipmill\[caption\]'"):
+        Caption(CaptionSettings()).check()
