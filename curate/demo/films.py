@@ -8,7 +8,7 @@ duplicates of five kinds, pictures, and files that are broken.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -80,23 +80,27 @@ ONE_SHOTS = {  # name -> what is not left to chance
 
 
 def draw_films(
-    folder: Path | str, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    folder: Path | str,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    there: Sequence[FilmTruth] = (),
 ) -> list[FilmTruth]:
     """Draws every film into `folder` and returns the truth about them; same seed, same films.
 
-    Takes about five seconds. `progress(done, all)` is called after each file.
+    Takes about five seconds. Those that are `there` are not drawn again. `progress(done, all)` is called after
+    each file.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
+    known = {film.name: film for film in there}
     truth: dict[str, FilmTruth] = {}
-    tasks: list[tuple] = [(_draw_script, script) for script in film_scripts(rng)]
-    tasks += [(_draw_picture, (name, _scenes(rng, 1)[0])) for name in ("poster.jpg", "poster.png", "poster.webp")]
-    tasks += [(partial(_draw_duplicate, truth), duplicate) for duplicate in duplicates.DUPLICATES]
-    tasks += [(_draw_broken, name) for name in ("empty.mp4", "letter.mp4", "cut_off.mp4", "sound_only.mp4")]
-    for done, (draw, what) in enumerate(tasks, 1):
-        film = draw(folder, what)
-        truth[film.name] = film
+    tasks: list[tuple] = [(script.name, _draw_script, script) for script in film_scripts(rng)]
+    tasks += [(name, _draw_picture, (name, _scenes(rng, 1)[0])) for name in ("poster.jpg", "poster.png", "poster.webp")]
+    tasks += [(one.name, partial(_draw_duplicate, truth), one) for one in duplicates.DUPLICATES]
+    tasks += [(name, _draw_broken, name) for name in ("empty.mp4", "letter.mp4", "cut_off.mp4", "sound_only.mp4")]
+    for done, (name, draw, what) in enumerate(tasks, 1):
+        truth[name] = known.get(name) or draw(folder, what)
         if progress:
             progress(done, len(tasks))
     return list(truth.values())
@@ -109,6 +113,14 @@ def write_truth(path: Path, truth: list[FilmTruth]) -> None:
 
 def read_truth(path: Path) -> list[FilmTruth]:
     return [FilmTruth(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def shot_at(film: FilmTruth, start_s: float, end_s: float) -> int | None:
+    """The number of the shot in which the middle of a clip lies; a picture is one shot."""
+    middle = (start_s + end_s) / 2
+    if film.media == "image":
+        return 0
+    return next((i for i, shot in enumerate(film.shots) if shot["start_s"] <= middle < shot["end_s"]), None)
 
 
 def film_scripts(rng: np.random.Generator) -> list[Script]:

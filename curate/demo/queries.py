@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from curate.demo.films import FilmTruth
+from curate.demo.films import FilmTruth, shot_at
+from curate.search import TextSearch
 
 KINDS = (  # what a question names, and how many of the kind there are at most
     (("colour", "shape"), 16),
@@ -52,12 +54,14 @@ def questions(truth: Sequence[FilmTruth], seed: int = 0) -> list[Question]:
     return chosen
 
 
-def shot_at(film: FilmTruth, start_s: float, end_s: float) -> int | None:
-    """The number of the shot in which the middle of a clip lies; a picture is one shot."""
-    middle = (start_s + end_s) / 2
-    if film.media == "image":
-        return 0
-    return next((i for i, shot in enumerate(film.shots) if shot["start_s"] <= middle < shot["end_s"]), None)
+def recalls(asked: TextSearch, truth: Sequence[FilmTruth], k: int = 5) -> dict[str, float]:
+    """Recall at `k` of every question about these films, by its text, as a catalog's search answers it."""
+    films = {film.name: film for film in truth}
+    found = {}
+    for question in questions(truth):
+        hits = [(PurePosixPath(hit.uri).name, hit.start_s, hit.end_s) for hit in asked.find(question.text, k)]
+        found[question.text] = recall(question, [(name, shot_at(films[name], *span)) for name, *span in hits])
+    return found
 
 
 def recall(question: Question, found: Sequence[tuple[str, int | None]]) -> float:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from curate.demo.films import FilmTruth
+from curate.demo.films import FilmTruth, shot_at
 
 WITHIN_FRAMES = 2  # a cut is found when one clip ends and the next begins so near to it
 MOST_LOST = 0.5  # seconds on either side of a gradual joint that may be lost with it
-# Near duplicates: clips whose three 64-bit hashes differ by less than a tenth of their bits.
-SIMILAR = """
-SELECT parse_filename(a.uri), parse_filename(b.uri)
-FROM clips a JOIN clips b ON a.uri < b.uri AND a.media = 'video' AND b.media = 'video'
-WHERE list_sum([bit_count(xor(('0x' || a.phash[i : i + 15])::UBIGINT, ('0x' || b.phash[i : i + 15])::UBIGINT))
-                FOR i IN [1, 17, 33]]) < 20
+SAME_CLUSTER = """
+SELECT parse_filename(a.uri), a.start_s, a.end_s, parse_filename(b.uri), b.start_s, b.end_s
+FROM clips a JOIN clips b ON a.duplicate_cluster = b.duplicate_cluster AND a.clip_id < b.clip_id
 """
+Shot = tuple[str, int | None]  # film, number of its shot
 
 
 @dataclass
@@ -29,10 +26,11 @@ class Comparison:
     found: Counter[str] = field(default_factory=Counter)
     missed: list[str] = field(default_factory=list)  # "film at second", one for each joint that was not found
     false_cuts: list[str] = field(default_factory=list)
-    duplicates: set[tuple[str, str]] = field(default_factory=set)
-    duplicates_found: set[tuple[str, str]] = field(default_factory=set)
+    duplicates: set[tuple[Shot, Shot]] = field(default_factory=set)
+    duplicates_found: set[tuple[Shot, Shot]] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
+    failed_clips: list[str] = field(default_factory=list)  # "film: reason", of any stage
 
     @property
     def only_the_broken_failed(self) -> bool:
@@ -53,11 +51,28 @@ def compare(sql: Any, truth: list[FilmTruth]) -> Comparison:
         elif film.media == "video" and not film.duplicate_of:
             _compare_cuts(result, film, spans[film.name])
         if film.duplicate_of:
-            result.duplicates.add(tuple(sorted((film.name, film.duplicate_of))))
+            for shot in range(len(film.shots)):
+                result.duplicates.add(_pair((film.name, shot), (film.duplicate_of, shot)))
     failed = sql.execute("SELECT parse_filename(uri) FROM sources WHERE status = 'failed'").fetchall()
     result.failed = {name for (name,) in failed}
-    result.duplicates_found = {tuple(sorted(pair)) for pair in sql.execute(SIMILAR).fetchall()}
+    for table in ("embeddings", "captions"):
+        if table in {name for (name,) in sql.execute("SHOW TABLES").fetchall()}:
+            result.failed_clips += [
+                f"{film}: {reason}"
+                for film, reason in sql.execute(
+                    f"SELECT parse_filename(uri), t.reason FROM {table} t JOIN clips USING (clip_id) "
+                    "WHERE t.status = 'failed' ORDER BY ALL"
+                ).fetchall()
+            ]
+    films = {film.name: film for film in truth}
+    for one, *span, other, start, end in sql.execute(SAME_CLUSTER).fetchall():
+        shots = (one, shot_at(films[one], *span)), (other, shot_at(films[other], start, end))
+        result.duplicates_found.add(_pair(*shots))
     return result
+
+
+def _pair(one: Shot, other: Shot) -> tuple[Shot, Shot]:
+    return (one, other) if (one[0], one[1] or 0) <= (other[0], other[1] or 0) else (other, one)
 
 
 def _compare_cuts(result: Comparison, film: FilmTruth, spans: list[tuple[float, float]]) -> None:
@@ -89,16 +104,15 @@ def describe(result: Comparison) -> list[str]:
     lines.append(f"false cuts: {len(result.false_cuts)}")
     lines += [f"  {where}" for where in result.false_cuts]
     found = result.duplicates & result.duplicates_found
-    lines.append(f"duplicates: {len(found)} of {len(result.duplicates)} pairs found by their perceptual hash")
-    lines += [f"  not one of ours: {' and '.join(pair)}" for pair in result.duplicates_found - result.duplicates]
+    lines.append(f"duplicates: {len(found)} of {len(result.duplicates)} pairs of shots found")
+    for what, pairs in (("not found", result.duplicates - found), ("not one of ours", result.duplicates_found - found)):
+        lines += [
+            f"  {what}: shot {i} of {one} and shot {j} of {other}" for (one, i), (other, j) in sorted(pairs, key=str)
+        ]
+    lines += [f"clip failed: {clip}" for clip in result.failed_clips]
     if result.only_the_broken_failed:
         lines.append(f"broken files: all {len(result.broken)} failed with their reason, and no other file did")
     else:
         lines += [f"  broken, but not failed: {name}" for name in sorted(result.broken - result.failed)]
         lines += [f"  failed, but not broken: {name}" for name in sorted(result.failed - result.broken)]
     return lines
-
-
-def films_are_there(folder: Path, truth: list[FilmTruth]) -> bool:
-    names = [name for film in truth for name in (film.name, film.caption_file) if name]
-    return all((folder / name).exists() for name in names)

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from curate.demo import films
-from curate.demo.films import FilmTruth, draw_films, film_scripts, read_truth, write_truth
-from curate.demo.queries import Question, questions, recall, shot_at
+from curate.demo.films import FilmTruth, film_scripts, read_truth, shot_at, write_truth
+from curate.demo.queries import Question, questions, recall
 from curate.demo.scenes import Painter
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def drawn(drawn_films):
     """The folder of all films and the truth about them, by name."""
-    folder = tmp_path_factory.mktemp("films")
-    return folder, {film.name: film for film in draw_films(folder)}
+    folder, truth = drawn_films
+    return folder, {film.name: film for film in truth}
 
 
 @functools.cache
