@@ -7,6 +7,7 @@ network's size on threads, and the network runs on the batch before.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -67,16 +68,19 @@ class FrameEmbeddingStage(ClipStage):
         self.model = self._threads = None
 
     def stream(self, units: Iterable[Any]) -> Iterator[Any]:
-        """Units in their order, a batch behind: one batch is in the network while the next is gathered."""
-        with ThreadPoolExecutor(1, thread_name_prefix="network") as network:
-            running: Future | None = None
+        """Units in their order, a batch behind: one batch is in the network while the next is gathered.
+
+        On a GPU two are in the network, so that it has the next one's work when the first one's rows are made.
+        """
+        depth = 2 if self.model is not None and self.model.device == "cuda" else 1
+        running: deque[Future] = deque()
+        with ThreadPoolExecutor(depth, thread_name_prefix="network") as network:
             for batch in self._batches(units):
-                submitted = network.submit(self._score, batch)
-                if running is not None:
-                    yield from running.result()
-                running = submitted
-            if running is not None:
-                yield from running.result()
+                running.append(network.submit(self._score, batch))
+                if len(running) > depth:
+                    yield from running.popleft().result()
+            while running:
+                yield from running.popleft().result()
 
     def _batches(self, units: Iterable[Any]) -> Iterator[list[Any]]:
         waiting: list[Any] = []
