@@ -51,13 +51,13 @@ def test_every_clip_ends_captioned_or_failed_with_its_reason(tmp_path):
         return forever[clip - len(FAULTS)]
 
     with CaptionServer(script) as server:
-        limits = {"timeout_seconds": 0.3, "deadline_seconds": 1.2, "tries": 3, "concurrency": 32}
+        limits = {"timeout_seconds": 0.4, "deadline_seconds": 1.6, "tries": 3, "concurrency": 32}
         stage = Caption(served(server.url, server=limits))
         stage.bind(str(tmp_path))
         began = time.monotonic()
         clips = list(range(len(FAULTS) + len(forever)))
         rows = rows_of(run(stage, [unit_of([n], stage, f"u{n}") for n in clips]))
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 8
     assert set(rows) == set(clips)
     for number, fault in enumerate(FAULTS):
         assert rows[number]["status"] == "done", (fault, rows[number])
@@ -71,8 +71,8 @@ def test_every_clip_ends_captioned_or_failed_with_its_reason(tmp_path):
     reasons = [rows[len(FAULTS) + place] for place in range(len(forever))]
     assert {row["status"] for row in reasons} == {"failed"}
     expected = [
-        "after 3 tries: no whole reply within 0.3 s",
-        "no whole reply within 0.3 s",
+        "after 3 tries: no whole reply within 0.4 s",
+        "no whole reply within 0.4 s",
         "after 3 tries: the server closed the connection",
         "after 3 tries: the reply broke off",
         "after 3 tries: a reply that is no chat completion",
@@ -125,12 +125,12 @@ def test_no_more_clips_are_asked_about_at_a_time_than_said():
 
 def test_requests_keep_to_the_rate_limit_and_a_wait_for_a_turn_costs_no_clip():
     with CaptionServer() as server:
-        limits = {"requests_per_minute": 1200, "deadline_seconds": 0.2, "timeout_seconds": 0.2}
+        limits = {"requests_per_minute": 600, "deadline_seconds": 0.8, "timeout_seconds": 0.8}
         stage = Caption(served(server.url, server=limits))
         rows = rows_of(run(stage, [unit_of(list(range(12)), stage)]))
         assert {row["status"] for row in rows.values()} == {"done"}
         times = sorted(one.began for one in server.seen)
-    assert times[-1] - times[0] >= 11 * 0.05 * 0.9
+    assert times[-1] - times[0] >= 11 * 0.1 * 0.9
 
 
 def test_a_server_that_asks_for_a_pause_gets_it_from_every_thread():
