@@ -34,7 +34,7 @@ class ProbeSettings(Settings):
     truncated: Literal["fail", "keep"] = "fail"  # sources that end early: failed, or done with what is left
 
 
-CUT_VERSION = 1  # changes whenever the same frames would be cut elsewhere
+CUT_VERSION = 2  # changes whenever the same frames would be cut elsewhere
 
 
 class CutSettings(Settings):

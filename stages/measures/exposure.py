@@ -19,7 +19,7 @@ class Exposure(Measure):
     """
 
     name = "exposure"
-    version = 2
+    version = 3
     columns: ClassVar[dict[str, str]] = {"luma_mean": "double", "contrast": "double", "saturation": "double"}
 
     def observe(self, sample: Sample, previous: Sample | None) -> tuple[float, float, float]:

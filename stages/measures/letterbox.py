@@ -44,7 +44,7 @@ class Letterbox(Measure):
     """
 
     name = "letterbox"
-    version = 1
+    version = 2
     columns: ClassVar[dict[str, str]] = {
         "letterbox": "double",
         "crop_x": "int64",
@@ -94,9 +94,12 @@ def strip_means(gray: np.ndarray, axis: int) -> np.ndarray:
     length = gray.shape[axis]
     if length < STRIPS:
         gray, length = np.repeat(gray, STRIPS, axis), STRIPS * length
+    if axis == 1 and length % STRIPS == 0:  # strips of one width: the pieces of all lines are lines themselves
+        pieces = np.ascontiguousarray(gray).reshape(-1, length // STRIPS)
+        return cv2.reduce(pieces, 1, cv2.REDUCE_AVG).reshape(-1, STRIPS).T
     ends = [round(k * length / STRIPS) for k in range(STRIPS + 1)]
     parts = (gray[a:b] if axis == 0 else gray[:, a:b] for a, b in pairwise(ends))
-    return np.stack([cv2.reduce(part, axis, cv2.REDUCE_AVG).ravel() for part in parts])
+    return np.array([cv2.reduce(part, axis, cv2.REDUCE_AVG).ravel() for part in parts])
 
 
 def borders(profile: np.ndarray, strips: np.ndarray) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 
 from stages.frames import Sample
@@ -24,7 +25,7 @@ class Motion(Measure):
     """
 
     name = "motion"
-    version = 2
+    version = 3
     columns: ClassVar[dict[str, str]] = {"motion": "double"}
     reach = "pair"
 
@@ -53,4 +54,4 @@ class Motion(Measure):
 
 def _length(flow: np.ndarray) -> float:
     """Mean length of the vectors (h, w, 2)."""
-    return float(np.hypot(flow[..., 0], flow[..., 1]).mean())
+    return cv2.mean(cv2.magnitude(*cv2.split(flow)))[0]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 
 from stages.frames import Sample
@@ -14,7 +14,8 @@ _SIDE = 32  # the picture that is transformed, pixels
 _FAINT = 2.0  # DCT coefficients smaller than this (0-255 luma, orthonormal) are noise of a flat picture
 _SAME = 2  # bits: a frame that differs by no more from the one kept before it says nothing new
 
-Seen = tuple[int, np.ndarray, list[tuple[float, int]]]  # frames summed, their sum (32, 32), (seconds, hash)
+# Frames summed, the sum of their coefficients (8, 8), (seconds, hash) of single frames.
+Seen = tuple[int, np.ndarray, list[tuple[float, int]]]
 
 
 class PerceptualHash(Measure):
@@ -31,15 +32,14 @@ class PerceptualHash(Measure):
     """
 
     name = "phash"
-    version = 3
+    version = 4
     columns: ClassVar[dict[str, str]] = {"phash": "string", "phash_frames": "string"}
     most_kept = 240
 
     def observe(self, sample: Sample, previous: Sample | None) -> Seen:
         ends = sample.trail[:1] + sample.trail[-1:] if len(sample.trail) > 1 else sample.trail
-        small = [cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for _, gray in ends]
-        hashes = [(at, dct_hash(picture)) for (at, _), picture in zip(ends, small, strict=True)]
-        return 1, small[-1].astype(np.float32), hashes
+        seen = [(at, dct_coefficients(gray)) for at, gray in ends]
+        return 1, seen[-1][1], [(at, dct_hash(coefficients)) for at, coefficients in seen]
 
     def merge(self, earlier: Any, later: Any) -> Seen:
         return earlier[0] + later[0], earlier[1] + later[1], earlier[2] + later[2]
@@ -60,11 +60,33 @@ class PerceptualHash(Measure):
         return {"phash": _hex(hashes), "phash_frames": _hex(_new_looks(values, clip.start_s))}
 
 
-def dct_hash(picture: np.ndarray) -> int:
-    """The 64-bit hash of a gray picture (32, 32)."""
-    coefficients = cv2.dct(np.asarray(picture, dtype=np.float32))[1:9, 1:9].ravel()
-    coefficients[np.abs(coefficients) < _FAINT] = 0.0
-    bits = coefficients > np.median(coefficients)
+def dct_coefficients(gray: np.ndarray) -> np.ndarray:
+    """(8, 8) float32: of a gray picture (h, w) at 32 x 32, the DCT coefficients after the first row and column.
+
+    Averaging areas and the DCT are both linear, so each side takes one small matrix for the two; and the
+    coefficients of a mean frame are the mean of the frames'.
+    """
+    height, width = gray.shape
+    return _transform(height) @ gray.astype(np.float32) @ _transform(width).T
+
+
+@lru_cache(maxsize=64)
+def _transform(length: int) -> np.ndarray:
+    """(8, length) float32: the orthonormal DCT-II, coefficients 1 to 8, of a line averaged to 32 pixels."""
+    edges = np.arange(_SIDE + 1) * length / _SIDE
+    pixels = np.arange(length)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)  # (32, length)
+    area = np.maximum(overlap, 0) * _SIDE / length
+    waves = np.cos(np.pi * np.arange(1, 9)[:, None] * (np.arange(_SIDE) + 0.5) / _SIDE) * np.sqrt(2 / _SIDE)
+    return (waves @ area).astype(np.float32)
+
+
+def dct_hash(coefficients: np.ndarray) -> int:
+    """The 64-bit hash of a picture's coefficients (8, 8)."""
+    values = coefficients.ravel()
+    values = np.where(np.abs(values) < _FAINT, np.float32(0), values)
+    middle = np.partition(values, (31, 32))
+    bits = values > (middle[31] + middle[32]) / 2
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 

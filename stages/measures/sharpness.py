@@ -20,7 +20,7 @@ class Sharpness(Measure):
     """
 
     name = "sharpness"
-    version = 2
+    version = 3
     columns: ClassVar[dict[str, str]] = {"sharpness": "double"}
 
     def observe(self, sample: Sample, previous: Sample | None) -> float:

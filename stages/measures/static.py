@@ -17,7 +17,7 @@ class Static(Measure):
     """The share (0-1) of neighbouring samples, half a second apart, that are alike in every block."""
 
     name = "static"
-    version = 2
+    version = 3
     columns: ClassVar[dict[str, str]] = {"static": "double"}
     reach = "pair"
 
@@ -27,6 +27,10 @@ class Static(Measure):
         before, now = previous.trail[-1][1], sample.trail[-1][1]  # small, so that noise is averaged out
         if before.shape != now.shape:
             return None
+        if cv2.norm(before, now, cv2.NORM_INF) < SAME:  # in every pixel
+            return True
+        if cv2.norm(before, now, cv2.NORM_L1) >= SAME * now.size:  # on average, so in one block at least
+            return False
         difference = cv2.absdiff(before, now)
         blocks = cv2.resize(difference, (_BLOCKS, _BLOCKS), interpolation=cv2.INTER_AREA)
         return bool(blocks.max() < SAME)
