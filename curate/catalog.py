@@ -22,6 +22,7 @@ from curate.tables import BASE, plain_types, rows_to_table
 
 MARKER = "catalog.json"
 FORMAT = "clipmill catalog"
+LOOKS = 5  # how often a snapshot is taken again because a commit came in between
 OWN_TABLES = ("runs", "gates")  # appended to by any run, without a ledger
 
 
@@ -102,8 +103,14 @@ class Catalog:
         return sorted(name for name in names if not name.startswith(("_", ".")))
 
     def snapshot(self) -> dict[str, int]:
-        """The version of every table, now."""
-        return {name: table.version() for name in self.tables() if (table := self.table(name)) is not None}
+        """The version of every table at one moment, as two looks that agree show."""
+        found: dict[str, int] = {}
+        for _ in range(LOOKS):
+            before = found
+            found = {name: table.version() for name in self.tables() if (table := self.table(name)) is not None}
+            if found == before:
+                break
+        return found
 
     def start_run(self, run: Mapping[str, Any]) -> None:
         """Notes a run that begins; `run` has columns of the runs table, which is at hand as BASE['runs']."""

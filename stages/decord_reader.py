@@ -7,6 +7,7 @@ run it inside `stages.child` alone. Its colours are swscale's: BT.601 whatever t
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ class DecordReader:
                 self._copy.flush()
                 path = self._copy.name
             self._video = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=threads)
-        except decord.DECORDError as error:
+        except (decord.DECORDError, RuntimeError) as error:
             self.close()
             raise SourceError(f"decord can't open it: {_first_line(error)}") from error
         except BaseException:
@@ -69,12 +70,15 @@ class DecordReader:
         display: Display | None = None
         for pts in self._pts:
             try:
-                pixels = cv2.cvtColor(self._video.next().asnumpy(), cv2.COLOR_RGB2BGR)
+                rgb = self._video.next().asnumpy()
             except StopIteration:
                 return
             except decord.DECORDError:  # it can't go on after an error
                 self.decode_errors += 1
                 return
+            if rgb.ndim != 3 or rgb.shape[2] != 3:  # of a film 2 pixels wide it makes rows of bytes
+                raise SourceError(f"decord gives a picture of the shape {rgb.shape}: use the pyav backend")
+            pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
             if display is None:
                 height, width = pixels.shape[:2]
                 display = Display(self.info.width, self.info.height, 0, False, width, height)
@@ -123,4 +127,7 @@ def _must_be_binary_container(file: SafeFile) -> None:
 
 def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip()[:200] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    said = re.sub(r"^\[[\d:]+\] \S+: (Error: )?", "", lines[0].strip())  # the hour, and a path of its makers
+    return re.sub(r"/proc/self/fd/\d+\W*", "the file", said)[:200]
