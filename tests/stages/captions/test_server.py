@@ -71,8 +71,8 @@ def test_every_clip_ends_captioned_or_failed_with_its_reason(tmp_path):
     reasons = [rows[len(FAULTS) + place] for place in range(len(forever))]
     assert {row["status"] for row in reasons} == {"failed"}
     expected = [
-        "after 3 tries: no whole reply within 0.4 s",
-        "no whole reply within 0.4 s",
+        "after 3 tries: no whole reply within ",
+        "no whole reply within ",
         "after 3 tries: the server closed the connection",
         "after 3 tries: the reply broke off",
         "after 3 tries: a reply that is no chat completion",
