@@ -6,10 +6,7 @@ A model is a name of open_clip with a pretrained tag or a local checkpoint, a lo
 
 from __future__ import annotations
 
-import ast
-import difflib
 import functools
-import importlib.util
 import json
 import os
 import threading
@@ -17,13 +14,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from stages.base import SettingsError, one_line
-from stages.hub import cached_or_reachable
+from stages.clip_registry import architectures, nearest, require_open_clip, tags_of
+from stages.hub import cached_or_reachable, hub_file
 from stages.settings import ModelSettings
 
 DEFAULT_MODEL, DEFAULT_TAG = "ViT-L-14", "laion2b_s32b_b82k"
@@ -33,6 +31,7 @@ WEIGHTS = (
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
 )  # fmt: skip
+Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 
@@ -42,7 +41,7 @@ class ClipModelSettings(ModelSettings):
     model: str = DEFAULT_MODEL  # a name of open_clip, a folder, or hf-hub:ORG/REPO
     pretrained: str = DEFAULT_TAG  # a tag of open_clip or a local checkpoint; a folder holds its own
     precision: Precision = "auto"  # fp32 on CPUs, fp16 on GPUs
-    positions: tuple[float, ...] = Field((0.1, 0.5, 0.9), min_length=1, max_length=256)  # shares of a clip's length
+    positions: tuple[Share, ...] = Field((0.1, 0.5, 0.9), min_length=1, max_length=256)  # of a clip's length
 
 
 @dataclass(frozen=True)
@@ -78,21 +77,21 @@ class ClipSource:
 
 def find_model(model: str = DEFAULT_MODEL, pretrained: str | None = None) -> ClipSource:
     """The source that settings name, without importing torch. SettingsError: unknown names, files not there."""
-    _installed()
+    require_open_clip()
     if model.startswith(HUB):
         return _on_hub(model)
-    known = _architectures()
+    known = architectures()
     cleaned = model.replace("/", "-")
     if cleaned not in known or os.path.isdir(os.path.expanduser(model)):
         return _in_folder(model, known)
     config = json.loads(known[cleaned].read_text())
     pretrained = pretrained or DEFAULT_TAG
-    tags = _tags(cleaned)
+    tags = tags_of(cleaned)
     tag = pretrained.lower().replace("-", "_")
     if tag in tags:
         quick = bool(config.get("quick_gelu"))
         other = cleaned.removesuffix("-quickgelu") if quick else f"{cleaned}-quickgelu"
-        if quick != tags[tag] and other != cleaned and other in known:  # open_clip only warns, and embeds wrongly
+        if quick != tags[tag][0] and other != cleaned and other in known:  # open_clip only warns, and embeds wrongly
             raise SettingsError(f"pretrained tag {tag!r} was trained with another activation: use model: {other}")
         return ClipSource(f"{cleaned}/{tag}", cleaned, tag, json.dumps(config), None)
     path = os.path.abspath(os.path.expanduser(pretrained))
@@ -100,7 +99,7 @@ def find_model(model: str = DEFAULT_MODEL, pretrained: str | None = None) -> Cli
         return ClipSource(f"{cleaned}/{Path(path).name}", cleaned, path, json.dumps(config), path)
     if os.sep in pretrained:
         raise SettingsError(f"pretrained: no checkpoint at {pretrained}")
-    near = _nearest(tag, tags, "tags")
+    near = nearest(tag, tags, "tags")
     raise SettingsError(f"model {cleaned} has no pretrained tag {pretrained!r}: {near} A local checkpoint will do too")
 
 
@@ -119,7 +118,7 @@ def available(source: ClipSource) -> None:
     if source.model.startswith(HUB):
         cached_or_reachable(source.model.removeprefix(HUB), WEIGHTS, _advice(source))
         return
-    _, repository = _tag_entries(source.model).get(source.pretrained or "", (False, ""))
+    _, repository = tags_of(source.model).get(source.pretrained or "", (False, ""))
     if repository:
         folder, _, file = repository.rpartition("/")
         files = (file,) if file else WEIGHTS
@@ -236,7 +235,7 @@ _LOADING = threading.Lock()
 
 @functools.lru_cache(maxsize=2)
 def _loaded(source: ClipSource, device: str, precision: str) -> ClipModel:
-    _installed()
+    require_open_clip()
     import open_clip
 
     try:
@@ -306,78 +305,12 @@ def _split(preprocess: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]
     return on_picture, on_batch
 
 
-def _installed() -> None:
-    for package in ("torch", "open_clip"):
-        if importlib.util.find_spec(package) is None:
-            raise SettingsError(f"this needs the package {package}: pip install 'clipmill[clip]'")
-
-
-def _package() -> Path:
-    spec = importlib.util.find_spec("open_clip")
-    return Path(spec.origin).parent
-
-
-@functools.cache
-def _architectures() -> dict[str, Path]:
-    """name -> JSON file of every architecture that open_clip knows, read beside it: importing it takes seconds."""
-    return {path.stem: path for path in (_package() / "model_configs").glob("*.json")}
-
-
-def _tags(model: str) -> dict[str, bool]:
-    """Pretrained tags of an architecture, and whether each was trained with QuickGELU."""
-    return {tag: quick for tag, (quick, _) in _tag_entries(model).items()}
-
-
-@functools.cache
-def _all_tags() -> dict[str, dict[str, tuple[bool, str]]]:
-    """architecture -> tag -> (trained with QuickGELU, repository on the hub), from open_clip's own source text.
-
-    Reading it takes a hundredth of the time of importing open_clip, which brings torch. Should its form
-    change, open_clip is imported and asked.
-    """
-    tree = ast.parse((_package() / "pretrained.py").read_text())
-    groups: dict[str, dict[str, tuple[bool, str]]] = {}
-    for node in tree.body:
-        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
-            continue
-        name, value = node.targets[0].id, node.value
-        if name == "_PRETRAINED" and isinstance(value, ast.Dict):
-            pairs = zip(value.keys, value.values, strict=True)
-            return {key.value: groups[g.id] if isinstance(g, ast.Name) else _group(g) for key, g in pairs}
-        groups[name] = _group(value)
-    import open_clip.pretrained as pretrained
-
-    return {
-        model: {tag: (bool(entry.get("quick_gelu")), entry.get("hf_hub", "")) for tag, entry in tags.items()}
-        for model, tags in pretrained._PRETRAINED.items()
-    }
-
-
-def _group(value: ast.expr) -> dict[str, tuple[bool, str]]:
-    """The tags of `dict(tag=_pcfg(...), ...)`."""
-    keywords = value.keywords if isinstance(value, ast.Call) else []
-    return {k.arg: _entry(k.value) for k in keywords if k.arg and isinstance(k.value, ast.Call)}
-
-
-def _entry(call: ast.Call) -> tuple[bool, str]:
-    said = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
-    return bool(said.get("quick_gelu")), str(said.get("hf_hub", ""))
-
-
-def _tag_entries(model: str) -> dict[str, tuple[bool, str]]:
-    own = _all_tags().get(model)
-    if own is None and model.endswith("-quickgelu"):  # the same weights, for those trained that way
-        plain = _all_tags().get(model.removesuffix("-quickgelu"), {})
-        return {tag: entry for tag, entry in plain.items() if entry[0]}
-    return own or {}
-
-
 def _in_folder(model: str, known: dict[str, Path]) -> ClipSource:
     folder = Path(os.path.abspath(os.path.expanduser(model.removeprefix("local-dir:"))))
     if not folder.is_dir():
         if os.sep in model or model.startswith(("~", ".", "local-dir:")):
             raise SettingsError(f"model: no folder {model}")
-        near = _nearest(model, known, "names")
+        near = nearest(model, known, "names")
         raise SettingsError(f"open_clip knows no model {model!r}: {near} A folder with {CONFIG} will do too")
     try:
         config = json.loads((folder / CONFIG).read_text())["model_cfg"]
@@ -393,8 +326,6 @@ def _in_folder(model: str, known: dict[str, Path]) -> ClipSource:
 
 
 def _on_hub(model: str) -> ClipSource:
-    from stages.hub import hub_file
-
     advice = f"download it where there is a network and give its folder as `model`, with {CONFIG} and the weights"
     path = hub_file(model.removeprefix(HUB), CONFIG, advice)
     try:
@@ -408,12 +339,3 @@ def _advice(source: ClipSource) -> str:
     if source.pretrained:
         return "give `pretrained` the path of a local checkpoint"
     return f"give `model` the path of a local folder with {CONFIG} and the weights"
-
-
-def _nearest(word: str, words: Any, what: str) -> str:
-    """'did you mean ViT-L-14?' by spelling, or some of what there is."""
-    by_lower = {other.lower(): other for other in sorted(words)}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {by_lower[near[0]]}?"
-    return f"{what} are {', '.join(sorted(words)[:8])}." if words else f"there are no {what}."

@@ -17,7 +17,7 @@ import numpy as np
 
 from stages.base import Needs
 from stages.clip_models import ClipModel, ClipModelSettings, ClipSource, available, load_model, settings_source
-from stages.clip_stage import ClipInput, ClipStage
+from stages.clip_stage import ClipError, ClipInput, ClipStage
 from stages.frames import FrameRequest, Picture
 
 OVERSIZE = 2  # frames are asked for with a long side so many times the network's, so that it is what shrinks them
@@ -117,6 +117,8 @@ class FrameEmbeddingStage(ClipStage):
         ready = [future.result() for futures in prepared for future in futures]
         parts = [ready[at : at + NETWORK_IMAGES] for at in range(0, len(ready), NETWORK_IMAGES)]
         vectors = np.concatenate([self.model.encode_prepared(part) for part in parts]) if parts else None
+        if vectors is not None and not np.isfinite(vectors).all():  # a batch is then taken apart, clip by clip
+            raise ClipError(f"precision {self.model.precision} is too little for {self.source.name}: try bf16 or fp32")
         at = 0
         for clip, futures in zip(todo, prepared, strict=True):
             clip.features[self._key] = FrameVectors(vectors[at : at + len(futures)].copy(), self.model.revision)
@@ -129,8 +131,9 @@ def _distinct(frames: Sequence[Picture]) -> list[np.ndarray]:
 
 
 def _on_gpu(device: str) -> bool:
-    """Whether a worker should ask for a GPU: told so, or 'auto' on a machine that has one."""
-    return device == "cuda" or (device == "auto" and os.path.exists("/proc/driver/nvidia/version"))
+    """Whether a worker should ask for a GPU: told so, or 'auto' on a machine that has one. Without torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
+    return device == "cuda" or (device == "auto" and not hidden and os.path.exists("/dev/nvidiactl"))
 
 
 def _cores() -> int:

@@ -30,6 +30,7 @@ SEEKABLE = {"mov", "matroska", "avi", "flv", "mpegts", "asf", "ivf", "nut"}
 BACK_SECONDS = (2.0, 10.0)  # how far before its time a frame is sought where seeks land too late
 WALK_SECONDS = 0.5  # without an index of key frames, so far ahead is walked to instead of sought
 INDEX_SECONDS = 10.0  # an index that ends before a place says nothing of key frames further ahead than this
+KEYLESS_FRAMES = 600  # so many frames after a seek without a key frame among them: it is not worth going on
 PROGRESS_FRAMES = 16
 
 
@@ -144,15 +145,10 @@ class SeekReader(PyAVReader):
 
     def _can_walk(self, place: int) -> bool:
         """Whether to go on from here: no key frame in between, as far as the container's index tells."""
-        if self._next is None:  # the end, where later places are too
-            return self._shown is not None and self._shown[0] <= place
-        if self._from_start and not self._seekable:
-            return self._shown is None or self._shown[0] <= place
+        behind = self._from_start if self._shown is None else self._shown[0] <= place
+        if not behind or self._next is None or not self._seekable:  # at the end there is nowhere else to go
+            return behind
         here = self._next[0]
-        if self._shown is None and not self._from_start:
-            return False
-        if self._shown is not None and self._shown[0] > place:
-            return False
         ahead = float((place - here) * self.info.time_base)
         entries = self._stream.index_entries
         key = entries.search_timestamp(place, backward=True) if len(entries) else -1
@@ -218,10 +214,12 @@ def _from_key_frame(frames: Iterable[Any]) -> Iterator[Any]:
     Frames of an open group that are shown before their key frame lean on the group before.
     """
     key: int | None = None
-    for frame in frames:
+    for number, frame in enumerate(frames):
         pts = frame.pts if frame.pts is not None else frame.dts
         if key is None and frame.key_frame:
             key = pts
+        if key is None and number >= KEYLESS_FRAMES:
+            return
         if key is not None and pts is not None and pts >= key:
             yield frame
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +179,21 @@ def test_a_clip_without_frames_and_one_of_a_broken_picture_fail_alone(stage):
     assert "the file is gone" in rows["lost"]["reason"] and rows["broken"]["reason"]
 
 
+def test_numbers_that_are_not_finite_fail_their_clip_and_no_other(stage, monkeypatch):
+    real = stage.model.encode_prepared
+
+    def overflows(prepared):
+        found = real(prepared)
+        found[[not bool(picture.any()) for picture in prepared]] = np.nan
+        return found
+
+    monkeypatch.setattr(stage.model, "encode_prepared", overflows)
+    black = [np.zeros((40, 64, 3), np.uint8)]
+    rows = embedded(stage, [unit_of(stage, "u", {"a": pictures(1, 1), "b": black, "c": pictures(2, 2)})])
+    assert {clip: row["status"] for clip, row in rows.items()} == {"a": "done", "b": "failed", "c": "done"}
+    assert "try bf16 or fp32" in rows["b"]["reason"]
+
+
 def test_another_model_s_scores_stand_beside_the_first_s():
     settings = EmbedSettings.model_validate({"model": str(clip_folder(1)), "as": "second", "device": "cpu"})
     other = Embed(settings)
@@ -352,15 +366,9 @@ def test_open_clip_s_own_registry_is_what_was_read_from_its_source():
     import open_clip
     from open_clip.pretrained import _PRETRAINED
 
-    from stages.clip_models import _architectures, _tag_entries
+    from stages.clip_registry import architectures, tags_of
 
-    assert set(_architectures()) == set(open_clip.list_models())
+    assert set(architectures()) == set(open_clip.list_models())
     for model, tags in _PRETRAINED.items():
-        read = _tag_entries(model)
+        read = tags_of(model)
         assert {tag: (bool(e.get("quick_gelu")), e["hf_hub"]) for tag, e in tags.items()} == read, model
-
-
-def test_a_source_s_identity_is_part_of_what_is_shared(stage):
-    other = Embed(EmbedSettings(model=str(clip_folder()), positions=(0.5,)))
-    assert other._key != stage._key
-    assert replace(stage.source) == stage.source
