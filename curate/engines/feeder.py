@@ -8,7 +8,6 @@ a unit was begun, which is how a unit that kills its workers is found.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 
 
 class Feeder:
@@ -18,7 +17,8 @@ class Feeder:
         self.parcels: dict[int, bytes] = {}
         self.end: int | None = None
         self.finished: set[int] = set()
-        self.begun: Counter[str] = Counter()
+        self.begun: dict[int, dict[str, int]] = {}
+        self.gone: dict[int, dict[str, int]] = {}
         self.changed = asyncio.Condition()
         self.token = id(self)
 
@@ -29,7 +29,8 @@ class Feeder:
         async with self.changed:
             self.parcels.update(parcels)
             for index in finished:
-                self.parcels.pop(index, None)
+                for table in (self.parcels, self.begun, self.gone):
+                    table.pop(index, None)
                 self.finished.add(index)
             if end is not None:
                 self.end = end
@@ -47,9 +48,19 @@ class Feeder:
                     return None
                 await self.changed.wait()
 
-    async def begin(self, key: str) -> int:
-        self.begun[key] += 1
-        return self.begun[key]
+    async def begin(self, index: int, key: str) -> int:
+        """How often work on a part of parcel `index` was begun, this time counted."""
+        begun = self.begun.setdefault(index, {})
+        begun[key] = begun.get(key, 0) + 1
+        return begun[key]
 
-    async def finish(self, key: str) -> None:
-        self.begun.pop(key, None)
+    async def finish(self, index: int, key: str) -> None:
+        self.begun.get(index, {}).pop(key, None)
+
+    async def leave(self, index: int, key: str, rows: int) -> None:
+        """So many rows are about to have left a worker that still works on the parcel."""
+        gone = self.gone.setdefault(index, {})
+        gone[key] = max(rows, gone.get(key, 0))
+
+    async def left(self, index: int, key: str) -> int:
+        return self.gone.get(index, {}).get(key, 0)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from itertools import takewhile
 
 from curate.engines.chain import run_stages
 from curate.units import Unit
 from stages.base import Stage
 
 
-def run_inline(stages: tuple[Stage, ...], units: Iterator[Unit]) -> Iterator[Unit]:
+def run_inline(stages: tuple[Stage, ...], units: Iterator[Unit], stop: threading.Event | None = None) -> Iterator[Unit]:
+    """Asked to stop, it takes no further unit and leaves a long one after the part in hand."""
+    stop = stop or threading.Event()
     for stage in stages:
         stage.setup()
     try:
-        yield from run_stages(stages, units)
+        for unit in run_stages(stages, takewhile(lambda _: not stop.is_set(), units)):
+            yield unit
+            if stop.is_set() and not unit.last:
+                return
     finally:
         for stage in stages:
             stage.close()

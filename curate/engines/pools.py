@@ -22,10 +22,11 @@ class Pool:
 
 
 def make_pools(stages: tuple[Stage, ...], cpus: float, gpus: float) -> list[Pool]:
-    """Pools that fit into what there is: at least one worker each, CPU shares shrunk where CPUs are few.
+    """Pools that fit into what there is: at least one worker each, shares shrunk where CPUs or GPUs are few.
 
-    Ray Data starves without a word when pools ask for more logical CPUs than exist, so they never may.
-    Raises UserError for a stage that needs a GPU where there is none.
+    Ray Data starves without a word when pools ask for more logical CPUs than exist, so they never may. Pools
+    that are small by their nature (a GPU each, or `workers`) are sized first, the others share the CPUs left.
+    Raises UserError for a stage that needs more GPUs than there are.
     """
     groups: list[list[Stage]] = []
     for stage in stages:
@@ -33,19 +34,42 @@ def make_pools(stages: tuple[Stage, ...], cpus: float, gpus: float) -> list[Pool
             groups[-1].append(stage)
         else:
             groups.append([stage])
-    for group in groups:
-        if group[0].needs.gpus > gpus:
+    needs = [group[0].needs for group in groups]
+    for group, need in zip(groups, needs, strict=True):
+        if need.gpus > gpus:
             raise UserError(
-                f"stage {group[0].name!r} needs {group[0].needs.gpus:g} GPU, there is {gpus:g}: "
-                "run it on a machine with one"
+                f"stage {group[0].name!r} needs {need.gpus:g} GPU, there is {gpus:g}: run it on a machine with one"
             )
-    wanted = sum(group[0].needs.cpus for group in groups)
-    shrink = min(1.0, cpus / wanted) if wanted else 1.0
-    rounds = max(1, int(cpus / wanted)) if wanted else 1
-    pools = []
-    for group in groups:
-        needs = group[0].needs
-        size = rounds if not needs.gpus else max(1, int(gpus / needs.gpus))
-        size = min(size, needs.workers or size)
-        pools.append(Pool(tuple(group), Needs(round(needs.cpus * shrink, 3), needs.gpus, needs.workers), size))
-    return pools
+    on_gpus = sum(need.gpus for need in needs)
+    sizes = [max(1, int(gpus / on_gpus)) if need.gpus else need.workers for need in needs]
+    left = cpus - sum(size * need.cpus for size, need in zip(sizes, needs, strict=True) if size)
+    free = sum(need.cpus for size, need in zip(sizes, needs, strict=True) if not size)
+    rounds = max(1, int(left / free + NEARLY)) if free else 1
+    sizes = [min(size or rounds, need.workers or size or rounds) for size, need in zip(sizes, needs, strict=True)]
+    wanted = sum(size * need.cpus for size, need in zip(sizes, needs, strict=True))
+    if wanted > cpus:
+        sizes = [size if need.gpus else min(size, max(1, int(cpus))) for size, need in zip(sizes, needs, strict=True)]
+        wanted = sum(size * need.cpus for size, need in zip(sizes, needs, strict=True))
+    cpu_share = min(1.0, cpus / wanted) if wanted else 1.0
+    gpu_share = min(1.0, gpus / on_gpus) if on_gpus else 1.0
+    return [
+        Pool(
+            tuple(group),
+            Needs(_floor(need.cpus * cpu_share), _gpus(need.gpus * gpu_share), need.workers),
+            size,
+        )
+        for group, need, size in zip(groups, needs, sizes, strict=True)
+    ]
+
+
+NEARLY = 0.2  # of a worker's share may be lacking: two CPUs and a helper of 0.1 are work for two
+
+
+def _floor(share: float) -> float:
+    """Ray counts in ten-thousandths; rounded up, shares would ask for more than there is."""
+    return int(share * 1000 + 1e-6) / 1000
+
+
+def _gpus(share: float) -> float:
+    """Ray shares one GPU, but gives no GPU and a half."""
+    return float(int(share + 1e-6)) if share > 1 else _floor(share)
