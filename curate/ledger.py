@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from curate import compaction, lease, parquet, superseded
+from curate.arrays import array
 from curate.catalog import OWN_TABLES, Catalog
 from curate.errors import UserError
 from curate.tables import BATCH, conform
@@ -128,8 +129,7 @@ class Ledger:
 
         For tables that are computed as a whole. ValueError where the mark table has data tables beside it.
         """
-        if set(self._tables) - {self.mark}:
-            raise ValueError(f"{self.mark} has data tables, whose rows an overwrite would leave behind")
+        self._refuse_data_tables()
         self._refuse_twice(table[self.key])
         if self._torn:
             self._heal()
@@ -140,6 +140,20 @@ class Ledger:
         self._torn, self._last = True, batch
         self._write(rows, {application(self.mark): batch, settling(self.mark): batch})
         self._torn = False
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Deletes the rows of these keys: of clips that are no more, since their source was made again.
+
+        ValueError where the mark table has data tables beside it.
+        """
+        self._refuse_data_tables()
+        if self._torn:
+            self._heal()
+        self.lease.check()
+        if self.mark in self._tables:
+            rows = pa.table({self.key: array(list(keys), pa.string())})
+            for delete in superseded.deletions(self.key, [], rows):
+                self._persist(self.mark, {}, lambda delete=delete: delete(self._tables[self.mark]))
 
     def compact(self) -> None:
         """Deletes superseded rows, merges small files where there are many, and shortens the log.
@@ -165,6 +179,10 @@ class Ledger:
     def _numbered(self, table: pa.Table, batch: int) -> pa.Table:
         # First, because Delta keeps statistics of the first 32 columns only and healing prunes by them.
         return table.add_column(0, BATCH, pa.repeat(pa.scalar(batch, pa.int64()), table.num_rows))
+
+    def _refuse_data_tables(self) -> None:
+        if set(self._tables) - {self.mark}:
+            raise ValueError(f"{self.mark} has data tables, whose rows would be left behind")
 
     def _refuse_twice(self, keys: pa.ChunkedArray) -> None:
         # Sorted, because counting distinct ones takes 300 bytes for each.

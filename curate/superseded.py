@@ -47,28 +47,37 @@ def find(catalog: Catalog, mark: DeltaTable, key: str) -> tuple[list[int], pa.Ta
 
 
 def deletions(key: str, batches: list[int], rows: pa.Table) -> Iterator[Callable[[DeltaTable], Any]]:
-    """What deletes these batches and rows from a table, to be called in turn; each may be called twice."""
+    """What deletes these batches and rows from a table, to be called in turn; each may be called twice.
+
+    `rows` are keys with their batches, or keys alone, whatever their batch.
+    """
     if batches:
         yield partial(_delete, condition=_within(batches))
     if rows.num_rows > KEYS_IN_SQL:
         for begin in range(0, rows.num_rows, ROWS_AT_ONCE):
-            yield partial(_merge, key=key, rows=rows.slice(begin, ROWS_AT_ONCE))
+            yield partial(_merge, rows=rows.slice(begin, ROWS_AT_ONCE))
     elif rows.num_rows:
-        keys: dict[int, list[str]] = {}
-        for value, number in zip(rows[key].to_pylist(), rows[BATCH].to_pylist(), strict=True):
+        keys: dict[int | None, list[str]] = {}
+        numbers = rows[BATCH].to_pylist() if BATCH in rows.column_names else [None] * rows.num_rows
+        for value, number in zip(rows[key].to_pylist(), numbers, strict=True):
             keys.setdefault(number, []).append(literal(value))
-        pairs = (f"({BATCH} = {number} AND {key} IN ({', '.join(some)}))" for number, some in keys.items())
-        yield partial(_delete, condition=" OR ".join(pairs))
+        same = (f"{key} IN ({', '.join(some)})" + _of_batch(number) for number, some in keys.items())
+        yield partial(_delete, condition=" OR ".join(f"({one})" for one in same))
+
+
+def _of_batch(number: int | None) -> str:
+    return "" if number is None else f" AND {BATCH} = {number}"
 
 
 def _delete(table: DeltaTable, condition: str) -> None:
     table.delete(condition, writer_properties=parquet.CHECKED)
 
 
-def _merge(table: DeltaTable, key: str, rows: pa.Table) -> None:
-    low, high = pc.min_max(rows[BATCH]).as_py().values()
-    # The range lets Delta skip the files of other batches.
-    matches = f"t.{key} = s.{key} AND t.{BATCH} = s.{BATCH} AND t.{BATCH} BETWEEN {low} AND {high}"
+def _merge(table: DeltaTable, rows: pa.Table) -> None:
+    matches = " AND ".join(f"t.{column} = s.{column}" for column in rows.column_names)
+    if BATCH in rows.column_names:  # the range lets Delta skip the files of other batches
+        low, high = pc.min_max(rows[BATCH]).as_py().values()
+        matches += f" AND t.{BATCH} BETWEEN {low} AND {high}"
     merge = table.merge(rows, matches, source_alias="s", target_alias="t", writer_properties=parquet.CHECKED)
     merge.when_matched_delete().execute()
 

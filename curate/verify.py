@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from deltalake import DeltaTable
@@ -73,10 +73,6 @@ MARK_CHECKS = {
         "clip_id",
         "SELECT clip_id, count(*) || ' rows' FROM {table} GROUP BY clip_id HAVING count(*) > 1",
     ),
-    "a row has no clip": (
-        "clip_id",
-        "SELECT clip_id, 'batch ' || coalesce(batch::VARCHAR, 'NULL') FROM {table} ANTI JOIN raw.clips USING (clip_id)",
-    ),
     "a row is neither done nor failed": (
         "status",
         "SELECT clip_id, 'status ' || coalesce(status, 'NULL') FROM {table} "
@@ -111,10 +107,20 @@ def verify(catalog: Catalog) -> list[str]:
             if belongs_to(table) != {"mark": name, "key": "clip_id"}:
                 continue
             columns = table.schema().to_arrow().names
+            problems += _check(connection, f"{name}: a row has no clip", _without_clip_sql(name, columns))
             for claim, (needed, text) in MARK_CHECKS.items():
                 if needed in columns:
                     problems += _check(connection, f"{name}: {claim}", text.format(table=f"raw.{quote(name)}"))
     return problems
+
+
+def _without_clip_sql(name: str, columns: Collection[str]) -> str:
+    """Rows without a clip, but for those older than their source: it was made again, and cut otherwise, since."""
+    text = f"SELECT clip_id, concat('batch ', batch) FROM raw.{quote(name)} AS t ANTI JOIN raw.clips USING (clip_id)"
+    if {"source_id", "committed_at"} <= set(columns):
+        text += """ WHERE NOT EXISTS (
+            FROM raw.sources AS s WHERE s.source_id = t.source_id AND s.committed_at > t.committed_at)"""
+    return text
 
 
 def _check(connection: duckdb.DuckDBPyConnection, claim: str, text: str) -> list[str]:

@@ -172,6 +172,19 @@ def test_one_run_keeps_several_mark_tables_at_once(tmp_path):
         assert sql.execute("SELECT count(*) FROM clips WHERE duplicate_of = clip_id").fetchall() == [(len(clips),)]
 
 
+@pytest.mark.parametrize("count", [2, 700])  # in a condition, in a merge
+def test_clips_that_are_no_more_can_be_forgotten(tmp_path, count):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    clips = [f"{i:03d}'" for i in range(800)]
+    with Ledger(catalog, "embeddings", "clip_id", "r") as ledger:
+        ledger.forget(clips)  # nothing is there yet
+        ledger.commit({"embeddings": marks(clips[:400])})
+        ledger.commit({"embeddings": marks(clips[400:])})
+        ledger.forget([*clips[-count:], "unknown"])
+        left = [clip for part in ledger.known() for clip in part["clip_id"].to_pylist()]
+    assert sorted(left) == clips[:-count]
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_an_overwrite_shows_the_old_table_or_the_new_one(tmp_path, monkeypatch, after):
     catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
@@ -215,6 +228,8 @@ def test_a_table_with_data_tables_is_never_overwritten(tmp_path):
         ledger.commit(rows_of(OLD))
         with pytest.raises(ValueError, match="data tables"):
             ledger.overwrite(rows_of(OLD)["sources"])
+        with pytest.raises(ValueError, match="data tables"):
+            ledger.forget(OLD)
 
 
 @pytest.mark.timeout(240)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from pathlib import Path
 
@@ -217,6 +218,18 @@ def test_tables_that_mark_clips_are_reconciled_too(catalog, row, claim):
     assert found == [] if claim is None else found[0].startswith(claim)
     write_deltalake(catalog.table("embeddings"), table, mode="append", schema_mode="merge")
     assert any("embeddings: a clip_id stands more than once" in problem for problem in verify(catalog))
+
+
+def test_rows_of_a_source_that_was_made_again_since_may_have_no_clip(catalog):
+    day = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    for number, claim in ((0, []), (2, ["embeddings: a row has no clip: gone (batch 1)"])):
+        catalog.table("sources").update(updates={"committed_at": "TIMESTAMP '2026-01-02T00:00:00Z'"})
+        row = {"clip_id": "gone", "source_id": KEYS[0], "status": "done", "settings": "s"}
+        row["committed_at"] = day + datetime.timedelta(days=number)
+        with Ledger(catalog, "embeddings", "clip_id", "r") as ledger:
+            ledger.forget(["gone"])
+            ledger.commit({"embeddings": rows_to_table("embeddings", [row])})
+        assert [line.replace("batch 2", "batch 1") for line in verify(catalog)] == claim
 
 
 def test_examples_are_few_and_the_whole_is_counted(catalog):
