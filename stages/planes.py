@@ -70,9 +70,7 @@ class Planes:
         wide = base.shape[1] >= within * size[0] or base.shape[0] >= within * size[1]
         return fitted(base, size, exact=tiny or wide)
 
-    def _down(
-        self, plane: int, apart: int, levels: list[np.ndarray], size: tuple[int, int], within: int
-    ) -> np.ndarray:
+    def _down(self, plane: int, apart: int, levels: list[np.ndarray], size: tuple[int, int], within: int) -> np.ndarray:
         if min(size) < TINY:
             return levels[0]
         for level, half in enumerate(levels):

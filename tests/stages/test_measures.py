@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from stages.frames import Sample
 from stages.measures import MEASURES, Observations
 from stages.measures.observations import RECENT
+from stages.measures.phash import dct_coefficients
 from tests.stages.drawn import DrawnFrame, facts, film, measured, noisy, samples, span, view
 
 DIAGONAL = math.hypot(960, 540)  # of the window of `view`, in texels
@@ -338,3 +339,12 @@ def test_a_flat_picture_has_one_hash_whatever_its_noise():
     rng = np.random.default_rng(5)
     found = {hashed(lambda _: noisy(np.full((270, 480, 3), 40, np.uint8), 4, rng), 1) for _ in range(3)}
     assert len(found) == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1 << 30), height=st.integers(32, 128), blur=st.floats(1, 8))
+def test_the_hash_is_of_the_dct_of_the_averaged_picture(seed, height, blur):
+    noise = np.random.default_rng(seed).integers(0, 256, (height, 128), dtype=np.uint8)
+    picture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), blur), None, 0, 255, cv2.NORM_MINMAX)
+    small = cv2.resize(picture.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(dct_coefficients(picture), cv2.dct(small)[1:9, 1:9], atol=0.02)
