@@ -75,7 +75,7 @@ class Committer:
             old = self.replace[table].contains(pack(keys)) if table in self.replace else [False] * len(keys)
             self.ledgers[table].commit(tables, replace={key for key, again in zip(keys, old, strict=True) if again})
             if table in self.stages:
-                self.stages[table].committed(keys)
+                self.stages[table].committed({row["clip_id"] for row in rows[table] if row["status"] == "done"})
 
     def _types(self, name: str) -> dict[str, Any]:
         added = self.plan.arrow_columns.get(name, {})

@@ -7,9 +7,7 @@ that lack the row of a stage; and set operations over all clips.
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterable
@@ -20,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from curate.catalog import Catalog
+from curate.checks import check_plan_gates, check_together, clip_columns
 from curate.committer import Committer
 from curate.engines import run_units
 from curate.errors import EngineError, UserError
-from curate.gates import check_gates
 from curate.idset import IdSet
+from curate.interrupts import Interrupts
 from curate.ledger import Ledger
 from curate.listing import Listing
 from curate.mixture import refuse_mixture
 from curate.pending import Pending, known_ids, pending_sources
 from curate.plan import Plan, environment, make_plan
 from curate.progress import Progress
-from curate.recipes import Recipe, load_recipes
+from curate.recipes import load_recipes
 from curate.report import report_run
 from curate.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.sets import run_set
@@ -70,48 +69,15 @@ def run_recipes(
     where = Catalog.open(catalog) if recipes[0].select else Catalog.open_or_create(catalog)
     for plan, listing in zip(plans, listings, strict=True):
         if listing is not None:
-            _check_gates(plan, {})
+            check_plan_gates(plan, {})
             listing.check()
-    _check_together(plans)
+    check_together(plans)
     return max(_Run(plan, listing, where, options).run() for plan, listing in zip(plans, listings, strict=True))
 
 
 def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
     """Inputs as the catalog keeps them: `status` must find them again from any folder."""
     return tuple(local_path(text) if is_local(text) else text for text in inputs)
-
-
-def _check_gates(plan: Plan, known: dict[str, Any]) -> None:
-    """A gate with a SQL error is the recipe's error: it is told with the recipe's file and line.
-
-    A gate sees the columns `known` before the recipe, those of the decode pass, and those of stages before it.
-    """
-    columns = known | plan.columns.get("clips", {})
-    judged = 0
-    for step in [*plan.steps, None]:
-        gates = plan.gates if step is None else step.gates
-        for gate in gates[judged:]:
-            try:
-                check_gates([gate], columns)
-            except UserError as error:
-                line = plan.recipe.gate_lines.get(gate.name)
-                raise UserError(f"{plan.recipe.file}:{line}: {error}" if line else str(error)) from error
-        judged = len(gates)
-        if step is not None:
-            columns = columns | step.stage.columns()[step.stage.table]
-
-
-def _check_together(plans: list[Plan]) -> None:
-    """Recipes that fill the same tables must make their rows alike: told before the first of them runs."""
-    made: dict[str, tuple[Recipe, str]] = {}
-    for plan in plans:
-        for table, mark in plan.marks.items():
-            other, stages = made.setdefault(table, (plan.recipe, mark.stages_json))
-            if stages != mark.stages_json:
-                fix = "give each a catalog of its own" if table == "sources" else "give one of the stages another `as`"
-                raise UserError(
-                    f"recipes {other.name!r} and {plan.recipe.name!r} make {table} by different stages: {fix}"
-                )
 
 
 class _Run:
@@ -131,13 +97,14 @@ class _Run:
         if plan.decode is None:
             with connect(catalog, without_gates_of=plan.recipe.name) as sql:
                 check_select(sql, plan)
-                _check_gates(plan, _clip_columns(sql))
+                check_plan_gates(plan, clip_columns(sql))
         with ExitStack() as stack:
             self.ledgers = {
                 table: stack.enter_context(Ledger(catalog, mark=table, key=mark.key, run_id=self.run_id))
                 for table, mark in plan.marks.items()
             }
             self._refuse_mixtures()
+            self._clear_left_over()
             if plan.decode is not None:
                 settings = plan.marks["sources"].settings
                 self.sources = pending_sources(
@@ -153,9 +120,11 @@ class _Run:
             self.committer = Committer(plan, self.ledgers, self._replaced(), self.stamp)
             began = time.monotonic()
             error: Exception | None = None
-            with _Interrupts() as interrupts:
+            with Interrupts() as interrupts:
                 try:
                     self._work(interrupts)
+                except SettingsError as caught:
+                    error = UserError(f"{plan.recipe.file}: recipe {plan.recipe.name!r}: {caught}")
                 except (UserError, EngineError) as caught:
                     error = caught
             status = "stopped" if interrupts.seen else "error" if error else "finished"
@@ -171,7 +140,7 @@ class _Run:
             catalog, plan, self.committer, self.sources, self.selection, self.listing, quiet=options.quiet
         )
 
-    def _work(self, interrupts: _Interrupts) -> None:
+    def _work(self, interrupts: Interrupts) -> None:
         plan = self.plan
         if plan.decode is not None:
             stages = (plan.decode, *plan.chain(plan.columns.get("clips", {})))
@@ -181,7 +150,7 @@ class _Run:
         if plan.set_steps and not interrupts.seen:
             self._sets()
 
-    def _units(self, pending: Iterable[Any], stages: tuple[Stage, ...], progress: Progress, stop: _Interrupts) -> None:
+    def _units(self, pending: Iterable[Any], stages: tuple[Stage, ...], progress: Progress, stop: Interrupts) -> None:
         """Pending units through the engine, which is started only if there is one; all of them committed."""
         todo = iter(pending)
         progress.quiet = self.options.quiet
@@ -199,7 +168,7 @@ class _Run:
                 units.close()
                 self.committer.flush()
 
-    def _select(self, interrupts: _Interrupts) -> None:
+    def _select(self, interrupts: Interrupts) -> None:
         """Clips that lack the row of a stage: those a recipe selects, or that a decode pass left behind."""
         from stages.seek import FetchFrames
 
@@ -214,7 +183,7 @@ class _Run:
                 rebuild=options.rebuild and again,
             )
             self.committer.replace |= self.selection.replace
-            chain_ = plan.chain(_clip_columns(sql), FetchFrames(plan.requests) if plan.requests else None)
+            chain_ = plan.chain(clip_columns(sql), FetchFrames(plan.requests) if plan.requests else None)
             progress = Progress.of_clips(plan, self.committer, self.selection)
             self._units(self.selection, chain_, progress, interrupts)
 
@@ -245,6 +214,16 @@ class _Run:
                 for text in part["settings"].unique().to_pylist()
             ):
                 refuse_mixture(self.catalog, self.plan, mark)
+
+    def _clear_left_over(self) -> None:
+        """After a kill between a commit and what a stage clears then."""
+        for step in self.plan.clip_steps:
+            if left := step.stage.left_over():
+                done = set()
+                for part in self.ledgers[step.stage.table].known():
+                    rows = zip(part["clip_id"].to_pylist(), part["status"].to_pylist(), strict=True)
+                    done |= {clip for clip, status in rows if clip in left and status == "done"}
+                step.stage.committed(done)
 
     def _replaced(self) -> dict[str, IdSet]:
         """Rows that go where sources are made again: their own, and those that stages made of their clips."""
@@ -278,34 +257,3 @@ class _Run:
         counts |= {"seconds": round(seconds, 3), "stage_seconds": dict(self.committer.stage_seconds)}
         counts |= {"tables": {f"{table} {state}": n for (table, state), n in self.committer.marked.items()}}
         self.catalog.end_run(self.run_id, {"status": status, "counts": json.dumps(counts)})
-
-
-def _clip_columns(sql: Any) -> dict[str, Any]:
-    """The columns of the view `clips`, with their Arrow types."""
-    judged = "verdict, dropped_by, failed_gates, unknown_gates"
-    empty = sql.sql(f"SELECT * EXCLUDE ({judged}) FROM clips LIMIT 0").to_arrow_table()
-    return {field.name: field.type for field in empty.schema}
-
-
-class _Interrupts:
-    """Ctrl-C asks the run to stop after the unit in hand; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def __enter__(self) -> _Interrupts:
-        self.old = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.old[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: Any) -> None:
-        if self.seen:
-            raise KeyboardInterrupt
-        self.seen = True
-        print("stopping after the work in hand (again: at once) …", file=sys.stderr)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)

@@ -67,8 +67,12 @@ class ClipStage(Stage):
     def bind(self, catalog_uri: str) -> None:
         """Told before a run where its catalog lies."""
 
+    def left_over(self) -> set[str]:
+        """Clips of which a stage keeps something beside the catalog, until it is told that they are committed."""
+        return set()
+
     def committed(self, clip_ids: Collection[str]) -> None:
-        """Told in the driver that the rows of these clips are committed."""
+        """Told in the driver that these clips are done and their rows committed."""
 
     def column(self, signal: str) -> str:
         """The column of a signal: `model` and `revision` always carry the table's name."""

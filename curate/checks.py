@@ -1,0 +1,50 @@
+"""What is checked of recipes before a run begins any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from curate.errors import UserError
+from curate.gates import check_gates
+from curate.plan import Plan
+from curate.recipes import Recipe
+
+
+def check_plan_gates(plan: Plan, known: dict[str, Any]) -> None:
+    """A gate with a SQL error is the recipe's error: it is told with the recipe's file and line.
+
+    A gate sees the columns `known` before the recipe, those of the decode pass, and those of stages before it.
+    """
+    columns = known | plan.columns.get("clips", {})
+    judged = 0
+    for step in [*plan.steps, None]:
+        gates = plan.gates if step is None else step.gates
+        for gate in gates[judged:]:
+            try:
+                check_gates([gate], columns)
+            except UserError as error:
+                line = plan.recipe.gate_lines.get(gate.name)
+                raise UserError(f"{plan.recipe.file}:{line}: {error}" if line else str(error)) from error
+        judged = len(gates)
+        if step is not None:
+            columns = columns | step.stage.columns()[step.stage.table]
+
+
+def check_together(plans: list[Plan]) -> None:
+    """Recipes that fill the same tables must make their rows alike: told before the first of them runs."""
+    made: dict[str, tuple[Recipe, str]] = {}
+    for plan in plans:
+        for table, mark in plan.marks.items():
+            other, stages = made.setdefault(table, (plan.recipe, mark.stages_json))
+            if stages != mark.stages_json:
+                fix = "give each a catalog of its own" if table == "sources" else "give one of the stages another `as`"
+                raise UserError(
+                    f"recipes {other.name!r} and {plan.recipe.name!r} make {table} by different stages: {fix}"
+                )
+
+
+def clip_columns(sql: Any) -> dict[str, Any]:
+    """The columns of the view `clips`, with their Arrow types."""
+    judged = "verdict, dropped_by, failed_gates, unknown_gates"
+    empty = sql.sql(f"SELECT * EXCLUDE ({judged}) FROM clips LIMIT 0").to_arrow_table()
+    return {field.name: field.type for field in empty.schema}
