@@ -90,9 +90,10 @@ def train(model: torch.nn.Module, tokenizer: Callable, examples: Examples, rng: 
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98))
-    warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, 1.0, 100)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - 100)
-    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, fall], [100])
+    warming = min(100, steps // 2)
+    warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, 1.0, warming)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warming)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, fall], [warming])
     model.train()
     began, running = time.monotonic(), 0.0
     for step in range(steps):
@@ -155,13 +156,13 @@ def save(model: torch.nn.Module, folder: Path) -> int:
     return path.stat().st_size
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=FOLDER, metavar="DIR")
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
