@@ -104,6 +104,7 @@ class SeekReader(PyAVReader):
         self._shown: tuple[int, Any] | None = None  # the frame the walk stands on
         self._next: tuple[int, Any] | None = None  # the one after it; None at the end
         self._landed = 0  # DTS of the first packet after the last seek
+        self._delay: int | None = None  # of the first packet: how much earlier its DTS is, by which MP4 is indexed
         self._fresh = self._sought = False
         super().__init__(file, threads)
         self._walk_from_start()
@@ -151,7 +152,7 @@ class SeekReader(PyAVReader):
         here = self._next[0]
         ahead = float((place - here) * self.info.time_base)
         entries = self._stream.index_entries
-        key = entries.search_timestamp(place, backward=True) if len(entries) else -1
+        key = entries.search_timestamp(place - (self._delay or 0), backward=True) if len(entries) else -1
         if key < 0 or not self._sought:  # Matroska reads its index at the first seek
             covered = key >= 0 and entries[len(entries) - 1].timestamp > place
         else:
@@ -196,6 +197,8 @@ class SeekReader(PyAVReader):
 
     def _packets(self) -> Iterator[Any]:
         for packet in super()._packets():
+            if self._delay is None and packet is not None and packet.dts is not None and packet.pts is not None:
+                self._delay = packet.pts - packet.dts if self._container.format.name.startswith("mov") else 0
             if self._fresh and packet is not None and packet.dts is not None:
                 self._landed, self._fresh = packet.dts, False
             yield packet

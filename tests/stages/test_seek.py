@@ -127,6 +127,14 @@ def test_frames_of_one_group_of_pictures_cost_one_walk_through_it(films):
     assert took["decoded"] <= COUNT
 
 
+@pytest.mark.parametrize("name", ["h264_b_frames.mp4", "hevc.mp4", "h264_open_groups.mkv", "vp9.webm", "mpeg4.avi"])
+def test_asked_for_every_frame_in_turn_a_film_is_decoded_about_once(films, name):
+    base, times, _, end = decoded(films / name)
+    spans = [ClipSpan(str(i), *pair, base) for i, pair in enumerate(pairwise([*times, end]))]
+    _, took = fetched(films / name, spans, [0.0])
+    assert took["decoded"] <= 2 * COUNT
+
+
 def test_every_request_gets_its_own_size_of_the_same_frame(films):
     base, times, _, end = decoded(films / "rotated.mp4")
     answers, _ = fetched(films / "rotated.mp4", [ClipSpan("c", times[0], end, base)], [0.5, 0.1], sides=(32, 80))
