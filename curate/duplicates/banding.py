@@ -119,8 +119,9 @@ class Banding:
 
 def _all_pairs(hashes: str, near: str) -> str:
     return f"""
-        SELECT DISTINCT a.clip AS first, b.clip AS second FROM {hashes} AS a JOIN {hashes} AS b ON {near}
-        WHERE a.clip < b.clip AND NOT EXISTS (FROM crowds WHERE crowds.mask = a.mask AND crowds.key = a.key)
+        WITH few AS MATERIALIZED ({_few(hashes)})
+        SELECT DISTINCT a.clip AS first, b.clip AS second FROM few AS a JOIN few AS b ON {near}
+        WHERE a.clip < b.clip
         UNION ALL
         SELECT DISTINCT least(a.clip, b.clip), greatest(a.clip, b.clip) FROM hubs AS a JOIN {hashes} AS b ON {near}
         WHERE a.clip <> b.clip"""
@@ -129,12 +130,18 @@ def _all_pairs(hashes: str, near: str) -> str:
 def _some_pairs(hashes: str, near: str) -> str:
     ends = "(a.asked AND b.among OR b.asked AND a.among) AND a.clip <> b.clip"
     return f"""
+        WITH few AS MATERIALIZED ({_few(hashes)})
         SELECT DISTINCT least(a.clip, b.clip) AS first, greatest(a.clip, b.clip) AS second
-        FROM (FROM {hashes} WHERE asked) AS a JOIN {hashes} AS b ON {near}
-        WHERE {ends} AND NOT EXISTS (FROM crowds WHERE crowds.mask = a.mask AND crowds.key = a.key)
+        FROM (FROM few WHERE asked) AS a JOIN few AS b ON {near}
+        WHERE {ends}
         UNION ALL
         SELECT DISTINCT least(a.clip, b.clip), greatest(a.clip, b.clip) FROM hubs AS a JOIN {hashes} AS b ON {near}
         WHERE {ends}"""
+
+
+def _few(hashes: str) -> str:
+    """The hashes that are in no crowd. Left to itself DuckDB joins crowds with themselves, and drops them then."""
+    return f"SELECT * FROM {hashes} ANTI JOIN crowds USING (mask, key)"
 
 
 def _unsettled(hashes: str) -> str:
