@@ -17,7 +17,7 @@ MACHINE_PATH = re.compile(r"/wor[k]/(main|shared|steering|\.)|/op[t]/(wheels|pyp
 REGISTRY = re.compile(r"pyp[i]\.org|python[h]osted|registry\.npm[j]s|deb\.deb[i]an|-index-url[ =]\S*:/[/]")
 # What a package may import besides the standard library. None: anything but the packages named in FORBIDDEN.
 ALLOWED = {
-    "models": {"models", "torch", "numpy"},
+    "models": {"models", "torch", "numpy", "safetensors"},
     "train": {"train", "models", "torch", "numpy", "pyarrow", "safetensors"},
 }
 FORBIDDEN = {"stages": {"curate", "train"}, "curate": {"tests", "benchmarks"}}
