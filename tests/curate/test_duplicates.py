@@ -243,6 +243,23 @@ def test_any_order_and_any_split_into_runs_gives_the_table_of_one_run(crowded, w
     assert previous.equals(whole)
 
 
+@pytest.mark.parametrize(
+    ("ours", "others", "new"),
+    [([20, 21], [5], [30]), ([20, 21, 22, 23], [], [10, 11])],
+    ids=["a key becomes a crowd", "a hub is displaced"],
+)
+def test_new_clips_that_unsettle_old_links_have_them_looked_at_again(crowded, monkeypatch, ours, others, new):
+    """Above a crowd's bound only the hub, the smallest clip, is compared: then our clips are found no longer."""
+    monkeypatch.setattr(banding, "KEYS", banding.KEYS[:1])
+    (frame,) = looks(1, 1)
+    other = frame ^ sum(1 << bit for bit in OUTSIDE[:20])  # the same key and another picture
+    old = [clip(n, [frame]) for n in ours] + [clip(n, [other]) for n in others]
+    now = old + [clip(n, [other]) for n in new]
+    before = judge(old)
+    assert clusters(before) == {tuple(ours)}
+    assert clusters(judge(now, previous=before)) == clusters(judge(now)) == {tuple(others + new)}
+
+
 def test_a_clip_that_is_gone_leaves_no_trace():
     same = looks(1)
     rows = [clip(1, same, size=(640, 360)), clip(2, same), clip(3, changed(same, 2))]
