@@ -102,9 +102,9 @@ class Selection:
                 yield self._unit(source, group)
 
     def _entries_sql(self) -> str:
-        """What the manifest said of each source, under names that no column of clips has."""
+        """What the manifest said of each source, and its size, under names that no column of clips has."""
         found = self.connection.execute("DESCRIBE sources").fetchall()
-        self._extras = [row[0] for row in found if row[0] not in BASE["sources"].names]
+        self._extras = ["bytes", *(row[0] for row in found if row[0] not in BASE["sources"].names)]
         named = [f"{quote(name)} AS entry_{index}" for index, name in enumerate(self._extras)]
         return f"SELECT {', '.join(['source_id AS entry_id', *named])} FROM sources"
 
