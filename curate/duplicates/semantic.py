@@ -47,9 +47,10 @@ class Embeddings:
         """
         found: list[tuple[np.ndarray, np.ndarray]] = []
         asked, among = asked[self.rows], among[self.rows]
-        for cell in range(int(self._cell.max(initial=-1)) + 1):
-            inside = (self._cell == cell).any(axis=1)
-            found += self._inside(np.flatnonzero(inside & asked), np.flatnonzero(inside & among))
+        order = np.argsort(self._cell, axis=None, kind="stable")  # places in the cells, cell by cell
+        members, cells = order // self._cell.shape[1], self._cell.ravel()[order]
+        for inside in np.split(members, np.flatnonzero(np.diff(cells)) + 1):
+            found += self._inside(inside[asked[inside]], inside[among[inside]])
         if not found:
             return np.zeros(0, np.int32), np.zeros(0, np.int32)
         first, second = (np.concatenate(ends) for ends in zip(*found, strict=True))
