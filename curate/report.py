@@ -32,7 +32,7 @@ def report_run(
     """Prints the tables of a run; returns the exit code: 1 where the catalog holds failed sources or clips."""
     with connect(catalog) as sql:
         failed = failed_by_table(sql, list(plan.marks))
-        funnel = funnel_rows(sql, [gate.name for gate in plan.gates])
+        funnel = funnel_rows(sql, [gate.name for gate in catalog.gates()])
     if quiet:
         return 1 if failed else 0
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
@@ -48,6 +48,9 @@ def report_run(
             console.print("the input names no source: nothing was done", markup=False)
     elif selection is not None:
         console.print(f"{plan.recipe.name}: {selection.selected:,} clips selected")
+    else:
+        judged = max(committer.marked[step.stage.table, "done"] for step in plan.set_steps)
+        console.print(f"{plan.recipe.name}: {judged:,} clips compared")
     console.print(table_of("clips", ("gate", "clips left", "dropped here"), funnel))
     if len(plan.marks) > (sources is not None):
         rows = [_stage_row(table, committer, selection) for table in plan.marks if table != "sources"]
