@@ -39,6 +39,11 @@ def lean_data() -> Iterator[None]:
         yield
 
 
+def without_notices() -> contextlib.AbstractContextManager[None]:
+    """While Ray works: no word on stdout of each worker that died; a unit that is given up says so itself."""
+    return _without("ray._private.worker", "print_to_stdstream", _no_notice)
+
+
 @contextlib.contextmanager
 def _without(module: str, name: str, instead: Callable[[Any], Any]) -> Iterator[None]:
     """`instead` is given the part and says what takes its place; None leaves it."""
@@ -69,6 +74,10 @@ MONITORS = {"no_monitor": True, "include_log_monitor": False}
 def _no_api_server(start: Any) -> Any:
     """As if it had failed to start, which Ray allows: (its address, its process)."""
     return lambda *_, **__: (None, None)
+
+
+def _no_notice(show: Any) -> Any:
+    return lambda *_, **__: None
 
 
 def _no_dashboard(error: Any) -> Any:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from curate.engines.lean_ray import lean_data, lean_start
+from curate.engines.lean_ray import lean_data, lean_start, without_notices
 from curate.errors import EngineError
 
 SETTINGS = {
@@ -37,6 +37,7 @@ def ray_session(cpus: int | None = None) -> Iterator[None]:
         if not ray.is_initialized():
             address = os.environ.get("RAY_ADDRESS", "")
             _must_answer(address)
+            stack.enter_context(without_notices())
             stack.callback(ray.shutdown)
             _start(cpus, own=not address)
             if not address:
