@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from curate.duplicates.frames import FrameHashes
@@ -65,7 +67,8 @@ def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: Dup
         FROM (SELECT DISTINCT clip_id FROM ({select}\n))""")
     count = connection.sql(f"SELECT count(*) FROM {JUDGED}").fetchall()[0][0]
     rows = connection.sql(f"""
-        SELECT j.clip, c.source_id, c.media, c.score, c.phash_frames,
+        SELECT j.clip, c.source_id, c.score, c.phash_frames,
+            md5_number_lower(c.source_id) AS source, md5_number_lower(c.media) AS media,
             coalesce(CAST(c.width AS BIGINT) * c.height, 0) AS area,
             CASE WHEN s.content_hash IS NOT NULL
                 THEN md5_number_lower(concat_ws('|', s.content_hash, c.start_pts, c.end_pts)) END AS content,
@@ -84,8 +87,8 @@ def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: Dup
     clips = Clips(
         ids.combine_chunks(),
         table.source_ids(),
-        found["source"],
-        found["media"],
+        table.numbers("source"),
+        table.numbers("media"),
         _shared(found["content"], found["known"]) if settings.exact else np.full(count, -1, np.int64),
         found["area"],
         found["score"],
@@ -100,31 +103,35 @@ def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: Dup
 
 
 class _Columns:
-    """Columns of batches that come in any order, laid out by the clips' numbers."""
+    """Columns of batches that come in any order, laid out by the clips' numbers. Texts that are only compared
+    are hashes.
+    """
 
     def __init__(self, count: int):
-        kinds = {"source": np.int32, "media": np.int32, "content": np.uint64, "known": bool}
+        kinds = {"source": np.uint64, "media": np.uint64, "content": np.uint64, "known": bool}
         kinds |= {"area": np.int64, "score": np.float64, "basis": np.uint64}
         self.columns = {name: np.zeros(count, kind) for name, kind in kinds.items()}
-        self._codes: dict[str, dict[str | None, int]] = {"source": {}, "media": {}}
+        self._places: list[np.ndarray] = []
+        self._sources: list[pa.Array] = []
 
-    def taking(self, batches):
+    def taking(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             at = batch.column("clip").to_numpy()
-            for name in ("area", "basis"):
+            for name in ("area", "basis", "source", "media"):
                 self.columns[name][at] = batch.column(name).to_numpy()
             self.columns["score"][at] = batch.column("score").to_numpy(zero_copy_only=False)  # NULL is NaN
             self.columns["known"][at] = batch.column("content").is_valid().to_numpy(zero_copy_only=False)
             self.columns["content"][at] = batch.column("content").fill_null(0).to_numpy()
-            for name, column in (("source", "source_id"), ("media", "media")):
-                coded = batch.column(column).dictionary_encode()
-                codes = self._codes[name]
-                new = [codes.setdefault(value, len(codes)) for value in coded.dictionary.to_pylist()]
-                self.columns[name][at] = np.array(new, np.int32)[coded.indices.fill_null(0).to_numpy()]
+            self._places.append(at)
+            self._sources.append(batch.column("source_id"))
             yield batch.select(["clip", "phash_frames"])
 
     def source_ids(self) -> pa.Array:
-        return pa.array(list(self._codes["source"]), pa.string()).take(pa.array(self.columns["source"]))
+        order = np.argsort(np.concatenate([np.zeros(0, np.int32), *self._places]))
+        return pa.chunked_array(self._sources, pa.string()).take(pa.array(order)).combine_chunks()
+
+    def numbers(self, name: str) -> np.ndarray:
+        return np.unique(self.columns[name], return_inverse=True)[1].astype(np.int32)
 
 
 def _shared(content: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -150,11 +157,13 @@ def read_earlier(clips: Clips, previous: pa.Table | None) -> Earlier | None:
     keys = _keys(clips.ids)
 
     def places(column: str) -> np.ndarray:
+        places = np.full(len(previous), -1, np.int64)
         there = previous[column].is_valid().to_numpy()
-        wanted = _keys(previous[column].fill_null("").combine_chunks())
-        found = np.searchsorted(keys, wanted).clip(0, max(len(keys) - 1, 0))
-        known = keys[found] == wanted if len(keys) else np.zeros(len(wanted), bool)
-        return np.where(there & known, found, -1)
+        wanted = _keys(previous[column].drop_null().combine_chunks())
+        if len(keys) and len(wanted):
+            found = np.searchsorted(keys, wanted).clip(0, len(keys) - 1)
+            places[there] = np.where(keys[found] == wanted, found, -1)
+        return places
 
     at, component, duplicate_of = places("clip_id"), places("duplicate_component"), places("duplicate_of")
     if (at < 0).any() or (component < 0).any() or len(np.unique(at)) < len(at):
@@ -166,5 +175,9 @@ def read_earlier(clips: Clips, previous: pa.Table | None) -> Earlier | None:
 
 
 def _keys(ids: pa.Array) -> np.ndarray:
-    """Ids as fixed-width bytes, which numpy sorts and searches as DuckDB sorts text."""
-    return np.array(ids.to_pylist(), dtype="S")
+    """Ids as bytes of one width, which numpy sorts and searches as DuckDB sorts text."""
+    widths = pc.min_max(pc.binary_length(ids)).as_py()
+    if widths["min"] is None or widths["min"] != widths["max"]:
+        return np.array(ids.to_pylist(), dtype="S")
+    fixed = ids.cast(pa.binary()).cast(pa.binary(widths["max"]))
+    return np.frombuffer(fixed.buffers()[1], f"S{widths['max']}", len(ids), fixed.offset * widths["max"])

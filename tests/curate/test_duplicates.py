@@ -113,7 +113,7 @@ def test_plain_pictures_are_no_evidence():
 
 
 def test_clips_of_one_file_are_near_duplicates_only_where_that_is_asked_for():
-    rows = [clip(1, looks(1), source="take"), clip(2, looks(1), source="take", span=(100, 200))]
+    rows = [clip(n, looks(1), source="take", content="take", span=(100 * n, 100 * n + 100)) for n in (1, 2)]
     assert clusters(judge(rows)) == set()
     assert clusters(judge(rows, near={"same_source": True})) == {(1, 2)}
 
