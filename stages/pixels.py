@@ -182,7 +182,10 @@ class KeptPicture:
     def made(self) -> np.ndarray:
         """(h, w, 3) uint8 BGR."""
         size = self.size
-        planes = [fitted(plane, size, exact=min(size) < TINY or plane.shape[1] > size[0]) for plane in self.planes]
+        # Up to so little, bilinear weighs all pixels nearly alike, at a fifth of the cost.
+        planes = [
+            fitted(plane, size, exact=min(size) < TINY or plane.shape[1] > 1.5 * size[0]) for plane in self.planes
+        ]
         return self.display.turned(_bgr(planes, self.bits, self.to_bgr))
 
 

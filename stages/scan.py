@@ -8,18 +8,22 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 
 from stages.decode_pass import THUMBNAIL, Found, ScanSettings
-from stages.frames import FrameRequest, SourceError, SourceInfo, Span
+from stages.frames import FrameRequest, Sample, SourceError, SourceInfo, Span
 from stages.measures import ClipFacts, Observations
 from stages.readers import open_reader
 from stages.reading import open_source
 from stages.samples import Candidates, Sampler, encode_jpeg
 from stages.scenes import SceneCutter
 from stages.settings import CUT_VERSION
+
+BATCH_FRAMES = 32  # looked at together: decoder and cutter push each other out of the processor's caches
+BATCH_SECONDS = 1.0  # and no more than this of a slow film: frames are kept for clips that end late
 
 
 def scan(uri: str, settings: ScanSettings, progress: Callable[[int], None]) -> Iterator[dict[str, Any] | Found]:
@@ -53,6 +57,15 @@ def scan(uri: str, settings: ScanSettings, progress: Callable[[int], None]) -> I
         }
 
 
+class _Seen(NamedTuple):
+    """What is left of a frame when the decoder goes on."""
+
+    pts: int
+    seconds: float
+    small: np.ndarray
+    sample: Sample | None
+
+
 class _Pass:
     """One walk over the frames of a reader."""
 
@@ -72,23 +85,33 @@ class _Pass:
 
     def clips(self, progress: Callable[[int], None]) -> Iterator[Found]:
         first: int | None = None
+        batch: list[_Seen] = []
         for number, frame in enumerate(self.reader):
             if first is None:
                 first = frame.pts
             if number % 16 == 0:
                 progress(number)
             self.pts.append(frame.pts)
-            if (sample := self.sampler.observe(frame)) is not None:
-                self.observations.observe(sample)
+            batch.append(_Seen(frame.pts, frame.seconds, frame.small, self.sampler.observe(frame)))
             self.candidates.offer(frame)
-            for span in self.cutter.observe(frame):
-                yield self._close(span)
+            if len(batch) == BATCH_FRAMES or frame.seconds >= batch[0].seconds + BATCH_SECONDS:
+                yield from self._look(batch)
+                batch.clear()
+        yield from self._look(batch)
         if first is None:
             raise SourceError("no frame could be decoded")
         if self.info.media == "video":  # what was decoded: headers are often wrong or silent
             self.duration_s = float((self.reader.last_end_pts - first) * self.info.time_base)
         for span in self.cutter.finish(self.reader.last_end_pts):
             yield self._close(span)
+
+    def _look(self, batch: list[_Seen]) -> Iterator[Found]:
+        """The clips that became final with these frames."""
+        for seen in batch:
+            if seen.sample is not None:
+                self.observations.observe(seen.sample)
+            for span in self.cutter.observe(seen):
+                yield self._close(span)
 
     def _close(self, span: Span) -> Found:
         info = self.info
