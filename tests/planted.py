@@ -134,13 +134,11 @@ def compare(clusters: Mapping[str, str], shown: Mapping[str, Shown]) -> Found:
     return result
 
 
-def shown_by(sql: Any, truth: Mapping[str, tuple[str, float]], same: Mapping[str, str] | None = None) -> dict:
-    """What every kept clip of a catalog shows; `same` names the film that another film is a copy of."""
+def shown_by(sql: Any, truth: Mapping[str, tuple[str, float]]) -> dict[str, Shown]:
+    """What every kept clip of a catalog shows."""
     rows = sql.execute(
         "SELECT clip_id, parse_filename(uri), start_s, end_s FROM clips WHERE media = 'video' AND verdict = 'kept'"
     ).fetchall()
-    found = {}
-    for clip, name, start, end in rows:
-        film, before = truth[name]
-        found[clip] = Shown((same or {}).get(film, film), start + before, end + before)
-    return found
+    return {
+        clip: Shown(truth[name][0], start + truth[name][1], end + truth[name][1]) for clip, name, start, end in rows
+    }
