@@ -122,6 +122,15 @@ class VectorQuantizer(Quantizer):
             self._follow(flat.detach(), tokens)
         return Quantized(latent, loss, tokens.view(vectors.shape[:-1]))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> VectorQuantizer:
+        """A network cast to bf16 keeps its codebook in float32: rounded, it would be another one."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(moved, recurse)
+
     def _vectors(self, tokens: Tensor) -> Tensor:
         return self.codebook[tokens]
 

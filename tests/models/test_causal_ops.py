@@ -43,7 +43,7 @@ def encoder(norm: str = "group") -> Chain:
     """4x in time and 8x in space, like the published model, in small."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layers = [CausalConv3d(3, 8, (1, 3, 3)), Downsample(8, time=False), make_norm(norm, 8, 4), nn.SiLU()]
+        layers = [CausalConv3d(3, 8, (1, 3, 3)), Downsample(8, time=False, taps=1), make_norm(norm, 8, 4), nn.SiLU()]
         layers += [CausalConv3d(8, 8), Downsample(8, time=True), make_norm(norm, 8, 4), nn.SiLU()]
         layers += [CausalConv3d(8, 8), Downsample(8, time=True), FrameAttention(8, norm), CausalConv3d(8, 4)]
         return Chain(*layers).eval()

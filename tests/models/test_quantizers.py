@@ -304,3 +304,12 @@ def test_what_cant_be_made_is_refused():
         make_quantizer("lfq", 63)
     with pytest.raises(ValueError, match="two levels or more"):
         FiniteScalarQuantizer((8, 1))
+
+
+def test_a_codebook_stays_as_it_is_in_a_network_that_is_cast():
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), VectorQuantizer(4, codes=16))
+    before = network[1].codebook.clone()
+    network.to(torch.bfloat16)
+    assert network[0].weight.dtype == torch.bfloat16
+    assert torch.equal(network[1].codebook, before)
+    assert network.half().to("meta")[1].codebook.device.type == "meta"

@@ -1,0 +1,72 @@
+"""A causal VAE on disk: a folder with `config.json` and `model.safetensors`; and the hash that says which it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from models.vae import CausalVAE
+from models.vae_settings import VAESettings
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+KIND = "clipmill causal VAE"
+
+
+def save(vae: CausalVAE, folder: str | Path) -> None:
+    """Makes the folder if need be. Each file is whole or absent, the config last: a folder with one is complete."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in vae.state_dict().items()}
+    save_file(state, folder / f"{WEIGHTS}.part")
+    os.replace(folder / f"{WEIGHTS}.part", folder / WEIGHTS)
+    config = {"kind": KIND, "fingerprint": fingerprint(vae), "settings": vae.settings.to_dict()}
+    (folder / f"{CONFIG}.part").write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(folder / f"{CONFIG}.part", folder / CONFIG)
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> CausalVAE:
+    """The VAE that was saved there, for evaluation. Raises ValueError, in one line, for a folder that holds none or
+    one whose weights are not those that were saved.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is no VAE of clipmill: {CONFIG} can't be read ({error})") from error
+    if not isinstance(config, dict) or config.get("kind") != KIND or not isinstance(config.get("settings"), dict):
+        raise ValueError(f"{folder} is no VAE of clipmill: {CONFIG} does not say {KIND!r}")
+    try:
+        with torch.random.fork_rng(devices=[]):  # drawing weights for a moment leaves the caller's randomness alone
+            vae = CausalVAE(VAESettings.from_dict(config["settings"]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder}: {CONFIG} describes a VAE that can't be built: {error}") from error
+    try:
+        # Cloned out of the mapped file: kernels may round otherwise where memory is not aligned.
+        state = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
+        vae.load_state_dict(state, assign=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{folder}: {WEIGHTS} is not what {CONFIG} describes: {reason}") from error
+    if (found := fingerprint(vae)) != config.get("fingerprint"):
+        raise ValueError(
+            f"{folder}: {WEIGHTS} or {CONFIG} was changed: their hash is {found[:12]}..., not the recorded one"
+        )
+    return vae.to(device).eval()
+
+
+def fingerprint(vae: CausalVAE) -> str:
+    """sha256 of the settings and of every weight and buffer with its name, dtype and shape, as hex. Weights cast to
+    another dtype are other weights: take it before casting.
+    """
+    found = hashlib.sha256(json.dumps(vae.settings.to_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(vae.state_dict().items()):
+        found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
