@@ -22,6 +22,7 @@ from curate.checks import check_plan_gates, check_together, clip_columns
 from curate.committer import Committer
 from curate.engines import run_units
 from curate.errors import EngineError, UserError
+from curate.gates import quote
 from curate.idset import IdSet
 from curate.interrupts import Interrupts
 from curate.ledger import Ledger
@@ -174,6 +175,7 @@ class _Run:
 
         plan, options, again = self.plan, self.options, self.plan.decode is None
         with connect(self.catalog, without_gates_of=plan.recipe.name) as sql:
+            self._forget_gone(sql)
             self.selection = Selection(
                 self.catalog,
                 plan,
@@ -186,6 +188,15 @@ class _Run:
             chain_ = plan.chain(clip_columns(sql), FetchFrames(plan.requests) if plan.requests else None)
             progress = Progress.of_clips(plan, self.committer, self.selection)
             self._units(self.selection, chain_, progress, interrupts)
+
+    def _forget_gone(self, sql: Any) -> None:
+        """Rows of clips that are no more, because their source was cut again."""
+        there = set(self.catalog.tables())
+        for table in (step.stage.table for step in self.plan.clip_steps):
+            if table in there:
+                gone = sql.execute(f"SELECT clip_id FROM {quote(table)} ANTI JOIN clips USING (clip_id)").fetchall()
+                if gone:
+                    self.ledgers[table].forget([clip for (clip,) in gone])
 
     def _sets(self) -> None:
         for step in self.plan.set_steps:

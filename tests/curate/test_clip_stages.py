@@ -157,6 +157,17 @@ def test_a_recipe_s_own_gates_do_not_decide_what_it_selects(go, tmp_path):
     assert len(scores(tmp_path)) == 6
 
 
+def test_sources_cut_again_leave_no_rows_of_clips_that_are_no_more(go, tmp_path):
+    go("ingest", stages=STAGE % "{}")
+    before = set(scores(tmp_path))
+    rebuild = RunOptions(engine="inline", quiet=True, rebuild=True)
+    go("ingest", stages=STAGE % "{}", options=rebuild, sets=["cut.max_seconds=1.2"])
+    clips = {row[0] for row in ask(tmp_path / "catalog", "SELECT clip_id FROM clips WHERE verdict = 'kept'")}
+    assert set(scores(tmp_path)) == clips != before
+    assert ask(tmp_path / "catalog", "SELECT count(*) - count(DISTINCT clip_id) FROM brightness") == [(0,)]
+    assert verify(Catalog.open(str(tmp_path / "catalog"))) == []
+
+
 def test_limit_takes_so_many_clips(go, tmp_path):
     go("ingest")
     go("later", options=RunOptions(engine="inline", quiet=True, limit=2))
