@@ -12,7 +12,11 @@ class Interrupts:
     """Ctrl-C asks the run to stop after the unit in hand; a second one stops at once."""
 
     def __init__(self) -> None:
-        self.seen = False
+        self.stop = threading.Event()
+
+    @property
+    def seen(self) -> bool:
+        return self.stop.is_set()
 
     def __enter__(self) -> Interrupts:
         self.old = {}
@@ -24,7 +28,7 @@ class Interrupts:
     def _note(self, number: int, frame: Any) -> None:
         if self.seen:
             raise KeyboardInterrupt
-        self.seen = True
+        self.stop.set()
         print("stopping after the work in hand (again: at once) …", file=sys.stderr)
 
     def __exit__(self, *_: object) -> None:

@@ -40,6 +40,9 @@ from curate.views import connect
 from stages.base import SettingsError, Stage
 
 
+STOPPED = 130  # the exit code of a run that was asked to stop
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """What the command line says about how to run, beside the recipe."""
@@ -73,7 +76,13 @@ def run_recipes(
             check_plan_gates(plan, {})
             listing.check()
     check_together(plans)
-    return max(_Run(plan, listing, where, options).run() for plan, listing in zip(plans, listings, strict=True))
+    with ExitStack() as keep:  # what an engine starts is shared by all recipes
+        codes = []
+        for plan, listing in zip(plans, listings, strict=True):
+            codes.append(_Run(plan, listing, where, options, keep).run())
+            if codes[-1] == STOPPED:
+                break
+        return max(codes)
 
 
 def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
@@ -84,8 +93,8 @@ def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
 class _Run:
     """One recipe on one catalog."""
 
-    def __init__(self, plan: Plan, listing: Listing | None, catalog: Catalog, options: RunOptions):
-        self.plan, self.listing, self.catalog, self.options = plan, listing, catalog, options
+    def __init__(self, plan: Plan, listing: Listing | None, catalog: Catalog, options: RunOptions, keep: ExitStack):
+        self.plan, self.listing, self.catalog, self.options, self.keep = plan, listing, catalog, options, keep
         self.run_id = uuid.uuid4().hex
         self.stamp = {"recipe": plan.recipe.name, "run_id": self.run_id}
         self.sources: Pending | None = None
@@ -136,7 +145,7 @@ class _Run:
                 ledger.compact()
         if interrupts.seen:
             print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
-            return 130
+            return STOPPED
         return report_run(
             catalog, plan, self.committer, self.sources, self.selection, self.listing, quiet=options.quiet
         )
@@ -157,14 +166,12 @@ class _Run:
         progress.quiet = self.options.quiet
         if (first := next(todo, None)) is None:
             return
-        units = run_units(stages, chain([first], todo), self.options.engine)
+        units = run_units(stages, chain([first], todo), self.options.engine, stop.stop, self.keep)
         with progress:
             try:
                 for unit in units:
                     self.committer.add(unit)
                     progress.update()
-                    if stop.seen:
-                        break
             finally:
                 units.close()
                 self.committer.flush()
