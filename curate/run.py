@@ -39,7 +39,6 @@ from curate.storage import is_local, local_path
 from curate.views import connect
 from stages.base import SettingsError, Stage
 
-
 STOPPED = 130  # the exit code of a run that was asked to stop
 
 
