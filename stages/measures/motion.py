@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 
 from stages.frames import Sample
@@ -53,5 +52,9 @@ class Motion(Measure):
 
 
 def _length(flow: np.ndarray) -> float:
-    """Mean length of the vectors (h, w, 2)."""
-    return cv2.mean(cv2.magnitude(*cv2.split(flow)))[0]
+    """Mean length of the vectors (h, w, 2).
+
+    OpenCV's own mean and magnitude of floats round by where in memory they lie; the same video must read the same.
+    """
+    x, y = flow[..., 0], flow[..., 1]
+    return float(np.sqrt(x * x + y * y).mean(dtype=np.float64))

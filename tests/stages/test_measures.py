@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from stages.frames import Sample
 from stages.measures import MEASURES, Observations
+from stages.measures.motion import _length
 from stages.measures.observations import RECENT
 from stages.measures.phash import dct_coefficients
 from tests.stages.drawn import DrawnFrame, facts, film, measured, noisy, samples, span, view
@@ -348,3 +349,15 @@ def test_the_hash_is_of_the_dct_of_the_averaged_picture(seed, height, blur):
     picture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), blur), None, 0, 255, cv2.NORM_MINMAX)
     small = cv2.resize(picture.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
     np.testing.assert_allclose(dct_coefficients(picture), cv2.dct(small)[1:9, 1:9], atol=0.02)
+
+
+def test_a_flow_reads_the_same_wherever_in_memory_it_lies():
+    flow = np.random.default_rng(0).normal(size=(24, 32, 2)).astype(np.float32)
+    read = set()
+    for offset in range(0, 64, 4):
+        memory = np.zeros(flow.nbytes + 128, np.uint8)
+        start = -memory.ctypes.data % 64 + offset
+        moved = memory[start : start + flow.nbytes].view(np.float32).reshape(flow.shape)
+        moved[:] = flow
+        read.add(_length(moved))
+    assert len(read) == 1
