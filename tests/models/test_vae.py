@@ -78,9 +78,9 @@ def test_nothing_of_the_future_reaches_a_latent_or_a_decoded_frame(variant, norm
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_first_latent_is_that_of_the_first_frame_as_an_image(variant, norm):
     vae, clip = network(variant, norm), video(9)
-    image = vae.encode(clip[:, :, :1])
-    assert torch.allclose(vae.encode(clip).mean[:, :, :1], image.mean, atol=1e-5)
-    assert torch.allclose(vae.decode(vae.encode(clip).mean)[:, :, :1], vae.decode(image.mean), atol=1e-5)
+    found, image = vae.encode(clip), vae.encode(clip[:, :, :1])
+    assert torch.allclose(found.mean[:, :, :1], image.mean, atol=1e-5)
+    assert torch.allclose(vae.decode(found.mean)[:, :, :1], vae.decode(image.mean), atol=1e-4)
 
 
 @pytest.mark.parametrize("n", range(9))
@@ -124,12 +124,12 @@ def test_decoding_in_chunks_of_any_length_gives_what_the_whole_clip_gives(varian
     whole = vae.decode(latents)
     assert whole.std() > 0.01
     parts = vae.decode_stream(latents.split(sizes[:2], dim=2))
-    assert torch.allclose(torch.cat(list(parts), dim=2), whole, atol=1e-5)
-    assert torch.allclose(vae.decode(latents, chunk=sizes[0]), whole, atol=1e-5)
+    assert torch.allclose(torch.cat(list(parts), dim=2), whole, atol=1e-4)
+    assert torch.allclose(vae.decode(latents, chunk=sizes[0]), whole, atol=1e-4)
 
 
-def test_tiling_is_the_whole_up_to_the_second_group_and_close_after():
-    """Groups see nothing of what came before them, so their first latents differ from the whole clip's."""
+def test_tiling_is_the_whole_in_the_first_group_and_in_all_where_nothing_moves():
+    """Later groups see nothing of what came before them but one frame, which stands for all that did not move."""
     vae, clip = network(), video(41)
     whole, tiled = vae.encode(clip).mean, vae.encode(clip, group=17).mean
     assert whole.shape == tiled.shape
@@ -138,8 +138,11 @@ def test_tiling_is_the_whole_up_to_the_second_group_and_close_after():
     back = vae.decode(whole, group=17)
     assert back.shape == clip.shape
     assert torch.allclose(back[:, :, :17], vae.decode(whole)[:, :, :17], atol=1e-5)
-    error = (whole - tiled).square().mean() / (whole - whole.mean()).square().mean()
-    assert error < 0.1
+    still = clip[:, :, :1].expand(-1, -1, 41, -1, -1)
+    whole = vae.encode(still).mean
+    assert torch.allclose(vae.encode(still, group=17).mean, whole, atol=1e-4)
+    standing = whole[:, :, :1].expand(-1, -1, 11, -1, -1)
+    assert torch.allclose(vae.decode(standing, group=17), vae.decode(standing), atol=1e-4)
     with pytest.raises(ValueError, match="not both"):
         vae.encode(clip, chunk=4, group=17)
 
