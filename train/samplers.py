@@ -88,26 +88,29 @@ def sample(
     if known is not None:
         if clean.shape != noise.shape:
             raise ValueError(f"clean values of shape {tuple(clean.shape)} for noise of shape {tuple(noise.shape)}")
-        known = known.to(noise.device).expand(noise.shape[:-1] if noise.ndim == 3 else (len(noise), *noise.shape[2:]))
+        grid = noise.shape[:-1] if noise.ndim == 3 else (len(noise), *noise.shape[2:])
+        try:
+            known = known.to(noise.device).expand(grid)
+        except RuntimeError:
+            raise ValueError(f"a mask of shape {tuple(known.shape)} for tokens of shape {tuple(grid)}") from None
         clean = clean.to(noise)
 
-    def held(x: Tensor, value: Tensor | float) -> Tensor:
-        return x if known is None else torch.where(spread(known, x), value, x)
+    def held(x: Tensor) -> Tensor:
+        return x if known is None else torch.where(spread(known, x), clean, x)
 
     def estimate_at(step: int) -> Estimate:
         def estimate(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            x = held(x, clean)
+            x = held(x)
             times = t.expand(len(x)) if known is None else token_times(t, known)
-            found, eps = objective.solved(predict(x, times.to(x.dtype), step).to(x.dtype), x, times)
-            return held(found, clean), held(eps, 0.0)
+            return objective.solved(predict(x, times.to(x.dtype), step).to(x.dtype), x, times)
 
         return estimate
 
     walk = objective.walk(steps, tokens).to(noise.device)
-    step_of, x = STEPS[sampler.method], held(noise, clean)
+    step_of, x = STEPS[sampler.method], noise
     for index, (t, s) in enumerate(pairwise(walk)):
         stride = Stride(t, s, objective.at(t, x), objective.at(s, x), last=index == steps - 1)
-        x = held(step_of(sampler, objective, estimate_at(index), x, stride, generator), clean)
+        x = held(step_of(sampler, objective, estimate_at(index), x, stride, generator))
         if progress:
             progress(index + 1, steps)
     return x

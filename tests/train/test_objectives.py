@@ -165,4 +165,5 @@ def test_a_walk_goes_down_to_zero_and_validation_times_are_equidistant():
     walk = Objective(times=TimeLaw(shift=3.0)).walk(10)
     assert walk[0] == 1 and walk[-1] == 0 and (walk.diff() < 0).all() and walk.dtype == torch.float64
     assert walk[5] == pytest.approx(0.75)
+    assert Objective(prediction="eps").walk(10)[0] == Objective(prediction="eps").latest == 0.999
     assert Objective().validation_times(10).tolist() == pytest.approx([0.05 + 0.1 * each for each in range(10)])

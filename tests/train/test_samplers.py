@@ -229,6 +229,7 @@ def test_what_cannot_be_sampled_is_refused():
     for error, settings_of in (
         ("known tokens need both", {"known": latents_mask((2, 2, 2), first=1)}),
         ("clean values of shape", {"known": latents_mask((2, 2, 2), first=1), "clean": noise[:, :1]}),
+        ("a mask of shape", {"known": latents_mask((3, 2, 2), first=1), "clean": noise}),
         ("use diffusion sigma", {"sampler": Sampler("euler_maruyama", diffusion="reverse")}),
         ("0 steps", {"steps": 0}),
     ):
