@@ -8,6 +8,7 @@ from curate.errors import UserError
 from curate.gates import check_gates
 from curate.plan import Plan
 from curate.recipes import Recipe
+from stages.base import SettingsError
 
 
 def check_plan_gates(plan: Plan, known: dict[str, Any]) -> None:
@@ -41,6 +42,16 @@ def check_together(plans: list[Plan]) -> None:
                 raise UserError(
                     f"recipes {other.name!r} and {plan.recipe.name!r} make {table} by different stages: {fix}"
                 )
+
+
+def check_sources(plan: Plan, sql: Any) -> None:
+    """A column of the manifest that a stage wants and no source has is the recipe's error."""
+    columns = {row[0] for row in sql.execute("DESCRIBE sources").fetchall()}
+    for step in plan.clip_steps:
+        try:
+            step.stage.check_sources(columns)
+        except SettingsError as error:
+            raise UserError(f"{plan.recipe.file}:{step.entry.line}: {step.entry.name}: {error}") from error
 
 
 def clip_columns(sql: Any) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Committer:
                 for table, found in part.rows.items():
                     if table != "sources":
                         rows.setdefault(table, []).extend(found)
+                    for row in found if table in self.stages else ():
+                        row["content_hash"] = mark.get("content_hash")
         clips = rows.get("clips", [])
         rows["sources"] = [
             mark | {"status": "done" if failure is None else "failed", "reason": failure, "clips": len(clips)}
@@ -111,6 +113,9 @@ class Committer:
         rows = unit.rows
         if unit.failure is not None:
             rows = {table: self._all_failed(unit, table) for table in self.stages}
+        for found in rows.values():
+            for row in found:
+                row["content_hash"] = unit.entry.get("content_hash")
         self._take(rows)
 
     @staticmethod

@@ -29,6 +29,7 @@ class Progress:
         self.name, self.say, self.total, self.count = name, say, total, count
         self.quiet = False
         self.began = self.shown = time.monotonic()
+        self.first: tuple[int, float] | None = None  # what was done when something first was, and when
         self.live: Any = None
 
     @classmethod
@@ -87,9 +88,12 @@ class Progress:
     def line(self) -> str:
         seconds = max(time.monotonic() - self.began, 1e-6)
         done, called, rest = self.say(seconds)
-        left = ""
-        if self.total is not None and done and seconds > ETA_SECONDS:
-            left = f" · {duration(max(0, self.total - done) * seconds / done)} left"
+        now, left = time.monotonic(), ""
+        if done and self.first is None:
+            self.first = (done, now)
+        if self.total is not None and self.first and done > self.first[0] and now - self.first[1] > ETA_SECONDS:
+            pace = (now - self.first[1]) / (done - self.first[0])  # an engine's start is no part of it
+            left = f" · {duration(max(0, self.total - done) * pace)} left"
         of = f"/{self.total:,}" if self.total is not None else ""
         return f"{self.name} {done:,}{of} {called} {done / seconds:.1f}/s · {rest}{left}"
 

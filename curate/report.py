@@ -47,7 +47,7 @@ def report_run(
         if not sources.listed:
             console.print("the input names no source: nothing was done", markup=False)
     elif selection is not None:
-        console.print(f"{plan.recipe.name}: {selection.selected:,} clips selected")
+        console.print(f"{plan.recipe.name}: {selection.selected:,} clips selected, {selection.to_do:,} taken")
     else:
         judged = max(committer.marked[step.stage.table, "done"] for step in plan.set_steps)
         console.print(f"{plan.recipe.name}: {judged:,} clips compared")

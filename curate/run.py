@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from curate.catalog import Catalog
-from curate.checks import check_plan_gates, check_together, clip_columns
+from curate.checks import check_plan_gates, check_sources, check_together, clip_columns
 from curate.committer import Committer
 from curate.engines import run_units
 from curate.errors import EngineError, UserError
-from curate.gates import quote
 from curate.idset import IdSet
 from curate.interrupts import Interrupts
 from curate.ledger import Ledger
@@ -35,6 +34,7 @@ from curate.recipes import load_recipes
 from curate.report import report_run
 from curate.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.sets import run_set
+from curate.stale import forget_stale, of_other_settings
 from curate.storage import is_local, local_path
 from curate.views import connect
 from stages.base import SettingsError, Stage
@@ -107,6 +107,7 @@ class _Run:
             with connect(catalog, without_gates_of=plan.recipe.name) as sql:
                 check_select(sql, plan)
                 check_plan_gates(plan, clip_columns(sql))
+                check_sources(plan, sql)
         with ExitStack() as stack:
             self.ledgers = {
                 table: stack.enter_context(Ledger(catalog, mark=table, key=mark.key, run_id=self.run_id))
@@ -154,6 +155,9 @@ class _Run:
         if plan.decode is not None:
             stages = (plan.decode, *plan.chain(plan.columns.get("clips", {})))
             self._units(self.sources, stages, Progress.of_sources(plan, self.committer, self.sources), interrupts)
+            if len(self.sources.replace) and not interrupts.seen:
+                with connect(self.catalog) as sql:
+                    forget_stale(self.catalog, sql, self.ledgers)
         if plan.clip_steps and not interrupts.seen:
             self._select(interrupts)
         if plan.set_steps and not interrupts.seen:
@@ -181,7 +185,6 @@ class _Run:
 
         plan, options, again = self.plan, self.options, self.plan.decode is None
         with connect(self.catalog, without_gates_of=plan.recipe.name) as sql:
-            self._forget_gone(sql)
             self.selection = Selection(
                 self.catalog,
                 plan,
@@ -194,15 +197,17 @@ class _Run:
             chain_ = plan.chain(clip_columns(sql), FetchFrames(plan.requests) if plan.requests else None)
             progress = Progress.of_clips(plan, self.committer, self.selection)
             self._units(self.selection, chain_, progress, interrupts)
+        if self.selection.limit is None and not interrupts.seen:
+            self._forget_other_settings()
 
-    def _forget_gone(self, sql: Any) -> None:
-        """Rows of clips that are no more, because their source was cut again."""
-        there = set(self.catalog.tables())
-        for table in (step.stage.table for step in self.plan.clip_steps):
-            if table in there:
-                gone = sql.execute(f"SELECT clip_id FROM {quote(table)} ANTI JOIN clips USING (clip_id)").fetchall()
-                if gone:
-                    self.ledgers[table].forget([clip for (clip,) in gone])
+    def _forget_other_settings(self) -> None:
+        """Everything that is wanted was made under today's settings: what a rebuild did not reach is no longer."""
+        with connect(self.catalog) as sql:
+            for table in self.selection.tables:
+                if table in self.catalog.tables():
+                    gone = of_other_settings(sql, table, self.plan.marks[table].settings)
+                    if gone:
+                        self.ledgers[table].forget(gone)
 
     def _sets(self) -> None:
         for step in self.plan.set_steps:
@@ -217,7 +222,7 @@ class _Run:
                 )
                 try:
                     rows = run_set(step.stage, self.catalog, self.ledgers[table], sql, select, stamp)
-                except SettingsError as error:
+                except (SettingsError, UserError) as error:
                     raise UserError(f"{self.plan.recipe.file}:{step.entry.line}: {step.entry.name}: {error}") from error
             self.committer.marked[table, "done"] += rows
 
@@ -226,9 +231,9 @@ class _Run:
             return
         for table, mark in self.plan.marks.items():
             if any(
-                text != mark.settings
+                text != mark.settings and (status == "done" or table == "sources")
                 for part in self.ledgers[table].known()
-                for text in part["settings"].unique().to_pylist()
+                for text, status in set(zip(part["settings"].to_pylist(), part["status"].to_pylist(), strict=True))
             ):
                 refuse_mixture(self.catalog, self.plan, mark)
 

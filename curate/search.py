@@ -103,16 +103,16 @@ class TextSearch:
         if name not in known or column not in {row[0] for row in _describe(self.connection, name)}:
             made = ", ".join(sorted(t for t in known if _is_embeddings(self.connection, t)))
             there = f"there is {made}" if made else "run a recipe with the stage `embed` first"
-            raise UserError(f"the catalog has no table {name!r} of embeddings: {there}")
+            raise UserError(f"the catalog has no embeddings in a table {name!r}: {there}")
         rows = self.connection.execute(
-            f"SELECT DISTINCT {quote(column)} FROM {quote(name)} WHERE status = 'done'"
+            f"SELECT DISTINCT {quote(column)}, settings FROM {quote(name)} WHERE status = 'done'"
         ).fetchall()
         if not rows:
             raise UserError(f"table {name!r} holds no embedding yet: no clip of it is done")
         if len(rows) > 1:
-            found = " and ".join(sorted(str(row[0]) for row in rows))
+            found = " and ".join(sorted({str(row[0]) for row in rows}))
             raise UserError(
-                f"table {name!r} holds embeddings of several revisions ({found}): finish its rebuild, then search"
+                f"table {name!r} holds embeddings of several settings (revision {found}): finish its rebuild first"
             )
         return rows[0][0]
 
@@ -168,6 +168,8 @@ def run_search(
     from curate.ask import write_rows
     from curate.contact_sheet import check_name, write_sheet
 
+    if not text.strip():
+        raise UserError("the text to search for is empty")
     if output is not None:
         check_name(output)
     with TextSearch(Catalog.open(catalog), table, model, pretrained) as asked:

@@ -45,13 +45,15 @@ class Selection:
         self.replace = {table: IdSet() for table in self.tables}
         there = set(catalog.tables())
         columns = [row[0] for row in connection.execute("DESCRIBE clips").fetchall()]
-        joins, flags = "", []
+        joins, flags = " LEFT JOIN sources ON sources.source_id = clips.source_id", []
         for index, step in enumerate(plan.clip_steps):
             table = step.stage.table
             if table in there:
                 joins += f" LEFT JOIN raw.{quote(table)} AS m{index} ON m{index}.clip_id = clips.clip_id"
                 row, status = f"m{index}.clip_id IS NOT NULL", f"m{index}.status"
-                fresh = f"m{index}.settings = {literal(plan.marks[table].settings)}" if not rebuild else "false"
+                same = f"m{index}.content_hash IS NOT DISTINCT FROM sources.content_hash"
+                fresh = f"m{index}.settings = {literal(plan.marks[table].settings)} AND {same}"
+                fresh = "false" if rebuild else fresh
             else:
                 row, status, fresh = "false", "CAST(NULL AS VARCHAR)", "false"
             over = "false" if retry_failed else f"coalesce({fresh} AND {status} = 'failed', false)"
@@ -102,9 +104,9 @@ class Selection:
                 yield self._unit(source, group)
 
     def _entries_sql(self) -> str:
-        """What the manifest said of each source, and its size, under names that no column of clips has."""
+        """What the manifest said of each source, its size and content, under names that no column of clips has."""
         found = self.connection.execute("DESCRIBE sources").fetchall()
-        self._extras = ["bytes", *(row[0] for row in found if row[0] not in BASE["sources"].names)]
+        self._extras = ["bytes", "content_hash", *(row[0] for row in found if row[0] not in BASE["sources"].names)]
         named = [f"{quote(name)} AS entry_{index}" for index, name in enumerate(self._extras)]
         return f"SELECT {', '.join(['source_id AS entry_id', *named])} FROM sources"
 

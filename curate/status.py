@@ -66,7 +66,8 @@ def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
             continue
         states = dict(sql.execute(f"SELECT status, count(*) FROM {quote(name)} GROUP BY 1").fetchall())
         without = sql.execute(
-            f"SELECT count(*) FROM clips WHERE verdict = 'kept' AND clip_id NOT IN (SELECT clip_id FROM {quote(name)})"
+            f"SELECT count(*) FROM clips WHERE verdict = 'kept' AND clip_id NOT IN "
+            f"(SELECT clip_id FROM {quote(name)} WHERE status = 'done')"
         ).fetchall()[0][0]
         rows.append((name, f"{states.get('done', 0):,}", f"{states.get('failed', 0):,}", f"{without:,}"))
     return rows

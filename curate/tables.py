@@ -103,6 +103,7 @@ MARKED = pa.schema(
         "source_id": TEXT,
         "status": TEXT,  # 'done' or 'failed'
         "reason": TEXT,  # why it failed
+        "content_hash": TEXT,  # of the source that the row was made of
         "settings": TEXT,  # hash of the settings that made the row
         "recipe": TEXT,
         "run_id": TEXT,

@@ -39,7 +39,7 @@ class ClipModelSettings(ModelSettings):
     """What a stage that looks through an OpenCLIP model can be told."""
 
     model: str = DEFAULT_MODEL  # a name of open_clip, a folder, or hf-hub:ORG/REPO
-    pretrained: str = DEFAULT_TAG  # a tag of open_clip or a local checkpoint; a folder holds its own
+    pretrained: str | None = DEFAULT_TAG  # a tag of open_clip or a local checkpoint; a folder holds its own
     precision: Precision = "auto"  # fp32 on CPUs, fp16 on GPUs
     positions: tuple[Share, ...] = Field((0.1, 0.5, 0.9), min_length=1, max_length=256)  # of a clip's length
 
@@ -106,7 +106,7 @@ def find_model(model: str = DEFAULT_MODEL, pretrained: str | None = None) -> Cli
 def settings_source(settings: ClipModelSettings) -> ClipSource:
     """`find_model` of a stage's settings. SettingsError also where weights are given beside a folder."""
     source = find_model(settings.model, settings.pretrained)
-    if source.pretrained is None and "pretrained" in settings.model_fields_set:
+    if source.pretrained is None and settings.pretrained and "pretrained" in settings.model_fields_set:
         raise SettingsError(f"model {settings.model} holds its own weights: leave `pretrained` out")
     return source
 

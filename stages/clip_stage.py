@@ -64,6 +64,9 @@ class ClipStage(Stage):
     def check(self) -> None:
         """Raises stages.base.SettingsError for settings that can't work here; loads no model."""
 
+    def check_sources(self, columns: Collection[str]) -> None:
+        """Told the columns of `sources` before a run over clips; raises SettingsError for one that is missing."""
+
     def bind(self, catalog_uri: str) -> None:
         """Told before a run where its catalog lies."""
 

@@ -7,8 +7,10 @@ import math
 import os
 import re
 import urllib.parse
+from collections.abc import Collection, Iterable
 from typing import Any
 
+from stages.base import SettingsError
 from stages.captions.answers import Answer, Deadline
 from stages.captions.settings import ManifestSettings
 from stages.clip_stage import ClipError, ClipInput
@@ -29,6 +31,13 @@ class Manifest:
 
     def check(self) -> None:
         pass
+
+    def check_sources(self, columns: Collection[str], names: Iterable[str]) -> None:
+        """A column that no source has will be met in no clip."""
+        for name in names:
+            column = self.column(name)
+            if column is not None and column not in columns and not self.settings.sidecar:
+                raise SettingsError(f"no manifest of these sources has a column {column!r}: set `manifest: {{column}}`")
 
     def content(self) -> str:
         return ""

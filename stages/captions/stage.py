@@ -95,6 +95,10 @@ class Caption(ClipStage):
         if self.spool:
             self.spool.clear(set(clip_ids))
 
+    def check_sources(self, columns: Collection[str]) -> None:
+        if len(self.sources) == 1 and isinstance(self.sources[0], Manifest):
+            self.sources[0].check_sources(columns, self.settings.names)
+
     def left_over(self) -> set[str]:
         """Clips that have answers kept, of earlier runs. A run that was killed between committing rows and
         `committed` leaves some whose rows are there: they are to be told to `committed` when a run begins.
@@ -153,7 +157,9 @@ class Caption(ClipStage):
                 try:
                     found[name] = self._caption(clip, name, kept, deadline)
                 except ClipError as error:
-                    raise error if len(self.settings.names) == 1 else ClipError(f"{name}: {error}") from error
+                    raise (
+                        error if len(self.settings.names) == 1 else ClipError(f"{error} (caption {name!r})")
+                    ) from error
             return found
         except ClipError as error:
             return error

@@ -1,6 +1,7 @@
 """Stages on clips: inside ingest or over a selection, each resumed, judged and refused by itself."""
 
 import json
+import shutil
 
 import pytest
 
@@ -45,12 +46,12 @@ def _brightness(monkeypatch):
 def go(tmp_path, folder):
     """Runs recipes of a file made of what the test gives; returns the exit code."""
 
-    def run(*names, stages="", settings="{}", select=KEPT, gates="", luma=0, options=INLINE, sets=()):
+    def run(*names, stages="", settings="{}", select=KEPT, gates="", luma=0, options=INLINE, sets=(), inputs=folder):
         file = tmp_path / "pipelines.yaml"
         given = {"stages": stages, "settings": settings, "select": select, "gates": gates, "luma": luma}
         file.write_text(RECIPES % ({"decode": DECODE} | given))
-        inputs = [str(folder)] if "ingest" in names else None
-        return run_recipes(list(names), str(tmp_path / "catalog"), inputs, file, tuple(sets), options)
+        taken = [str(inputs)] if "ingest" in names else None
+        return run_recipes(list(names), str(tmp_path / "catalog"), taken, file, tuple(sets), options)
 
     return run
 
@@ -214,3 +215,35 @@ def test_the_runs_table_says_what_each_table_was_made_by(go, tmp_path):
     assert json.loads(runs[1][3])["tables"] == {"brightness done": 6}
     (settings,) = ask(tmp_path / "catalog", "SELECT DISTINCT settings FROM brightness")[0]
     assert json.loads(runs[1][2]) == {"brightness": settings}
+
+
+def test_a_file_that_was_replaced_loses_its_old_scores_when_it_is_ingested_again(go, tmp_path, folder):
+    films = tmp_path / "films"
+    shutil.copytree(folder, films)
+    log = tmp_path / "log"
+    settings = f"{{log: {log}}}"
+    go("ingest", "later", settings=settings, inputs=films)
+    shutil.copy(films / "film_0.mp4", films / "film_1.mp4")
+    log.unlink()
+    go("ingest", settings=settings, inputs=films, options=RunOptions(engine="inline", quiet=True, rebuild=True))
+    go("later", settings=settings, inputs=films)
+    again = set(log.read_text().split())
+    uris = ask(tmp_path / "catalog", "SELECT clip_id, parse_filename(uri) FROM clips WHERE verdict = 'kept'")
+    assert again == {clip for clip, name in uris if name == "film_1.mp4"}
+    assert len(scores(tmp_path)) == 6
+    assert verify(Catalog.open(str(tmp_path / "catalog"))) == []
+
+
+def test_a_finished_rebuild_leaves_no_row_of_other_settings(go, tmp_path):
+    go("ingest", "later")
+    rebuild = RunOptions(engine="inline", quiet=True, rebuild=True)
+    go("later", select="SELECT clip_id FROM clips WHERE start_s < 1", settings="{gain: 2}", options=rebuild)
+    rows = ask(tmp_path / "catalog", "SELECT count(*), count(DISTINCT settings) FROM brightness")
+    assert rows == [(3, 1)]
+
+
+def test_settings_under_which_nothing_was_done_may_be_corrected(go, tmp_path):
+    go("ingest")
+    assert go("later", settings="{refuse: film}") == 1
+    assert go("later", settings="{refuse: nothing}") == 0
+    assert len(scores(tmp_path)) == 6

@@ -99,8 +99,8 @@ def test_what_cannot_be_asked_is_one_line(asked, change, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"table": "clips"}, "no table 'clips' of embeddings: there is embeddings"),
-        ({"table": "nothing"}, "no table 'nothing' of embeddings: there is embeddings"),
+        ({"table": "clips"}, "no embeddings in a table 'clips': there is embeddings"),
+        ({"table": "nothing"}, "no embeddings in a table 'nothing': there is embeddings"),
         ({"model": "no/such/folder"}, "no folder no/such/folder"),
         ({"model": "ViT-B-33"}, "did you mean"),
         ({"output": "sheet.pdf"}, "sheet.pdf"),
@@ -147,7 +147,7 @@ def test_a_table_between_two_models_is_refused(catalog, tmp_path):
     shutil.copytree(catalog, copy)
     table = DeltaTable(str(copy / "embeddings"))
     table.update({"embeddings_revision": "'0123456789abcdef'"}, predicate="dim = 64 AND clip_id < '8'")
-    with pytest.raises(UserError, match=r"several revisions \(0123456789abcdef and .*finish its rebuild"):
+    with pytest.raises(UserError, match=r"several settings \(revision 0123456789abcdef and .*finish its rebuild"):
         search(str(copy), "a star")
 
 

@@ -46,7 +46,7 @@ def test_several_captions_come_from_several_columns():
     assert (rows[1]["caption_short"], rows[1]["caption_long"]) == (entry["alt"], entry["about"])
     assert rows[1]["caption_long_words"] == 7
     rows = captions(entry | {"alt": None}, manifest={"column": {"short": "alt", "long": "about"}})
-    assert rows[1]["reason"] == "short: the manifest has no 'alt' for this source"
+    assert rows[1]["reason"] == "the manifest has no 'alt' for this source (caption 'short')"
 
 
 def test_another_table_s_captions_stand_beside_the_first_s():

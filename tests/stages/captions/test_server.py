@@ -178,7 +178,7 @@ def test_several_captions_of_a_clip_and_the_manifest_s_first():
     assert "five words" in rows[4]["caption_short"]
     assert rows[4]["caption_short_prompt"] != rows[4]["caption_long_prompt"]
     assert rows[5]["status"] == "failed"
-    assert rows[5]["reason"].startswith("long: the server refuses: 400")
+    assert rows[5]["reason"].startswith("the server refuses: 400") and rows[5]["reason"].endswith("(caption 'long')")
     assert set(rows[4]) == {"clip_id", "source_id", "status", "reason"} | set(stage.columns()["captions"])
 
 
