@@ -37,6 +37,8 @@ def main() -> int:
     if not blocks:
         print("README.md has no ```sh block, or its form changed: nothing was run", file=sys.stderr)
         return 1
+    # The scratch folder has a link to .venv: were there anything left to install, it would be installed from there.
+    subprocess.run([sys.executable, ROOT / ".ci" / "setup.py"], check=True)
     with tempfile.TemporaryDirectory(prefix="clipmill-readme-", ignore_cleanup_errors=True) as scratch:
         project, home = Path(scratch) / "clipmill", Path(scratch) / "home"
         copy_project(project)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from curate.catalog import OWN_TABLES, Catalog
 from curate.errors import UserError
 from curate.gates import check_gates
 from curate.plan import Plan
 from curate.recipes import Recipe
+from curate.tables import BOOKKEEPING, JUDGED
 from stages.base import SettingsError
 
 
@@ -44,6 +46,24 @@ def check_together(plans: list[Plan]) -> None:
                 )
 
 
+def check_columns(plan: Plan, catalog: Catalog) -> None:
+    """Columns of this plan's stages that a table of another recipe shows in `clips` already."""
+    mine = {c.lower(): step for step in plan.steps if step.stage for c in step.stage.columns()[step.stage.table]}
+    for name in catalog.tables():
+        table = catalog.table(name)
+        if name in plan.marks or name in ("thumbnails", *OWN_TABLES) or table is None:
+            continue
+        if name == "sources" or (name == "clips" and plan.decode is not None):
+            continue
+        for field in table.schema().fields:
+            step = mine.get(field.name.lower())
+            if step is not None and field.name not in BOOKKEEPING:
+                raise UserError(
+                    f"{plan.recipe.file}:{step.entry.line}: column {field.name!r} is there already, in table {name!r} "
+                    "of this catalog: give this stage another `as`"
+                )
+
+
 def check_sources(plan: Plan, sql: Any) -> None:
     """A column of the manifest that a stage wants and no source has is the recipe's error."""
     columns = {row[0] for row in sql.execute("DESCRIBE sources").fetchall()}
@@ -56,6 +76,5 @@ def check_sources(plan: Plan, sql: Any) -> None:
 
 def clip_columns(sql: Any) -> dict[str, Any]:
     """The columns of the view `clips`, with their Arrow types."""
-    judged = "verdict, dropped_by, failed_gates, unknown_gates"
-    empty = sql.sql(f"SELECT * EXCLUDE ({judged}) FROM clips LIMIT 0").to_arrow_table()
+    empty = sql.sql(f"SELECT * EXCLUDE ({', '.join(JUDGED)}) FROM clips LIMIT 0").to_arrow_table()
     return {field.name: field.type for field in empty.schema}

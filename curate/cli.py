@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rebuild", action="store_true", help="make every source or clip again")
     run.set_defaults(command=_run)
 
-    sql = commands.add_parser("sql", help="ask SQL of the catalog (views: sources, clips, runs, gates, thumbnails, and a table for each stage on clips)")
+    views = "sources, clips, runs, gates, thumbnails, and a table for each stage on clips"
+    sql = commands.add_parser("sql", help=f"ask SQL of the catalog (views: {views})")
     sql.add_argument("query", metavar="SELECT")
     _catalog(sql)
     sql.add_argument("--format", choices=("table", "csv", "json"), help="default: by the ending of -o, else table")

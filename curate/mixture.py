@@ -11,11 +11,22 @@ from curate.errors import UserError
 from curate.plan import Mark, Plan
 
 
-def refuse_mixture(catalog: Catalog, plan: Plan, mark: Mark) -> None:
-    """UserError, unless the last run made rows as this one would: a rebuild that was stopped goes on."""
+def refuse_mixture(catalog: Catalog, plan: Plan, mark: Mark, rebuild: bool = False) -> None:
+    """UserError, unless the last run made rows as this one would: a rebuild that was stopped goes on.
+
+    Even a rebuild does not put the rows of another kind of stage in place of those there are.
+    """
     now = json.loads(mark.stages_json)
     last = catalog.last_stages(mark.table)
     if last is None or last == now:
+        return
+    if mark.key == "clip_id":
+        filled, fills = ([name for entry in stages["stages"] for name in entry] for stages in (last, now))
+        if filled != fills:
+            raise UserError(
+                f"table {mark.table!r} is filled by the stage {filled[0]!r}: give {fills[0]!r} another name with `as:`"
+            )
+    if rebuild:
         return
     changed = "; ".join(changes(last, now))
     if mark.key == "source_id":

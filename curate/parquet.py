@@ -35,6 +35,7 @@ def damage(fs: Any, path: str, rows: int | None = None, columns: Collection[str]
     odd = set(opened.schema_arrow.names) - set(columns or opened.schema_arrow.names)
     if odd:
         return f"has a column {min(odd)!r}, which the table has not"
-    if rows is not None and found != rows:
-        return f"holds {found:,} rows, not {rows:,}"
+    promised = opened.metadata.num_rows if rows is None else rows
+    if found != promised:
+        return f"holds {found:,} rows, not {promised:,}"
     return None

@@ -23,11 +23,13 @@ from curate.gates import Gate
 from curate.recipes import Recipe, StageEntry, settings_hash, stages_json
 from curate.sets import SetStage
 from curate.stage_kinds import KINDS
-from curate.tables import BASE
+from curate.tables import BASE, BOOKKEEPING, JUDGED
 from stages.base import SettingsError, Stage
 from stages.clip_stage import ClipStage, requests_of
 from stages.frames import FrameRequest
 from stages.settings import CutSettings, ProbeSettings
+
+LONGEST_NAME = 60  # of a table
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,26 @@ def make_plan(recipe: Recipe) -> Plan:
         elif entry.runs in ("clips", "set"):
             steps.append(Step(entry, made[id(entry)], tuple(plan.gates[: brought + own])))
     plan = Plan(recipe, decode, tuple(steps))
-    tables = [step.stage.table for step in steps]
-    for step in steps:
-        table = step.stage.table
-        if table in BASE or tables.count(table) > 1:
-            raise UserError(f"{recipe.file}:{step.entry.line}: table {table!r} is taken: give this stage another `as`")
+    _check_names(plan)
     return plan
+
+
+def _check_names(plan: Plan) -> None:
+    """Tables, and the columns that the view `clips` shows of them, must not hide one another."""
+    of_clips = {*BASE["clips"].names, *plan.columns.get("clips", {}), *JUDGED, *BOOKKEEPING}
+    made = {name.lower(): "clips" for name in of_clips}
+    tables: set[str] = set()
+    for step in plan.steps:
+        table, where = step.stage.table, f"{plan.recipe.file}:{step.entry.line}"
+        if table in BASE or table in tables or table in ("raw", "main") or len(table) > LONGEST_NAME:
+            raise UserError(f"{where}: table {table!r} is taken or too long: give this stage another `as`")
+        tables.add(table)
+        for column in step.stage.columns()[table]:
+            other = made.setdefault(column.lower(), table)
+            if other != table:
+                raise UserError(
+                    f"{where}: column {column!r} is there already, in {other}: give this stage another `as`"
+                )
 
 
 def _make(recipe: Recipe, entry: StageEntry) -> ClipStage | SetStage:

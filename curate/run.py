@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.catalog import Catalog
-from curate.checks import check_plan_gates, check_sources, check_together, clip_columns
+from curate.checks import check_columns, check_plan_gates, check_sources, check_together, clip_columns
 from curate.committer import Committer
 from curate.engines import run_units
 from curate.errors import EngineError, UserError
@@ -103,6 +103,7 @@ class _Run:
         plan, catalog, options = self.plan, self.catalog, self.options
         for step in plan.clip_steps:
             step.stage.bind(catalog.uri)
+        check_columns(plan, catalog)
         if plan.decode is None:
             with connect(catalog, without_gates_of=plan.recipe.name) as sql:
                 check_select(sql, plan)
@@ -227,15 +228,13 @@ class _Run:
             self.committer.marked[table, "done"] += rows
 
     def _refuse_mixtures(self) -> None:
-        if self.options.rebuild:
-            return
         for table, mark in self.plan.marks.items():
             if any(
                 text != mark.settings and (status == "done" or table == "sources")
                 for part in self.ledgers[table].known()
                 for text, status in set(zip(part["settings"].to_pylist(), part["status"].to_pylist(), strict=True))
             ):
-                refuse_mixture(self.catalog, self.plan, mark)
+                refuse_mixture(self.catalog, self.plan, mark, self.options.rebuild)
 
     def _clear_left_over(self) -> None:
         """After a kill between a commit and what a stage clears then."""

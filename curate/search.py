@@ -168,6 +168,7 @@ def run_search(
     from curate.ask import write_rows
     from curate.contact_sheet import check_name, write_sheet
 
+    text = text.encode("utf-8", "replace").decode()  # a terminal may hand on bytes that are none
     if not text.strip():
         raise UserError("the text to search for is empty")
     if output is not None:

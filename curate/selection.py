@@ -6,6 +6,7 @@ A unit is a group of clips of one source, so that the source is opened once for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any
 
@@ -16,12 +17,11 @@ from curate.errors import UserError
 from curate.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
 from curate.idset import IdSet, pack
 from curate.plan import Plan
-from curate.tables import BASE
+from curate.tables import BASE, JUDGED
 from curate.units import Unit
 
 UNIT_CLIPS = 64  # of one source, at most
 BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
-JUDGED = ("verdict", "dropped_by", "failed_gates", "unknown_gates")
 
 
 class Selection:
@@ -76,7 +76,10 @@ class Selection:
         counts = [f"count(*) FILTER (wanted{i} AND {s}{i})" for i in range(n) for s in ("done", "failed")]
         counts += [f"count(*) FILTER (wanted{i})" for i in range(n)]
         asked = ", ".join(["count(*)", f"count(*) FILTER ({self._lacking})", *counts])
-        row = connection.execute(f"SELECT {asked} FROM ({self._flagged})").fetchall()[0]
+        try:
+            row = interruptible(connection, f"SELECT {asked} FROM ({self._flagged})")[0]
+        except duckdb.Error as error:
+            raise UserError(f"{plan.recipe.file}:{plan.recipe.select_line}: select: {one_line(error)}") from error
         self.selected, lacking_now, *states = row
         self.to_do = lacking_now if limit is None else min(limit, lacking_now)
         self.states = {
@@ -138,14 +141,36 @@ def check_select(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
         kinds = [statement.type for statement in connection.extract_statements(select)]
         if kinds != [duckdb.StatementType.SELECT]:
             raise UserError(f"{where}: expected one SELECT, such as SELECT * FROM clips WHERE verdict = 'kept'")
-        columns = [row[0].lower() for row in connection.execute(f"DESCRIBE {select}").fetchall()]
-        if "clip_id" not in columns:
-            raise UserError(f"{where}: must give clip_id, gives {', '.join(columns)}")
-        found = connection.execute(f"SELECT 1 FROM ({select}\n) AS chosen LIMIT 1").fetchall()
+        columns = {row[0].lower(): row[1] for row in connection.execute(f"DESCRIBE {select}").fetchall()}
+        if columns.get("clip_id") != "VARCHAR":
+            given = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            raise UserError(f"{where}: must give clip_id, a text; gives {given}")
+        found = interruptible(
+            connection,
+            f"SELECT 1 FROM clips WHERE clip_id IN (SELECT chosen.clip_id FROM ({select}\n) AS chosen) LIMIT 1",
+        )
     except duckdb.Error as error:
         raise UserError(f"{where}: {one_line(error)}") from error
     if not found:
-        raise UserError(f"{where}: gives no clip: look with `clipmill sql`")
+        raise UserError(f"{where}: gives no clip of this catalog: look with `clipmill sql`")
+
+
+def interruptible(connection: duckdb.DuckDBPyConnection, text: str) -> list[tuple[Any, ...]]:
+    """All rows of a query, in a thread of its own: Ctrl-C ends the query, however long it would take."""
+    worker = ThreadPoolExecutor(1, thread_name_prefix="clipmill-sql")
+    asked = worker.submit(lambda: connection.execute(text).fetchall())
+    try:
+        while True:
+            try:
+                return asked.result(timeout=0.2)
+            except TimeoutError:
+                if asked.done():
+                    raise
+    except KeyboardInterrupt:
+        connection.interrupt()
+        raise
+    finally:
+        worker.shutdown(wait=False)
 
 
 def passes_sql(gates: Sequence[Gate]) -> str:

@@ -110,6 +110,7 @@ MARKED = pa.schema(
         "committed_at": TIME,
     }
 )
+JUDGED = ("verdict", "dropped_by", "failed_gates", "unknown_gates")  # what the view `clips` adds of gates
 BOOKKEEPING = frozenset([*MARKED.names, BATCH])
 
 _DUCKDB_NAMES = {

@@ -115,11 +115,17 @@ def verify(catalog: Catalog) -> list[str]:
 
 
 def _without_clip_sql(name: str, columns: Collection[str]) -> str:
-    """Rows without a clip, but for those older than their source: it was made again, and cut otherwise, since."""
+    """Rows without a clip, but for those whose source was made again, and cut otherwise, since the run began that
+    made them: the next run of their recipe deletes them.
+    """
     text = f"SELECT clip_id, concat('batch ', batch) FROM raw.{quote(name)} AS t ANTI JOIN raw.clips USING (clip_id)"
     if {"source_id", "committed_at"} <= set(columns):
-        text += """ WHERE NOT EXISTS (
-            FROM raw.sources AS s WHERE s.source_id = t.source_id AND s.committed_at > t.committed_at)"""
+        began = "t.committed_at"
+        if "run_id" in columns:
+            of_run = "SELECT min(r.\"at\") FROM raw.runs AS r WHERE r.run_id = t.run_id AND r.event = 'start'"
+            began = f"least({began}, ({of_run}))"
+        text += f""" WHERE NOT EXISTS (
+            FROM raw.sources AS s WHERE s.source_id = t.source_id AND s.committed_at > {began})"""
     return text
 
 

@@ -171,8 +171,8 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
     name before it.
     """
     own = _columns(connection, "clips")
-    chosen = {column: f"c.{quote(column)}" for column in own}
-    source = "raw.clips AS c"
+    chosen = {column: f"_c.{quote(column)}" for column in own}  # no table of a stage begins with _
+    source = "raw.clips AS _c"
     for table in joined:
         found = {n: kind for n, kind in _columns(connection, table).items() if n not in BOOKKEEPING}
         for column, kind in found.items():
@@ -180,7 +180,7 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
                 continue
             taken = column.lower() in {name.lower() for name in chosen}
             chosen[f"{table}_{column}" if taken else column] = f"{quote(table)}.{quote(column)}"
-        source += f" LEFT JOIN raw.{quote(table)} ON {quote(table)}.clip_id = c.clip_id"
+        source += f" LEFT JOIN raw.{quote(table)} ON {quote(table)}.clip_id = _c.clip_id"
         if "status" in _columns(connection, table):
             source += f" AND {quote(table)}.status = 'done'"
     verdicts = ", ".join(f"{sql} AS {name}" for name, sql in verdict_sql(gates).items())

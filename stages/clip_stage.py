@@ -78,8 +78,8 @@ class ClipStage(Stage):
         """Told in the driver that these clips are done and their rows committed."""
 
     def column(self, signal: str) -> str:
-        """The column of a signal: `model` and `revision` always carry the table's name."""
-        if self.table == self.default_table and signal not in ("model", "revision"):
+        """The column of a signal: `model`, `revision` and `frames` always carry the table's name."""
+        if self.table == self.default_table and signal not in ("model", "revision", "frames"):
             return signal
         return f"{self.table}_{signal}" if signal != self.default_table else self.table
 

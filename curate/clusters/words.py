@@ -28,7 +28,8 @@ def word_list(settings: ClusterSettings) -> list[str]:
             raise SettingsError(
                 f"words: {settings.words}: {reason}; give a file of one word a line, or a list"
             ) from None
-    words = list(dict.fromkeys(word.strip() for word in given if word.strip()))
+    plain = (word.encode("utf-8", "replace").decode().replace("\0", " ").strip() for word in given)
+    words = list(dict.fromkeys(word for word in plain if word))
     if not words:
         raise SettingsError("words: there is no word in it; give one a line, or leave `words` out")
     if len(words) > MOST_WORDS:

@@ -21,6 +21,10 @@ class Answer:
     model: str | None = None
     revision: str | None = None
 
+    def __post_init__(self) -> None:
+        # half of a character, as a cut answer may end with, is no text
+        object.__setattr__(self, "text", self.text.encode("utf-8", "replace").decode())
+
 
 @dataclass
 class Deadline:

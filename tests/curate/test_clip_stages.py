@@ -182,6 +182,9 @@ def test_limit_takes_so_many_clips(go, tmp_path):
     [
         ({"select": "SELECT clip_id FROM clip"}, ["select", "clip"]),
         ({"select": "SELECT uri FROM clips"}, ["select", "clip_id"]),
+        ({"select": "SELECT 5 AS clip_id"}, ["select", "clip_id, a text", "INTEGER"]),
+        ({"select": "SELECT 'nope' AS clip_id"}, ["select", "gives no clip of this catalog"]),
+        ({"select": "SELECT error('x') AS clip_id"}, ["select"]),
         ({"select": "SELECT clip_id FROM clips WHERE false"}, ["select", "gives no clip"]),
         ({"gates": "      - gate: {x: 'beauty > 1'}"}, ["gate 'x'", "beauty"]),
         ({"settings": "{gian: 2}"}, ["brightness.gian", "did you mean 'gain'"]),
@@ -247,3 +250,25 @@ def test_settings_under_which_nothing_was_done_may_be_corrected(go, tmp_path):
     assert go("later", settings="{refuse: film}") == 1
     assert go("later", settings="{refuse: nothing}") == 0
     assert len(scores(tmp_path)) == 6
+
+
+@pytest.mark.parametrize(
+    "name", ["status", "clip_id", "verdict", "motion", "x" * 70, "thumbnails", "brightness_frames"]
+)
+def test_a_name_that_would_hide_another_column_or_table_is_refused(go, tmp_path, name):
+    go("ingest", stages=STAGE % "{}")
+    with pytest.raises(UserError, match="give this stage another `as`"):
+        go("later", settings=f"{{as: {name}}}")
+    assert ask(tmp_path / "catalog", "SELECT count(*) FROM clips WHERE verdict = 'kept'") == [(6,)]
+
+
+def test_a_table_may_be_called_what_the_views_call_clips_themselves(go, tmp_path):
+    go("ingest")
+    assert go("later", settings="{as: c}") == 0
+    assert ask(tmp_path / "catalog", "SELECT count(c) FROM clips") == [(6,)]
+
+
+def test_two_stages_of_one_column_are_refused(go):
+    stages = STAGE % "{as: wm}" + "\n" + STAGE % "{as: wm_frames}"
+    with pytest.raises(UserError, match="column 'wm_frames' is there already, in wm"):
+        go("ingest", stages=stages)

@@ -105,7 +105,11 @@ def test_an_embedding_is_that_of_open_clip_whatever_comes_with_it(stage, sizes, 
     assert set(rows) == set(truth)
     for clip, frames in truth.items():
         hand = hand_pooled(frames)
-        assert rows[clip]["status"] == "done" and rows[clip]["dim"] == 24 and rows[clip]["frames"] == len(frames)
+        assert (
+            rows[clip]["status"] == "done"
+            and rows[clip]["dim"] == 24
+            and rows[clip]["embeddings_frames"] == len(frames)
+        )
         assert (np.abs(vector_of(rows[clip]) - hand) <= CLOSE + rounding(hand)).all()
         vectors = hand_made(frames)
         expected = None if len(frames) == 1 else min((vectors[:-1] * vectors[1:]).sum(axis=1))
@@ -147,7 +151,7 @@ def test_both_engines_give_the_same_embeddings(film):
     inline, ray = found
     assert set(inline) == set(ray) == {f"c{i}" for i in range(6)}
     for clip, row in inline.items():
-        assert row["status"] == "done" and row["frames"] == 3
+        assert row["status"] == "done" and row["embeddings_frames"] == 3
         assert np.abs(vector_of(row) - vector_of(ray[clip])).max() <= CLOSE + rounding(vector_of(row)).max() * 2
         assert row["embeddings_revision"] == ray[clip]["embeddings_revision"]
 
@@ -157,7 +161,7 @@ def test_a_frame_that_a_short_clip_gives_twice_counts_once(stage):
     unit = unit_of(stage, "u", {"c": [one]})
     unit.pixels["c"][stage.wants()] = [(0.5, other), (0.1, one), (0.5, other)]
     row = embedded(stage, [unit])["c"]
-    assert row["frames"] == 2
+    assert row["embeddings_frames"] == 2
     assert np.abs(vector_of(row) - hand_pooled([one, other])).max() <= CLOSE + 2**-12
 
 
