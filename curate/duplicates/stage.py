@@ -20,7 +20,8 @@ from curate.duplicates.components import components
 from curate.duplicates.keep import keep, rule_order
 from curate.duplicates.kinds import Exact, Kind, Near, Semantic
 from curate.duplicates.settings import DuplicateSettings
-from curate.gates import one_line
+from curate.errors import UserError
+from curate.gates import Gate, check_gates, one_line
 from curate.sets import SetStage
 from stages.base import SettingsError
 
@@ -64,6 +65,8 @@ class Duplicates(SetStage):
         return {self.table: made}
 
     def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
+        if self.settings.score is not None:
+            _check_score(self.settings.score, connection)
         clips = read_clips(connection, select, self.settings)
         earlier = read_earlier(clips, previous)
         with ExitStack() as opened:
@@ -147,3 +150,13 @@ def _table(
 def _eight_bytes(values: np.ndarray) -> pa.Array:
     data = pa.py_buffer(values.astype("<u8").tobytes())
     return pa.Array.from_buffers(pa.binary(8), len(values), [None, data]).cast(pa.binary())
+
+
+def _check_score(score: str, connection: duckdb.DuckDBPyConnection) -> None:
+    """What holds for a gate holds for the score: one value a clip, of its own columns, the same every time."""
+    columns = connection.sql("SELECT * FROM clips LIMIT 0").to_arrow_table().schema
+    try:
+        gate = Gate(name="score", where=f"({score}\n) IS NOT NULL")
+        check_gates([gate], {field.name: field.type for field in columns})
+    except UserError as error:
+        raise SettingsError(str(error).removeprefix("gate ")) from error

@@ -334,3 +334,9 @@ def test_what_is_missing_is_named_in_one_line():
     with pytest.raises(ValueError, match="nothing to look for"):
         DuplicateSettings(exact=False, near=None)
     assert judge([clip(1)], select=f"{ALL} WHERE false").num_rows == 0
+
+
+@pytest.mark.parametrize("score", ["random()", "unnest([1, 2])", "(SELECT 1)", "nosuch"])
+def test_a_score_is_one_value_of_a_clip_s_own_columns(score):
+    with pytest.raises(SettingsError, match="score"):
+        judge([clip(1), clip(2)], score=score)
