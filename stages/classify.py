@@ -11,13 +11,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from stages.base import Needs, SettingsError
 from stages.clip_stage import ClipError, ClipInput, ClipStage
 from stages.frames import FrameRequest
 from stages.pretrained import local_folder, located, read_config
-from stages.settings import ModelSettings
+from stages.settings import ModelSettings, Positions
 from stages.weights import revision_of
 
 VERSION = "1"  # changes whenever the same frames would get other scores
@@ -29,15 +29,8 @@ class ClassifySettings(ModelSettings):
     model: str = Field(min_length=1)  # a local folder, or a name on the hub such as owner/model
     label: str | tuple[str, ...]  # whose probability is the score; of several, their sum
     revision: str | None = None  # commit or tag on the hub
-    positions: tuple[float, ...] = Field((0.1, 0.5, 0.9), min_length=1)  # of the frames looked at, shares of the clip
+    positions: Positions = (0.1, 0.5, 0.9)  # of the frames looked at, shares of the clip
     long_side: int = Field(512, ge=32, le=4096)  # of those frames, pixels, before the model's own resizing
-
-    @field_validator("positions")
-    @classmethod
-    def _within(cls, positions: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(0 <= position <= 1 for position in positions):
-            raise ValueError(f"positions are shares of the clip, 0 to 1, got {list(positions)}")
-        return positions
 
     @model_validator(mode="after")
     def _named(self) -> Self:

@@ -14,15 +14,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from stages.base import SettingsError, one_line
 from stages.clip_registry import architectures, nearest, require_open_clip, tags_of
 from stages.hub import cached_or_reachable, hub_file
-from stages.settings import ModelSettings
+from stages.settings import ModelSettings, Positions
 
 DEFAULT_MODEL, DEFAULT_TAG = "ViT-L-14", "laion2b_s32b_b82k"
 CONFIG, HUB = "open_clip_config.json", "hf-hub:"
@@ -31,7 +30,6 @@ WEIGHTS = (
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
 )  # fmt: skip
-Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 
@@ -41,7 +39,7 @@ class ClipModelSettings(ModelSettings):
     model: str = DEFAULT_MODEL  # a name of open_clip, a folder, or hf-hub:ORG/REPO
     pretrained: str | None = DEFAULT_TAG  # a tag of open_clip or a local checkpoint; a folder holds its own
     precision: Precision = "auto"  # fp32 on CPUs, fp16 on GPUs
-    positions: tuple[Share, ...] = Field((0.1, 0.5, 0.9), min_length=1, max_length=256)  # of a clip's length
+    positions: Positions = (0.1, 0.5, 0.9)  # of a clip's length
 
 
 @dataclass(frozen=True)

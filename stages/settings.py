@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _rising(positions: tuple[float, ...]) -> tuple[float, ...]:
+    if any(not 0 <= one <= 1 for one in positions) or list(positions) != sorted(set(positions)):
+        raise ValueError(f"positions are shares of the clip's length, 0 to 1, rising; got {list(positions)}")
+    return positions
+
+
+# Where in a clip its frames are taken.
+Positions = Annotated[tuple[float, ...], Field(min_length=1, max_length=256), AfterValidator(_rising)]
 
 
 class ModelSettings(Settings):

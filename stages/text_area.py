@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from stages.base import Needs, SettingsError, one_line
 from stages.clip_stage import ClipError, ClipInput, ClipStage
 from stages.frames import FrameRequest
-from stages.settings import ModelSettings
+from stages.settings import ModelSettings, Positions
 from stages.weights import revision_of
 
 VERSION = "1"  # changes whenever the same frames would get other figures
@@ -29,18 +29,11 @@ LEAST_SURENESS = 0.6  # mean probability of the characters read in a box
 
 
 class TextSettings(ModelSettings):
-    positions: tuple[float, ...] = Field((0.1, 0.5, 0.9), min_length=1)  # of the frames looked at, shares of the clip
+    positions: Positions = (0.1, 0.5, 0.9)  # of the frames looked at, shares of the clip
     long_side: int = Field(640, ge=64, le=4096)  # of the frames looked at, pixels: decides how small text is found
     # local ONNX file of another PP-OCR text detector; what it holds is told by the stage's version
     weights: str | None = Field(None, exclude=True)
     confirm: bool = True  # boxes in which nothing can be read do not count
-
-    @field_validator("positions")
-    @classmethod
-    def _within(cls, positions: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(0 <= position <= 1 for position in positions):
-            raise ValueError(f"positions are shares of the clip, 0 to 1, got {list(positions)}")
-        return positions
 
 
 class TextArea(ClipStage):

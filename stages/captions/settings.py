@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from stages.captions.prompts import check_template
-from stages.settings import ModelSettings, Settings
+from stages.settings import ModelSettings, Positions, Settings
 
 AUDITS = ("words", "language", "repetition", "truncated", "refusal", "boilerplate", "source", "prompt", "clip_match")
 ONLY = "caption"  # the name of a caption that is the only one of its clip
@@ -19,15 +19,8 @@ OURS = ("messages", "model", "stream", "n", "max_tokens", "temperature", "seed")
 class FrameSettings(Settings):
     """`frames:` which frames of a clip the captioner sees."""
 
-    positions: tuple[float, ...] = Field((0.1, 0.5, 0.9), min_length=1, max_length=256)  # shares of the clip's length
+    positions: Positions = (0.1, 0.5, 0.9)  # shares of the clip's length
     long_side: int = Field(448, ge=16, le=4096)  # pixels
-
-    @field_validator("positions")
-    @classmethod
-    def _inside(cls, positions: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 <= one <= 1 for one in positions) or list(positions) != sorted(set(positions)):
-            raise ValueError(f"positions are shares of the clip's length, 0 to 1, rising; got {list(positions)}")
-        return positions
 
 
 class ManifestSettings(Settings):
