@@ -50,6 +50,8 @@ class Stage:
                 continue
             try:
                 yield from self(unit)
+            except SettingsError:
+                raise  # would meet every unit: ends the run
             except Exception as error:
                 yield unit.failed(f"{self.name}: {one_line(error)}"[:500])
 
@@ -72,4 +74,4 @@ def one_line(error: BaseException) -> str:
 
 
 class SettingsError(Exception):
-    """Settings of a stage that can't work here, found before any work: one line with the fix."""
+    """Settings of a stage that can't work here: one line with the fix. Raised in a worker, it ends the run."""

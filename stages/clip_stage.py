@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from stages.base import Stage, one_line
+from stages.base import SettingsError, Stage, one_line
 from stages.frames import FrameRequest, Picture
 
 
@@ -134,6 +134,8 @@ class ClipStage(Stage):
         """A batch that raises is taken apart, so that one bad clip costs itself alone."""
         try:
             return self.score(clips)
+        except SettingsError:
+            raise  # would meet every clip: ends the run
         except Exception as error:
             if len(clips) == 1:
                 return [error if isinstance(error, ClipError) else ClipError(one_line(error))]

@@ -22,7 +22,7 @@ from curate.engines.pools import Pool, make_pools
 from curate.engines.ray_session import ray_session
 from curate.errors import EngineError
 from curate.units import Unit
-from stages.base import Stage
+from stages.base import SettingsError, Stage
 
 STOP_SECONDS = 3.0  # for units in hand, once a run is asked to stop
 
@@ -49,7 +49,10 @@ def run_on_ray(
         try:
             for batch in _dataset(feeder, pools).iter_batches(**how):
                 for index, blob in zip(*batch.to_pydict().values(), strict=True):
-                    for unit in pickle.loads(blob):
+                    units = pickle.loads(blob)
+                    if isinstance(units, SettingsError):
+                        raise units
+                    for unit in units:
                         yield from dispatch.came_back(index, unit)
         except ray.exceptions.RayError as error:
             if not stop.is_set():

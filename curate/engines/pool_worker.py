@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from curate.engines.chain import run_stages
 from curate.units import Unit
-from stages.base import Stage
+from stages.base import SettingsError, Stage
 
 SCHEMA = pa.schema([("index", pa.int64()), ("units", pa.large_binary())])
 ROW_BYTES = 1 << 20  # finished units leave a worker in rows of about this size
@@ -26,18 +26,28 @@ class PoolWorker:
 
     def __init__(self, stages: tuple[Stage, ...], name: str, feeder: Any, last: bool):
         self.stages, self.name, self.feeder, self.last = stages, name, feeder, last
-        for stage in stages:
-            stage.setup()
+        self.refusal: SettingsError | None = None
+        try:
+            for stage in stages:
+                stage.setup()
+        except SettingsError as error:
+            self.refusal = error
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Settings that can't work end the run in the driver: they travel as a row of their own."""
         for index, blob in zip(*batch.to_pydict().values(), strict=True):
             if not blob:
                 continue
             units = pickle.loads(blob)
-            key = f"{self.name}/{units[0].unit_id}/{units[0].part}"
-            first = self._ask("begin", index, key) == 1
-            for row in self._rows(index, key, units) if first else self._one_by_one(index, key, units):
-                yield pa.table([[index], [pickle.dumps(row, protocol=5)]], schema=SCHEMA)
+            try:
+                if self.refusal or isinstance(units, SettingsError):
+                    raise self.refusal or units
+                key = f"{self.name}/{units[0].unit_id}/{units[0].part}"
+                first = self._ask("begin", index, key) == 1
+                for row in self._rows(index, key, units) if first else self._one_by_one(index, key, units):
+                    yield _row(index, row)
+            except SettingsError as error:
+                yield _row(index, SettingsError(str(error)))
 
     def _rows(self, index: int, key: str, units: list[Unit]) -> Iterator[list[Unit]]:
         out: list[Unit] = []
@@ -80,6 +90,10 @@ class PoolWorker:
         import ray
 
         return ray.get(getattr(self.feeder, what).remote(*arguments))
+
+
+def _row(index: int, content: list[Unit] | SettingsError) -> pa.Table:
+    return pa.table([[index], [pickle.dumps(content, protocol=5)]], schema=SCHEMA)
 
 
 def _bytes(unit: Unit) -> int:

@@ -19,7 +19,7 @@ from curate.engines.chain import PartsInOrder
 from curate.engines.pools import make_pools
 from curate.errors import EngineError, UserError
 from curate.units import Unit
-from stages.base import Needs, Stage
+from stages.base import Needs, SettingsError, Stage
 from stages.ids import source_id
 
 
@@ -84,6 +84,20 @@ class Asking(Stage):
         yield unit
 
 
+class Refusing(Square):
+    """Finds out in the worker that its settings can't work."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def setup(self):
+        if self.where == "setup":
+            raise SettingsError("no such model: name another")
+
+    def __call__(self, unit):
+        raise SettingsError("the server refuses the key: correct it")
+
+
 class Graphic(Square):
     needs: ClassVar[Needs] = Needs(gpus=1)
 
@@ -143,6 +157,12 @@ def test_every_unit_comes_out_once_with_its_rows(mixed):
 def test_an_exception_fails_its_unit_alone_in_one_line(mixed):
     assert [unit.failure for unit in mixed[7]] == ["square: number 7 is not liked"]
     assert {n for n, us in mixed.items() if any(unit.failure for unit in us)} == {7, 11}
+
+
+@pytest.mark.parametrize(("where", "said"), [("setup", "no such model"), ("call", "the server refuses the key")])
+def test_settings_that_a_worker_finds_can_t_work_end_the_run_in_their_own_words(engine, where, said):
+    with pytest.raises(SettingsError, match=f"^{said}"):
+        run(engine, (Square(), Refusing(where), Later()), units(3))
 
 
 def test_the_parts_of_a_unit_come_in_order_and_pass_every_later_stage(mixed):
