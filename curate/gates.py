@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -34,6 +35,7 @@ REFUSED = {
 BOUNDLESS = {"range", "generate_series", "repeat", "lpad", "rpad", "list_resize", "array_resize", "bar", "bitstring"}
 BOUNDLESS |= {"equi_width_bins", "format", "printf"}  # "{:1000000000}"
 CHECK_SECONDS = 10.0  # for one gate over one made-up clip
+AGAIN_SECONDS = 0.02  # between interrupts, once the time is over
 JUDGE_SECONDS = 120.0  # for all gates over the clips of one unit
 CHANGING = """
     SELECT function_name FROM duckdb_functions()
@@ -127,14 +129,30 @@ def locked_connection() -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    """Interrupts what the connection does when the time is over: duckdb.InterruptException there."""
-    watchdog = threading.Timer(seconds, connection.interrupt)
-    watchdog.daemon = True
+    """Interrupts what the connection does when the time is over: duckdb.InterruptException there.
+
+    Again and again, since an interrupt that comes just before a query begins is forgotten by it. What was too
+    late but not to be interrupted is refused all the same.
+    """
+    import duckdb
+
+    over, began = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        late = over.wait(seconds)
+        while not late:
+            connection.interrupt()
+            late = over.wait(AGAIN_SECONDS)
+
+    watchdog = threading.Thread(target=watch, name="clipmill-limit", daemon=True)
     watchdog.start()
     try:
         yield
     finally:
-        watchdog.cancel()
+        over.set()
+        watchdog.join()
+    if time.monotonic() - began > seconds:
+        raise duckdb.InterruptException(f"more than {seconds:g} s")
 
 
 def one_line(error: Exception) -> str:

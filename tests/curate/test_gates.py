@@ -126,6 +126,8 @@ def test_a_wrong_gate_is_one_clear_line(where, said):
 LONG = "replace(replace(replace(replace('0123456789', '1', '{0}'), '2', '{0}'), '3', '{0}'), '4', '{0}')"
 SLOW = f"len(string_split({LONG.format('12345' * 15)}, '5')) > motion"
 
+MANY_STEPS = f"len(replace(replace(CAST(motion AS VARCHAR) || '01234', '1', '{'23' * 40}'), '2', '{'5' * 40}')) > 3"
+
 
 def test_a_gate_that_takes_too_long_is_stopped(monkeypatch):
     monkeypatch.setattr("curate.gates.CHECK_SECONDS", 0.01)
@@ -133,9 +135,10 @@ def test_a_gate_that_takes_too_long_is_stopped(monkeypatch):
     slow, fast = Gate(name="slow", where=SLOW), Gate(name="fast", where="motion > 1")
     with pytest.raises(UserError, match=r"gate 'slow' .*takes more than 0.01 s for one clip: make it simpler"):
         check_gates([slow], COLUMNS)
-    judge = Judge([fast, slow], COLUMNS)
-    with pytest.raises(UserError, match=r"the gates 'fast', 'slow' take more than 0.01 s"):
-        judge([{"motion": 1.0}])
+    many = Gate(name="many", where=MANY_STEPS)  # a little for each clip, and so many that it can't be done in time
+    judge = Judge([fast, many], COLUMNS)
+    with pytest.raises(UserError, match=r"the gates 'fast', 'many' take more than 0.01 s"):
+        judge([{"motion": float(number)} for number in range(100_000)])
     monkeypatch.undo()
     assert [v.verdict for v in Judge([fast], COLUMNS)([{"motion": 2.0}])] == ["kept"]
 
