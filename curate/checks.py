@@ -48,8 +48,8 @@ def check_together(plans: list[Plan]) -> None:
 
 def check_columns(plan: Plan, catalog: Catalog) -> None:
     """Columns of this plan's stages that a table of another recipe shows in `clips` already."""
-    mine = {c.lower(): step for step in plan.steps if step.stage for c in step.stage.columns()[step.stage.table]}
-    for name in catalog.tables():
+    mine = {c.lower(): step for step in plan.steps for c in step.stage.columns()[step.stage.table]}
+    for name in catalog.tables() if mine else ():
         table = catalog.table(name)
         if name in plan.marks or name in ("thumbnails", *OWN_TABLES) or table is None:
             continue

@@ -42,14 +42,12 @@ def refuse_mixture(catalog: Catalog, plan: Plan, mark: Mark, rebuild: bool = Fal
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     """What differs between two sets of stages, one phrase each."""
-    changed: set[str] = set()
     before = {name: value for entry in old["stages"] for name, value in entry.items()}
     after = {name: value for entry in new["stages"] for name, value in entry.items()}
     for name in dict.fromkeys([*before, *after]):
         was, now = before.get(name), after.get(name)
         if was == now:
             continue
-        changed.add(name)
         if isinstance(was, dict) and isinstance(now, dict):
             for key in dict.fromkeys([*was, *now]):
                 if was.get(key) != now.get(key):
@@ -58,5 +56,5 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: {json.dumps(was)} -> {json.dumps(now)}"
     for name in dict.fromkeys([*old["versions"], *new["versions"]]):
         was, now = old["versions"].get(name), new["versions"].get(name)
-        if was != now and name in before and name in after and name not in changed:
+        if was != now and name in before and before[name] == after.get(name):
             yield f"version of {name}: {was} -> {now}"

@@ -47,10 +47,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Step:
-    """An entry of the recipe and what it became; `gates` are those that stand before it."""
+    """A stage on clips, its entry in the recipe, and the gates that stand before it."""
 
     entry: StageEntry
-    stage: Any  # a Stage, a SetStage, or None for a gate
+    stage: ClipStage | SetStage
     gates: tuple[Gate, ...]
 
 
@@ -86,7 +86,7 @@ class Plan:
     def columns(self) -> dict[str, dict[str, str]]:
         """Columns that the stages add, by table: name -> Arrow type name."""
         found: dict[str, dict[str, str]] = {}
-        for stage in ([self.decode] if self.decode else []) + [step.stage for step in self.steps if step.stage]:
+        for stage in ([self.decode] if self.decode else []) + [step.stage for step in self.steps]:
             for table, columns in stage.columns().items():
                 found.setdefault(table, {}).update(columns)
         return found

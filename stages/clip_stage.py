@@ -108,23 +108,26 @@ class ClipStage(Stage):
         lacking = (row for row in unit.clips if row["clip_id"] not in have)
         return [row for row in lacking if passing is None or row["clip_id"] in passing]
 
+    def clips_of(self, unit: Any) -> list[ClipInput]:
+        """What is to be scored of a unit; a clip without the frames it needs is failed at once."""
+        request, found = self.wants(), []
+        for row in self._chosen(unit):
+            clip = row["clip_id"]
+            frames = unit.pixels.get(clip, {}).get(request, []) if request else []
+            if request and not frames:
+                self.add(unit, row, ClipError(unit.lost.get(clip, "no frame of it could be had")))
+            else:
+                found.append(ClipInput(row, unit.entry, frames, unit.features.setdefault(clip, {})))
+        return found
+
     def _score(self, units: list[Any]) -> list[Any]:
         began = time.process_time()
-        request = self.wants()
-        jobs: list[tuple[Any, ClipInput]] = []
-        for unit in units:
-            for row in self._chosen(unit):
-                clip = row["clip_id"]
-                frames = unit.pixels.get(clip, {}).get(request, []) if request else []
-                if request and not frames:
-                    self._add(unit, row, ClipError(unit.lost.get(clip, "no frame of it could be had")))
-                    continue
-                jobs.append((unit, ClipInput(row, unit.entry, frames, unit.features.setdefault(clip, {}))))
+        jobs = [(unit, clip) for unit in units for clip in self.clips_of(unit)]
         for start in range(0, len(jobs), self.batch_clips):
             batch = jobs[start : start + self.batch_clips]
             answers = self._answers([clip for _, clip in batch])
             for (unit, clip), answer in zip(batch, answers, strict=True):
-                self._add(unit, clip.row, answer)
+                self.add(unit, clip.row, answer)
         spent = time.process_time() - began
         for unit in units:
             unit.seconds[self.name] = unit.seconds.get(self.name, 0.0) + spent / len(units)
@@ -141,7 +144,8 @@ class ClipStage(Stage):
                 return [error if isinstance(error, ClipError) else ClipError(one_line(error))]
             return [self._answers([clip])[0] for clip in clips]
 
-    def _add(self, unit: Any, row: dict[str, Any], answer: dict[str, Any] | ClipError) -> None:
+    def add(self, unit: Any, row: dict[str, Any], answer: dict[str, Any] | ClipError) -> None:
+        """A clip's row into the unit's rows."""
         made = {"clip_id": row["clip_id"], "source_id": row["source_id"]}
         if isinstance(answer, ClipError):
             made |= {"status": "failed", "reason": one_line(answer)[:500]}

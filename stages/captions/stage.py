@@ -128,22 +128,6 @@ class Caption(ClipStage):
             return super().stream(units)
         return stream_concurrently(self, units, self.served.concurrency)
 
-    def clips_of(self, unit: Any) -> list[ClipInput]:
-        """What is to be captioned of a unit; a clip without the frames it needs is failed at once."""
-        request, found = self.wants(), []
-        for row in self._chosen(unit):
-            clip = row["clip_id"]
-            frames = unit.pixels.get(clip, {}).get(request, []) if request else []
-            if request and not frames:
-                self.add(unit, row, ClipError(unit.lost.get(clip, "no frame of it could be had")))
-            else:
-                found.append(ClipInput(row, unit.entry, frames, unit.features.setdefault(clip, {})))
-        return found
-
-    def add(self, unit: Any, row: dict[str, Any], answer: dict[str, Any] | ClipError) -> None:
-        """A clip's row into the unit's rows."""
-        self._add(unit, row, answer)
-
     def score(self, clips: Sequence[ClipInput]) -> list[dict[str, Any] | ClipError]:
         return self.rows(clips, [self.ask(clip) for clip in clips])
 
@@ -180,14 +164,6 @@ class Caption(ClipStage):
         return [
             answers if isinstance(answers, ClipError) else self._row(answers, next(scores, None)) for answers in found
         ]
-
-    def _answers(self, clips: list[ClipInput]) -> list[dict[str, Any] | ClipError]:
-        try:
-            return self.score(clips)
-        except SettingsError:
-            raise  # would meet every clip: ends the run instead of failing them one by one
-        except Exception as error:
-            return [ClipError(one_line(error))] if len(clips) == 1 else [self._answers([one])[0] for one in clips]
 
     def _caption(self, clip: ClipInput, name: str, kept: dict[str, Answer], deadline: Deadline) -> Answer:
         why: list[str] = []
