@@ -72,7 +72,7 @@ def report_run(
 
 
 def _stage_row(table: str, committer: Committer, selection: Selection | None) -> tuple[str, str, str, str]:
-    before = selection.states.get(table, {}).get("done", 0) if selection is not None else 0
+    before = selection.done.get(table, 0) if selection is not None else 0
     now, failed = committer.marked[table, "done"], committer.marked[table, "failed"]
     if selection is not None and committer.counts:  # what the decode pass handed on is in the catalog by then
         before = max(0, before - now)

@@ -27,8 +27,8 @@ BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
 class Selection:
     """Iterating gives a Unit for each group of clips that lacks the row of one stage or more.
 
-    `states` counts, by table, the clips that are wanted there, done and failed before this run; `replace` are
-    the clips whose old rows must go. Raises UserError for a `select` that is no SQL for clips.
+    `done` counts, by table, the clips that are wanted there and were done before this run; `replace` are the clips
+    whose old rows must go. Raises UserError for a `select` that is no SQL for clips.
     """
 
     def __init__(
@@ -73,19 +73,15 @@ class Selection:
         n = len(self.tables)
         lacking = [f"(wanted{i} AND NOT done{i} AND NOT failed{i})" for i in range(n)]
         self._lacking = " OR ".join(lacking) or "false"
-        counts = [f"count(*) FILTER (wanted{i} AND {s}{i})" for i in range(n) for s in ("done", "failed")]
-        counts += [f"count(*) FILTER (wanted{i})" for i in range(n)]
+        counts = [f"count(*) FILTER (wanted{i} AND done{i})" for i in range(n)]
         asked = ", ".join(["count(*)", f"count(*) FILTER ({self._lacking})", *counts])
         try:
             row = interruptible(connection, f"SELECT {asked} FROM ({self._flagged})")[0]
         except duckdb.Error as error:
             raise UserError(f"{plan.recipe.file}:{plan.recipe.select_line}: select: {one_line(error)}") from error
-        self.selected, lacking_now, *states = row
+        self.selected, lacking_now, *done = row
         self.to_do = lacking_now if limit is None else min(limit, lacking_now)
-        self.states = {
-            table: {"done": states[2 * i], "failed": states[2 * i + 1], "wanted": states[2 * n + i]}
-            for i, table in enumerate(self.tables)
-        }
+        self.done = dict(zip(self.tables, done, strict=True))
 
     def __iter__(self) -> Iterator[Unit]:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
