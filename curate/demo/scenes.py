@@ -127,13 +127,13 @@ def _textured(rng: np.random.Generator, colour, width: int, height: int, contras
 def _shape_patch(rng: np.random.Generator, scene: Scene, side: int) -> tuple[np.ndarray, np.ndarray]:
     """The shape's colours (side, side, 3) and its coverage (side, side), float32, coverage 0 to 1."""
     mask = np.zeros((side * 4, side * 4), np.uint8)  # drawn four times as large: smooth edges after resizing
-    outline = np.array(_outline(scene.shape)) * (side * 4 * 0.46) + side * 2
-    cv2.fillPoly(mask, [outline.round().astype(np.int32)], 255)
+    corners = np.array(outline(scene.shape)) * (side * 4 * 0.46) + side * 2
+    cv2.fillPoly(mask, [corners.round().astype(np.int32)], 255)
     alpha = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     return _textured(rng, COLOURS[scene.colour], side, side, contrast=0.45), alpha
 
 
-def _outline(shape: str) -> list[tuple[float, float]]:
+def outline(shape: str) -> list[tuple[float, float]]:
     """Corners of the shape in a circle of radius one."""
     corners = {"circle": 64, "square": 4, "triangle": 3, "star": 10}[shape]
     start = -math.pi / 4 if shape == "square" else -math.pi / 2

@@ -1,0 +1,168 @@
+"""The demo's second set of films: what a small network can learn to draw from words in minutes.
+
+A film holds many takes of one thing: one plain shape of one colour that moves in one direction over a plain ground.
+Takes differ in size, place, speed and ground. What is true of a film is true of each of its takes, so the caption in
+the text file beside it is the caption of every clip; takes are of one length, so a `fixed` cut parts them exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from curate.demo import files
+from curate.demo.films import FilmTruth
+from curate.demo.scenes import COLOURS, outline
+
+PALETTE = {name: COLOURS[name] for name in ("red", "green", "blue", "yellow", "white")}
+SHAPES = ("circle", "square", "triangle")
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # x, y of the way
+SIDE, FPS = 64, 8  # pixels of a frame's side, frames a second
+TAKE_SECONDS = 1.25  # of which a window of nine frames is taken
+TAKES = 12  # in one film
+SIZES = (17.0, 22.0)  # least and greatest side of a square as large as the shape, pixels
+WAYS = (16.0, 22.0)  # least and greatest way that a shape goes in a second, pixels
+GROUNDS = (16, 88)  # darkest and lightest ground, grey levels: every colour stands out from it
+AREAS = {"circle": np.pi, "square": 2.0, "triangle": 3 * np.sqrt(3) / 4}  # of the shape in a circle of radius one
+FINER = 4  # drawn so many times as large: smooth edges and places between pixels
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What all takes of a film show."""
+
+    colour: str
+    shape: str
+    direction: str
+
+    @property
+    def caption(self) -> str:
+        return f"a {self.colour} {self.shape} moving {self.direction}"
+
+    @property
+    def film(self) -> str:
+        return f"{self.colour}_{self.shape}_{self.direction}.mp4"
+
+
+@dataclass(frozen=True)
+class Take:
+    """Lengths in pixels, times in seconds; `x`, `y` is where the middle of the shape's box is halfway."""
+
+    subject: Subject
+    size: float  # side of a square of this area
+    x: float
+    y: float
+    speed: float  # pixels a second
+    ground: tuple[int, int, int]  # RGB
+
+
+def subjects() -> list[Subject]:
+    """Every colour, shape and direction together."""
+    return [Subject(*words) for words in product(PALETTE, SHAPES, DIRECTIONS)]
+
+
+def draw_shape_films(
+    folder: Path | str,
+    seed: int = 0,
+    takes: int = TAKES,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[FilmTruth]:
+    """Draws a film of so many takes of each subject, and NAME.txt with its caption, into `folder`; the truth about
+    them. Same seed, same films, each by itself: films that are there already are not drawn again.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    truth = []
+    for done, subject in enumerate(subjects()):
+        path = folder / subject.film
+        if not path.exists():
+            path.with_suffix(".txt").write_text(subject.caption + "\n", encoding="utf-8")
+            part = path.with_name(f".{path.stem}.part.mp4")
+            files.write_video(part, film_frames(film_takes(subject, seed, takes)), FPS)
+            part.replace(path)
+        truth.append(film_truth(subject, takes))
+        if progress:
+            progress(done + 1, len(subjects()))
+    return truth
+
+
+def film_takes(subject: Subject, seed: int, count: int) -> list[Take]:
+    """The takes of one film."""
+    rng = np.random.default_rng([seed, *subject.film.encode()])
+    return [some_take(subject, rng) for _ in range(count)]
+
+
+def some_take(subject: Subject, rng: np.random.Generator) -> Take:
+    """A take in which the whole shape is in the picture from the first to the last frame."""
+    size, speed = rng.uniform(*SIZES), rng.uniform(*WAYS)
+    box = _box(subject.shape, size)
+    middle = []
+    for extent, step in zip(box, DIRECTIONS[subject.direction], strict=True):
+        room = (SIDE - extent - abs(step) * speed * TAKE_SECONDS) / 2 - 1
+        middle.append(SIDE / 2 + rng.uniform(-1, 1) * max(room, 0.0))
+    level, tint = rng.uniform(*GROUNDS), rng.uniform(-6, 6, 3)
+    return Take(subject, size, *middle, speed, tuple(int(each) for each in np.clip(level + tint, 0, 255)))
+
+
+def film_frames(takes: list[Take]) -> Iterator[tuple[float, np.ndarray]]:
+    """(seconds, (SIDE, SIDE, 3) uint8 RGB) of every frame of a film of these takes."""
+    frames = round(TAKE_SECONDS * FPS)
+    for number, take in enumerate(takes):
+        for index, picture in enumerate(take_frames(take, frames)):
+            yield (number * frames + index) / FPS, picture
+
+
+def take_frames(take: Take, frames: int = round(TAKE_SECONDS * FPS)) -> np.ndarray:
+    """(frames, SIDE, SIDE, 3) uint8 RGB."""
+    ground, colour = np.array(take.ground, np.float32), np.array(PALETTE[take.subject.colour], np.float32)
+    coverage = np.stack([_coverage(take, index / FPS) for index in range(frames)])[..., None]
+    return (ground + coverage * (colour - ground)).round().astype(np.uint8)
+
+
+def film_truth(subject: Subject, takes: int) -> FilmTruth:
+    """One shot for each take."""
+    said = {"caption": subject.caption, "shape": subject.shape, "colour": subject.colour}
+    said |= {"movement": f"moving {subject.direction}", "ground": "", "title": ""}
+    spans = [(number * TAKE_SECONDS, (number + 1) * TAKE_SECONDS) for number in range(takes)]
+    return FilmTruth(
+        subject.film,
+        shots=[{"start_s": start, "end_s": end, **said} for start, end in spans],
+        joints=[{"kind": "cut", "start_s": start, "end_s": start} for start, _ in spans[1:]],
+        width=SIDE,
+        height=SIDE,
+        fps=float(FPS),
+        caption_file=f"{Path(subject.film).stem}.txt",
+    )
+
+
+def _coverage(take: Take, seconds: float) -> np.ndarray:
+    """(SIDE, SIDE) float32, how much of each pixel the shape covers."""
+    gone = take.speed * (seconds - TAKE_SECONDS / 2)
+    step = DIRECTIONS[take.subject.direction]
+    corners = shape_corners(take.subject.shape, take.size) + (take.x + step[0] * gone, take.y + step[1] * gone)
+    return polygon_coverage(corners, SIDE)
+
+
+def shape_corners(shape: str, size: float) -> np.ndarray:
+    """(corners, 2) x, y in pixels of a shape of area `size` squared, around the middle of its box."""
+    corners = np.array(outline(shape)) * size / np.sqrt(AREAS[shape])
+    return corners - (corners.min(0) + corners.max(0)) / 2
+
+
+def polygon_coverage(corners: np.ndarray, side: int) -> np.ndarray:
+    """(side, side) float32: the share of each pixel inside a polygon, whose corners are x, y in pixels."""
+    mask = np.zeros((side * FINER, side * FINER), np.uint8)
+    # OpenCV counts from the middle of the first pixel, and takes places as whole 16ths of one.
+    points = ((corners * FINER - 0.5) * 16).round().astype(np.int32)
+    cv2.fillPoly(mask, [points], 255, shift=4)
+    return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def _box(shape: str, size: float) -> np.ndarray:
+    """Width and height of the shape, pixels."""
+    return np.ptp(shape_corners(shape, size), axis=0)
