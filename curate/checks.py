@@ -65,11 +65,13 @@ def check_columns(plan: Plan, catalog: Catalog) -> None:
 
 
 def check_sources(plan: Plan, sql: Any) -> None:
-    """A column of the manifest that a stage wants and no source has is the recipe's error."""
+    """A column of the manifest or of clips that a stage wants and that is not there is the recipe's error."""
     columns = {row[0] for row in sql.execute("DESCRIBE sources").fetchall()}
+    of_clips = clip_columns(sql)
     for step in plan.clip_steps:
         try:
             step.stage.check_sources(columns)
+            step.stage.check_clips(of_clips)
         except SettingsError as error:
             raise UserError(f"{plan.recipe.file}:{step.entry.line}: {step.entry.name}: {error}") from error
 

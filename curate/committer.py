@@ -115,7 +115,7 @@ class Committer:
             rows = {table: self._all_failed(unit, table) for table in self.stages}
         for found in rows.values():
             for row in found:
-                row["content_hash"] = unit.entry.get("content_hash")
+                row["content_hash"] = unit.entry_of(row).get("content_hash")
         self._take(rows)
 
     @staticmethod

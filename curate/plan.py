@@ -70,6 +70,11 @@ class Plan:
     def set_steps(self) -> list[Step]:
         return [step for step in self.steps if step.entry.runs == "set"]
 
+    @property
+    def gathering(self) -> ClipStage | None:
+        """The stage that makes units of its own of the clips, where there is one: it is then the only one."""
+        return next((step.stage for step in self.clip_steps if step.stage.gathers), None)
+
     @cached_property
     def marks(self) -> dict[str, Mark]:
         """By table, in the order in which a batch is committed."""
@@ -144,8 +149,18 @@ def make_plan(recipe: Recipe) -> Plan:
         elif entry.runs in ("clips", "set"):
             steps.append(Step(entry, made[id(entry)], tuple(plan.gates[: brought + own])))
     plan = Plan(recipe, decode, tuple(steps))
+    _check_alone(plan)
     _check_names(plan)
     return plan
+
+
+def _check_alone(plan: Plan) -> None:
+    gathering = next((step.entry for step in plan.clip_steps if step.stage.gathers), None)
+    if gathering is not None and (plan.decode is not None or len(plan.steps) > 1):
+        raise UserError(
+            f"{plan.recipe.file}:{gathering.line}: stage {gathering.name!r} stands alone in its recipe, gates aside: "
+            "put it into one of its own with `select`"
+        )
 
 
 def _check_names(plan: Plan) -> None:

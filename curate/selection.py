@@ -1,13 +1,14 @@
 """What is still to be done on clips: those that a recipe's stages lack, as a stream of units.
 
-A unit is a group of clips of one source, so that the source is opened once for all of them.
+A unit is a group of clips of one source, so that the source is opened once for all of them, or what a stage that
+gathers clips by itself makes of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import duckdb
@@ -19,6 +20,7 @@ from curate.idset import IdSet, pack
 from curate.plan import Plan
 from curate.tables import BASE, JUDGED
 from curate.units import Unit
+from stages.clip_stage import ClipInput
 
 UNIT_CLIPS = 64  # of one source, at most
 BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
@@ -91,16 +93,10 @@ class Selection:
             f"LEFT JOIN ({self._entries_sql()}) AS entry ON entry.entry_id = todo.source_id "
             "ORDER BY source_id, start_pts, clip_id"
         ).to_arrow_reader(BATCH_CLIPS)
-        rows = (row for batch in reader for row in batch.to_pylist())
-        for source, clips in groupby(rows, key=lambda row: row["source_id"]):
-            group: list[dict[str, Any]] = []
-            for clip in clips:
-                group.append(clip)
-                if len(group) == UNIT_CLIPS:
-                    yield self._unit(source, group)
-                    group = []
-            if group:
-                yield self._unit(source, group)
+        clips = (ClipInput(row, self._entry(row)) for batch in reader for row in batch.to_pylist())
+        groups = self.plan.gathering.gather(clips) if self.plan.gathering else by_source(clips)
+        for group in groups:
+            yield self._unit(group)
 
     def _entries_sql(self) -> str:
         """What the manifest said of each source, its size and content, under names that no column of clips has."""
@@ -109,10 +105,17 @@ class Selection:
         named = [f"{quote(name)} AS entry_{index}" for index, name in enumerate(self._extras)]
         return f"SELECT {', '.join(['source_id AS entry_id', *named])} FROM sources"
 
-    def _unit(self, source: str, rows: list[dict[str, Any]]) -> Unit:
-        entry = {"uri": rows[0]["uri"], "source_id": source}
-        entry |= {name: rows[0][f"entry_{index}"] for index, name in enumerate(self._extras)}
-        unit = Unit(f"{source}/{rows[0]['clip_id']}", entry)
+    def _entry(self, row: dict[str, Any]) -> dict[str, Any]:
+        entry = {"uri": row["uri"], "source_id": row["source_id"]}
+        return entry | {name: row[f"entry_{index}"] for index, name in enumerate(self._extras)}
+
+    def _unit(self, group: list[ClipInput]) -> Unit:
+        rows = [clip.row for clip in group]
+        entries = {clip.entry["source_id"]: clip.entry for clip in group}
+        if len(entries) == 1:
+            unit = Unit(f"{rows[0]['source_id']}/{rows[0]['clip_id']}", group[0].entry)
+        else:
+            unit = Unit(f"clips/{rows[0]['clip_id']}", {}, entries=entries)
         for index, table in enumerate(self.tables):
             have = {r["clip_id"] for r in rows if r[f"done{index}"] or r[f"failed{index}"]}
             unit.have[table] = have
@@ -122,6 +125,13 @@ class Selection:
         flags |= {"entry_id", *(f"entry_{i}" for i in range(len(self._extras)))}
         unit.known = [{k: v for k, v in row.items() if k not in flags} for row in rows]
         return unit
+
+
+def by_source(clips: Iterable[ClipInput]) -> Iterator[list[ClipInput]]:
+    """Up to UNIT_CLIPS clips of one source at a time."""
+    for _, of_source in groupby(clips, key=lambda clip: clip.row["source_id"]):
+        while group := list(islice(of_source, UNIT_CLIPS)):
+            yield group
 
 
 def chosen_sql(plan: Plan) -> str:

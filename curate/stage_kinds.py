@@ -41,6 +41,7 @@ KINDS: dict[str, StageKind] = {
     "text": StageKind("clips", "TextSettings", "stages.text_area", "TextArea"),
     "classify": StageKind("clips", "ClassifySettings", "stages.classify", "Classify"),
     "caption": StageKind("clips", "CaptionSettings", "stages.captions", "Caption"),
+    "encode": StageKind("clips", "EncodeSettings", "stages.encode", "Encode"),
     "duplicates": StageKind("set", "DuplicateSettings", "curate.duplicates", "Duplicates"),
     "clusters": StageKind("set", "ClusterSettings", "curate.clusters", "Clusters"),
 }

@@ -11,7 +11,7 @@ from stages.frames import Frames
 @dataclass
 class Unit:
     """One source on its way through a plan (or one part of it: a long source leaves in several parts), or a
-    group of clips of one source that the catalog holds already.
+    group of clips that the catalog holds already: of one source, or of many, whose entries are then `entries`.
 
     `rows` are what will be committed, by table; `known` are clips the catalog has, which are not. The rest is
     transient and never committed: `pixels` are the frames that stages asked for, by clip id; `lost` says of
@@ -21,9 +21,10 @@ class Unit:
     """
 
     unit_id: str
-    entry: dict[str, Any]  # uri, source_id and the manifest's extra columns
+    entry: dict[str, Any]  # uri, source_id and the manifest's extra columns; empty for clips of many sources
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     known: list[dict[str, Any]] = field(default_factory=list)
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of clips of many sources, by source_id
     pixels: dict[str, Frames] = field(default_factory=dict)
     have: dict[str, set[str]] = field(default_factory=dict)  # by table: known clips that have their row there
     lost: dict[str, str] = field(default_factory=dict)
@@ -39,8 +40,13 @@ class Unit:
         """The clips of the unit, just made or known from the catalog: their columns, `clip_id` among them."""
         return self.known or self.rows.get("clips", [])
 
+    def entry_of(self, clip: dict[str, Any]) -> dict[str, Any]:
+        """The entry of a clip's source."""
+        return self.entries.get(clip["source_id"], self.entry)
+
     def failed(self, reason: str) -> Unit:
         """What is left of the unit when a stage could not take it."""
-        left = Unit(self.unit_id, self.entry, known=self.known, have=self.have, part=self.part, last=self.last)
+        left = Unit(self.unit_id, self.entry, known=self.known, entries=self.entries, have=self.have)
+        left.part, left.last = self.part, self.last
         left.failure = reason
         return left

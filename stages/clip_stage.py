@@ -7,7 +7,7 @@ takes the frames that the decode pass hands on, in a recipe of its own those tha
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -46,6 +46,8 @@ class ClipStage(Stage):
     """
 
     default_table: ClassVar[str]
+    gathers: ClassVar[bool] = False  # makes units of its own, see `gather`
+    keeps_shards: ClassVar[bool] = False  # leaves files under <catalog>/shards/<table>, which its rows name
     batch_clips: int = 32  # clips that `score` is given at a time, across units
 
     def __init__(self, table: str | None = None):
@@ -66,6 +68,16 @@ class ClipStage(Stage):
 
     def check_sources(self, columns: Collection[str]) -> None:
         """Told the columns of `sources` before a run over clips; raises SettingsError for one that is missing."""
+
+    def check_clips(self, columns: Mapping[str, Any]) -> None:
+        """Told the columns of `clips`, with their Arrow types, before a run; raises SettingsError as above."""
+
+    def gather(self, clips: Iterable[ClipInput]) -> Iterator[list[ClipInput]] | None:
+        """Clips in order of their source, put together to units as this stage wants them. None: by source.
+
+        A stage that gathers stands alone in its recipe, gates aside.
+        """
+        return None
 
     def bind(self, catalog_uri: str) -> None:
         """Told before a run where its catalog lies."""
@@ -117,7 +129,7 @@ class ClipStage(Stage):
             if request and not frames:
                 self.add(unit, row, ClipError(unit.lost.get(clip, "no frame of it could be had")))
             else:
-                found.append(ClipInput(row, unit.entry, frames, unit.features.setdefault(clip, {})))
+                found.append(ClipInput(row, unit.entry_of(row), frames, unit.features.setdefault(clip, {})))
         return found
 
     def _score(self, units: list[Any]) -> list[Any]:

@@ -6,7 +6,6 @@ network's size on threads, and the network runs on the batch before.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 from stages.base import Needs
 from stages.clip_models import ClipModel, ClipModelSettings, ClipSource, available, load_model, settings_source
 from stages.clip_stage import ClipError, ClipInput, ClipStage
+from stages.devices import cores, leave_a_core, on_gpu
 from stages.frames import FrameRequest, Picture
 
 OVERSIZE = 2  # frames are asked for with a long side so many times the network's, so that it is what shrinks them
@@ -45,7 +45,7 @@ class FrameEmbeddingStage(ClipStage):
         self.settings = settings
         self.batch_clips = settings.batch_clips
         self.source: ClipSource = settings_source(settings)
-        self.needs = Needs(cpus=1.0, gpus=1.0 if _on_gpu(settings.device) else 0.0)
+        self.needs = Needs(cpus=1.0, gpus=1.0 if on_gpu(settings.device) else 0.0)
         self.request = FrameRequest(tuple(settings.positions), OVERSIZE * self.source.image_size)
         self.model: ClipModel | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -58,9 +58,9 @@ class FrameEmbeddingStage(ClipStage):
         return self.request
 
     def setup(self) -> None:
-        _leave_a_core()
+        leave_a_core()
         self.model = load_model(self.source, self.settings.device, self.settings.precision)
-        self._threads = ThreadPoolExecutor(min(PREPARING_THREADS, _cores()), thread_name_prefix="prepare")
+        self._threads = ThreadPoolExecutor(min(PREPARING_THREADS, cores()), thread_name_prefix="prepare")
 
     def close(self) -> None:
         if self._threads is not None:
@@ -128,21 +128,3 @@ class FrameEmbeddingStage(ClipStage):
 
 def _distinct(frames: Sequence[Picture]) -> list[np.ndarray]:
     return list({seconds: picture for seconds, picture in sorted(frames, key=lambda frame: frame[0])}.values())
-
-
-def _on_gpu(device: str) -> bool:
-    """Whether a worker should ask for a GPU: told so, or 'auto' on a machine that has one. Without torch."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
-    return device == "cuda" or (device == "auto" and not hidden and os.path.exists("/dev/nvidiactl"))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _leave_a_core() -> None:
-    """Keeps the network off one core, which decodes; Ray (or the user) says by OMP_NUM_THREADS what it may take."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, _cores() - 1))

@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import math
-import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -20,6 +19,7 @@ from stages.captions.match import Match
 from stages.captions.settings import CaptionSettings
 from stages.captions.spool import Spool
 from stages.clip_stage import ClipError, ClipInput, ClipStage
+from stages.devices import on_gpu
 from stages.frames import FrameRequest
 
 VERSION = 1  # changes whenever the same answers would be audited otherwise
@@ -40,7 +40,7 @@ class Caption(ClipStage):
         self.spool: Spool | None = None
         self.served = settings.server if "server" in settings.source else None
         networks = "model" in settings.source or self.match is not None
-        gpus = 1.0 if networks and _on_gpu(settings.device) else 0.0
+        gpus = 1.0 if networks and on_gpu(settings.device) else 0.0
         self._request = self._frames_wanted()
         # One worker asks a server: concurrency and rate limit are those of the run, not of each worker.
         self.needs = Needs(1.0 if networks else 0.1, gpus, workers=1 if self.served else None)
@@ -243,11 +243,6 @@ def unknown_field(name: str, values: dict[str, Any]) -> str:
     near = difflib.get_close_matches(name, values, n=1)
     there = ", ".join(sorted(key for key in values if key.isidentifier())[:30])
     return f"no clip has a column {name!r}; " + (f"did you mean {{{near[0]}}}?" if near else f"there is {there}")
-
-
-def _on_gpu(device: str) -> bool:
-    """Whether a worker should ask for a GPU: told so, or 'auto' on a machine that has one."""
-    return device == "cuda" or (device == "auto" and os.path.exists("/proc/driver/nvidia/version"))
 
 
 def _make_source(kind: str, settings: CaptionSettings) -> Source:

@@ -1,0 +1,88 @@
+"""One shard on its way: the clips of a unit in order, what is decoded of them, and the tar that takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stages.shard_writer import ShardWriter
+from stages.windows import Pixels, Window
+
+
+@dataclass
+class ShardJob:
+    """`rows` are the clips that are encoded, by id; `left` those whose pixels have not come; `waiting` those whose
+    pixels have and that the network has not seen; `written` what is said of those in the shard, by id.
+    """
+
+    unit: Any
+    bucket: str = ""
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    windows: list[Window] = field(default_factory=list)
+    left: set[str] = field(default_factory=set)
+    waiting: list[tuple[Window, Pixels]] = field(default_factory=list)
+    written: dict[str, dict[str, Any]] = field(default_factory=dict)
+    writer: ShardWriter | None = None
+    parts: int = 0
+    over: int = 0  # clips that are written or failed …
+    said: int = 0  # … and of which a part has said so
+
+    def expect(self, row: dict[str, Any], bucket: str, window: Window) -> None:
+        self.bucket = bucket
+        self.rows[window.clip_id] = row
+        self.windows.append(window)
+        self.left.add(window.clip_id)
+
+    def part(self) -> Any:
+        """A part of the unit without rows: so many more of its clips are over."""
+        known = [{"clip_id": None, "source_id": None}] * (self.over - self.said)
+        part = type(self.unit)(self.unit.unit_id, {}, known=known, part=self.parts, last=False)
+        self.said, self.parts = self.over, self.parts + 1
+        return part
+
+    def end(self) -> Any:
+        """The unit itself, as the last of its parts."""
+        self.unit.part = self.parts
+        self.unit.known = self.unit.known[self.said :]
+        return self.unit
+
+    def close(self) -> None:
+        """Leaves nothing of a shard that was not published."""
+        if self.writer is not None:
+            self.writer.discard()
+
+
+def sample_info(
+    row: Mapping[str, Any],
+    window: Window,
+    pixels: Pixels,
+    captions: Mapping[str, str],
+    conditions: Mapping[str, float | None],
+) -> dict[str, Any]:
+    """The JSON of a sample: where it is from, which frames and pixels, and what is known of it."""
+    return {
+        "clip_id": window.clip_id,
+        "source_id": row["source_id"],
+        "uri": window.uri,
+        "fps": window.fps,
+        "pts": list(pixels.pts),
+        "time_base": [window.time_base.numerator, window.time_base.denominator],
+        "start_s": start_seconds(window),
+        "crop": list(pixels.crop),
+        "original_size": [row["width"], row["height"]],
+        "captions": dict(captions),
+        "conditions": dict(conditions),
+    }
+
+
+def start_seconds(window: Window) -> float:
+    """Where in its source the window begins."""
+    return float(window.start_pts * window.time_base) + window.offset_s
+
+
+def text_arrays(field_name: str, embedding: np.ndarray) -> dict[str, np.ndarray]:
+    """An embedding (L, D), trimmed to its length, and the mask that says so."""
+    return {field_name: embedding, f"{field_name}_mask": np.ones(len(embedding), np.uint8)}

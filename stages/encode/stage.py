@@ -1,0 +1,313 @@
+"""The stage `encode`: clips of one bucket in, one shard of latents out, with its rows for the table `latents`.
+
+Children decode ahead of the network, across shards. A clip that can't be decoded or has no caption is failed with
+its reason, and the shard goes on without it. A shard is published before its rows leave: rows name whole shards.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from stages.base import Needs, SettingsError
+from stages.buckets import Bucket, choose, window_of
+from stages.clip_stage import ClipError, ClipInput, ClipStage
+from stages.contract import Contract, ContractError
+from stages.devices import cores, on_gpu
+from stages.encode.network import Network
+from stages.encode.settings import EncodeSettings
+from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
+from stages.fetch_windows import WindowPool
+from stages.latent_coders import describe_coder
+from stages.shard_format import ShardError
+from stages.shard_writer import ShardWriter
+from stages.text_encoders import describe_text
+from stages.windows import PREPROCESSING_VERSION, Pixels, Window
+
+PROGRESS_CLIPS = 64  # clips after which a unit says how far it is
+# Numbers of a clip that say where it lies and not what it is like.
+NO_CONDITIONS = {"scene", "start_s", "end_s", "start_pts", "end_pts", "time_base_num", "time_base_den", "frames"}
+CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, as guessed for the size of shards
+NO_BUCKET = ""  # where clips gather that fit none
+
+
+class Encode(ClipStage):
+    """Fills `latents`, and writes <catalog>/shards/latents/<bucket>/<shard>.tar with its index beside it."""
+
+    name: ClassVar[str] = "encode"
+    default_table: ClassVar[str] = "latents"
+    gathers: ClassVar[bool] = True
+    keeps_shards: ClassVar[bool] = True
+
+    def __init__(self, settings: EncodeSettings):
+        super().__init__(settings.table)
+        self.settings = settings
+        self.batch_clips = settings.batch_clips
+        gpu = on_gpu(settings.device)
+        self.needs = Needs(cpus=1.0, gpus=1.0 if gpu else 0.0)
+        self.children = settings.decoder.children or (max(1, min(8, cores() - 1)) if gpu else 1)
+        self.info = describe_coder(settings.vae, settings.subfolder, settings.revision)
+        self.text = describe_text(settings.text) if settings.text else None
+        self.conditions: tuple[str, ...] = settings.conditions or ()
+        self.folder = ""
+        self.network: Network | None = None
+        self.pool: WindowPool | None = None
+
+    @cached_property
+    def contract(self) -> Contract:
+        info, fields = self.info, self.text_fields
+        return Contract(
+            vae=info.kind,
+            fingerprint=info.fingerprint,
+            preprocessing=PREPROCESSING_VERSION,
+            fps=self.settings.fps,
+            channels=info.channels,
+            time_stride=info.time_stride,
+            first_frame=info.first_frame,
+            space_stride=info.space_stride,
+            mean=tuple(info.mean),
+            std=tuple(info.std),
+            dtype="int32" if info.codebook else self.settings.dtype,
+            codebook=info.codebook,
+            text={**self.text, "fields": fields} if self.text else None,
+        )
+
+    @property
+    def text_fields(self) -> dict[str, str]:
+        """Fields of a sample that hold text embeddings -> the column of clips with that caption."""
+        columns = self.settings.text.captions if self.settings.text else ()
+        return {"text" if index == 0 else f"text_{column}": column for index, column in enumerate(columns)}
+
+    def check(self) -> None:
+        for bucket in self.settings.buckets:
+            try:
+                self.contract.latent_shape(str(bucket))
+            except ContractError as error:
+                raise SettingsError(str(error)) from error
+
+    def check_clips(self, columns: Mapping[str, Any]) -> None:
+        for wanted in (*(self.settings.conditions or ()), *self.text_fields.values()):
+            if wanted not in columns:
+                raise SettingsError(f"clips have no column {wanted!r}: run the recipe that makes it first")
+        for name in self.settings.conditions or ():
+            if not _is_number(columns[name]):
+                raise SettingsError(f"condition {name!r} is {columns[name]}, no number")
+        if self.settings.conditions is None:
+            numbers = (name for name, kind in columns.items() if _is_number(kind) and name not in NO_CONDITIONS)
+            own = set(self.columns()[self.table])
+            self.conditions = tuple(sorted(name for name in numbers if name not in own))
+
+    def bind(self, catalog_uri: str) -> None:
+        self.folder = f"{catalog_uri.rstrip('/')}/shards/{self.table}"
+
+    def signals(self) -> dict[str, str]:
+        return {
+            "shard": "string",
+            "shard_hash": "string",
+            "shard_bytes": "int64",
+            "index_hash": "string",
+            "bucket": "string",
+            "window_start_s": "double",
+            "window_fps": "double",
+            "decode_psnr": "double",
+            "contract": "string",
+        }
+
+    def versions(self) -> dict[str, str]:
+        return {"encode": self.contract.digest}
+
+    def setup(self) -> None:
+        self.network = Network(self.settings, self.info)
+        guard = self.settings.decoder
+        self.pool = WindowPool(
+            self.children,
+            ahead_bytes=guard.ahead_mb << 20,
+            settings=guard.guard(),
+        )
+        self.pool.start()
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.close()
+        self.network = self.pool = None
+
+    def gather(self, clips: Iterable[ClipInput]) -> Iterator[list[ClipInput]]:
+        """Clips of one bucket, as many as make a shard; those that fit none by themselves."""
+        groups: dict[str, list[ClipInput]] = {}
+        for clip in clips:
+            bucket = self._bucket(clip.row)
+            group = groups.setdefault(NO_BUCKET if isinstance(bucket, str) else str(bucket), [])
+            group.append(clip)
+            if len(group) >= (self.settings.shard_clips if isinstance(bucket, str) else self._clips_a_shard(bucket)):
+                yield groups.pop(str(bucket) if not isinstance(bucket, str) else NO_BUCKET)
+        yield from groups.values()
+
+    def _bucket(self, row: Mapping[str, Any]) -> Bucket | str:
+        return choose(self._row(row), self.settings.buckets, self.settings.fps, self.settings.max_upscale)
+
+    def _clips_a_shard(self, bucket: Bucket) -> int:
+        latents = math.prod(self.contract.latent_shape(str(bucket)))
+        size = 4 * latents + OTHER_BYTES  # a mean and a logvar of two bytes each, or a token of four
+        size += sum(2 * self.text["dim"] * min(CAPTION_TOKENS, self.text["max_tokens"]) for _ in self.text_fields)
+        return int(max(1, min(self.settings.shard_clips, self.settings.shard_mb * 2**20 / size)))
+
+    def stream(self, units: Iterable[Any]) -> Iterator[Any]:
+        """Shards in their order. Of a long one parts leave meanwhile, without rows: they say how far it is."""
+        jobs: deque[ShardJob] = deque()
+
+        def windows() -> Iterator[Window]:
+            for unit in units:
+                jobs.append(self._job(unit))
+                yield from jobs[-1].windows
+
+        answers = self.pool.fetch(windows())
+        try:
+            for window, answer in answers:
+                while window.clip_id not in jobs[0].left:
+                    yield self._finished(jobs.popleft())
+                job = jobs[0]
+                self._take(job, window, answer)
+                if job.left and job.over - job.said >= PROGRESS_CLIPS:
+                    yield job.part()
+            while jobs:
+                yield self._finished(jobs.popleft())
+        finally:
+            answers.close()
+            for job in jobs:
+                job.close()
+
+    def _job(self, unit: Any) -> ShardJob:
+        """What is to be decoded for a unit; clips that are known to fail are failed at once."""
+        job = ShardJob(unit)
+        for row in self._chosen(unit):
+            try:
+                bucket = self._bucket(row)
+                if isinstance(bucket, str):
+                    raise ClipError(bucket)
+                self._captions(row)
+            except ClipError as error:
+                self.add(unit, row, error)
+                job.over += 1
+                continue
+            window = window_of(self._row(row), unit.entry_of(row), bucket, self.settings.fps, self.settings.window)
+            job.expect(row, str(bucket), window)
+        return job
+
+    def _take(self, job: ShardJob, window: Window, answer: Pixels | str) -> None:
+        job.left.discard(window.clip_id)
+        if isinstance(answer, str):
+            self._failed(job, window, ClipError(answer))
+        else:
+            job.waiting.append((window, answer))
+        if len(job.waiting) >= self.network.batch or not job.left:
+            self._encode(job)
+
+    def _encode(self, job: ShardJob) -> None:
+        """The network on what is waiting, into the shard."""
+        began = time.process_time()
+        waiting, job.waiting = job.waiting, []
+        answers = self.network.encode([pixels.video for _, pixels in waiting])
+        texts = self._texts([job.rows[window.clip_id] for window, _ in waiting])
+        for (window, pixels), answer, text in zip(waiting, answers, texts, strict=True):
+            if isinstance(answer, ClipError):
+                self._failed(job, window, answer)
+                continue
+            row = job.rows[window.clip_id]
+            said = self._signals(job, window)
+            if len(job.written) < self.settings.sample:
+                said["decode_psnr"] = self.network.decode_psnr(answer, pixels.video)
+            if job.writer is None:
+                job.writer = self._writer(job.bucket)
+            if said["decode_psnr"] is not None:
+                job.writer.header.setdefault("decode_psnr", {})[window.clip_id] = said["decode_psnr"]
+            info = sample_info(row, window, pixels, self._captions(row), self._conditions(row))
+            with _writing(self.folder):
+                job.writer.add(window.clip_id, answer | text, info)
+            job.written[window.clip_id] = said
+            job.over += 1
+        seconds = time.process_time() - began
+        job.unit.seconds[self.name] = job.unit.seconds.get(self.name, 0.0) + seconds
+
+    def _finished(self, job: ShardJob) -> Any:
+        """The unit with its rows, its shard published."""
+        if job.waiting:
+            self._encode(job)
+        if job.writer is not None:
+            with _writing(self.folder):
+                published = job.writer.publish()
+            shared = {
+                "shard": f"shards/{self.table}/{published.shard}",
+                "shard_hash": published.hash,
+                "shard_bytes": published.bytes,
+                "index_hash": published.index_hash,
+            }
+            for clip, said in job.written.items():
+                self.add(job.unit, job.rows[clip], shared | said)
+        return job.end()
+
+    def _failed(self, job: ShardJob, window: Window, error: ClipError) -> None:
+        self.add(job.unit, job.rows[window.clip_id], error)
+        job.over += 1
+
+    def _writer(self, bucket: str) -> ShardWriter:
+        empty = {"text": self.texts.empty()} if self.texts is not None else {}
+        with _writing(self.folder):
+            return ShardWriter(self.folder, self.contract, bucket, {"vae_path": self.info.path}, empty)
+
+    def _signals(self, job: ShardJob, window: Window) -> dict[str, Any]:
+        return {
+            "bucket": job.bucket,
+            "window_start_s": start_seconds(window),
+            "window_fps": window.fps,
+            "decode_psnr": None,
+            "contract": self.contract.to_json(),
+        }
+
+    def _row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A clip's columns with the letterbox that is cropped to, if any is."""
+        return row if self.settings.letterbox else {**row, "crop_x": None, "crop_w": None}
+
+    def _captions(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """By column. Raises ClipError where one is missing and must not be."""
+        found = {}
+        for column in self.text_fields.values():
+            text = (row.get(column) or "").strip()
+            if not text and self.settings.text.missing == "fail":
+                raise ClipError(f"no caption in column {column!r}")
+            found[column] = text
+        return found
+
+    def _texts(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, np.ndarray]]:
+        """The text fields of each clip's sample."""
+        found: list[dict[str, np.ndarray]] = [{} for _ in rows]
+        for name, column in self.text_fields.items():
+            texts = [self._captions(row)[column] for row in rows]
+            for fields, embedding in zip(found, self.texts.encode(texts), strict=True):
+                fields |= text_arrays(name, embedding)
+        return found
+
+    def _conditions(self, row: Mapping[str, Any]) -> dict[str, float | None]:
+        values = {name: row.get(name) for name in self.conditions}
+        return {name: None if value is None or value != value else float(value) for name, value in values.items()}
+
+
+@contextmanager
+def _writing(folder: str) -> Iterator[None]:
+    """What can't be written ends the run: it would meet every clip."""
+    try:
+        yield
+    except ShardError as error:
+        raise SettingsError(f"shards can't be written to {folder}: {error}") from error
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
