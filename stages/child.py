@@ -125,6 +125,12 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._reap()
 
+    def interrupt(self) -> None:
+        """Kills the child's processes from another thread than the caller's: that one sees ChildDied, and reaps."""
+        if pid := self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+
     def close(self) -> None:
         """Ends the child."""
         self.kill()

@@ -19,7 +19,9 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from stages.frames import SMALL_SIDE, SourceError
-from stages.planes import TINY, Planes, fitted, plane_view, resized
+from stages.planes import TINY, Planes, fitted, plane_view, resized, sized
+
+Box = tuple[int, int, int, int]  # x, y, width, height
 
 MAX_SIDE = 16384  # a longer side is refused, pixels
 MAX_PIXELS = 2**27  # a larger picture is refused
@@ -69,6 +71,22 @@ class Display:
         """(width, height) before turning of a picture that is to be displayed at `size`."""
         return (size[1], size[0]) if self.rotation in (90, 270) else size
 
+    def stored_box(self, box: Box, width: int, height: int, grid: tuple[int, int] = (1, 1)) -> Box:
+        """A box of the displayed picture as that of a stored one of width x height, to whole steps of `grid`."""
+        x, y, w, h = box
+        across, down = self.stored((self.width, self.height))
+        if self.rotation == 90:
+            x, y, w, h = y, self.width - x - w, h, w
+        elif self.rotation == 180:
+            x, y = self.width - x - w, self.height - y - h
+        elif self.rotation == 270:
+            x, y, w, h = self.height - y - h, x, h, w
+        if self.mirrored:
+            x = across - x - w
+        x, w = _stretched(x, w, across, width, grid[0])
+        y, h = _stretched(y, h, down, height, grid[1])
+        return x, y, w, h
+
     def fitted(self, long_side: int, *, upscale: bool = False) -> tuple[int, int]:
         """(width, height) with that long side and the same aspect, each at least 1."""
         longest = max(self.width, self.height)
@@ -92,6 +110,13 @@ class Display:
         if self.mirrored:
             image = cv2.flip(image, 1)
         return cv2.rotate(image, _TURNS[self.rotation]) if self.rotation else image
+
+
+def _stretched(start: int, length: int, of: int, to: int, step: int) -> tuple[int, int]:
+    """A stretch of a line of `of` pixels as one of a line of `to`, begun and ended at whole steps or the end."""
+    begin = min(round(start * to / (of * step)) * step, (to - 1) // step * step)
+    end = round((start + length) * to / (of * step)) * step
+    return begin, min(to, max(end, begin + step)) - begin
 
 
 @lru_cache(maxsize=32)
@@ -252,6 +277,24 @@ class VideoFrame:
         to_bgr = _to_bgr(self._matrix(), self._full_range())
         return KeptPicture(tuple(part.copy() for part in parts), bits, to_bgr, size, display)
 
+    def cropped(self, box: Box, size: tuple[int, int]) -> np.ndarray:
+        """(h, w, 3) uint8 RGB: the box of the displayed picture at `size` (width, height)."""
+        frame, display = self._frame, self._display
+        stored = display.stored(size)
+        bits = _luma_bits(frame.format.name)
+        if bits:
+            planes = self._scaler.planes.of(frame, bits)
+            rows, columns = planes.whole(1).shape
+            across, down = -(-frame.width // columns), -(-frame.height // rows)  # pixels to one of colour
+            x, y, w, h = display.stored_box(box, frame.width, frame.height, (across, down))
+            luma = planes.whole(0)[y : y + h, x : x + w]
+            colour = slice(y // down, -(-(y + h) // down)), slice(x // across, -(-(x + w) // across))
+            parts = [sized(plane, stored) for plane in (luma, planes.whole(1)[colour], planes.whole(2)[colour])]
+            return display.turned(_bgr(parts, bits, _to_bgr(self._matrix(), self._full_range())[::-1]))
+        x, y, w, h = display.stored_box(box, frame.width, frame.height)
+        whole = self._scaled((frame.width, frame.height), "bgr24")
+        return display.turned(cv2.cvtColor(sized(whole[y : y + h, x : x + w], stored), cv2.COLOR_BGR2RGB))
+
     def gray(self, long_side: int) -> np.ndarray:
         """(h, w) uint8 full-range luma with that long side, up- or downscaled."""
         frame, display = self._frame, self._display
@@ -327,6 +370,11 @@ class PictureFrame:
 
     def kept(self, long_side: int) -> MadePicture:
         return MadePicture(self.picture(long_side))
+
+    def cropped(self, box: Box, size: tuple[int, int]) -> np.ndarray:
+        x, y, w, h = self._display.stored_box(box, self._bgr.shape[1], self._bgr.shape[0])
+        image = sized(self._bgr[y : y + h, x : x + w], self._display.stored(size))
+        return self._display.turned(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
     def gray(self, long_side: int) -> np.ndarray:
         return cv2.cvtColor(self.picture(long_side), cv2.COLOR_BGR2GRAY)

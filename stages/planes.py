@@ -109,3 +109,17 @@ def resized(plane: np.ndarray, size: tuple[int, int], *, within: int = 2) -> np.
         plane = halve(plane)
     wide = plane.shape[1] >= within * size[0] or plane.shape[0] >= within * size[1]
     return fitted(plane, size, exact=tiny or wide)
+
+
+def sized(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The plane (h, w[, c]) at `size` (width, height): areas averaged where it shrinks, bicubic where it grows.
+
+    Whole 2x2 boxes are taken first, as long as that is exact: the rest is cheap then.
+    """
+    width, height = size
+    while plane.shape[1] >= 2 * width and plane.shape[0] >= 2 * height and not (plane.shape[0] | plane.shape[1]) & 1:
+        plane = halve(plane)
+    least = (min(width, plane.shape[1]), min(height, plane.shape[0]))
+    if plane.shape[1::-1] != least:
+        plane = cv2.resize(plane, least, interpolation=cv2.INTER_AREA)
+    return plane if least == size else cv2.resize(plane, size, interpolation=cv2.INTER_CUBIC)

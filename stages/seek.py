@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -96,7 +93,8 @@ class FetchFrames(Stage):
             self._leaving = True  # nobody wants the rest: the child must not keep the thread waiting
             worker.shutdown(wait=False, cancel_futures=True)
             while running := [future for future, _ in ahead if future.running()]:
-                self._end_child()
+                if self.child is not None:
+                    self.child.interrupt()
                 wait(running, timeout=0.1)
             self._leaving = False
 
@@ -139,12 +137,6 @@ class FetchFrames(Stage):
         """Pixels that a unit's clips can hold at most."""
         each = sum(3 * request.long_side**2 * len(request.positions) for request in self.asked)
         return each * len(_chosen(unit))
-
-    def _end_child(self) -> None:
-        """The thread that reads from the child sees the end of its pipe, and reaps it."""
-        if self.child is not None and (pid := self.child.pid):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
 
 
 def _chosen(unit: Any) -> list[dict[str, Any]]:

@@ -64,12 +64,7 @@ def fetch(
     cv2.setNumThreads(1)
     began = time.process_time()
     with open_source(uri) as file:
-        if size is not None and file.size is not None and file.size != size:
-            raise SourceError(f"the file has changed since it was scanned: {file.size} bytes, then {size}")
-        if is_image(file):
-            reader: Any = _Still(ImageReader(file))
-        else:
-            reader = SeekReader(file, threads, progress)
+        reader = open_seeker(file, size, threads, progress)
         for clip in sorted(clips, key=lambda clip: (clip.start_pts, clip.end_pts)):
             try:
                 yield clip.clip_id, _pictures(reader, clip, wants)
@@ -80,10 +75,25 @@ def fetch(
         yield {"decoded": reader.decoded, "cpu_seconds": time.process_time() - began}
 
 
-def _pictures(reader: Any, clip: ClipSpan, wants: tuple[FrameRequest, ...]) -> list[list[Picture]]:
-    now, then = reader.info.time_base, clip.time_base
+def open_seeker(file: SafeFile, size: int | None, threads: int, progress: Callable[[int], None]) -> Any:
+    """What gives the frames of an open file by time, a still image's too. Raises SourceError.
+
+    `size` is what the file had when it was scanned, None where nobody knows.
+    """
+    if size is not None and file.size is not None and file.size != size:
+        raise SourceError(f"the file has changed since it was scanned: {file.size} bytes, then {size}")
+    return Still(ImageReader(file)) if is_image(file) else SeekReader(file, threads, progress)
+
+
+def check_time_base(reader: Any, then: Fraction) -> None:
+    """Raises SourceError where PTS have another meaning than when the file was scanned."""
+    now = reader.info.time_base
     if now != then:
         raise SourceError(f"the file has changed since it was scanned: its time base is {now}, then {then}")
+
+
+def _pictures(reader: Any, clip: ClipSpan, wants: tuple[FrameRequest, ...]) -> list[list[Picture]]:
+    check_time_base(reader, clip.time_base)
     found: dict[tuple[int, int], Picture] = {}  # by (place, long side)
     for place in sorted({clip.place(share) for request in wants for share in request.positions}):
         frame = reader.frame_at(place, clip.start_pts, clip.end_pts)
@@ -227,7 +237,7 @@ def _from_key_frame(frames: Iterable[Any]) -> Iterator[Any]:
             yield frame
 
 
-class _Still:
+class Still:
     """A still image, asked like a video."""
 
     decoded = 1
