@@ -1,0 +1,174 @@
+"""Next-token prediction over the tokens of a quantiser, frame by frame, row by row (VideoGPT, Yan et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.dit import set_scales, whole_conditions, whole_text
+from models.dit_blocks import Block, ConditionEmbedding, Head, TextEmbedding, initialised
+from models.dit_settings import TokenSettings
+from models.rotary import rotary
+
+
+class TokenTransformer(nn.Module):
+    """The blocks of the DiT, causal: each token is predicted from those before it, and, through adaLN and
+    cross-attention, from the text and the conditions. At first all codes are equally likely.
+    """
+
+    def __init__(self, settings: TokenSettings):
+        super().__init__()
+        self.settings = settings
+        self.codes = nn.Embedding(settings.codes + 1, settings.width)  # the last one: nothing before
+        self.base = nn.Parameter(torch.randn(settings.width) * 0.02)  # the condition where nothing else is given
+        self.text = TextEmbedding(settings.text_dim, settings.width) if settings.text_dim else None
+        count = len(settings.conditions)
+        self.conditions = ConditionEmbedding(count, settings.width) if count else None
+        self.blocks = nn.ModuleList(Block(settings, causal=True) for _ in range(settings.depth))
+        self.head = Head(settings.width, settings.codes)
+        initialised(self)
+        nn.init.normal_(self.codes.weight, std=0.02)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        conditions: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, T, H, W, codes) of each of the tokens (B, T, H, W) given all before it in that order.
+
+        Text and conditions are as the DiT takes them. Raises ValueError for tokens that are no codes.
+        """
+        if tokens.ndim != 4 or not tokens.numel():
+            raise ValueError(f"tokens of shape {tuple(tokens.shape)}: (B, T, H, W) is needed")
+        c, text, mask = self._condition(text, text_mask, conditions, len(tokens), tokens.device)
+        before = F.pad(tokens.flatten(1)[:, :-1], (1, 0), value=self.settings.codes)  # (B, N)
+        x = self._run(before, c, self._angles(tuple(tokens.shape[1:]), tokens.device), text, mask)
+        return x.reshape(*tokens.shape, -1)
+
+    def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """(B,) mean negative log-likelihood of tokens (B, T, H, W), in nats per token, from their logits."""
+        each = F.cross_entropy(logits.float().flatten(0, 3), tokens.flatten(), reduction="none")
+        return each.view(len(tokens), -1).mean(1)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        shape: tuple[int, int, int],
+        batch: int = 1,
+        *,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        conditions: Tensor | None = None,
+        negative: Mapping[str, Tensor | None] | None = None,
+        guidance: float = 1.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        given: Tensor | None = None,
+        cached: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Tokens (B, T, H, W) int64, one after another, each drawn from softmax(logits / temperature) among the `top_k`
+        likeliest; temperature 0 takes the likeliest. `given` (B, K, H, W): the first frames, to be continued.
+
+        Logits are negative + guidance (conditional - negative); `negative` replaces what it names of text, text_mask
+        and conditions. `cached` keeps keys and values, which changes nothing but the time. `generator` is one of the
+        CPU. Raises ValueError for settings that make no sense.
+        """
+        if not temperature >= 0 or (top_k is not None and top_k < 1):
+            raise ValueError(f"temperature {temperature!r}, top_k {top_k!r}: from 0 and from 1 on")
+        if guidance != 1 and negative is None:
+            raise ValueError(f"guidance {guidance!r} needs the empty or a negative prompt to guide away from")
+        device = self.base.device
+        positive = {"text": text, "text_mask": text_mask, "conditions": conditions}
+        sides = [positive] if guidance == 1 else [positive, {**positive, **negative}]
+        contexts = [self._condition(*side.values(), batch, device) for side in sides]
+        angles, count = self._angles(shape, device), math.prod(shape)
+        found = torch.full((batch, 1 + count), self.settings.codes, dtype=torch.int64, device=device)
+        start = 0
+        if given is not None:
+            if given.shape[0] != batch or given.shape[2:] != shape[1:] or not given.shape[1] < shape[0]:
+                raise ValueError(f"given tokens of shape {tuple(given.shape)} for {batch} of {shape}")
+            start = given[0].numel()
+            found[:, 1 : 1 + start] = given.flatten(1)
+        head = self.settings.width // self.settings.heads
+        dtype = self.codes.weight.dtype
+        caches = [
+            torch.empty(len(self.blocks), 2, batch, self.settings.heads, count, head, dtype=dtype, device=device)
+            for _ in sides
+        ]
+        for place in range(start, count):
+            first = (0 if place == start else place) if cached else 0  # what is given goes in all at once
+            logits = [
+                self._run(
+                    found[:, first : place + 1], c, angles[:, :, :, first : place + 1], words, mask,
+                    cache if cached else None, first,
+                )[:, -1].float()
+                for (c, words, mask), cache in zip(contexts, caches, strict=True)
+            ]  # fmt: skip
+            one = logits[0] if guidance == 1 else logits[1] + guidance * (logits[0] - logits[1])
+            found[:, 1 + place] = _drawn(one, temperature, top_k, generator)
+        return found[:, 1:].reshape(batch, *shape)
+
+    def set_condition_scales(self, scales: Mapping[str, tuple[float, float]]) -> None:
+        """As `DiT.set_condition_scales`."""
+        set_scales(self.conditions, self.settings.conditions, scales)
+
+    def _condition(
+        self,
+        text: Tensor | None,
+        text_mask: Tensor | None,
+        conditions: Tensor | None,
+        batch: int,
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """c (B, 1, 1, D), text (B, 1 + L, D) and its mask, as a `Block` takes them."""
+        c, mask = self.base.expand(batch, -1), None
+        if self.conditions is not None:
+            c = c + self.conditions(whole_conditions(conditions, self.settings.conditions, batch, device))
+        elif conditions is not None:
+            raise ValueError("this network takes no conditions")
+        if self.text is not None:
+            text, mask, pooled = self.text(*whole_text(text, text_mask, self.settings.text_dim, batch, device))
+            c = c + pooled
+        elif text is not None:
+            raise ValueError("this network takes no text: its text_dim is 0")
+        return F.silu(c)[:, None, None], text, mask
+
+    def _angles(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:
+        """(2, 1, 1, N, head / 2): of the places to be predicted."""
+        head = self.settings.width // self.settings.heads
+        return rotary(shape, head, device, self.settings.rotary_base).flatten(1, 3)[:, None, None]
+
+    def _run(
+        self,
+        before: Tensor,
+        c: Tensor,
+        angles: Tensor,
+        text: Tensor | None,
+        mask: Tensor | None,
+        caches: Tensor | None = None,
+        at: int = 0,
+    ) -> Tensor:
+        """Logits (B, N, codes) of the tokens that follow those of `before` (B, N)."""
+        x = self.codes(before)[:, None]  # (B, 1, N, D)
+        for index, block in enumerate(self.blocks):
+            x = block(x, c, angles, None, text, mask, None if caches is None else caches[index], at)
+        return self.head(x, c)[:, 0]
+
+
+def _drawn(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
+    """(B,) codes from logits (B, codes)."""
+    if temperature == 0:
+        return logits.argmax(1)
+    if top_k is not None and top_k < logits.shape[1]:
+        least = logits.topk(top_k, dim=1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    shares = torch.softmax(logits / temperature, dim=1).cpu()
+    return torch.multinomial(shares, 1, generator=generator)[:, 0].to(logits.device)
