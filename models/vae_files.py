@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,21 +13,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.vae import CausalVAE
+from models.vae_config import CONFIG, KIND, WEIGHTS, checked, read, statistics
 from models.vae_settings import VAESettings
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-KIND = "clipmill causal VAE"
+__all__ = ["CONFIG", "KIND", "WEIGHTS", "fingerprint", "load", "save", "statistics"]
 
 
-def save(vae: CausalVAE, folder: str | Path) -> None:
-    """Makes the folder if need be. Each file is whole or absent, the config last: a folder with one is complete."""
+def save(
+    vae: CausalVAE,
+    folder: str | Path,
+    latents_mean: Sequence[float] | None = None,
+    latents_std: Sequence[float] | None = None,
+) -> None:
+    """Makes the folder if need be. Each file is whole or absent, the config last: a folder with one is complete.
+
+    `latents_mean` and `latents_std`, one number a channel, are what `statistics` gives back: a trainer sees
+    (z - mean) / std. They are no part of the fingerprint. Raises ValueError where they do not fit the latents.
+    """
+    config = {"kind": KIND, "fingerprint": fingerprint(vae), "settings": vae.settings.to_dict()}
+    if latents_mean is not None or latents_std is not None:
+        mean, std = checked(latents_mean, latents_std, vae.settings.channels)
+        config |= {"latents_mean": list(mean), "latents_std": list(std)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in vae.state_dict().items()}
     save_file(state, folder / f"{WEIGHTS}.part")
     os.replace(folder / f"{WEIGHTS}.part", folder / WEIGHTS)
-    config = {"kind": KIND, "fingerprint": fingerprint(vae), "settings": vae.settings.to_dict()}
     (folder / f"{CONFIG}.part").write_text(json.dumps(config, indent=2) + "\n")
     os.replace(folder / f"{CONFIG}.part", folder / CONFIG)
 
@@ -36,12 +49,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> CausalVAE:
     one whose weights are not those that were saved.
     """
     folder = Path(folder)
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is no VAE of clipmill: {CONFIG} can't be read ({error})") from error
-    if not isinstance(config, dict) or config.get("kind") != KIND or not isinstance(config.get("settings"), dict):
-        raise ValueError(f"{folder} is no VAE of clipmill: {CONFIG} does not say {KIND!r}")
+    config = read(folder)
     try:
         with torch.random.fork_rng(devices=[]):  # drawing weights for a moment leaves the caller's randomness alone
             vae = CausalVAE(VAESettings.from_dict(config["settings"]))

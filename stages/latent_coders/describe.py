@@ -1,0 +1,92 @@
+"""Which VAE a path or a name on the hub is: from configs and the bytes of its weights, without torch."""
+
+from __future__ import annotations
+
+import json
+
+from models import vae_config
+from models.vae_settings import VAESettings
+from stages import weight_hash
+from stages.base import SettingsError
+from stages.latent_coders.info import CoderInfo
+from stages.latent_coders.published import LAYOUTS, scaling
+from stages.model_files import ModelFolder, find
+
+OWN = vae_config.KIND
+UNKNOWN = "no statistics of its latents were saved with this VAE: they are taken to have mean 0 and deviation 1"
+
+
+def describe_coder(model: str, subfolder: str | None = None, revision: str | None = None) -> CoderInfo:
+    """What is known of the VAE in a local folder (our own, or as diffusers saves them) or of that name on the hub;
+    of a whole pipeline the one in `subfolder`, 'vae' by default.
+
+    Reads configs and hashes weights, which are remembered while their files stay as they are. Raises SettingsError,
+    in one line, for what is no VAE, or one with weights missing or damaged.
+    """
+    found = find(model, subfolder, revision, part="vae", what="VAE")
+    try:
+        if found.config.get("kind") == OWN:
+            return _own(found)
+        return _published(found, model)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"its config has no {error}" if isinstance(error, KeyError) else str(error)
+        raise SettingsError(f"model {model!r} can't be a VAE: {reason}") from error
+
+
+def _own(found: ModelFolder) -> CoderInfo:
+    settings = VAESettings.from_dict(vae_config.read(found.folder)["settings"])
+    codebook = vae_config.codes(settings)
+    statistics = vae_config.statistics(found.folder)
+    mean, std = statistics or ((0.0,) * settings.channels, (1.0,) * settings.channels)
+    fingerprint = weight_hash.fingerprint(json.dumps(settings.to_dict(), sort_keys=True), found.weights)
+    if fingerprint != found.config.get("fingerprint"):
+        raise SettingsError(
+            f"{found.folder}: {vae_config.WEIGHTS} or {vae_config.CONFIG} was changed: their hash is "
+            f"{fingerprint[:12]}..., not the recorded one"
+        )
+    return CoderInfo(
+        kind=OWN,
+        channels=settings.channels,
+        time_stride=vae_config.TIME,
+        first_frame=True,
+        space_stride=settings.space,
+        codebook=codebook,
+        fingerprint=fingerprint,
+        mean=mean,
+        std=std,
+        path=str(found.folder),
+        note="" if statistics or codebook else UNKNOWN,
+    )
+
+
+def _published(found: ModelFolder, model: str) -> CoderInfo:
+    kind = found.config.get("_class_name")
+    if kind not in LAYOUTS:
+        said = f"its config.json names the class {kind!r}" if kind else "its config.json names no class of VAEs"
+        raise SettingsError(f"model {model!r} is no VAE that clipmill knows: {said}; known are {', '.join(LAYOUTS)}")
+    layout = LAYOUTS[kind]
+    config = layout.filled(found.config)
+    channels, time = int(config[layout.channels]), layout.time(config)
+    mean = std = None
+    if layout.in_weights:
+        tensors = weight_hash.places(path for path in found.weights if path.suffix == ".safetensors")
+        try:
+            mean, std = (weight_hash.floats(tensors[name]) for name in ("latents_mean", "latents_std"))
+        except KeyError as error:
+            raise SettingsError(f"model {model!r}: its weights (safetensors) lack {error}") from error
+    mean, std = scaling(config, channels, mean, std)
+    # Without what says who saved it, and where: the same VAE saved anew is the same.
+    said = {key: value for key, value in found.config.items() if key == "_class_name" or not key.startswith("_")}
+    return CoderInfo(
+        kind=kind,
+        channels=channels,
+        time_stride=time,
+        first_frame=layout.first_frame,
+        space_stride=layout.space(config),
+        codebook=None,
+        fingerprint=weight_hash.fingerprint(json.dumps(said, sort_keys=True), found.weights),
+        mean=mean,
+        std=std,
+        path=str(found.folder),
+        frame_step=time * layout.frame_step,
+    )
