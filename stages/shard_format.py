@@ -1,0 +1,179 @@
+"""What a shard is: a tar of arrays and JSON with its contract in front, and an index of every field beside it.
+
+A `.npy` member holds one array; its header is padded to 64 bytes by numpy, so the data lies at a multiple of
+64 bytes and can be mapped or read by `preadv` straight into a batch. The index gives the place of that data.
+Whatever lies under a folder `__x__` is no sample: webdataset skips it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import struct
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+BLOCK = tarfile.BLOCKSIZE  # bytes; a member's header and content each begin at a multiple of it
+HEADER = "__contract__/contract.json"
+EMPTY = "__contract__/empty_{}.npy"  # the encoded empty prompt of a text field
+JSON = "json"  # the field of a sample's JSON, and its dtype in the index
+
+INDEX = pa.schema(
+    {
+        "clip_id": pa.string(),
+        "field": pa.string(),  # mean, logvar, tokens, text, text_mask, ..., json
+        "offset": pa.int64(),  # in the tar: of the array's data, behind the .npy header; of the JSON text
+        "length": pa.int64(),  # bytes
+        "xxh3": pa.uint64(),  # xxh3_64 of exactly these bytes
+        "dtype": pa.string(),  # numpy's name ('uint16' holds the bits of a bfloat16), or 'json'
+        "shape": pa.list_(pa.int32()),
+    }
+)
+
+
+class ShardError(Exception):
+    """A shard that can't be written or read: one line with the file and the reason."""
+
+
+def index_path(shard: str) -> str:
+    """The index that stands beside a tar."""
+    return shard.removesuffix(".tar") + ".parquet"
+
+
+def member_name(clip_id: str, field: str) -> str:
+    return f"{clip_id}.json" if field == JSON else f"{clip_id}.{field}.npy"
+
+
+def padded(length: int) -> int:
+    """Bytes that content of this length takes in a tar."""
+    return -(-length // BLOCK) * BLOCK
+
+
+def open_file(path: str) -> BinaryIO:
+    """A local path or any URI that fsspec knows, to read; ShardError where there is no such file."""
+    try:
+        if "://" not in path:
+            return open(path, "rb")
+        import fsspec
+
+        return fsspec.open(path, "rb").open()
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} is missing") from error
+    except OSError as error:
+        raise ShardError(f"{path}: {error.strerror or error}") from error
+
+
+def members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
+    """(name, offset of the content, bytes of it) of each member, in order; the file may be left anywhere between.
+
+    ShardError for a header that is damaged, and for a tar that ends early.
+    """
+    offset = 0
+    while True:
+        file.seek(offset)
+        block = file.read(BLOCK)
+        if block == bytes(BLOCK):
+            return
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError) as error:
+            raise ShardError(f"no tar header at byte {offset:,} ({error})") from error
+        yield info.name, offset + BLOCK, info.size
+        offset += BLOCK + padded(info.size)
+
+
+def array_place(start: bytes) -> tuple[int, np.dtype, tuple[int, ...]]:
+    """(bytes of the .npy header, dtype, shape) of an array's member, of which `start` is the beginning.
+
+    ShardError for what is no .npy in C order.
+    """
+    try:
+        if start[:6] != b"\x93NUMPY" or start[6] not in (1, 2):
+            raise ValueError("its magic is another")
+        width = 2 if start[6] == 1 else 4
+        length = struct.unpack("<H" if width == 2 else "<I", start[8 : 8 + width])[0]
+        found = ast.literal_eval(start[8 + width : 8 + width + length].decode("latin1"))
+        dtype, shape = np.dtype(found["descr"]), tuple(found["shape"])
+        if found["fortran_order"] or dtype.hasobject:
+            raise ValueError("it is not in C order or holds objects")
+    except (ValueError, KeyError, TypeError, IndexError, SyntaxError, struct.error) as error:
+        raise ShardError(f"no array of fixed layout: {error}") from error
+    return 8 + width + length, dtype, shape
+
+
+def read_index(path: str) -> pa.Table:
+    """The index of a shard, by its own path or the tar's: one row for each field of each clip."""
+    from pyarrow import parquet
+
+    path = index_path(path)
+    with open_file(path) as file:
+        try:
+            table = parquet.read_table(file, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{path} can't be read ({str(error).splitlines()[0][:200]})") from error
+    if table.schema.names != INDEX.names:
+        raise ShardError(f"{path} is no index of a shard: it has the columns {', '.join(table.schema.names)[:200]}")
+    return table.cast(INDEX)
+
+
+def read_header(path: str) -> dict[str, Any]:
+    """What stands in front of a shard: contract (as a dict), digest, bucket, clipmill, and what its writer added."""
+    with open_file(path) as file:
+        try:
+            name, offset, length = next(members(file), ("", 0, 0))
+            if name != HEADER:
+                raise ShardError(f"it begins with {name!r}, not with {HEADER}")
+            file.seek(offset)
+            return json.loads(file.read(length))
+        except (ShardError, ValueError) as error:
+            raise ShardError(f"{path} is no shard: {error}") from error
+
+
+def read_empty(path: str) -> dict[str, np.ndarray]:
+    """field -> the encoded empty prompt (L, D), of the text fields of a shard."""
+    found = {}
+    before, after = EMPTY.split("{}")
+    with open_file(path) as file:
+        for name, offset, length in members(file):
+            if not name.startswith("__"):
+                break
+            if name.startswith(before):
+                file.seek(offset)
+                content = file.read(length)
+                start, dtype, shape = array_place(content)
+                field = name.removeprefix(before).removesuffix(after)
+                found[field] = np.frombuffer(content, dtype, offset=start).reshape(shape)
+    return found
+
+
+def read_sample(path: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """field -> array (or dict, of 'json') of one clip, by its rows of the index.
+
+    Each is compared with its hash: ShardError, naming clip and field, for bytes that are not what was written.
+    """
+    import xxhash
+
+    found: dict[str, Any] = {}
+    with open_file(path) as file:
+        for row in rows.to_pylist() if isinstance(rows, pa.Table) else rows:
+            file.seek(row["offset"])
+            content = file.read(row["length"])
+            if xxhash.xxh3_64_intdigest(content) != row["xxh3"]:
+                raise ShardError(f"{path}: the field {row['field']} of clip {row['clip_id']} is damaged")
+            if row["dtype"] == JSON:
+                found[row["field"]] = json.loads(content)
+            else:
+                found[row["field"]] = np.frombuffer(content, row["dtype"]).reshape(row["shape"])
+    return found
+
+
+def not_finite(values: np.ndarray, bfloat16: bool = False) -> bool:
+    """True if an array holds NaN or infinity; `bfloat16`: it is one's bits, as uint16."""
+    if bfloat16 or values.dtype == np.float16:  # all ones in the exponent; many times faster than numpy's isfinite
+        mask = 0x7F80 if bfloat16 else 0x7C00
+        return bool((values.view(np.uint16) & np.uint16(mask)).max(initial=0) == mask)
+    return values.dtype.kind == "f" and not np.isfinite(values).all()
