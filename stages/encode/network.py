@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from stages.base import SettingsError
 from stages.clip_stage import ClipError
 from stages.encode.settings import EncodeSettings
-from stages.latent_coders import load_coder
+from stages.latent_coders import CoderInfo, load_coder
 
 MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
@@ -19,22 +20,14 @@ MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot
 class Network:
     """The VAE of one worker. `batch` is how many clips go through it at a time: halved where memory ends."""
 
-    def __init__(self, settings: EncodeSettings):
-        import torch
-
-        device = settings.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = {"fp32": "float32", "bf16": "bfloat16", "auto": "bfloat16" if device == "cuda" else "float32"}
-        self.device, self.stored, self.batch = device, settings.dtype, settings.batch_clips
+    def __init__(self, settings: EncodeSettings, info: CoderInfo):
+        self.stored, self.batch = settings.dtype, settings.batch_clips
+        precision = {"fp32": "float32", "bf16": "bfloat16", "auto": "auto"}[settings.precision]
         self.coder = load_coder(
-            settings.vae,
-            settings.subfolder,
-            settings.revision,
-            device=device,
-            dtype=dtype[settings.precision],
-            compile=settings.compile,
+            settings.vae, settings.subfolder, settings.revision, settings.device, precision, settings.compile
         )
+        if self.coder.info.fingerprint != info.fingerprint:
+            raise SettingsError(f"the VAE {settings.vae} has changed since the run began: start it again")
 
     def encode(self, videos: Sequence[np.ndarray]) -> list[dict[str, np.ndarray] | ClipError]:
         """For each video (T, H, W, 3) uint8 of one shape the arrays that are stored of it (see stages/shard_format.py).
@@ -63,21 +56,18 @@ class Network:
         """dB of what the stored latents decode to, against the pixels (T, H, W, 3) uint8 that they were made of."""
         import torch
 
-        with torch.inference_mode():
-            if "tokens" in fields:
-                latents = self.coder.latents_of(torch.from_numpy(fields["tokens"].astype(np.int64))[None])
-            else:
-                latents = torch.from_numpy(from_stored(fields["mean"], self.stored))[None]
-            decoded = self.coder.decode(latents.to(self.device))[0]
-        return psnr(decoded.float().cpu().permute(1, 2, 3, 0).numpy(), video)
+        if "tokens" in fields:
+            decoded = self.coder.decode_tokens(torch.from_numpy(fields["tokens"].astype(np.int64))[None])
+        else:
+            decoded = self.coder.decode(torch.from_numpy(from_stored(fields["mean"], self.stored))[None])
+        return psnr(decoded[0].cpu().permute(1, 2, 3, 0).numpy(), video)
 
     def _encode(self, videos: Sequence[np.ndarray]) -> list[dict[str, np.ndarray] | ClipError]:
         import torch
 
-        pixels = torch.from_numpy(np.stack(videos)).to(self.device)  # (B, T, H, W, 3)
-        with torch.inference_mode():
-            video = pixels.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1)  # (B, 3, T, H, W)
-            found = self.coder.encode(video)
+        pixels = torch.from_numpy(np.stack(videos)).to(self.coder.device)  # (B, T, H, W, 3)
+        video = pixels.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1)  # (B, 3, T, H, W)
+        found = self.coder.encode(video)
         return [self._stored(found, index) for index in range(len(videos))]
 
     def _stored(self, found: Any, index: int) -> dict[str, np.ndarray] | ClipError:
@@ -93,7 +83,7 @@ class Network:
         return fields
 
     def _free(self) -> None:
-        if self.device == "cuda":
+        if str(self.coder.device).startswith("cuda"):
             import torch
 
             torch.cuda.empty_cache()

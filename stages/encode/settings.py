@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from stages.buckets import Bucket
-from stages.settings import ModelSettings, Settings
+from stages.seek import FetchSettings
+from stages.settings import ModelSettings
 from stages.text_encoders import TextEncoderSettings
 
 
@@ -24,14 +25,11 @@ class TextSettings(TextEncoderSettings):
     missing: Literal["fail", "empty"] = "fail"  # a clip without a caption: failed, or with the empty prompt
 
 
-class DecoderSettings(Settings):
-    """How the children that decode are guarded, and how far they run ahead of the network."""
+class DecoderSettings(FetchSettings):
+    """How the children that decode are guarded, the limits being those of one clip, and how far ahead they run."""
 
     children: int | None = Field(None, ge=1, le=64)  # None: one on a CPU, up to eight beside a GPU
     ahead_mb: int = Field(256, ge=1, le=1_000_000)
-    stall_seconds: float = Field(60.0, gt=0)
-    limit_seconds: float = Field(3600.0, gt=0)
-    memory_gb: float | None = Field(None, ge=1, le=1e6)
 
 
 class EncodeSettings(ModelSettings):

@@ -7,6 +7,7 @@ its reason, and the shard goes on without it. A shard is published before its ro
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from stages.base import Needs, SettingsError
 from stages.buckets import Bucket, choose, window_of
 from stages.clip_stage import ClipError, ClipInput, ClipStage
-from stages.contract import Contract, ContractError
+from stages.contract import Contract
 from stages.devices import cores, on_gpu
 from stages.encode.network import Network
 from stages.encode.settings import EncodeSettings
@@ -28,14 +29,14 @@ from stages.fetch_windows import WindowPool
 from stages.latent_coders import describe_coder
 from stages.shard_format import ShardError
 from stages.shard_writer import ShardWriter
-from stages.text_encoders import describe_text
+from stages.text_encoders import TextEncoder, describe_text, load_text
 from stages.windows import PREPROCESSING_VERSION, Pixels, Window
 
 PROGRESS_CLIPS = 64  # clips after which a unit says how far it is
 # Numbers of a clip that say where it lies and not what it is like.
 NO_CONDITIONS = {"scene", "start_s", "end_s", "start_pts", "end_pts", "time_base_num", "time_base_den", "frames"}
 CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, as guessed for the size of shards
-NO_BUCKET = ""  # where clips gather that fit none
+UNFIT_CLIPS = 1000  # clips that fit no bucket, failed together
 
 
 class Encode(ClipStage):
@@ -59,6 +60,7 @@ class Encode(ClipStage):
         self.folder = ""
         self.network: Network | None = None
         self.pool: WindowPool | None = None
+        self.texts: TextEncoder | None = None
 
     @cached_property
     def contract(self) -> Contract:
@@ -88,9 +90,9 @@ class Encode(ClipStage):
     def check(self) -> None:
         for bucket in self.settings.buckets:
             try:
-                self.contract.latent_shape(str(bucket))
-            except ContractError as error:
-                raise SettingsError(str(error)) from error
+                self.info.latent_shape(bucket.frames, bucket.height, bucket.width)
+            except ValueError as error:
+                raise SettingsError(f"bucket {bucket}: {error}") from error
 
     def check_clips(self, columns: Mapping[str, Any]) -> None:
         for wanted in (*(self.settings.conditions or ()), *self.text_fields.values()):
@@ -105,6 +107,8 @@ class Encode(ClipStage):
             self.conditions = tuple(sorted(name for name in numbers if name not in own))
 
     def bind(self, catalog_uri: str) -> None:
+        if self.info.note:
+            print(f"encode: {self.info.note}", file=sys.stderr, flush=True)
         self.folder = f"{catalog_uri.rstrip('/')}/shards/{self.table}"
 
     def signals(self) -> dict[str, str]:
@@ -125,29 +129,31 @@ class Encode(ClipStage):
 
     def setup(self) -> None:
         self.network = Network(self.settings, self.info)
-        guard = self.settings.decoder
-        self.pool = WindowPool(
-            self.children,
-            ahead_bytes=guard.ahead_mb << 20,
-            settings=guard.guard(),
-        )
+        self.pool = WindowPool(self.children, self.settings.decoder, self.settings.decoder.ahead_mb << 20)
         self.pool.start()
+        if self.settings.text is not None:
+            self.texts = load_text(self.settings.text, self.network.coder.device)
 
     def close(self) -> None:
         if self.pool is not None:
             self.pool.close()
-        self.network = self.pool = None
+        self.network = self.pool = self.texts = None
 
     def gather(self, clips: Iterable[ClipInput]) -> Iterator[list[ClipInput]]:
         """Clips of one bucket, as many as make a shard; those that fit none by themselves."""
-        groups: dict[str, list[ClipInput]] = {}
+        groups: dict[Bucket | None, list[ClipInput]] = {}
+        most = {bucket: self._clips_a_shard(bucket) for bucket in self.settings.buckets}
+        met = set()
         for clip in clips:
-            bucket = self._bucket(clip.row)
-            group = groups.setdefault(NO_BUCKET if isinstance(bucket, str) else str(bucket), [])
-            group.append(clip)
-            if len(group) >= (self.settings.shard_clips if isinstance(bucket, str) else self._clips_a_shard(bucket)):
-                yield groups.pop(str(bucket) if not isinstance(bucket, str) else NO_BUCKET)
+            found = self._bucket(clip.row)
+            bucket = None if isinstance(found, str) else found
+            met.add(bucket)
+            groups.setdefault(bucket, []).append(clip)
+            if len(groups[bucket]) >= most.get(bucket, UNFIT_CLIPS):
+                yield groups.pop(bucket)
         yield from groups.values()
+        for bucket in sorted(set(most) - met):
+            print(f"encode: no clip of this run takes the bucket {bucket}", file=sys.stderr, flush=True)
 
     def _bucket(self, row: Mapping[str, Any]) -> Bucket | str:
         return choose(self._row(row), self.settings.buckets, self.settings.fps, self.settings.max_upscale)
@@ -214,7 +220,7 @@ class Encode(ClipStage):
         began = time.process_time()
         waiting, job.waiting = job.waiting, []
         answers = self.network.encode([pixels.video for _, pixels in waiting])
-        texts = self._texts([job.rows[window.clip_id] for window, _ in waiting])
+        texts = self._text_fields([job.rows[window.clip_id] for window, _ in waiting])
         for (window, pixels), answer, text in zip(waiting, answers, texts, strict=True):
             if isinstance(answer, ClipError):
                 self._failed(job, window, answer)
@@ -284,7 +290,7 @@ class Encode(ClipStage):
             found[column] = text
         return found
 
-    def _texts(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, np.ndarray]]:
+    def _text_fields(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, np.ndarray]]:
         """The text fields of each clip's sample."""
         found: list[dict[str, np.ndarray]] = [{} for _ in rows]
         for name, column in self.text_fields.items():
