@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ class ModelFolder:
     """
 
     name: str
+    root: Path  # of the repository: the folder itself, unless it is one of a pipeline's
     folder: Path
     config: dict[str, Any]
     weights: tuple[Path, ...]
@@ -53,12 +55,20 @@ def find(model: str, subfolder: str | None, revision: str | None, part: str, wha
     if not weights and not local:
         within = folder.relative_to(root)
         for kind in WEIGHTS:
-            _fetched(model, revision, [str(within / f"*{kind}"), str(within / f"*{kind}.index.json")])
+            _fetched(model, revision, [str(within / f"*{kind}")])
             if weights := weight_files(folder):
                 break
     if not weights:
         raise SettingsError(f"{_place(model, subfolder)} holds no weights ({', '.join(WEIGHTS)})")
-    return ModelFolder(folder.resolve().name if local else model, folder, config, weights)
+    return ModelFolder(folder.resolve().name if local else model, root, folder, config, weights)
+
+
+def fetched_beside(model: str, revision: str | None, found: ModelFolder, folder: Path, names: Sequence[str]) -> None:
+    """Fetches files of those names into a `folder` of the same repository, where none is there and it is on a hub."""
+    if local_folder(model) or any((folder / name).is_file() for name in names):
+        return
+    within = folder.relative_to(found.root)
+    _fetched(model, revision, [str(within / name) for name in names])
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

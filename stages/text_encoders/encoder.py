@@ -1,0 +1,97 @@
+"""Texts to the hidden states of a language model, a vector for each token."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.base import SettingsError
+from stages.text_encoders.describe import is_open_clip
+from stages.text_encoders.settings import TextEncoderSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH_TOKENS = 16384  # of one pass, padding counted: what bounds memory
+
+
+class TextEncoder(ABC):
+    """`info` is what `describe_text` says of it."""
+
+    def __init__(self, info: dict[str, Any], network: Any, device: str):
+        self.info, self.network, self.device = info, network, device
+        self.max_tokens: int = info["max_tokens"]
+        self._empty: np.ndarray | None = None
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Last hidden states of each text, (L, D) float16, L its own number of tokens (special ones among them),
+        `max_tokens` at most: the end of longer ones is not seen, see `truncated`.
+
+        Texts of like length go through together; what each gives does not depend on the others. Raises ValueError
+        where a value is none, or too large for float16: neither is replaced by another.
+        """
+        import torch
+
+        tokens = self._tokens(list(texts))
+        found: list[np.ndarray] = [np.empty(0)] * len(tokens)
+        with torch.inference_mode():
+            for batch in self._batches([len(each) for each in tokens]):
+                states = self._states([tokens[place] for place in batch])
+                for place, state in zip(batch, states, strict=True):
+                    found[place] = self._kept(state[: len(tokens[place])], texts[place])
+        return found
+
+    def empty(self) -> np.ndarray:
+        """The encoded empty prompt, (L, D) float16."""
+        if self._empty is None:
+            (self._empty,) = self.encode([""])
+        return self._empty
+
+    @abstractmethod
+    def truncated(self, text: str) -> bool:
+        """Whether the text has more tokens than are encoded."""
+
+    @abstractmethod
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        """Of each text, special ones among them, cut to `max_tokens`."""
+
+    @abstractmethod
+    def _states(self, tokens: list[list[int]]) -> Tensor:
+        """Hidden states (B, at least the longest, D); what is behind a text's own tokens counts for nothing."""
+
+    def _batches(self, lengths: list[int]) -> list[list[int]]:
+        """Places of the texts, the shortest first, as many together as BATCH_TOKENS allows."""
+        batches: list[list[int]] = []
+        for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if not batches or (len(batches[-1]) + 1) * lengths[place] > BATCH_TOKENS:
+                batches.append([])
+            batches[-1].append(place)
+        return batches
+
+    def _kept(self, state: Tensor, text: str) -> np.ndarray:
+        found = state.float().cpu().numpy().astype(np.float16)
+        if not np.isfinite(found).all():
+            raise ValueError(f"{self.info['encoder']} gives numbers that float16 can't hold for {text[:60]!r}")
+        return found
+
+
+def load_text_encoder(settings: TextEncoderSettings, device: str = "auto") -> TextEncoder:
+    """The model that `describe_text` describes, ready to run. Raises SettingsError, in one line: no such device,
+    weights that do not fit, and whatever `describe_text` raises.
+    """
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(f"device: {device}, but there is no GPU that torch can use")
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    dtype = settings.dtype
+    if dtype == "auto":  # T5 overflows in float16
+        dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
+    if is_open_clip(settings):
+        from stages.text_encoders.open_clip_tower import OpenClipTower as Kind
+    else:
+        from stages.text_encoders.from_transformers import TransformersEncoder as Kind
+    return Kind.load(settings, chosen, dtype)
