@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.dit_blocks import Block, ConditionEmbedding, Head, TextEmbedding, TimeEmbedding, initialised
+from models.dit_blocks import Block, Head, initialised
+from models.dit_conditions import Context, TimeEmbedding
+from models.dit_flops import dit_flops
 from models.dit_settings import DiTSettings
 from models.rotary import rotary
 
@@ -26,9 +29,7 @@ class DiT(nn.Module):
         values = settings.channels * frames * height * width  # of a patch
         self.patches = nn.Linear(values, settings.width)
         self.time = TimeEmbedding(settings.width)
-        self.text = TextEmbedding(settings.text_dim, settings.width) if settings.text_dim else None
-        count = len(settings.conditions)
-        self.conditions = ConditionEmbedding(count, settings.width) if count else None
+        self.context = Context(settings)
         self.mixer = nn.ModuleList(Block(settings, settings.attention) for _ in range(settings.mixer_depth))
         self.blocks = nn.ModuleList(Block(settings, settings.attention) for _ in range(settings.depth))
         self.head = Head(settings.width, values)
@@ -55,17 +56,8 @@ class DiT(nn.Module):
         grid = self.grid(x.shape)
         batch, dtype = len(x), self.patches.weight.dtype
         c, late = self._times(t, batch, grid)
-        if self.conditions is not None:
-            c = c + self.conditions(self._condition_values(conditions, batch, x.device))[:, None, None]
-        elif conditions is not None:
-            raise ValueError("this network takes no conditions")
-        mask = None
-        if self.text is not None:
-            text, mask, pooled = self.text(*self._text(text, text_mask, batch, x.device))
-            c = c + pooled[:, None, None]
-        elif text is not None:
-            raise ValueError("this network takes no text: its text_dim is 0")
-        c = F.silu(c)
+        context, text, mask = self.context(text, text_mask, conditions, batch, x.device)
+        c = F.silu(c + context[:, None, None].to(c.dtype))
         tokens = self.patches(self._patched(x.to(dtype)))  # (B, T', S, D)
         head = self.settings.width // self.settings.heads
         angles = rotary(grid, head, x.device, self.settings.rotary_base).flatten(2, 3)[:, None]  # (2, 1, T', S, head/2)
@@ -77,10 +69,8 @@ class DiT(nn.Module):
             tokens = block(tokens, c, angles, late, text, mask)
         output = self.head(tokens, c, late)
         if kept is not None:
-            places = kept[:, None, :, None].expand_as(output)
-            output = output.new_zeros(batch, 1, grid[0] * grid[1] * grid[2], output.shape[-1]).scatter(
-                2, places, output
-            )
+            everywhere = output.new_zeros(batch, 1, math.prod(grid), output.shape[-1])
+            output = everywhere.scatter(2, kept[:, None, :, None].expand_as(output), output)
         return self._unpatched(output.reshape(batch, *grid, -1))
 
     def grid(self, shape: torch.Size | tuple[int, ...]) -> tuple[int, int, int]:
@@ -99,14 +89,19 @@ class DiT(nn.Module):
 
         Raises ValueError for a name that is no condition here and for what is no number.
         """
-        set_scales(self.conditions, self.settings.conditions, scales)
+        self.context.set_scales(scales)
+
+    def flops(self, shape: tuple[int, ...], text_tokens: int = 0, kept: int | None = None) -> int:
+        """Of one pass forward over latents (B, C, T, H, W) with texts padded to so many tokens, and a time per sample:
+        two for each multiply-add of matrix products and attention. `kept`: tokens per sample behind the mixer.
+        """
+        return dit_flops(self.settings, shape[0], self.grid(shape), text_tokens, kept)
 
     def draw_kept(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor | None:
         """(B, n) int64, rising: the tokens of latents (B, C, T, H, W) that training goes on with, 1 - `mask_ratio` of
         each sample's, at least one; None if nothing is to be dropped. `generator` is one of the CPU.
         """
-        frames, height, width = self.grid(shape)
-        count = frames * height * width
+        count = math.prod(self.grid(shape))
         if (kept := max(1, round(count * (1 - self.settings.mask_ratio)))) == count:
             return None
         return torch.rand(shape[0], count, generator=generator).argsort(1)[:, :kept].sort(1).values
@@ -114,7 +109,7 @@ class DiT(nn.Module):
     def dropped(self, kept: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Bool (B, T, H, W), true where the output for latents (B, C, T, H, W) means nothing: not to be in the loss."""
         grid = self.grid(shape)
-        lost = torch.ones(shape[0], grid[0] * grid[1] * grid[2], dtype=torch.bool, device=kept.device)
+        lost = torch.ones(shape[0], math.prod(grid), dtype=torch.bool, device=kept.device)
         lost = lost.scatter(1, kept, False).view(-1, *grid)
         for dim, patch in enumerate(self.settings.patch, start=1):
             lost = lost.repeat_interleave(patch, dim)
@@ -143,14 +138,6 @@ class DiT(nn.Module):
             return self.time(torch.cat([low, high], dim=1)), late.unsqueeze(-1)
         return self.time(t), None
 
-    def _text(
-        self, text: Tensor | None, mask: Tensor | None, batch: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        return whole_text(text, mask, self.settings.text_dim, batch, device)
-
-    def _condition_values(self, values: Tensor | None, batch: int, device: torch.device) -> Tensor:
-        return whole_conditions(values, self.settings.conditions, batch, device)
-
     def _patched(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, T', S, C x patch)."""
         frames, height, width = self.settings.patch
@@ -161,42 +148,6 @@ class DiT(nn.Module):
         """(B, T', H', W', C x patch) to (B, C, T, H, W)."""
         x = x.unflatten(4, (self.settings.channels, *self.settings.patch)).permute(0, 4, 1, 5, 2, 6, 3, 7)
         return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
-
-
-def set_scales(
-    embedding: ConditionEmbedding | None, names: tuple[str, ...], scales: Mapping[str, tuple[float, float]]
-) -> None:
-    """See `DiT.set_condition_scales`."""
-    if unknown := sorted(set(scales) - set(names)):
-        raise ValueError(f"{', '.join(unknown)} is no condition of this network: {', '.join(names) or 'it has none'}")
-    for name, (mean, std) in scales.items():
-        if not abs(mean) < float("inf") or not 0 <= std < float("inf"):
-            raise ValueError(f"condition {name}: mean {mean!r} and standard deviation {std!r} must be finite numbers")
-        embedding.mean[names.index(name)], embedding.std[names.index(name)] = mean, std or 1.0
-
-
-def whole_text(
-    text: Tensor | None, mask: Tensor | None, dim: int, batch: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Text (B, L, dim) and mask (B, L) bool, whatever of them was given. Raises ValueError where they don't fit."""
-    if text is None:
-        return torch.zeros(batch, 0, dim, device=device), torch.zeros(batch, 0, dtype=torch.bool, device=device)
-    if text.ndim != 3 or text.shape[2] != dim or len(text) not in (1, batch):
-        raise ValueError(f"text of shape {tuple(text.shape)}: ({batch}, L, {dim}) is needed")
-    if mask is None:
-        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
-    elif mask.shape != text.shape[:2]:
-        raise ValueError(f"a text mask of shape {tuple(mask.shape)} for a text of shape {tuple(text.shape)}")
-    return text.expand(batch, -1, -1), mask.bool().expand(batch, -1)
-
-
-def whole_conditions(values: Tensor | None, names: tuple[str, ...], batch: int, device: torch.device) -> Tensor:
-    """Conditions (B, K), all unknown if not given. Raises ValueError where they don't fit."""
-    if values is None:
-        return torch.full((batch, len(names)), torch.nan, device=device)
-    if values.ndim != 2 or values.shape[1] != len(names) or len(values) not in (1, batch):
-        raise ValueError(f"conditions of shape {tuple(values.shape)}: ({batch}, {len(names)}) for {', '.join(names)}")
-    return values.expand(batch, -1)
 
 
 def _only(

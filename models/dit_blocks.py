@@ -1,5 +1,5 @@
 """Blocks of the diffusion transformer (DiT, Peebles and Xie 2023) with cross-attention to text (PixArt, Chen et al.
-2023), and what makes their conditions. The token transformer has the same.
+2023). The token transformer has the same.
 
 Tokens keep their frames: x is (B, T, S, D), S tokens to a frame. A block takes nothing but tensors, so that it can be
 compiled, checkpointed and sharded by itself.
@@ -7,20 +7,15 @@ compiled, checkpointed and sharded by itself.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dit_conditions import EPSILON, RMSNorm
 from models.dit_settings import BlockSettings
 from models.rotary import turned
-
-EPSILON = 1e-6
-FREQUENCIES = 128  # of the sine and cosine features of a time
-CONDITION_FREQUENCIES = 16  # of a condition, periods from 1/2 to 64 standard deviations
-FARTHEST = 16.0  # standard deviations; a condition beyond is taken as there
 
 
 class Attention(nn.Module):
@@ -151,87 +146,15 @@ def modulated(layer: nn.Linear, c: Tensor, late: Tensor | None, parts: int) -> t
     return tuple(torch.where(late, each[:, 1:], each[:, :1]) for each in found)
 
 
-class TimeEmbedding(nn.Module):
-    """Times in [0, 1], of any shape, to (..., D): sines and cosines of 1,000 t, then two layers (as DiT)."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, t: Tensor) -> Tensor:
-        places = torch.arange(FREQUENCIES, dtype=torch.float32, device=t.device)
-        angles = 1000 * t.float().unsqueeze(-1) * torch.exp(-math.log(10_000) / FREQUENCIES * places)
-        return self.layers(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.layers[0].weight.dtype))
-
-
-class TextEmbedding(nn.Module):
-    """Text (B, L, `text_dim`) with its mask (B, L) to (B, 1 + L, D) with its mask, and one vector for all, (B, D).
-
-    A learned token stands before the text: one that has no other is the text "unknown", not a mean of nothing.
-    """
-
-    def __init__(self, dim: int, width: int):
-        super().__init__()
-        self.norm = nn.RMSNorm(dim, eps=EPSILON)  # encoders differ much in the size of what they give
-        self.layers = nn.Sequential(nn.Linear(dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
-        self.null = nn.Parameter(torch.randn(width) * 0.02)
-        self.pooled = nn.Linear(width, width)
-
-    def forward(self, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        dtype = self.pooled.weight.dtype
-        tokens = self.layers(self.norm(text.to(dtype)))
-        null = self.null.to(tokens.dtype).expand(len(tokens), 1, -1)
-        mask = F.pad(mask, (1, 0), value=True)
-        # Chosen, not multiplied by 0: what stands in the padding, even NaN, has no part in it.
-        tokens = torch.where(mask.unsqueeze(-1), torch.cat([null, tokens], dim=1), 0)
-        mean = tokens.sum(1) / mask.sum(1, keepdim=True)
-        return tokens, mask, self.pooled(mean.to(dtype))
-
-
-class ConditionEmbedding(nn.Module):
-    """Numbers (B, K), NaN where unknown, to (B, D). Each has an embedding of its own for "unknown".
-
-    Numbers count in standard deviations from their mean: the buffers `mean` and `std` (K,), to be set from the
-    dataset. They stay float32 whatever the module is cast to: a mean may be a thousand times the deviation.
-    """
-
-    def __init__(self, count: int, width: int):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(count))
-        self.register_buffer("std", torch.ones(count))
-        self.values = nn.Linear(count * 2 * CONDITION_FREQUENCIES, width)
-        self.unknown = nn.Parameter(torch.randn(count, width) * 0.02)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, values: Tensor) -> Tensor:
-        unknown, dtype = values.isnan(), self.values.weight.dtype
-        known = torch.where(unknown, 0, (values.float() - self.mean) / self.std).clamp(-FARTHEST, FARTHEST)
-        places = torch.linspace(0, 1, CONDITION_FREQUENCIES, device=values.device)
-        angles = known.unsqueeze(-1) * (2 * math.pi / 64) * 128**places  # (B, K, frequencies)
-        features = torch.cat([angles.cos(), angles.sin()], dim=-1).masked_fill(unknown.unsqueeze(-1), 0)
-        hidden = self.values(features.flatten(1).to(dtype)) + unknown.to(dtype) @ self.unknown
-        return self.out(F.silu(hidden))
-
-    def _apply(self, fn, recurse=True):
-        mean, std = self.mean, self.std
-        super()._apply(fn, recurse)
-        if not mean.is_meta:
-            self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
-        return self
-
-
 def initialised(network: nn.Module) -> None:
-    """Weights as DiT's: Xavier, small ones for times, and 0 where something must be nothing at first."""
+    """Weights as DiT's: Xavier, and 0 where something must be nothing at first."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
     for module in network.modules():
         zeros: list[nn.Linear] = []
-        if isinstance(module, TimeEmbedding):
-            nn.init.normal_(module.layers[0].weight, std=0.02)
-            nn.init.normal_(module.layers[2].weight, std=0.02)
-        elif isinstance(module, Block):
+        if isinstance(module, Block):
             zeros = [module.modulation, module.time_modulation, module.cross and module.cross.out]
         elif isinstance(module, Head):
             zeros = [module.modulation, module.out]
@@ -242,4 +165,4 @@ def initialised(network: nn.Module) -> None:
 def _norms(settings: BlockSettings) -> nn.ModuleList:
     """Of queries and of keys."""
     head = settings.width // settings.heads
-    return nn.ModuleList(nn.RMSNorm(head, eps=EPSILON) if settings.qk_norm else nn.Identity() for _ in range(2))
+    return nn.ModuleList(RMSNorm(head) if settings.qk_norm else nn.Identity() for _ in range(2))

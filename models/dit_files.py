@@ -48,7 +48,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[DiT | 
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} is no network of clipmill: {CONFIG} can't be read ({error})") from error
     kind = config.get("kind") if isinstance(config, dict) else None
-    if kind not in KINDS or not all(isinstance(config.get(name), dict) for name in ("settings", "extra")):
+    if kind not in list(KINDS) or not all(isinstance(config.get(name), dict) for name in ("settings", "extra")):
         raise ValueError(f"{folder} is no network of clipmill: {CONFIG} does not say {' or '.join(map(repr, KINDS))}")
     made, settings = KINDS[kind]
     try:

@@ -22,7 +22,10 @@ class BlockSettings:
     rotary_base: float = 10_000.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "conditions", tuple(self.conditions))  # a list, where it comes from JSON
+        names = self.conditions
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise ValueError(f"conditions {names!r}: a list of names, each once")
+        object.__setattr__(self, "conditions", tuple(names))  # a list, where it comes from JSON
         for name in ("width", "depth", "heads"):
             _whole(name, getattr(self, name))
         _whole("text_dim", self.text_dim, least=0)
@@ -33,8 +36,6 @@ class BlockSettings:
             raise ValueError(f"mlp {self.mlp!r}: above 0")
         if not self.rotary_base > 1:
             raise ValueError(f"rotary_base {self.rotary_base!r}: above 1")
-        if isinstance(self.conditions, str) or len(set(self.conditions)) < len(self.conditions):
-            raise ValueError(f"conditions {list(self.conditions)}: each name once")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.dit import set_scales, whole_conditions, whole_text
-from models.dit_blocks import Block, ConditionEmbedding, Head, TextEmbedding, initialised
+from models.dit_blocks import Block, Head, initialised
+from models.dit_conditions import Context
+from models.dit_flops import token_flops
 from models.dit_settings import TokenSettings
 from models.rotary import rotary
 
@@ -25,9 +26,7 @@ class TokenTransformer(nn.Module):
         self.settings = settings
         self.codes = nn.Embedding(settings.codes + 1, settings.width)  # the last one: nothing before
         self.base = nn.Parameter(torch.randn(settings.width) * 0.02)  # the condition where nothing else is given
-        self.text = TextEmbedding(settings.text_dim, settings.width) if settings.text_dim else None
-        count = len(settings.conditions)
-        self.conditions = ConditionEmbedding(count, settings.width) if count else None
+        self.context = Context(settings)
         self.blocks = nn.ModuleList(Block(settings, causal=True) for _ in range(settings.depth))
         self.head = Head(settings.width, settings.codes)
         initialised(self)
@@ -47,6 +46,9 @@ class TokenTransformer(nn.Module):
         """
         if tokens.ndim != 4 or not tokens.numel():
             raise ValueError(f"tokens of shape {tuple(tokens.shape)}: (B, T, H, W) is needed")
+        if tokens.device.type == "cpu" and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.settings.codes:
+            # On a GPU to look would be to wait for it; there the embedding itself fails, less clearly.
+            raise ValueError(f"tokens from {int(tokens.min())} to {int(tokens.max())}, of {self.settings.codes} codes")
         c, text, mask = self._condition(text, text_mask, conditions, len(tokens), tokens.device)
         before = F.pad(tokens.flatten(1)[:, :-1], (1, 0), value=self.settings.codes)  # (B, N)
         x = self._run(before, c, self._angles(tuple(tokens.shape[1:]), tokens.device), text, mask)
@@ -86,6 +88,8 @@ class TokenTransformer(nn.Module):
         if guidance != 1 and negative is None:
             raise ValueError(f"guidance {guidance!r} needs the empty or a negative prompt to guide away from")
         device = self.base.device
+        if unknown := sorted(set(negative or {}) - {"text", "text_mask", "conditions"}):
+            raise ValueError(f"negative condition {', '.join(unknown)}: there are text, text_mask, conditions")
         positive = {"text": text, "text_mask": text_mask, "conditions": conditions}
         sides = [positive] if guidance == 1 else [positive, {**positive, **negative}]
         contexts = [self._condition(*side.values(), batch, device) for side in sides]
@@ -118,7 +122,11 @@ class TokenTransformer(nn.Module):
 
     def set_condition_scales(self, scales: Mapping[str, tuple[float, float]]) -> None:
         """As `DiT.set_condition_scales`."""
-        set_scales(self.conditions, self.settings.conditions, scales)
+        self.context.set_scales(scales)
+
+    def flops(self, shape: tuple[int, ...], text_tokens: int = 0) -> int:
+        """Of one pass forward over tokens (B, T, H, W), as `DiT.flops`; causal attention counts as if it were whole."""
+        return token_flops(self.settings, shape[0], math.prod(shape[1:]), text_tokens)
 
     def _condition(
         self,
@@ -129,17 +137,8 @@ class TokenTransformer(nn.Module):
         device: torch.device,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """c (B, 1, 1, D), text (B, 1 + L, D) and its mask, as a `Block` takes them."""
-        c, mask = self.base.expand(batch, -1), None
-        if self.conditions is not None:
-            c = c + self.conditions(whole_conditions(conditions, self.settings.conditions, batch, device))
-        elif conditions is not None:
-            raise ValueError("this network takes no conditions")
-        if self.text is not None:
-            text, mask, pooled = self.text(*whole_text(text, text_mask, self.settings.text_dim, batch, device))
-            c = c + pooled
-        elif text is not None:
-            raise ValueError("this network takes no text: its text_dim is 0")
-        return F.silu(c)[:, None, None], text, mask
+        context, text, mask = self.context(text, text_mask, conditions, batch, device)
+        return F.silu(self.base + context)[:, None, None], text, mask
 
     def _angles(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:
         """(2, 1, 1, N, head / 2): of the places to be predicted."""
