@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,23 @@ class Checkpoints:
         self.writer: threading.Thread | None = None
         self.error: BaseException | None = None
 
-    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any], wait=False):
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        numbers: Mapping[str, Any],
+        wait: bool = False,
+        then: Callable[[Tensors], None] | None = None,
+    ) -> None:
         """Copies the tensors to the CPU's memory and returns; a thread writes them. With `wait`, after that.
 
-        `tensors` are groups by name, each a flat dict; `numbers` is what JSON takes. Waits for the one before, and
-        raises what its writing raised.
+        `tensors` are groups by name, each a flat dict; `numbers` is what JSON takes. Once the checkpoint is there,
+        the thread calls `then` with the copies. Waits for the one before, and raises what its writing raised.
         """
         self.wait()
         copies = {group: {name: _copied(tensor) for name, tensor in each.items()} for group, each in tensors.items()}
         text = json.dumps(numbers)
-        self.writer = threading.Thread(target=self._write, args=(step, copies, text), name="checkpoint")
+        self.writer = threading.Thread(target=self._write, args=(step, copies, text, then), name="checkpoint")
         self.writer.start()
         if wait:
             self.wait()
@@ -91,7 +98,7 @@ class Checkpoints:
     def place(self, step: int) -> Path:
         return self.folder / f"{step:08d}"
 
-    def _write(self, step: int, tensors: Tensors, numbers: str) -> None:
+    def _write(self, step: int, tensors: Tensors, numbers: str, then: Callable[[Tensors], None] | None) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for left in self.folder.glob(".*"):  # by a process that was killed, or whose disk was full
@@ -114,6 +121,8 @@ class Checkpoints:
                 hidden = self.folder / f".{old:08d}.gone"
                 os.rename(self.place(old), hidden)
                 shutil.rmtree(hidden, ignore_errors=True)
+            if then is not None:
+                then(tensors)
         except BaseException as error:
             self.error = error
 

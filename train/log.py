@@ -70,8 +70,8 @@ def read(folder: str | Path) -> list[dict[str, Any]]:
 class Console:
     """Plain lines on stderr at most every ten seconds: step, numbers, rate and the time left."""
 
-    def __init__(self, name: str, steps: int, start: int = 0, seconds: float = CONSOLE_SECONDS, quiet: bool = False):
-        self.name, self.steps, self.start, self.seconds, self.quiet = name, steps, start, seconds, quiet
+    def __init__(self, name: str, steps: int, seconds: float = CONSOLE_SECONDS, quiet: bool = False):
+        self.name, self.steps, self.seconds, self.quiet = name, steps, seconds, quiet
         self.shown = 0.0
         self.first: tuple[int, float] | None = None  # the first step done and when: its compiling is no part of a rate
 

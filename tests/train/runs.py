@@ -1,0 +1,70 @@
+"""Small runs on made-up clips, in this process or in one that may be killed or started by torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.train.made_up import data
+from train.config import TrainConfig
+from train.log import read
+from train.loop import Training
+from train.parallel import Ranks, started
+
+MODEL = {"size": "debug", "width": 48, "depth": 2, "heads": 4}
+
+
+def config(**changes: Any) -> TrainConfig:
+    """All that is random is on: dropout, masks, posterior, other tokens dropped."""
+    values = {
+        "kind": "dit",
+        "model": {**MODEL, "mixer_depth": 1, "mask_ratio": 0.25},
+        "steps": 8,
+        "batch_size": 4,
+        "conditions": {"text_dropout": 0.3, "dropout": 0.3, "masks": {"predict": 0.3, "spatial": 0.3}},
+        "optimizer": {"lr": 2e-3, "warmup": 2, "weight_decay": 0.1},
+        "ema": 0.9,
+        "checkpoint": {"every": 3, "keep": 2},
+        "peak_tflops": 0.1,
+    }
+    if changes.get("kind") == "tokens":
+        values |= {"model": MODEL, "conditions": {"text_dropout": 0.3}}
+    return TrainConfig.from_dict({**values, **changes})
+
+
+def train(folder: Path, ranks: Ranks | None = None, made: dict[str, Any] | None = None, resume=False, **changes: Any):
+    """A run in the folder, done; `made` is for the clips, the rest for the config."""
+    chosen, ranks = config(**changes), ranks or Ranks()
+    clips = data(chosen.batch_size, ranks.rank, ranks.world, kind=chosen.kind, **(made or {}))
+    training = Training(chosen, clips, folder, ranks, resume=resume, quiet=True)
+    training.run()
+    return training
+
+
+def weights(folder: Path, group: str = "model") -> dict[str, Tensor]:
+    """Of the last checkpoint."""
+    last = sorted(each for each in (folder / "checkpoints").iterdir() if each.name.isdigit())[-1]
+    return load_file(last / f"{group}.safetensors")
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in read(folder) if "loss" in line]
+
+
+def main() -> None:
+    """What torchrun starts, or what is to be killed: runs, each a folder and its changes, one after another."""
+    torch.set_num_threads(1)
+    with started(os.environ.get("RUNS_DEVICE", "cpu")) as ranks:
+        for folder, changes in json.loads(sys.argv[1]):
+            train(Path(folder), ranks, **changes)
+
+
+if __name__ == "__main__":
+    main()

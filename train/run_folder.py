@@ -1,0 +1,104 @@
+"""A run on disk: config.json, log.jsonl, checkpoints/, model/ and samples/; and whether it may go on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models import dit_files
+from models.dit import DiT
+from models.dit_settings import TokenSettings
+from models.token_transformer import TokenTransformer
+from train.checkpoints import Checkpoints, Tensors
+from train.config import ConfigError, differences
+
+CONFIG, CHECKPOINTS, MODEL, SAMPLES, EMPTY_TEXT = "config.json", "checkpoints", "model", "samples", "empty_text"
+
+
+def opened(folder: str | Path, config: Mapping[str, Any], resume: bool) -> Path:
+    """The run's folder, made, with its config in it. Raises ConfigError for one that holds something and is not to be
+    gone on with.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file: a folder for the run is needed")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty: --resume goes on with the run in it, another -o begins a new one")
+    folder.mkdir(parents=True, exist_ok=True)
+    if resume and (folder / CONFIG).exists():
+        saved = json.loads((folder / CONFIG).read_text())
+        if saved.get("kind") != config["kind"]:
+            raise ConfigError(
+                f"{folder} is a run of kind {saved.get('kind')!r}, the config is of kind {config['kind']!r}"
+            )
+    part = folder / f"{CONFIG}.part"
+    part.write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(part, folder / CONFIG)
+    return folder
+
+
+def refuse_another(place: Path, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raises ConfigError, with both sides, where a checkpoint's numbers say that it is of another model, contract,
+    config or dataset than those of this run.
+    """
+    for what in ("model", "contract"):
+        old, new = (each.get(what, {}) for each in (saved, here))
+        found = [
+            f"{name} {_short(old.get(name))} in the checkpoint, {_short(new.get(name))} here"
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)
+        ]
+        if found:
+            raise ConfigError(f"{place} is of another {what}: {'; '.join(found)}")
+    if found := differences(saved.get("config", {}), here["config"]):
+        raise ConfigError(f"{place} is of another config: {'; '.join(found)}; with other settings begin a new run")
+    if saved.get("identity") != here["identity"]:
+        raise ConfigError(
+            f"{place} is of another dataset: its samples have the hash {_short(saved.get('identity'))}, "
+            f"those here {_short(here['identity'])}"
+        )
+
+
+def tensors_fit(place: Path, saved: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
+    """Raises ConfigError, with both sides, where names, shapes or dtypes of weights differ."""
+    if odd := sorted(set(saved) ^ set(here)):
+        where = "only in the checkpoint" if odd[0] in saved else "not in the checkpoint"
+        raise ConfigError(f"{place} is of another model: {odd[0]} is {where}")
+    for name, tensor in here.items():
+        old, new = ((tuple(each.shape), each.dtype) for each in (saved[name], tensor))
+        if old != new:
+            said = [f"{list(shape)} {str(dtype).removeprefix('torch.')}" for shape, dtype in (old, new)]
+            raise ConfigError(f"{place} is of another model: {name} is {said[0]} in the checkpoint, {said[1]} here")
+
+
+def save_model(
+    folder: Path, network: DiT | TokenTransformer, tensors: Tensors, extra: dict[str, Any], empty: Tensor | None
+) -> None:
+    """What `clipmill sample` needs, in `folder`/model: the averaged weights and `extra`, the encoded empty prompt.
+
+    `network` only says what is to be built; weights and buffers come from the groups "ema" and "model".
+    """
+    tokens = isinstance(network.settings, TokenSettings)
+    built = TokenTransformer(network.settings) if tokens else DiT(network.settings)
+    built.load_state_dict({**tensors["model"], **{k: v for k, v in tensors["ema"].items() if k in tensors["model"]}})
+    place = folder / MODEL
+    place.mkdir(exist_ok=True)
+    if empty is not None:
+        save_file({"text": empty.contiguous()}, place / f"{EMPTY_TEXT}.part")
+        os.replace(place / f"{EMPTY_TEXT}.part", place / f"{EMPTY_TEXT}.safetensors")
+    dit_files.save(built, place, extra)
+
+
+def checkpoints_of(folder: Path, keep: int) -> Checkpoints:
+    return Checkpoints(folder / CHECKPOINTS, keep)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:16]}…"
