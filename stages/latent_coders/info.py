@@ -22,12 +22,15 @@ class CoderInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     path: str  # the folder on this machine
-    frame_step: int = 0  # clips are 1 + frame_step * n frames long: a multiple of time_stride; 0 means time_stride
+    frame_step: int = 0  # clips are 1 + frame_step * n frames long: a multiple of time_stride, that itself by default
     note: str = ""  # what someone who encodes with it should know, one line
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frame_step", self.frame_step or self.time_stride)
 
     def check_frames(self, frames: int) -> None:
         """Raises ValueError, with what would do, for a number of frames that the coder does not take."""
-        step, first = self.frame_step or self.time_stride, int(self.first_frame)
+        step, first = self.frame_step, int(self.first_frame)
         if frames >= max(1, first) and not (frames - first) % step:
             return
         below = max(first or step, frames - (frames - first) % step)

@@ -62,8 +62,15 @@ class TransformersEncoder(TextEncoder):
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         # The tokenizer's own limit is that of what it was trained with, not of the model.
-        found = self.tokenizer(texts, truncation=True, max_length=self.max_tokens, verbose=False) if texts else None
-        return [list(each) for each in found.input_ids] if found else []
+        if not texts:
+            return []
+        found = self.tokenizer(texts, truncation=True, max_length=self.max_tokens, verbose=False).input_ids
+        return [list(each) or [self._blank()] for each in found]
+
+    def _blank(self) -> int:
+        """What stands for a text without a token: language models often add neither a start nor an end to one."""
+        kinds = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
+        return next((token for token in kinds if token is not None), 0)
 
     def _states(self, tokens: list[list[int]]) -> Tensor:
         import torch

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.vae import CausalVAE
-from models.vae_files import CONFIG, WEIGHTS, fingerprint, load, save
+from models.vae_files import CONFIG, WEIGHTS, fingerprint, load, save, statistics
 from models.vae_settings import VAESettings
 
 SMALL = dict(width=4, multipliers=(1, 1, 1), encoder_blocks=1, decoder_blocks=1, groups=2)
@@ -117,3 +117,39 @@ def test_a_save_that_was_cut_short_leaves_no_folder_that_loads(tmp_path, monkeyp
         save(made(variant=1), tmp_path)
     with pytest.raises(ValueError, match="can't be read"):
         load(tmp_path)
+
+
+def test_the_statistics_of_latents_are_kept_beside_the_weights_and_are_no_part_of_the_fingerprint(tmp_path):
+    vae = made()
+    save(vae, tmp_path)
+    assert statistics(tmp_path) is None
+    mean, std = (0.25, -1.0, 0.0, 3.5), (1.0, 0.1, 2.0, 7.0)
+    save(vae, tmp_path, latents_mean=list(mean), latents_std=torch.tensor(std).double().numpy())
+    assert statistics(tmp_path)[0] == mean
+    assert statistics(tmp_path)[1] == pytest.approx(std)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert config["latents_mean"] == list(mean)
+    assert config["fingerprint"] == fingerprint(load(tmp_path)) == fingerprint(vae)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        ([0.0] * 3, [1.0] * 4, "3 numbers in latents_mean for 4 channels"),
+        ([0.0] * 4, [1.0] * 5, "5 numbers in latents_std for 4 channels"),
+        ([0.0] * 4, [1.0, 1.0, 0.0, 1.0], "latents_std, which no latents have"),
+        ([0.0, float("nan"), 0.0, 0.0], [1.0] * 4, "latents_mean, which no latents have"),
+        (None, [1.0] * 4, "latents_mean None, not one number for each of 4 channels"),
+        ([0.0] * 4, "abcd", "latents_std 'abcd', not one number"),
+    ],
+)
+def test_statistics_that_are_none_are_neither_saved_nor_read(mean, std, said, tmp_path):
+    save(made(), tmp_path)
+    before = (tmp_path / CONFIG).read_text()
+    with pytest.raises(ValueError, match=said):
+        save(made(), tmp_path, latents_mean=mean, latents_std=std)
+    assert (tmp_path / CONFIG).read_text() == before  # what was there is as it was
+    (tmp_path / CONFIG).write_text(json.dumps({**json.loads(before), "latents_mean": mean, "latents_std": std}))
+    with pytest.raises(ValueError, match=said) as error:
+        statistics(tmp_path)
+    assert str(tmp_path) in str(error.value)
