@@ -76,7 +76,9 @@ class Contract:
                                 f"{'missing' if missing else 'unknown'}")  # fmt: skip
         try:
             return cls(**{name: found[name] for name in fields if name in found})
-        except TypeError as error:
+        except ContractError:
+            raise
+        except (TypeError, ValueError) as error:
             raise ContractError(f"no contract: {error}") from error
 
     def to_json(self) -> str:

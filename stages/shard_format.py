@@ -60,11 +60,11 @@ def open_file(path: str) -> BinaryIO:
             return open(path, "rb")
         import fsspec
 
-        return fsspec.open(path, "rb").open()
+        return fsspec.open(path, "rb", use_listings_cache=False).open()
     except FileNotFoundError as error:
         raise ShardError(f"{path} is missing") from error
-    except OSError as error:
-        raise ShardError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # the clients of stores raise what they like
+        raise ShardError(f"{path} can't be opened: {getattr(error, 'strerror', None) or error}") from error
 
 
 def members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
@@ -107,17 +107,25 @@ def array_place(start: bytes) -> tuple[int, np.dtype, tuple[int, ...]]:
 
 def read_index(path: str) -> pa.Table:
     """The index of a shard, by its own path or the tar's: one row for each field of each clip."""
-    from pyarrow import parquet
-
     path = index_path(path)
     with open_file(path) as file:
-        try:
-            table = parquet.read_table(file, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
-            raise ShardError(f"{path} can't be read ({str(error).splitlines()[0][:200]})") from error
-    if table.schema.names != INDEX.names:
-        raise ShardError(f"{path} is no index of a shard: it has the columns {', '.join(table.schema.names)[:200]}")
-    return table.cast(INDEX)
+        return parse_index(file.read(), path)
+
+
+def parse_index(content: bytes, path: str) -> pa.Table:
+    """The rows of an index from its bytes; ShardError, naming `path`, for what is none."""
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(pa.BufferReader(content), page_checksum_verification=True, use_threads=False)
+        found = table.schema.names
+        table = table.select(INDEX.names).cast(INDEX) if found == INDEX.names else None
+    except Exception as error:  # pyarrow's own kinds are many, and a damaged footer can raise nearly any
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ShardError(f"{path} can't be read ({said[0][:200]})") from error
+    if table is None:
+        raise ShardError(f"{path} is no index of a shard: it has the columns {', '.join(found)[:200]}")
+    return table
 
 
 def read_header(path: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class ShardWriter:
             self._file = self._open()
             self._file.seek(self._offset)
             for field in sorted(empty or {}):
-                self._array(EMPTY.format(field), np.ascontiguousarray(empty[field]))
+                self._array(EMPTY.format(field), np.asarray(empty[field], order="C"))
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -87,7 +87,7 @@ class ShardWriter:
     def add(self, clip_id: str, fields: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> None:
         """One clip: its arrays by field, and what its JSON says of it (`clip_id` is added)."""
         self._refuse_ended()
-        arrays = {field: np.ascontiguousarray(fields[field]) for field in sorted(fields)}
+        arrays = {field: np.asarray(fields[field], order="C") for field in sorted(fields)}
         self._check(clip_id, arrays)
         try:
             text = canonical({**info, "clip_id": clip_id}).encode()
