@@ -72,7 +72,8 @@ class TextEncoder(ABC):
         return batches
 
     def _kept(self, state: Tensor, text: str) -> np.ndarray:
-        found = state.float().cpu().numpy().astype(np.float16)
+        with np.errstate(over="ignore"):  # said below
+            found = state.float().cpu().numpy().astype(np.float16)
         if not np.isfinite(found).all():
             raise ValueError(f"{self.info['encoder']} gives numbers that float16 can't hold for {text[:60]!r}")
         return found
