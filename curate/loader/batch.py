@@ -1,0 +1,79 @@
+"""A batch as a trainer gets it, and a job: a batch that threads are filling."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from curate.loader.buffers import Buffer, Layout
+from curate.loader.order import Plan
+from curate.loader.texts import Choice
+
+
+@dataclass
+class Batch:
+    """This rank's part of the global batch of a step.
+
+    `latents`: "mean" and perhaps "logvar" (B, Z, T, h, w) in the stored dtype, or "tokens" (B, T, h, w) int64.
+    `text` (B, L, D) is zero behind each text's end, `text_mask` (B, L) is True up to there. `conditions` (B, K)
+    float32, NaN where unknown.
+    """
+
+    step: int
+    epoch: int
+    bucket: str
+    clip_ids: list[str]
+    latents: dict[str, Tensor]
+    text: Tensor | None = None
+    text_mask: Tensor | None = None
+    conditions: Tensor | None = None
+
+
+class Job:
+    """The samples from `first` on of a global batch, on their way into a buffer.
+
+    `samples` are their rows in the index: those that were planned, and in the end those that came.
+    """
+
+    def __init__(self, plan: Plan, choice: Choice | None, first: int, layout: Layout, buffer: Buffer):
+        self.plan, self.choice, self.first, self.layout, self.buffer = plan, choice, first, layout, buffer
+        self.samples = plan.rows[first : first + layout.rows].copy()
+        self.memory = memoryview(buffer.array)
+        self.arrays = layout.arrays(buffer.array)
+        self.replaced: list[str] = []  # why samples had to be replaced
+        self.error: BaseException | None = None
+        self._open = 0
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+
+    def span(self, name: str, row: int, size: int) -> memoryview:
+        """The first bytes of a field's row."""
+        part = self.layout.parts[name]
+        start = part.offset + row * part.row_bytes
+        return self.memory[start : start + size]
+
+    def split(self, fill: Callable[[Job, int], None], pieces: int) -> list[Callable[[], None]]:
+        """The filling of every row, as so many calls for any thread."""
+        ends = np.linspace(0, self.layout.rows, min(pieces, self.layout.rows) + 1).astype(int)
+        self._open = len(ends) - 1
+        return [lambda begin=begin, end=end: self._fill(fill, begin, end) for begin, end in itertools.pairwise(ends)]
+
+    def _fill(self, fill: Callable[[Job, int], None], begin: int, end: int) -> None:
+        try:
+            for row in range(begin, end):
+                if self.error is None:
+                    fill(self, row)
+        except BaseException as error:
+            self.error = error
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._done.set()
+
+    def wait(self) -> None:
+        self._done.wait()

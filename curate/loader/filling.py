@@ -1,0 +1,120 @@
+"""Filling a batch: each sample goes straight from its shard into its row, and a bad one is replaced or refused."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from curate.dataset_files import Dataset
+from curate.errors import UserError
+from curate.loader.batch import Batch, Job
+from curate.loader.buffers import Buffers, Layout
+from curate.loader.errors import BadSample, log
+from curate.loader.order import Order, Plan
+from curate.loader.samples import Samples
+from curate.loader.texts import Texts
+
+TRIES = 64  # samples that are looked at for one to take a bad one's place
+
+
+class Filler:
+    """Lays out the batches of a dataset and fills them. `skip`: a bad sample is replaced, else BadSample is raised."""
+
+    def __init__(self, dataset: Dataset, samples: Samples, order: Order, texts: Texts | None, skip: bool):
+        self.dataset, self.samples, self.order, self.texts, self.skip = dataset, samples, order, texts, skip
+        self.latents = [field for field in dataset.latents if field in samples.fields]
+        self.conditions = _conditions(dataset)
+
+    def job(self, plan: Plan, first: int, rows: int, buffers: Buffers) -> Job:
+        """For the samples `first` to `first + rows` of a global batch."""
+        choice = self.texts.choose(plan) if self.texts is not None else None
+        latent = self.dataset.buckets[plan.bucket_name].latent
+        fields = {field: (self.dataset.fields[field], latent) for field in self.latents}
+        if self.texts is not None:
+            length = self.texts.length(choice)
+            fields["text"] = (self.texts.dtype, (length, self.texts.dim))
+            fields["text_mask"] = ("bool", (length,))
+        if self.conditions is not None:
+            fields["conditions"] = ("float32", (self.conditions.shape[1],))
+        layout = Layout(rows, fields)
+        return Job(plan, choice, first, layout, buffers.take(layout.bytes))
+
+    def fill(self, job: Job, row: int) -> None:
+        """Reads one sample into its row."""
+        text = int(job.choice.fields[job.first + row]) if job.choice is not None else -1
+        try:
+            self._read(job, row, int(job.samples[row]), text)
+        except BadSample as error:
+            if not self.skip:
+                raise
+            job.samples[row] = self._replace(job, row, text, str(error))
+            job.replaced.append(str(error))
+
+    def batch(self, job: Job, tensors: dict[str, Tensor]) -> Batch:
+        latents = {field: tensors[field] for field in self.latents}
+        if "tokens" in latents:
+            latents["tokens"] = latents["tokens"].long()
+        return Batch(
+            step=job.plan.step,
+            epoch=job.plan.epoch,
+            bucket=job.plan.bucket_name,
+            clip_ids=[self.samples.clip_ids[sample].as_py() for sample in job.samples.tolist()],
+            latents=latents,
+            text=tensors.get("text"),
+            text_mask=tensors.get("text_mask"),
+            conditions=tensors.get("conditions"),
+        )
+
+    def _read(self, job: Job, row: int, sample: int, text: int) -> None:
+        """Reads a sample, with the text of that number (-1: the empty prompt), into a row of the batch."""
+        into = {field: job.span(field, row, job.layout.parts[field].row_bytes) for field in self.latents}
+        if self.texts is not None:
+            into |= self._text(job, row, sample, text)
+        self.samples.read(sample, into)
+        if self.conditions is not None:
+            job.arrays["conditions"][row] = self.conditions[sample].view(np.uint8)
+
+    def _text(self, job: Job, row: int, sample: int, text: int) -> dict[str, memoryview]:
+        """Where a sample's text is to go; writes what lies behind it, and its mask."""
+        texts, values, mask = self.texts, job.arrays["text"], job.arrays["text_mask"]
+        tokens = int(texts.tokens[text, sample]) if text >= 0 else len(texts.empty)
+        size = tokens * texts.bytes_per_token
+        values[row, size:] = 0
+        mask[row, :tokens] = 1
+        mask[row, tokens:] = 0
+        if text < 0:
+            values[row, :size] = texts.empty.view(np.uint8).reshape(-1)
+            return {}
+        name = texts.names[text]
+        into = {name: job.span("text", row, size)}
+        if name in texts.masks and self.samples.has(texts.masks[name], sample):
+            into[texts.masks[name]] = job.span("text_mask", row, tokens)
+        return into
+
+    def _replace(self, job: Job, row: int, text: int, why: str) -> int:
+        """Reads another sample in a bad one's place. It follows from the place alone: any rank would take the same."""
+        place = int(job.plan.places[job.first + row])
+        for attempt in range(TRIES):
+            sample = self.order.instead(job.plan.bucket, place, attempt)
+            own = text
+            if self.texts is not None:
+                choice = self.texts.of(np.array([sample]), np.array([max(text, 0)]))
+                own = int(choice.fields[0])
+                if choice.tokens[0] > job.layout.parts["text"].shape[1]:  # ranks have agreed on the length
+                    continue
+            try:
+                self._read(job, row, sample, own)
+            except BadSample:
+                continue
+            log.warning("%s; clip %s takes its place", why, self.samples.clip_ids[sample])
+            return sample
+        raise UserError(f"{why}; none of {TRIES} samples that could take its place can be read either")
+
+
+def _conditions(dataset: Dataset) -> np.ndarray | None:
+    """(samples, K) float32, NaN where unknown."""
+    if not dataset.conditions:
+        return None
+    columns = dataset.columns(dataset.conditions)
+    arrays = [columns[name].to_numpy().astype(np.float32) for name in dataset.conditions]
+    return np.ascontiguousarray(np.stack(arrays, axis=1))

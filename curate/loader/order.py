@@ -1,0 +1,131 @@
+"""Which samples a step trains on: a pure function of (seed, step), the same on every rank.
+
+Each bucket has an endless stream of draws, one epoch of it after another, and its batches are cut from the stream
+one behind the other: what does not fill a batch at the end of an epoch opens the first batch of the next. So no
+sample is left out and none comes twice in an epoch, whatever the batch size. The buckets' batches of an epoch are
+interleaved evenly, so that at any moment each had its share.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+
+from curate.loader.permutation import Shuffle, key, mixed, uniform
+
+SCHEDULE, SHUFFLE, OFFSET, AGAIN = range(4)  # what a key is for
+BLOCK, WINDOW = 256, 64  # samples of a block, blocks of a window: 16,384 samples are mixed at a time
+
+
+@dataclass(frozen=True)
+class Population:
+    """A bucket as the order sees it: `samples` rows of the index from row `first` on.
+
+    `draws` of one epoch; `cumulative` weights (samples,), None where all weigh alike.
+    """
+
+    name: str
+    first: int
+    samples: int
+    draws: int
+    batch_size: int
+    cumulative: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One global batch: rows of the index (G,), and each one's place in the bucket's endless stream (G,)."""
+
+    step: int
+    epoch: int
+    bucket: int
+    bucket_name: str
+    rows: np.ndarray
+    places: np.ndarray
+
+
+class Order:
+    """Plans of the steps 0, 1, 2, ... for ever; nothing is kept but the current epoch's schedule of buckets."""
+
+    def __init__(self, populations: list[Population], seed: int, block: int = BLOCK, window: int = WINDOW):
+        self.populations, self.seed, self.block, self.window = populations, seed, block, window
+        self._schedule: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._shuffle: dict[tuple[int, int], Shuffle] = {}
+
+    def epoch_start(self, epoch: int) -> int:
+        """The first step of an epoch: all whole batches of the epochs before it are done."""
+        return sum(self._batches(p, epoch) for p in self.populations)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that a step belongs to. Epochs that fill no batch are passed over."""
+        low, high = 0, 1
+        while self.epoch_start(high) <= step:
+            low, high = high, high * 2
+        return low + bisect_right(range(low, high), step, key=self.epoch_start) - 1
+
+    def plan(self, step: int) -> Plan:
+        epoch = self.epoch_of(step)
+        buckets, numbers = self._scheduled(epoch)
+        at = step - self.epoch_start(epoch)
+        bucket = int(buckets[at])
+        population = self.populations[bucket]
+        places = np.arange(population.batch_size) + int(numbers[at]) * population.batch_size
+        epochs, positions = np.divmod(places, population.draws)
+        rows = np.empty_like(places)
+        for own in np.unique(epochs):
+            here = epochs == own
+            draws = self._shuffled(bucket, int(own))(positions[here])
+            rows[here] = self._rows(bucket, draws, int(own))
+        return Plan(step, epoch, bucket, population.name, rows, places)
+
+    def instead(self, bucket: int, place: int, attempt: int) -> int:
+        """The row that takes the place of a bad one: it follows from the place alone, whoever asks."""
+        population = self.populations[bucket]
+        by = key(self.seed, AGAIN, bucket, attempt)
+        draw = mixed(np.array([place]), by) % np.uint64(population.draws)
+        return int(self._rows(bucket, draw.astype(np.int64), place // population.draws)[0])
+
+    def _rows(self, bucket: int, draws: np.ndarray, epoch: int) -> np.ndarray:
+        """Systematic sampling: of a weight w in W, draws x w / W of an epoch, rounded up or down by its offset."""
+        population = self.populations[bucket]
+        if population.cumulative is None and population.draws == population.samples:
+            return population.first + draws
+        offset = uniform(np.array([epoch]), key(self.seed, OFFSET, bucket))[0]
+        share = (draws + offset) / population.draws
+        if population.cumulative is None:
+            found = (share * population.samples).astype(np.int64)
+        else:
+            total = population.cumulative[-1]
+            # The clamp is for rounding alone; it keeps clear of samples of weight 0 at the end.
+            found = np.searchsorted(population.cumulative, np.minimum(share * total, np.nextafter(total, 0)), "right")
+        return population.first + np.minimum(found, population.samples - 1)
+
+    def _batches(self, population: Population, epochs: int) -> int:
+        return epochs * population.draws // population.batch_size
+
+    def _scheduled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each step of an epoch: its bucket, and the number of its batch in that bucket's stream."""
+        if self._schedule is None or self._schedule[0] != epoch:
+            buckets, numbers, moments = [], [], []
+            for index, population in enumerate(self.populations):
+                begin, end = (self._batches(population, e) for e in (epoch, epoch + 1))
+                count = np.arange(end - begin)
+                buckets.append(np.full(len(count), index))
+                numbers.append(count + begin)
+                jitter = uniform(count, key(self.seed, SCHEDULE, epoch, index))
+                moments.append((count + jitter) / max(1, len(count)))
+            order = np.argsort(np.concatenate(moments), kind="stable")
+            self._schedule = epoch, np.concatenate(buckets)[order], np.concatenate(numbers)[order]
+        return self._schedule[1:]
+
+    def _shuffled(self, bucket: int, epoch: int) -> Shuffle:
+        found = self._shuffle.get((bucket, epoch))
+        if found is None:
+            by = key(self.seed, SHUFFLE, bucket, epoch)
+            found = Shuffle(self.populations[bucket].draws, by, self.block, self.window)
+            if len(self._shuffle) > 4 * len(self.populations):
+                self._shuffle.clear()
+            self._shuffle[bucket, epoch] = found
+        return found
