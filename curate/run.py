@@ -34,6 +34,7 @@ from curate.recipes import load_recipes
 from curate.report import report_run
 from curate.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.sets import run_set
+from curate.shards import collect_orphans
 from curate.stale import forget_stale, of_other_settings
 from curate.storage import is_local, local_path
 from curate.views import connect
@@ -116,6 +117,7 @@ class _Run:
             }
             self._refuse_mixtures()
             self._clear_left_over()
+            self._collect_orphans()
             if plan.decode is not None:
                 settings = plan.marks["sources"].settings
                 self.sources = pending_sources(
@@ -144,6 +146,8 @@ class _Run:
                 raise error
             for ledger in self.ledgers.values():
                 ledger.compact()
+            if not interrupts.seen:
+                self._collect_orphans()
         if interrupts.seen:
             print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
             return STOPPED
@@ -245,6 +249,12 @@ class _Run:
                     rows = zip(part["clip_id"].to_pylist(), part["status"].to_pylist(), strict=True)
                     done |= {clip for clip, status in rows if clip in left and status == "done"}
                 step.stage.committed(done)
+
+    def _collect_orphans(self) -> None:
+        """Shards that no row names, of runs that were killed or of rows that were made again. No worker is writing."""
+        for step in self.plan.clip_steps:
+            if step.stage.keeps_shards:
+                collect_orphans(self.ledgers[step.stage.table])
 
     def _replaced(self) -> dict[str, IdSet]:
         """Rows that go where sources are made again: their own, and those that stages made of their clips."""

@@ -29,7 +29,7 @@ from stages.fetch_windows import WindowPool
 from stages.latent_coders import describe_coder
 from stages.shard_format import ShardError
 from stages.shard_writer import ShardWriter
-from stages.text_encoders import TextEncoder, describe_text, load_text
+from stages.text_encoders import TextEncoder, describe_text, load_text_encoder
 from stages.windows import PREPROCESSING_VERSION, Pixels, Window
 
 PROGRESS_CLIPS = 64  # clips after which a unit says how far it is
@@ -132,7 +132,7 @@ class Encode(ClipStage):
         self.pool = WindowPool(self.children, self.settings.decoder, self.settings.decoder.ahead_mb << 20)
         self.pool.start()
         if self.settings.text is not None:
-            self.texts = load_text(self.settings.text, self.network.coder.device)
+            self.texts = load_text_encoder(self.settings.text, self.network.coder.device)
 
     def close(self) -> None:
         if self.pool is not None:
