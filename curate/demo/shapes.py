@@ -143,9 +143,8 @@ def film_truth(subject: Subject, takes: int) -> FilmTruth:
 def _coverage(take: Take, seconds: float) -> np.ndarray:
     """(SIDE, SIDE) float32, how much of each pixel the shape covers."""
     gone = take.speed * (seconds - TAKE_SECONDS / 2)
-    step = DIRECTIONS[take.subject.direction]
-    corners = shape_corners(take.subject.shape, take.size) + (take.x + step[0] * gone, take.y + step[1] * gone)
-    return polygon_coverage(corners, SIDE)
+    middle = np.array((take.x, take.y)) + np.array(DIRECTIONS[take.subject.direction]) * gone
+    return polygon_coverage(shape_corners(take.subject.shape, take.size) + middle, SIDE)
 
 
 def shape_corners(shape: str, size: float) -> np.ndarray:
