@@ -41,7 +41,7 @@ class ShardError(Exception):
 
 def index_path(shard: str) -> str:
     """The index that stands beside a tar."""
-    return shard.removesuffix(".tar") + ".parquet"
+    return shard.removesuffix(".tar").removesuffix(".parquet") + ".parquet"
 
 
 def member_name(clip_id: str, field: str) -> str:
