@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     _catalog(status)
     status.set_defaults(command=_status)
 
-    verify = commands.add_parser("verify", help="reconcile ledger and tables; exit 1 on any mismatch")
+    verify = commands.add_parser("verify", help="reconcile ledger, tables and shards; exit 1 on any mismatch")
     _catalog(verify)
     verify.set_defaults(command=_verify)
 
@@ -168,10 +168,13 @@ def _verify(args: argparse.Namespace) -> int:
     from curate.catalog import Catalog
     from curate.verify import verify
 
-    problems = verify(Catalog.open(args.catalog))
+    notes: list[str] = []
+    problems = verify(Catalog.open(args.catalog), notes)
     for problem in problems:
         print(problem)
-    print(f"{len(problems)} mismatches" if problems else "verified: ledger and tables agree")
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{len(problems)} mismatches" if problems else "verified: ledger, tables and shards agree")
     return FAILED if problems else 0
 
 

@@ -1,4 +1,4 @@
-"""Verify: reconciles the ledger with its tables, and the tables with their files."""
+"""Verify: reconciles the ledger with its tables, the tables with their files, and the shards with both."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from curate.catalog import Catalog, file_paths
 from curate.errors import DamagedError
 from curate.gates import quote
 from curate.ledger import batches, belongs_to
+from curate.shards import tables_with_shards
 from curate.storage import is_local, join, local_path
 from curate.views import connect
 
@@ -85,8 +86,8 @@ MARK_CHECKS = {
 }
 
 
-def verify(catalog: Catalog) -> list[str]:
-    """Mismatches, one line each; empty where everything agrees.
+def verify(catalog: Catalog, notes: list[str] | None = None) -> list[str]:
+    """Mismatches, one line each; empty where everything agrees. What is only worth knowing is added to `notes`.
 
     What an interrupted run left for the next one to heal is no mismatch: no view shows it. Logs and files are
     looked at first, every page of them, since rows of damaged tables can't be reconciled.
@@ -111,6 +112,13 @@ def verify(catalog: Catalog) -> list[str]:
             for claim, (needed, text) in MARK_CHECKS.items():
                 if needed in columns:
                     problems += _check(connection, f"{name}: {claim}", text.format(table=f"raw.{quote(name)}"))
+        if tables_with_shards(connection):
+            from curate.shard_verify import shard_problems
+
+            found = shard_problems(catalog, connection)
+            problems += found.problems
+            if notes is not None:
+                notes += found.notes
     return problems
 
 

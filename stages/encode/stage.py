@@ -265,7 +265,8 @@ class Encode(ClipStage):
     def _writer(self, bucket: str) -> ShardWriter:
         empty = {"text": self.texts.empty()} if self.texts is not None else {}
         with _writing(self.folder):
-            return ShardWriter(self.folder, self.contract, bucket, {"vae_path": self.info.path}, empty)
+            made_by = {"vae_path": self.info.path, "precision": str(self.network.coder.dtype).removeprefix("torch.")}
+            return ShardWriter(self.folder, self.contract, bucket, made_by, empty)
 
     def _signals(self, job: ShardJob, window: Window) -> dict[str, Any]:
         return {
