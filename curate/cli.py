@@ -55,7 +55,8 @@ def _from_below(error: Exception) -> str | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="clipmill", description="From raw video to a curated dataset, with every clip accounted for."
+        prog="clipmill",
+        description="From raw video to a trained video diffusion transformer, with every clip accounted for.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.set_defaults(command=lambda args: _version(args, parser))
@@ -100,6 +101,43 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="reconcile ledger, tables and shards; exit 1 on any mismatch")
     _catalog(verify)
     verify.set_defaults(command=_verify)
+
+    dataset = commands.add_parser("dataset", help="datasets for training, frozen from encoded clips")
+    create = dataset.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "create", help="freeze a selection of encoded clips: no shard is rewritten"
+    )
+    create.add_argument("name", metavar="NAME")
+    _catalog(create)
+    create.add_argument("--select", required=True, metavar="SQL", help="gives clip_id of the clips to train on")
+    create.add_argument("--weight", metavar="SQL", help="how often a clip is drawn, an expression over the view clips")
+    create.add_argument("--conditions", metavar="A,B", help="numbers of a clip that the network is told")
+    create.add_argument("--table", default="latents", help="the table of the encode stage, default: latents")
+    create.add_argument("-o", "--output", default="datasets", metavar="DIR", help="default: ./datasets")
+    create.set_defaults(command=_dataset_create)
+
+    export = commands.add_parser("export", help="latents as Parquet files")
+    _catalog(export)
+    export.add_argument("--select", metavar="SQL", help="gives clip_id; default: every encoded clip")
+    export.add_argument("-o", "--output", required=True, metavar="DIR")
+    export.set_defaults(command=_export)
+
+    sample = commands.add_parser("sample", help="video from a trained run, by words")
+    sample.add_argument("run", metavar="RUN_DIR")
+    sample.add_argument("--prompt", required=True, nargs="+", action="extend", metavar="TEXT")
+    sample.add_argument("-o", "--output", required=True, metavar="OUT", help=".mp4, .gif, or .png for a sheet")
+    sample.add_argument("--seed", type=int, default=0, metavar="N")
+    sample.add_argument("--steps", type=_positive, default=50, metavar="N")
+    sample.add_argument("--guidance", type=float, default=4.0, metavar="X", help="1 is none, default 4")
+    sample.add_argument("--negative", metavar="TEXT", help="what to guide away from")
+    sample.add_argument("--image", metavar="FILE", help="the first frame")
+    sample.add_argument("--frames", type=_positive, metavar="N")
+    sample.add_argument("--bucket", metavar="TxHxW", help="one of the dataset's, e.g. 17x256x256")
+    sample.add_argument("--chain", type=_positive, default=1, metavar="N", help="clips in a row, each going on")
+    sample.add_argument("--sampler", default="euler", metavar="NAME")
+    sample.add_argument("--vae", metavar="PATH", help="where the VAE lies, if not where the run found it")
+    sample.add_argument("--text-model", metavar="PATH", help="the same of the text encoder")
+    sample.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    sample.set_defaults(command=_sample)
 
     demo = commands.add_parser("demo", help="the whole way on made-up films, no download")
     demo.add_argument("-o", "--output", default="demo", metavar="DIR")
@@ -176,6 +214,43 @@ def _verify(args: argparse.Namespace) -> int:
         print(f"note: {note}")
     print(f"{len(problems)} mismatches" if problems else "verified: ledger, tables and shards agree")
     return FAILED if problems else 0
+
+
+def _dataset_create(args: argparse.Namespace) -> int:
+    from curate.dataset_create import run_dataset_create
+
+    conditions = [name.strip() for name in args.conditions.split(",")] if args.conditions is not None else None
+    return run_dataset_create(
+        args.name, args.catalog, args.select, args.weight, args.output, conditions=conditions, table=args.table
+    )
+
+
+def _export(args: argparse.Namespace) -> int:
+    from curate.shard_export import run_export
+
+    return run_export(args.catalog, args.output, args.select)
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from curate.sample import run_sample
+
+    return run_sample(
+        args.run,
+        args.prompt,
+        args.output,
+        seed=args.seed,
+        steps=args.steps,
+        guidance=args.guidance,
+        image=args.image,
+        negative=args.negative,
+        frames=args.frames,
+        bucket=args.bucket,
+        chain=args.chain,
+        sampler=args.sampler,
+        vae=args.vae,
+        text_model=args.text_model,
+        device=args.device,
+    )
 
 
 def _demo(args: argparse.Namespace) -> int:
