@@ -76,18 +76,9 @@ class Draws:
 class Conditions:
     """What a network is told of the clips of a batch, with as much left out as is to be in training."""
 
-    def __init__(
-        self,
-        data: Data,
-        names: Sequence[str],
-        seed: int,
-        text_dropout: float,
-        dropout: float,
-        text: bool,
-        pad_to: int = 1,
-    ):
-        """`names` are the conditions that the network has; with `pad_to`, texts are as long as a multiple of it."""
-        self.names, self.seed, self.text_dropout, self.dropout, self.pad_to = names, seed, text_dropout, dropout, pad_to
+    def __init__(self, data: Data, names: Sequence[str], seed: int, text_dropout: float, dropout: float, text: bool):
+        """`names` are the conditions that the network has; `text` says whether it has text."""
+        self.names, self.seed, self.text_dropout, self.dropout = names, seed, text_dropout, dropout
         self.columns = [list(data.scales).index(name) for name in names]
         self.empty = data.empty_text if text else None
 
@@ -110,7 +101,6 @@ class Conditions:
         device = next(iter(batch.latents.values())).device
         empty, count = self.empty.to(device), len(batch.clip_ids)
         longest = max(len(empty), 0 if batch.text is None else batch.text.shape[1])
-        longest += -longest % self.pad_to
         text = torch.zeros(count, longest, empty.shape[1], dtype=empty.dtype, device=device)
         mask = torch.zeros(count, longest, dtype=torch.bool, device=device)
         lost = torch.ones(count, dtype=torch.bool, device=device)

@@ -49,13 +49,23 @@ class EMA:
     @torch.no_grad()
     def applied(self, module: nn.Module | None = None) -> Iterator[None]:
         """Inside, the module (the averaged one, or another of the same parameters) has the averaged weights."""
-        parameters = dict((module or self.module).named_parameters())
+        module = module or self.module
+        parameters = dict(module.named_parameters())
         kept = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         try:
             for name, parameter in parameters.items():
                 parameter.copy_(self.average[name])
+            _not_gathered(module)
             yield
         finally:
             with torch.no_grad():  # the caller may have switched gradients on between
                 for name, parameter in parameters.items():
                     parameter.copy_(kept[name])
+            _not_gathered(module)
+
+
+def _not_gathered(module: nn.Module) -> None:
+    """Shared-out weights (FSDP2) that were gathered for a forward pass, and stayed so, are not those of now."""
+    for each in module.modules():
+        if hasattr(each, "reshard"):
+            each.reshard()

@@ -81,7 +81,6 @@ class Training:
         self.optimizer = optimizer_for(self.network, config.optimizer)
 
         settings, conditions = self.network.settings, config.conditions
-        longest = (data.contract.get("text") or {}).get("max_tokens", 1) if compiled else 1
         self.conditions = Conditions(
             data,
             settings.conditions,
@@ -89,7 +88,6 @@ class Training:
             conditions.text_dropout,
             conditions.dropout,
             text=bool(settings.text_dim),
-            pad_to=longest,
         )
         self.validation = Validation(self.task, self.conditions, data.held_out, self.ranks, config.validation.times)
         self.checkpoints = run_folder.checkpoints_of(self.folder, config.checkpoint.keep)

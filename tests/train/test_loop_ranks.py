@@ -1,0 +1,72 @@
+"""One process and two learn the same, whether each has all weights or a share; each goes on where the other ended."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from models import dit_files
+from tests.train.runs import losses, train, weights
+
+RUNS = {
+    "ddp": {"accumulate": 2},
+    "fsdp": {"parallel": "fsdp", "accumulate": 2, "made": {"held_out": 4}, "validation": {"share": 0.1, "every": 4}},
+    "tokens": {"kind": "tokens"},
+    "from one to two": {"resume": True},
+    "from one to two, shared out": {"resume": True, "parallel": "fsdp", "activation_checkpointing": True},
+    "from two": {"steps": 4, "parallel": "fsdp"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The runs by one process, and by two under torchrun (gloo), which imports torch once for all of them."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.set_num_threads(1)
+    train(folder / "one", made={"held_out": 4}, validation={"share": 0.1, "every": 4})
+    train(folder / "one tokens", kind="tokens")
+    for name in ("from one to two", "from one to two, shared out"):
+        train(folder / name, steps=4)
+    runs = json.dumps([(str(folder / name), changes) for name, changes in RUNS.items()])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.train.runs", runs], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    train(folder / "from two", resume=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_loss_curves_agree(name, folder):
+    one = losses(folder / ("one tokens" if name == "tokens" else "one"))
+    assert len(one) == 8
+    assert losses(folder / name) == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_so_do_the_averaged_weights(name, folder):
+    one = weights(folder / ("one tokens" if name == "tokens" else "one"), "ema")
+    two = weights(folder / name, "ema")
+    assert one.keys() == two.keys()
+    for each in one:
+        torch.testing.assert_close(two[each], one[each], rtol=1e-3, atol=5e-4)
+
+
+def test_validation_is_the_same_over_shares_of_the_clips(folder):
+    lines = [json.loads(line) for line in (folder / "one" / "log.jsonl").read_text().splitlines()]
+    other = [json.loads(line) for line in (folder / "fsdp" / "log.jsonl").read_text().splitlines()]
+    one, two = ([line["validation"] for line in each if "validation" in line] for each in (lines, other))
+    assert len(one) == 2
+    for a, b in zip(one, two, strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+
+
+def test_what_is_sampled_from_is_whole_after_a_run_of_shared_out_weights(folder):
+    model, _ = dit_files.load(folder / "fsdp" / "model")
+    average = weights(folder / "fsdp", "ema")
+    assert all(torch.equal(value, average[name]) for name, value in model.named_parameters())
