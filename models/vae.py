@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from models.causal_ops import STRIDE, CausalConv3d, Stream, latent_count
 from models.quantizers import GaussianKL, Quantized, Quantizer, make_quantizer
 from models.temporal_tiling import decode_tiled, encode_tiled
-from models.vae_blocks import Decoder, Encoder, initialise
+from models.vae_blocks import BRANCH, Decoder, Encoder, initialise
 from models.vae_settings import VAESettings
+from models.vae_shortcut import PatchesIn, PatchesOut
 
 LOGVAR_START = -6.0  # noise of 0.05 at first: that of 1, which a logvar of 0 means, drowns means not yet learnt
 
@@ -59,7 +60,11 @@ class CausalVAE(nn.Module):
         self.quant_conv = CausalConv3d(features, features, 1)
         self.post_quant_conv = CausalConv3d(settings.channels, settings.channels, 1)
         self.decoder = Decoder(settings, settings.channels)
+        self.shortcut_in = PatchesIn(settings.channels, settings.space) if settings.shortcut else None
+        self.shortcut_out = PatchesOut(settings.channels, settings.space) if settings.shortcut else None
         initialise(self)
+        if settings.shortcut:
+            self._start_shortcut()
         if isinstance(self.quantizer, GaussianKL):
             nn.init.constant_(self.quant_conv.bias[settings.channels :], LOGVAR_START)
 
@@ -134,11 +139,24 @@ class CausalVAE(nn.Module):
 
     def _features(self, video: Tensor, stream: Stream | None = None) -> Tensor:
         x = video.to(self.dtype).contiguous(memory_format=torch.channels_last_3d)
-        return self.quant_conv(self.encoder(x, stream))
+        features = self.quant_conv(self.encoder(x, stream))
+        if self.shortcut_in is None:
+            return features
+        mean, rest = features.split([self.settings.channels, features.shape[1] - self.settings.channels], dim=1)
+        return torch.cat([mean + self.shortcut_in(x, stream), rest], dim=1)
 
     def _video(self, latents: Tensor, stream: Stream | None = None) -> Tensor:
         x = latents.to(self.dtype).contiguous(memory_format=torch.channels_last_3d)
-        return self.decoder(self.post_quant_conv(x), stream)
+        video = self.decoder(self.post_quant_conv(x), stream)
+        return video if self.shortcut_out is None else video + self.shortcut_out(x, stream)
+
+    @torch.no_grad()
+    def _start_shortcut(self) -> None:
+        """At first the networks add little to what goes around them."""
+        self.shortcut_in.start()
+        self.shortcut_out.start()
+        self.encoder.conv_out.weight.mul_(BRANCH)
+        self.decoder.conv_out.weight.mul_(BRANCH)
 
     def _encoded(self, features: Tensor) -> Encoded:
         if isinstance(self.quantizer, GaussianKL):

@@ -31,6 +31,8 @@ def load_2d(
     """
     if how not in ("tail", "average"):
         raise ValueError(f"unknown initialisation {how!r}: tail or average")
+    if vae.settings.shortcut:
+        raise ValueError("a 2D VAE has no weights for a shortcut: set shortcut: false")
     weights = _read(weights) if isinstance(weights, str | Path) else weights
     planned, left = [], []
     for name, layer in vae.named_modules():

@@ -28,6 +28,7 @@ class VAESettings:
     decoder_blocks: int = 3
     norm: Literal["group", "rms"] = "group"
     groups: int = 32
+    shortcut: bool = False  # a linear way around the networks (models/vae_shortcut.py), with which they learn fast
     quantizer: Literal["kl", "vq", "lfq", "fsq"] = "kl"
     quantizer_options: dict[str, Any] = field(default_factory=dict)  # as its class in models/quantizers.py takes them
 
@@ -45,6 +46,8 @@ class VAESettings:
         for name, count in {**counts, "groups": self.groups, "multipliers": min(self.multipliers)}.items():
             if not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name} {count!r}: a whole number from 1 on is needed")
+        if self.shortcut and self.channels > (most := 12 * self.space**2):
+            raise ValueError(f"channels {self.channels}: a shortcut has at most {most}, the numbers in a patch")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VAESettings:
@@ -77,7 +80,9 @@ SIZES = {
     # 239.19 M parameters: 94.40 M encode, 144.79 M decode.
     "published": VAESettings(),
     # Trains on a CPU in minutes.
-    "debug": VAESettings(channels=8, width=16, multipliers=(1, 2, 4, 4), encoder_blocks=1, decoder_blocks=1, groups=8),
+    "debug": VAESettings(
+        variant=3, channels=8, width=16, encoder_blocks=1, decoder_blocks=1, norm="rms", groups=8, shortcut=True
+    ),
 }
 
 
