@@ -37,6 +37,7 @@ def find(model: str, subfolder: str | None, revision: str | None, part: str, wha
     line with the fix, where there is no such model, or none that is `what`.
     """
     root = local_folder(model)
+    root = root and root.absolute()  # workers stand in other folders
     folder = root and _inside(root, subfolder, part)
     if folder is None:
         root = _fetched(model, revision, [*SMALL, *(f"{subfolder or part}/{each}" for each in SMALL)])

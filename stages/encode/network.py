@@ -23,9 +23,7 @@ class Network:
     def __init__(self, settings: EncodeSettings, info: CoderInfo):
         self.stored, self.batch = settings.dtype, settings.batch_clips
         precision = {"fp32": "float32", "bf16": "bfloat16", "auto": "auto"}[settings.precision]
-        self.coder = load_coder(
-            settings.vae, settings.subfolder, settings.revision, settings.device, precision, settings.compile
-        )
+        self.coder = load_coder(info.path, device=settings.device, dtype=precision, compile=settings.compile)
         if self.coder.info.fingerprint != info.fingerprint:
             raise SettingsError(f"the VAE {settings.vae} has changed since the run began: start it again")
 

@@ -7,6 +7,7 @@ its reason, and the shard goes on without it. A shard is published before its ro
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from stages.clip_stage import ClipError, ClipInput, ClipStage
 from stages.contract import Contract
 from stages.devices import cores, on_gpu
 from stages.encode.network import Network
-from stages.encode.settings import EncodeSettings
+from stages.encode.settings import EncodeSettings, TextSettings
 from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
 from stages.fetch_windows import WindowPool
 from stages.latent_coders import describe_coder
@@ -55,7 +56,8 @@ class Encode(ClipStage):
         self.needs = Needs(cpus=1.0, gpus=1.0 if gpu else 0.0)
         self.children = settings.decoder.children or (max(1, min(8, cores() - 1)) if gpu else 1)
         self.info = describe_coder(settings.vae, settings.subfolder, settings.revision)
-        self.text = describe_text(settings.text) if settings.text else None
+        self.text_settings = _located(settings.text)
+        self.text = describe_text(self.text_settings) if self.text_settings else None
         self.conditions: tuple[str, ...] = settings.conditions or ()
         self.folder = ""
         self.network: Network | None = None
@@ -131,8 +133,8 @@ class Encode(ClipStage):
         self.network = Network(self.settings, self.info)
         self.pool = WindowPool(self.children, self.settings.decoder, self.settings.decoder.ahead_mb << 20)
         self.pool.start()
-        if self.settings.text is not None:
-            self.texts = load_text_encoder(self.settings.text, self.network.coder.device)
+        if self.text_settings is not None:
+            self.texts = load_text_encoder(self.text_settings, self.network.coder.device)
 
     def close(self) -> None:
         if self.pool is not None:
@@ -303,6 +305,14 @@ class Encode(ClipStage):
     def _conditions(self, row: Mapping[str, Any]) -> dict[str, float | None]:
         values = {name: row.get(name) for name in self.conditions}
         return {name: None if value is None or value != value else float(value) for name, value in values.items()}
+
+
+def _located(text: TextSettings | None) -> TextSettings | None:
+    """Paths as workers find them, which stand in other folders."""
+    if text is None:
+        return None
+    paths = {"model": text.model, "pretrained": text.pretrained}
+    return text.model_copy(update={name: os.path.abspath(p) for name, p in paths.items() if p and os.path.exists(p)})
 
 
 @contextmanager
