@@ -163,19 +163,24 @@ def read_sample(path: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> dict
 
     Each is compared with its hash: ShardError, naming clip and field, for bytes that are not what was written.
     """
+    with open_file(path) as file:
+        return fields_of(file, path, rows.to_pylist() if isinstance(rows, pa.Table) else rows)
+
+
+def fields_of(file: BinaryIO, path: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The same out of a file that is open already; `path` is what a ShardError says."""
     import xxhash
 
     found: dict[str, Any] = {}
-    with open_file(path) as file:
-        for row in rows.to_pylist() if isinstance(rows, pa.Table) else rows:
-            file.seek(row["offset"])
-            content = file.read(row["length"])
-            if xxhash.xxh3_64_intdigest(content) != row["xxh3"]:
-                raise ShardError(f"{path}: the field {row['field']} of clip {row['clip_id']} is damaged")
-            if row["dtype"] == JSON:
-                found[row["field"]] = json.loads(content)
-            else:
-                found[row["field"]] = np.frombuffer(content, row["dtype"]).reshape(row["shape"])
+    for row in rows:
+        file.seek(row["offset"])
+        content = file.read(row["length"])
+        if xxhash.xxh3_64_intdigest(content) != row["xxh3"]:
+            raise ShardError(f"{path}: the field {row['field']} of clip {row['clip_id']} is damaged")
+        if row["dtype"] == JSON:
+            found[row["field"]] = json.loads(content)
+        else:
+            found[row["field"]] = np.frombuffer(content, row["dtype"]).reshape(row["shape"])
     return found
 
 

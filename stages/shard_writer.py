@@ -159,8 +159,8 @@ class ShardWriter:
         bits = latent and self.contract.dtype == "bfloat16"
         if values.dtype.kind not in "fiub" or values.dtype.byteorder == ">":
             raise ShardError(f"{name} is {values.dtype}, which a shard does not hold")
-        wanted = np.dtype("uint16" if bits else self.contract.dtype)
-        if latent and values.dtype != wanted:
+        wanted = "uint16" if bits else self.contract.dtype
+        if latent and values.dtype.name != wanted:
             said = " (a bfloat16's bits)" if bits else ""
             raise ShardError(f"{name} is {values.dtype}, not {wanted}{said} as the contract says")
         if latent and values.shape != self._shape:

@@ -197,7 +197,7 @@ def test_the_header_may_be_told_last_and_be_of_any_length(tmp_path):
 def test_bfloat16_is_kept_bit_by_bit_and_tokens_as_integers(tmp_path):
     bits = np.arange(32, dtype="<u2").reshape(SHAPE) + 0x3F00
     with ShardWriter(str(tmp_path), BITS, BUCKET) as writer:
-        writer.add("a", {"mean": bits}, {})
+        writer.add("a", clip(0)[1] | {"mean": bits, "logvar": bits}, {})
         path = str(tmp_path / writer.publish().shard)
     assert np.array_equal(read_sample(path, read_index(path))["mean"], bits)
     with ShardWriter(str(tmp_path), TOKENS, BUCKET) as writer:
