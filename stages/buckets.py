@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
+from stages.frames import SourceError
 from stages.windows import Box, Window, covering, rate
 
 _NAME = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
@@ -48,11 +49,14 @@ def choose(row: dict[str, Any], buckets: Iterable[Bucket], fps: float, max_upsca
     long_enough = [bucket for bucket in buckets if bucket.frames <= have]
     if not long_enough:
         shortest = min(bucket.frames for bucket in buckets)
-        if row["media"] == "image":
+        if row.get("media") == "image":
             return f"a still image is one frame; the shortest bucket has {shortest}"
         frames = "1 frame" if have == 1 else f"{have} frames"
         return f"{_seconds(float(_length(row)))} s at {fps:g} fps are {frames}; the shortest bucket has {shortest}"
-    fitting = [bucket for bucket in long_enough if _upscale(row, bucket) <= max_upscale * (1 + 1e-9)]
+    try:
+        fitting = [bucket for bucket in long_enough if _upscale(row, bucket) <= max_upscale * (1 + 1e-9)]
+    except SourceError as error:
+        return str(error)
     if not fitting:
         least = min(long_enough, key=lambda bucket: (_upscale(row, bucket), bucket))
         _, _, w, h = _picture(row)
@@ -88,7 +92,7 @@ def window_of(
 
 def frames_of(row: dict[str, Any], fps: float) -> int:
     """Frames at `fps` that have their whole time within the clip; at least 1, the clip's first."""
-    if row["media"] == "image":
+    if row.get("media") == "image":
         return 1
     return max(1, math.floor(_length(row) * rate(fps)))
 

@@ -14,12 +14,13 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from stages.frames import SMALL_SIDE, SourceError
-from stages.planes import TINY, Planes, fitted, plane_view, resized, sized
+from stages.planes import TINY, Planes, average, fitted, plane_view, resized, sized
 
 Box = tuple[int, int, int, int]  # x, y, width, height
 
@@ -190,6 +191,23 @@ class Scaler:
         )
         return plane_view(made.planes[0], *size, 8, 3 if name == "bgr24" else 1).copy()
 
+    def average(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """`planes.average` at a fifth of its cost, where libswscale knows such a plane."""
+        if plane.dtype != np.uint8 or min(*size, *plane.shape) < TINY:
+            return average(plane, size)
+        context = self._contexts.setdefault((*size, "plane"), VideoReformatter())
+        made = context.reformat(
+            av.VideoFrame.from_numpy_buffer(plane, "gray", plane.shape[1]),
+            width=size[0],
+            height=size[1],
+            format="gray",
+            src_color_range=2,
+            dst_color_range=2,
+            interpolation="AREA",
+            threads=1,
+        )
+        return plane_view(made.planes[0], *size, 8)
+
 
 @dataclass(frozen=True)
 class KeptPicture:
@@ -289,7 +307,8 @@ class VideoFrame:
             x, y, w, h = display.stored_box(box, frame.width, frame.height, (across, down))
             luma = planes.whole(0)[y : y + h, x : x + w]
             colour = slice(y // down, -(-(y + h) // down)), slice(x // across, -(-(x + w) // across))
-            parts = [sized(plane, stored) for plane in (luma, planes.whole(1)[colour], planes.whole(2)[colour])]
+            parts = (luma, planes.whole(1)[colour], planes.whole(2)[colour])
+            parts = [sized(part, stored, self._scaler.average) for part in parts]
             return display.turned(_bgr(parts, bits, _to_bgr(self._matrix(), self._full_range())[::-1]))
         x, y, w, h = display.stored_box(box, frame.width, frame.height)
         whole = self._scaled((frame.width, frame.height), "bgr24")

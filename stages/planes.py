@@ -7,6 +7,7 @@ the picture of one frame share them, and their memory is used again, so that it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -111,15 +112,22 @@ def resized(plane: np.ndarray, size: tuple[int, int], *, within: int = 2) -> np.
     return fitted(plane, size, exact=tiny or wide)
 
 
-def sized(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def average(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The plane (h, w[, c]) at a smaller `size` (width, height): exact area averages."""
+    return cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+
+
+def sized(
+    plane: np.ndarray, size: tuple[int, int], shrink: Callable[[np.ndarray, tuple[int, int]], np.ndarray] = average
+) -> np.ndarray:
     """The plane (h, w[, c]) at `size` (width, height): areas averaged where it shrinks, bicubic where it grows.
 
-    Whole 2x2 boxes are taken first, as long as that is exact: the rest is cheap then.
+    `shrink` averages. Of much larger planes 2x2 boxes are taken first, which is cheaper and hardly differs.
     """
     width, height = size
-    while plane.shape[1] >= 2 * width and plane.shape[0] >= 2 * height and not (plane.shape[0] | plane.shape[1]) & 1:
+    while plane.shape[1] >= 4 * width and plane.shape[0] >= 4 * height and not (plane.shape[0] | plane.shape[1]) & 1:
         plane = halve(plane)
     least = (min(width, plane.shape[1]), min(height, plane.shape[0]))
     if plane.shape[1::-1] != least:
-        plane = cv2.resize(plane, least, interpolation=cv2.INTER_AREA)
+        plane = shrink(plane, least)
     return plane if least == size else cv2.resize(plane, size, interpolation=cv2.INTER_CUBIC)

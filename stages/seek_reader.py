@@ -248,3 +248,6 @@ class Still:
 
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Any:
         return self._frame
+
+    def close(self) -> None:
+        """Nothing is open: the picture was decoded at once."""

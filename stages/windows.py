@@ -14,7 +14,7 @@ from stages.frames import SourceError
 
 PREPROCESSING_VERSION = 1  # changes whenever the same window of the same file would give other pixels
 
-Box = tuple[int, int, int, int]  # x, y, width, height in pixels as displayed
+Box = tuple[int, int, int, int]  # x, y, width, height; pixels as displayed
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Window:
     crop: Box | None
     height: int
     width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of its pixels."""
+        return self.frames, self.height, self.width, 3
 
     @property
     def nbytes(self) -> int:
