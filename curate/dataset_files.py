@@ -92,8 +92,10 @@ class Dataset:
         return None
 
 
-def open_dataset(folder: str | Path) -> Dataset:
-    """UserError for a folder that holds no dataset, or one of another version."""
+def open_dataset(folder: str | Path | Dataset) -> Dataset:
+    """UserError for a folder that holds no dataset, or one of another version. An open dataset is given back."""
+    if isinstance(folder, Dataset):
+        return folder
     folder = Path(folder)
     path = folder / ABOUT
     try:

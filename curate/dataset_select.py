@@ -41,7 +41,7 @@ class Selection:
             twice = self.chosen - distinct
             raise UserError(f"--select must give each clip once: {twice:,} rows more than once, or without a clip_id")
         self._make("--select", f"""
-            CREATE TEMP TABLE encoded AS SELECT clip_id, {", ".join(OF_LATENTS)}
+            CREATE TEMP TABLE encoded AS SELECT clip_id, source_id, {", ".join(OF_LATENTS)}
             FROM {quote(table)} SEMI JOIN selected USING (clip_id) WHERE status = 'done'""")  # fmt: skip
         encoded = self._ask("SELECT count(*) FROM encoded")[0][0]
         if not encoded:
@@ -75,7 +75,8 @@ class Selection:
         return {s: {"bucket": b, "index_hash": i, "hash": h, "bytes": n} for b, s, i, h, n in rows}
 
     def samples(self, weight: str | None, conditions: Sequence[str]) -> pa.Table:
-        """One row a sample by bucket, shard and clip: clip_id, shard, bucket, window_fps, weight, the conditions.
+        """One row a sample by bucket, shard and clip: clip_id, source_id, shard, bucket, window_fps, weight, the
+        conditions.
 
         `weight` is SQL over the samples, with the columns of `clips` and those that the selection adds.
         """
@@ -96,9 +97,9 @@ class Selection:
         self._check_weights(weight)
         columns = "".join(f", c{i}" for i in range(len(conditions)))
         found = self.sql.sql(f"""
-            SELECT clip_id, shard, bucket, window_fps, weight{columns}
+            SELECT clip_id, source_id, shard, bucket, window_fps, weight{columns}
             FROM encoded JOIN weighed USING (clip_id) ORDER BY bucket, shard, clip_id""").to_arrow_table()  # fmt: skip
-        return found.rename_columns(["clip_id", "shard", "bucket", "window_fps", "weight", *conditions])
+        return found.rename_columns(["clip_id", "source_id", "shard", "bucket", "window_fps", "weight", *conditions])
 
     def _check_weights(self, weight: str | None) -> None:
         wrong, clip, most = self._ask("""
