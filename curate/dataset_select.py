@@ -61,7 +61,7 @@ class Selection:
             return contracts[0]
         said = [f"{count:,} clips (such as {clip}) have {contract.digest[:12]}"
                 for contract, (_, count, clip) in zip(contracts, found, strict=True)][:SHOWN]  # fmt: skip
-        differing = "; ".join(contracts[0].differences(contracts[1])).replace(" here,", "").replace(" there", "")
+        differing = "; ".join(contracts[0].differences(contracts[1])).replace(" here,", ",").replace(" there", "")
         raise UserError(
             f"the selection mixes latents of {len(contracts)} contracts: {', '.join(said)}. The first two differ in "
             f"{differing}. A dataset has one: narrow --select by the column contract, or encode again"

@@ -2,6 +2,7 @@
 
 from curate.loader.batch import Batch
 from curate.loader.errors import BadSample
+from curate.loader.iterable import LatentBatches
 from curate.loader.loader import Loader
 
-__all__ = ["BadSample", "Batch", "Loader"]
+__all__ = ["BadSample", "Batch", "LatentBatches", "Loader"]

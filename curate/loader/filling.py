@@ -23,6 +23,7 @@ class Filler:
     def __init__(self, dataset: Dataset, samples: Samples, order: Order, texts: Texts | None, skip: bool):
         self.dataset, self.samples, self.order, self.texts, self.skip = dataset, samples, order, texts, skip
         self.latents = [field for field in dataset.latents if field in samples.fields]
+        self.masks = list(texts.masks.values()) if texts is not None else []
         self.conditions = _conditions(dataset)
 
     def job(self, plan: Plan, first: int, rows: int, buffers: Buffers) -> Job:
@@ -71,6 +72,8 @@ class Filler:
         if self.texts is not None:
             into |= self._text(job, row, sample, text)
         self.samples.read(sample, into)
+        if any(field in into for field in self.masks):
+            np.minimum(job.arrays["text_mask"][row], 1, out=job.arrays["text_mask"][row])  # a bool is 0 or 1
         if self.conditions is not None:
             job.arrays["conditions"][row] = self.conditions[sample].view(np.uint8)
 

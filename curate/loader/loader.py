@@ -44,6 +44,7 @@ class Loader:
     `bad`: 'raise', or 'skip': log it, count it in `skipped`, take another sample that follows from its place.
     `threads` read (None: 2, of a remote root 16), `ahead` batches at a time. With a CUDA `device` batches come there,
     through pinned memory.
+    `stride`: give every so many steps only, for processes that take turns.
     `root`: where shards lie, if not where the dataset says. Of a remote one, pieces are kept in the folder `cache`,
     `cache_gb` at most.
 
@@ -72,6 +73,7 @@ class Loader:
         cache_gb: float = 50.0,
         block: int = BLOCK,
         window: int = WINDOW,
+        stride: int = 1,
     ):
         if not 0 <= rank < world:
             raise UserError(f"rank {rank} of {world}: expected 0 to {world - 1}")
@@ -79,6 +81,7 @@ class Loader:
             raise UserError(f"bad {bad!r}: expected raise or skip")
         self.dataset = open_dataset(folder)
         self.seed, self.rank, self.world, self.ahead = seed, rank, world, max(1, ahead)
+        self.stride = stride
         self.device = torch.device(device) if device is not None else None
         if text == "text" and not self.dataset.text:
             text = None
@@ -109,7 +112,7 @@ class Loader:
 
     def __next__(self) -> Batch:
         while len(self._jobs) < self.ahead:
-            self._jobs.append(self._start(self.step + len(self._jobs)))
+            self._jobs.append(self._start(self.step + len(self._jobs) * self.stride))
         began = time.perf_counter()
         job = self._jobs.popleft()
         job.wait()
@@ -123,7 +126,7 @@ class Loader:
             self._drop()
             raise
         self.skipped += len(job.replaced)
-        self.step += 1
+        self.step += self.stride
         return batch
 
     def state_dict(self) -> dict[str, int]:

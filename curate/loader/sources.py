@@ -5,6 +5,7 @@ from __future__ import annotations
 from curate.dataset_files import Dataset
 from curate.loader.samples import Source
 from curate.loader.shards import LocalShards
+from curate.storage import is_local, local_path
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 16  # a store answers late, and many at once
 
@@ -12,10 +13,8 @@ LOCAL_THREADS, REMOTE_THREADS = 2, 16  # a store answers late, and many at once
 def open_source(dataset: Dataset, root: str | None, cache: str | None, cache_gb: float) -> tuple[Source, int]:
     """The source, and how many threads to read it with. UserError where shards are missing."""
     root = root or dataset.root
-    if root.startswith("file://"):
-        root = root.removeprefix("file://")
-    if "://" not in root:
-        return LocalShards(root, dataset.shards), LOCAL_THREADS
+    if is_local(root):
+        return LocalShards(local_path(root), dataset.shards), LOCAL_THREADS
     from curate.loader.cache import CachedShards
 
     return CachedShards(root, dataset.shards, cache, cache_gb), REMOTE_THREADS

@@ -17,6 +17,7 @@ DIM = 6  # of a text vector
 Z = 4  # channels
 FPS = 8.0
 BUCKETS = {"5x16x24": 11, "1x16x16": 6}  # bucket -> clips
+HOLES = "cd" * 32  # the fingerprint of what writes masks with holes
 EMPTY = np.arange(2 * DIM, dtype=np.float16).reshape(2, DIM)
 
 
@@ -31,7 +32,7 @@ def contract(dtype: str = "float16", tokens: int | None = None, text: bool = Tru
 
 
 def fields_of(clip_id: str, shape: tuple[int, ...], made: Contract) -> dict[str, np.ndarray]:
-    """The arrays of a clip: they follow from its id. Every third has no short text, some masks have a hole."""
+    """The arrays of a clip: they follow from its id. Every third has no short text; with HOLES masks have them."""
     rng = np.random.default_rng(int(clip_id, 16))
     number = int(clip_id, 16) % 1000
     if made.codebook:
@@ -49,7 +50,9 @@ def fields_of(clip_id: str, shape: tuple[int, ...], made: Contract) -> dict[str,
                 continue
             length = 1 + (number + 5 * offset) % 9
             arrays[field] = rng.standard_normal((length, DIM)).astype(np.float16)
-            arrays[f"{field}_mask"] = np.ones(length, np.uint8)
+            arrays[f"{field}_mask"] = np.full(length, 255 if made.fingerprint == HOLES else 1, np.uint8)
+            if made.fingerprint == HOLES:
+                arrays[f"{field}_mask"][:-1:2] = 0
     return arrays
 
 

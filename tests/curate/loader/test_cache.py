@@ -1,0 +1,140 @@
+"""Shards of a remote store through the local cache: the same bytes, and never more of them than allowed."""
+
+import os
+import shutil
+import time
+from itertools import islice
+
+import fsspec
+import pytest
+
+from curate.dataset_files import open_dataset
+from curate.errors import UserError
+from curate.loader import Loader
+from curate.loader.cache import CachedShards
+
+PIECE = 4096
+SMALL = 6 * PIECE / 2**30  # GB, of a cache that holds six pieces
+
+
+@pytest.fixture(scope="module")
+def remote(catalog):
+    """URI of a store that holds the catalog's shards."""
+    store = fsspec.filesystem("memory")
+    store.put(f"{catalog}/shards", "/bucket/shards", recursive=True)
+    yield "memory://bucket"
+    store.rm("/bucket", recursive=True)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(CachedShards.__init__, "__defaults__", (PIECE,))
+
+
+def cached(folder):
+    return [path for path in folder.iterdir() if path.suffix not in (".lock", ".part")]
+
+
+def bytes_of(batch):
+    return [batch.clip_ids, *(tensor.numpy().tobytes() for tensor in (*batch.latents.values(), batch.text))]
+
+
+def local_batches(dataset, count):
+    with Loader(dataset, batch_size=4) as loader:
+        return [bytes_of(batch) for batch in islice(loader, count)]
+
+
+def test_a_remote_dataset_gives_what_a_local_one_does_and_the_cache_keeps_to_its_limit(dataset, remote, tmp_path):
+    with Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path), cache_gb=SMALL, threads=3) as loader:
+        for wanted in local_batches(dataset, 25):
+            assert bytes_of(next(loader)) == wanted
+            assert sum(path.stat().st_size for path in cached(tmp_path)) <= 6 * PIECE
+    assert cached(tmp_path)
+
+
+def test_what_is_cached_is_not_fetched_again_by_this_or_another_loader(dataset, remote, tmp_path, monkeypatch):
+    fetched = []
+    real = CachedShards._fetch
+    monkeypatch.setattr(CachedShards, "_fetch", lambda self, *piece: fetched.append(piece) or real(self, *piece))
+    for _ in range(2):
+        with Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path), cache_gb=0.01) as loader:
+            for _ in islice(loader, 12):
+                pass
+        assert len(fetched) == len(set(fetched)) == len(cached(tmp_path))
+
+
+def test_a_piece_that_was_damaged_on_this_machine_is_fetched_again(dataset, remote, tmp_path):
+    options = {"batch_size": 4, "root": remote, "cache": str(tmp_path), "cache_gb": 0.01}
+    with Loader(dataset, **options) as loader:
+        list(islice(loader, 8))
+    for path in cached(tmp_path):
+        path.write_bytes(bytes(path.stat().st_size))
+    with Loader(dataset, **options) as loader:
+        assert [bytes_of(batch) for batch in islice(loader, 8)] == local_batches(dataset, 8)
+
+
+def test_a_store_that_stumbles_is_asked_again_and_one_that_stays_away_is_one_line(
+    dataset, remote, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    real, failing = CachedShards._fetch, {"times": 2}
+
+    class Stumbling:
+        def __init__(self, fs):
+            self.fs = fs
+
+        def cat_file(self, *args, **kwargs):
+            if failing["times"]:
+                failing["times"] -= 1
+                raise ConnectionError("the network is down")
+            return self.fs.cat_file(*args, **kwargs)
+
+    def fetch(self, *piece):
+        kept, self.fs = self.fs, Stumbling(self.fs)
+        try:
+            return real(self, *piece)
+        finally:
+            self.fs = kept
+
+    monkeypatch.setattr(CachedShards, "_fetch", fetch)
+    with Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path / "a"), threads=1) as loader:
+        assert bytes_of(next(loader)) == local_batches(dataset, 1)[0]
+    failing["times"] = 10**9
+    with (
+        Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path / "b"), threads=1) as loader,
+        pytest.raises(UserError, match=r"can't be read .*the network is down"),
+    ):
+        next(loader)
+
+
+def test_a_store_without_the_shards_is_one_line(dataset, tmp_path):
+    with pytest.raises(UserError, match="1 of 5 shards are missing below memory://elsewhere"):
+        Loader(dataset, batch_size=4, root="memory://elsewhere", cache=str(tmp_path))
+    with pytest.raises(UserError, match="no store is known for nothing://"):
+        Loader(dataset, batch_size=4, root="nothing://elsewhere", cache=str(tmp_path))
+
+
+def test_a_cache_that_is_too_small_or_can_not_be_written_is_refused(dataset, remote, tmp_path):
+    with pytest.raises(UserError, match="cache_gb 0"):
+        Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path), cache_gb=0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="say where with cache="):
+        Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path / "file"))
+
+
+def test_unfinished_pieces_of_killed_processes_are_removed(dataset, remote, tmp_path):
+    old, new = tmp_path / ".old.part", tmp_path / ".new.part"
+    old.write_bytes(b"x"), new.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    with Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path)) as loader:
+        next(loader)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_file_uri_is_read_where_it_lies(dataset, catalog, tmp_path):
+    shutil.copytree(f"{catalog}/shards", tmp_path / "with space" / "shards")
+    root = (tmp_path / "with space").as_uri()
+    assert open_dataset(dataset).root == catalog
+    with Loader(dataset, batch_size=4, root=root) as loader:
+        assert bytes_of(next(loader)) == local_batches(dataset, 1)[0]
