@@ -92,10 +92,11 @@ def _window(sample: Sampled, info: Mapping[str, Any], place: Mapping[str, Any] |
         raise SourceError(f"its source {info['uri']} is not at hand")
     frames, height, width = sizes(sample.bucket)
     base = Fraction(*info["time_base"])
+    letterbox = tuple(info["letterbox"]) if info.get("letterbox") else None
     ticks = round(Fraction(info["start_s"]) / base) - place["start_pts"]  # windows begin at whole ticks
     return Window(
         sample.clip_id, info["uri"], place["bytes"], place["start_pts"], place["end_pts"], base,
-        float(ticks * base), info["fps"], frames, tuple(info["crop"]), height, width,
+        float(ticks * base), info["fps"], frames, letterbox, height, width,
     )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ def sample_info(
         "pts": list(pixels.pts),
         "time_base": [window.time_base.numerator, window.time_base.denominator],
         "start_s": start_seconds(window),
+        "letterbox": list(window.crop) if window.crop else None,
         "crop": list(pixels.crop),
         "original_size": [row["width"], row["height"]],
         "captions": dict(captions),
