@@ -240,7 +240,7 @@ class ShardWriter:
 
         table = pa.table(self._index, INDEX).replace_schema_metadata({"tar_xxh3_128": tar_hash})
         made = pa.BufferOutputStream()
-        parquet.write_table(table, made, compression="zstd", write_page_checksum=True, store_schema=False)
+        parquet.write_table(table, made, compression="zstd", write_page_checksum=True)
         content = made.getvalue()
         with self._open() as file:
             file.write(content)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
+import pyarrow.parquet
 import pytest
 import xxhash
 from hypothesis import given, settings
@@ -320,6 +321,47 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path):
         assert left == sorted([good, index_path(good)]) and len(read_index(good)) == 5
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+KILL = """
+import os, random, signal, sys, time
+from stages.shard_writer import ShardWriter
+from tests.stages.test_shards import BUCKET, CONTRACT, clip, write
+folder = sys.argv[1]
+clips = [clip(number) for number in range(12)]
+write(folder + "/warm")
+began = time.monotonic()
+write(folder + "/warm", range(12))
+usual = time.monotonic() - began
+kill = published = 0
+while kill < 12 or published < 5:
+    kill += 1
+    child = os.fork()
+    if not child:
+        for number in range(9999):
+            with ShardWriter(folder, CONTRACT, BUCKET, {"kill": kill, "number": number}) as writer:
+                for one in clips:
+                    writer.add(*one)
+                writer.publish()
+    time.sleep(random.Random(kill).uniform(0, 2) * usual)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    published = sum(name.endswith(".tar") for name in os.listdir(f"{folder}/{BUCKET}"))
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_whole_shards_and_temporary_files_alone(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILL, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = os.listdir(tmp_path / BUCKET)
+    tars = [name for name in names if name.endswith(".tar")]
+    assert len(tars) >= 5 and {name.rpartition(".")[2] for name in names} == {"tar", "parquet", "part"}
+    for name in tars:
+        path = str(tmp_path / BUCKET / name)
+        content = Path(path).read_bytes()
+        assert len(read_index(path)) == 12 * 5
+        about = pyarrow.parquet.read_schema(index_path(path)).metadata
+        assert about[b"tar_xxh3_128"].decode() == xxhash.xxh3_128_hexdigest(content)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
