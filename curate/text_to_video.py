@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,8 @@ class TextToVideo:
                 raise UserError(f"{self.folder} was trained without text: it takes no prompt")
             path = self._text_model or self.run.extra.get("text_model") or said["encoder"]
             try:
-                settings = TextEncoderSettings(model=path, max_tokens=said["max_tokens"])
+                model, tag = _with_tag(path)
+                settings = TextEncoderSettings(model=model, pretrained=tag, max_tokens=said["max_tokens"])
                 found = describe_text(settings)
                 if found["fingerprint"] != said["fingerprint"]:
                     raise UserError(
@@ -229,6 +231,17 @@ def read_picture(path: str, bucket: str) -> np.ndarray:
             return next(iter(reader)).cropped(covering(size, None, height, width), (width, height))
     except SourceError as error:
         raise UserError(f"--image {path}: {error}") from error
+
+
+def _with_tag(path: str) -> tuple[str, str | None]:
+    """A model and, for the name that a contract gives to one of OpenCLIP's (ARCHITECTURE/TAG), its tag."""
+    name, _, tag = path.partition("/")
+    if tag and "/" not in tag and not Path(path).exists():
+        from stages.clip_registry import architectures
+
+        if importlib.util.find_spec("open_clip") is not None and name in architectures():
+            return name, tag
+    return path, None
 
 
 def _tensor(video: np.ndarray) -> Tensor:

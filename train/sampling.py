@@ -148,15 +148,19 @@ class TrainedRun:
         if first is not None or last is not None:
             options["known"], options["clean"] = self._given(shape, first, last, len(prompts))
         # Numbers that a sampler draws on its way are drawn for the whole batch: one sample at a time keeps seeds apart.
-        if not _draws(settings.sampler):
-            return self._batch(prompts, shape, settings, options)
-        singles = []
-        for number, prompt in enumerate(prompts):
-            own = options
+        size = 1 if _draws(settings.sampler) else len(prompts)
+        parts = []
+        for start in range(0, len(prompts), size):
+            own = dict(options)
             if "clean" in options:
-                own = options | {"clean": options["clean"][number : number + 1]}
-            singles.append(self._batch([prompt], shape, settings, own))
-        return torch.cat(singles)
+                own["clean"] = options["clean"][start : start + size]
+            parts.append(self._batch(prompts[start : start + size], shape, settings, own))
+        found = torch.cat(parts)
+        if first is not None:  # to the last digit, which whitening there and back may change
+            found[:, :, : first.shape[2]] = first
+        if last is not None:
+            found[:, :, shape[1] - last.shape[2] :] = last
+        return found
 
     def _batch(
         self, prompts: Sequence[Prompt], shape: tuple[int, ...], settings: SampleSettings, options: dict[str, Any]

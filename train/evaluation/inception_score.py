@@ -21,4 +21,4 @@ def inception_score(logits: Tensor, splits: int = 1) -> tuple[float, float]:
         mixture = torch.logsumexp(part, 0) - torch.tensor(len(part), dtype=torch.float64).log()
         scores.append((part.exp() * (part - mixture)).sum(1).mean().exp())
     values = torch.stack(scores)
-    return float(values.mean()), float(values.std())
+    return float(values.mean()), float(values.std()) if splits > 1 else float("nan")
