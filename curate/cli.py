@@ -121,6 +121,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("-o", "--output", required=True, metavar="DIR")
     export.set_defaults(command=_export)
 
+    train = commands.add_parser("train", help="train a network: a transformer on a dataset, a VAE on a catalog")
+    train.add_argument("config", metavar="CONFIG", help="JSON or YAML; its kind is dit, tokens or vae")
+    train.add_argument("--dataset", metavar="DIR", help="what dit and tokens learn from")
+    train.add_argument("--catalog", metavar="URI", help="whose clips a vae learns from")
+    train.add_argument("-o", "--output", required=True, metavar="RUN_DIR")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in RUN_DIR")
+    train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="e.g. optimizer.lr=0.0003")
+    train.set_defaults(command=_train)
+
     sample = commands.add_parser("sample", help="video from a trained run, by words")
     sample.add_argument("run", metavar="RUN_DIR")
     sample.add_argument("--prompt", required=True, nargs="+", action="extend", metavar="TEXT")
@@ -250,6 +259,19 @@ def _sample(args: argparse.Namespace) -> int:
         vae=args.vae,
         text_model=args.text_model,
         device=args.device,
+    )
+
+
+def _train(args: argparse.Namespace) -> int:
+    from curate.train_command import run_train
+
+    return run_train(
+        args.config,
+        dataset=args.dataset,
+        catalog=args.catalog,
+        output=args.output,
+        resume=args.resume,
+        settings=args.set,
     )
 
 
