@@ -1,0 +1,52 @@
+"""Which clips a step of a VAE's training sees: a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from stages.buckets import Bucket
+
+Clip = TypeVar("Clip")
+Groups = dict[Bucket, list[Clip]]
+
+STEPS, ORDER = 1 << 40, 1 << 41  # apart from each other and from the numbers of steps
+
+
+class Order:
+    """A step sees images or videos, of one bucket; a bucket as often as it has clips. Each clip comes once before one
+    of its group comes again.
+    """
+
+    def __init__(self, images: Groups, videos: Groups, image_share: float, batch_size: int, seed: int, steps: int):
+        self.batch_size, self.seed = batch_size, seed
+        share = image_share if videos else 1.0
+        drawn = np.random.default_rng((seed, STEPS)).random((steps, 2), dtype=np.float32)
+        self.groups: list[tuple[bool, Bucket, Sequence[Clip]]] = []
+        self.numbers = np.zeros(steps, np.int32)  # of each step's group
+        for image, groups in ((True, images), (False, videos)):
+            of = np.flatnonzero((drawn[:, 0] < share) == image)
+            sizes = np.cumsum([len(clips) for clips in groups.values()])
+            if len(of):
+                places = np.searchsorted(sizes / sizes[-1], drawn[of, 1], side="right")
+                self.numbers[of] = len(self.groups) + np.minimum(places, len(sizes) - 1)
+            self.groups += [(image, bucket, clips) for bucket, clips in groups.items()]
+        self._last: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))
+
+    def step(self, step: int) -> tuple[bool, Bucket, list[Clip]]:
+        """Whether it sees images, their bucket, and a clip for each place of the batch."""
+        number = int(self.numbers[step % len(self.numbers)])
+        before = int((self.numbers[: step % len(self.numbers)] == number).sum())
+        before += step // len(self.numbers) * int((self.numbers == number).sum())
+        image, bucket, clips = self.groups[number]
+        places = range(before * self.batch_size, (before + 1) * self.batch_size)
+        return image, bucket, [clips[self._index(number, place, len(clips))] for place in places]
+
+    def _index(self, number: int, place: int, count: int) -> int:
+        epoch, index = divmod(place, count)
+        if self._last[0] != (number, epoch):
+            rng = np.random.default_rng((self.seed, ORDER, number, epoch))
+            self._last = ((number, epoch), rng.permutation(count))
+        return int(self._last[1][index])
