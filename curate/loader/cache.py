@@ -92,12 +92,14 @@ class CachedShards:
             part = path.with_name(f".{uuid.uuid4().hex}.part")
             try:
                 part.write_bytes(content)
+                file = OpenFile(str(part))  # before others can see it, and remove it to make room
                 with self._lock("folder"):
                     self._make_room(len(content))
                     part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
-            return self._open(path)
+            self._files.put(str(path), file)
+            return file
 
     def _open(self, path: Path) -> OpenFile:
         file = self._files.get(str(path))

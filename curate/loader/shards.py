@@ -41,16 +41,23 @@ class OpenFiles:
         with self._lock:
             file = self._files.get(path)
             if file is None:
-                file = self._files[path] = OpenFile(path)
-                if len(self._files) > self.most:
-                    self._files.popitem(last=False)
-            else:
-                self._files.move_to_end(path)
+                return self._keep(path, OpenFile(path))
+            self._files.move_to_end(path)
             return file
+
+    def put(self, path: str, file: OpenFile) -> None:
+        with self._lock:
+            self._keep(path, file)
 
     def forget(self, path: str) -> None:
         with self._lock:
             self._files.pop(path, None)
+
+    def _keep(self, path: str, file: OpenFile) -> OpenFile:
+        self._files[path] = file
+        if len(self._files) > self.most:
+            self._files.popitem(last=False)
+        return file
 
 
 def read_spans(file: OpenFile, spans: Sequence[Span]) -> None:
