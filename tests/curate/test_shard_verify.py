@@ -1,8 +1,7 @@
-"""Verify names whatever is not as it was published; collecting takes what no row names, and nothing else."""
+"""Verify names whatever is not as it was published, and what made it."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -13,21 +12,18 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate import lease, shard_verify
+from curate import shard_verify
 from curate.catalog import Catalog
-from curate.ledger import Ledger
 from curate.shard_check import Expected, check_shard
 from curate.shard_decode import Sampled, decode_again
 from curate.shard_verify import Findings, shard_problems
-from curate.shards import collect_orphans, orphans, shards_of, tables_with_shards
+from curate.shards import shards_of, tables_with_shards
 from curate.views import connect
 from stages.contract import Contract
 from stages.shard_format import index_path, read_index
 from stages.shard_writer import ShardWriter
 from tests import shard_catalogs as made
 from tests.vae_models import vae_folder
-
-pytest_plugins = ("tests.s3",)
 
 
 @pytest.fixture(scope="module")
@@ -339,72 +335,3 @@ def test_what_is_not_at_hand_is_a_note_and_no_mismatch(original, catalog, tmp_pa
     one(found.notes, f"the VAE at {vae} is not there: not compared with 1 shard")
     one(found.notes, "not re-decoded", "their VAE is not at hand")
     one(found.notes, "not re-decoded", "film1.mp4 is not at hand")
-
-
-def stray(catalog):
-    """Files that an interrupted run may leave, and that no row names."""
-    folder = f"{catalog.path}/shards/latents/5x32x32"
-    names = [f"{'d' * 32}.tar", f"{'d' * 32}.parquet", f"{'e' * 32}.parquet", f".{'f' * 32}.part"]
-    paths = [f"{folder}/{name}" for name in (*names, "odd/deep.tar")]
-    for path in paths:
-        catalog.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        catalog.fs.pipe_file(path, b"left")
-    return sorted(paths)
-
-
-def test_orphans_are_told_and_collected_and_shards_with_rows_never(catalog):
-    before = sorted(catalog.fs.find(f"{catalog.path}/shards"))
-    assert orphans(catalog, "latents") == []
-    left = stray(catalog)
-    assert [orphan.path for orphan in orphans(catalog, "latents")] == left
-    found = look(catalog)
-    assert found.problems == []
-    one(found.notes, "5 files under shards/latents/ (20 bytes) that no row names")
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="next") as ledger:
-        one(look(catalog).notes, "were not looked for, since a run is at work")
-        assert [orphan.path for orphan in collect_orphans(ledger)] == left
-        assert collect_orphans(ledger) == []
-    assert sorted(catalog.fs.find(f"{catalog.path}/shards")) == before
-    assert look(catalog) == Findings([], [])
-
-
-def test_nothing_is_collected_without_rows_or_without_the_lease(catalog, monkeypatch):
-    """A table that is gone must not cost its shards; a run that lost its lease must not delete another's."""
-    left = stray(catalog)
-
-    def lost(self):
-        raise lease.UserError("another run took over")
-
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="late") as ledger:
-        monkeypatch.setattr(lease.LocalLease, "check", lost)
-        with pytest.raises(lease.UserError):
-            collect_orphans(ledger)
-        monkeypatch.undo()
-    assert set(left) <= set(catalog.fs.find(f"{catalog.path}/shards"))
-    before = sorted(catalog.fs.find(f"{catalog.path}/shards"))
-    shutil.rmtree(os.path.join(catalog.uri, "latents"))
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="next") as ledger:
-        assert collect_orphans(ledger) == []
-    assert sorted(catalog.fs.find(f"{catalog.path}/shards")) == before
-
-
-def test_shards_in_an_object_store_are_verified_and_collected(original, bucket):
-    uri = f"{bucket}/catalog"
-    contract = Contract.from_json(shards(original[1])[0].contracts[0])
-    catalog = Catalog.open_or_create(uri)
-    parts = [("a" * 32, {"mean": np.zeros((4, 2, 4, 4), np.float16)}, {"source_id": "s", "start_s": 0.0}, None)]
-    done = made.publish(uri, contract, parts, "", decode_psnr={})
-    made.commit(catalog, made.rows_of(done, contract, parts))
-    found = look(catalog)
-    assert found.problems == []
-    one(found.notes, "the path of the VAE is not recorded")
-    left = stray(catalog)
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="next") as ledger:
-        assert [orphan.path for orphan in collect_orphans(ledger)] == left
-    path = f"{catalog.path}/shards/latents/{done.shard}"
-    content = bytearray(catalog.fs.cat_file(path))
-    content[-2000] ^= 1
-    catalog.fs.pipe_file(path, bytes(content))
-    one(look(catalog).problems, done.shard, "has the hash", done.hash)
-    catalog.fs.rm_file(path)
-    one(look(catalog).problems, done.shard, "is missing")
