@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import cv2
 
 from stages.frames import SourceError
-from stages.pixels import Display, PictureFrame
+from stages.picture_frame import PictureFrame
+from stages.pixels import Display
 from stages.pyav_reader import FALLBACK_FPS, PyAVReader
 from stages.reading import SafeFile
 from stages.timeline import shortfall

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from stages.frames import SourceError, SourceInfo
-from stages.pixels import Display, PictureFrame, check_size
+from stages.picture_frame import PictureFrame
+from stages.pixels import Display, check_size
 from stages.reading import SafeFile
 
 MAX_BYTES = 512 * 2**20  # a larger image file is refused

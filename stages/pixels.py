@@ -14,13 +14,12 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import Any
 
-import av
 import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from stages.frames import SMALL_SIDE, SourceError
-from stages.planes import TINY, Planes, average, fitted, plane_view, resized, sized
+from stages.planes import TINY, fitted, sized
+from stages.scaler import Scaler
 
 Box = tuple[int, int, int, int]  # x, y, width, height
 
@@ -153,60 +152,6 @@ def line_means(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means of a picture (h, w) uint8 or uint16 by row (h,) and by column (w,), float32."""
     rows = cv2.reduce(luma, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
     return rows, cv2.reduce(luma, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
-
-
-class Scaler:
-    """libswscale behind one call: any pixel format in, gray or BGR of any size out. One to a reader.
-
-    It averages areas exactly at the cost of a bilinear resize, but a call costs more than OpenCV's, so the
-    small frames that every frame needs go another way. Each output has its own context, made once.
-    """
-
-    def __init__(self) -> None:
-        self.planes = Planes()  # of frames that have planes of Y, Cb and Cr
-        self._contexts: dict[tuple[int, int, str], VideoReformatter] = {}
-
-    def scaled(self, frame: Any, size: tuple[int, int], name: str, matrix: int, full: bool) -> np.ndarray:
-        """The decoder's frame at `size` (width, height) as 'gray' (h, w) or 'bgr24' (h, w, 3), full range."""
-        stored = (frame.width, frame.height)
-        shrinks = size[0] < stored[0] or size[1] < stored[1]
-        if shrinks and min(size) < TINY:  # there libswscale picks pixels instead of averaging them
-            return resized(self.scaled(frame, stored, name, matrix, full), size)
-        key = (*size, name)
-        context = self._contexts.setdefault(key, VideoReformatter())
-        is_rgb = frame.format.is_rgb or "pal" in frame.format.name
-        # Luma stays the frame's own: of two matrices, one would be turned into the other.
-        matrix = 5 if name == "gray" else {1: 1, 7: 7, 9: 9, 10: 9}.get(matrix, 5)
-        made = context.reformat(
-            frame,
-            width=size[0],
-            height=size[1],
-            format=name,
-            src_colorspace=None if is_rgb else matrix,
-            dst_colorspace=5 if name == "gray" else None,
-            src_color_range=None if is_rgb else (2 if full else 1),
-            dst_color_range=2,
-            interpolation="AREA" if shrinks else "BILINEAR",
-            threads=1,
-        )
-        return plane_view(made.planes[0], *size, 8, 3 if name == "bgr24" else 1).copy()
-
-    def average(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """`planes.average` at a fifth of its cost, where libswscale knows such a plane."""
-        if plane.dtype != np.uint8 or min(*size, *plane.shape) < TINY:
-            return average(plane, size)
-        context = self._contexts.setdefault((*size, "plane"), VideoReformatter())
-        made = context.reformat(
-            av.VideoFrame.from_numpy_buffer(plane, "gray", plane.shape[1]),
-            width=size[0],
-            height=size[1],
-            format="gray",
-            src_color_range=2,
-            dst_color_range=2,
-            interpolation="AREA",
-            threads=1,
-        )
-        return plane_view(made.planes[0], *size, 8)
 
 
 @dataclass(frozen=True)
@@ -360,45 +305,3 @@ class VideoFrame:
         if stated != _UNSPECIFIED_MATRIX:
             return stated
         return 1 if min(self._frame.width, self._frame.height) >= 720 else 5
-
-
-class PictureFrame:
-    """A frame that is BGR pixels already (a still image, decord's output): (h, w, 3) uint8, stored size."""
-
-    __slots__ = ("_bgr", "_display", "_small", "pts", "seconds")
-
-    def __init__(self, bgr: np.ndarray, pts: int, seconds: float, display: Display):
-        self.pts = pts
-        self.seconds = seconds
-        self._bgr = bgr
-        self._display = display
-        self._small: np.ndarray | None = None
-
-    @property
-    def small(self) -> np.ndarray:
-        if self._small is None:
-            image = resized(self._bgr, self._display.stored_small)
-            self._small = self._display.turned(image.copy() if image is self._bgr else image)
-        return self._small
-
-    def picture(self, long_side: int) -> np.ndarray:
-        size = self._display.stored(self._display.fitted(long_side, upscale=True))
-        shrinks = size[0] < self._bgr.shape[1] or size[1] < self._bgr.shape[0]
-        image = cv2.resize(self._bgr, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        return self._display.turned(image)
-
-    def kept(self, long_side: int) -> MadePicture:
-        return MadePicture(self.picture(long_side))
-
-    def cropped(self, box: Box, size: tuple[int, int]) -> np.ndarray:
-        x, y, w, h = self._display.stored_box(box, self._bgr.shape[1], self._bgr.shape[0])
-        image = sized(self._bgr[y : y + h, x : x + w], self._display.stored(size))
-        return self._display.turned(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-    def gray(self, long_side: int) -> np.ndarray:
-        return cv2.cvtColor(self.picture(long_side), cv2.COLOR_BGR2GRAY)
-
-    def luma_means(self) -> tuple[np.ndarray, np.ndarray]:
-        luma = cv2.cvtColor(self._bgr, cv2.COLOR_BGR2GRAY)
-        size = (self._display.stored_width, self._display.stored_height)
-        return self._display.turned_means(*line_means(luma if luma.shape == size[::-1] else cv2.resize(luma, size)))

@@ -22,8 +22,9 @@ from stages.containers import (
     video_stream,
 )
 from stages.frames import SourceError, SourceInfo
-from stages.pixels import MAX_PIXELS, Display, Scaler, VideoFrame, check_size
+from stages.pixels import MAX_PIXELS, Display, VideoFrame, check_size
 from stages.reading import SafeFile
+from stages.scaler import Scaler
 from stages.timeline import PacketSizes, Timeline, backward, shortfall
 
 DEMUX_ATTEMPTS = 8  # demuxer errors in a row, without a packet between them, that end a film

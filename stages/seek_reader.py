@@ -20,9 +20,10 @@ import cv2
 
 from stages.frames import FrameRequest, Picture, SourceError
 from stages.images import ImageReader, is_image
-from stages.pixels import Scaler, VideoFrame
+from stages.pixels import VideoFrame
 from stages.pyav_reader import FALLBACK_FPS, LEAP_SECONDS, PyAVReader
 from stages.reading import SafeFile, open_source
+from stages.scaler import Scaler
 from stages.timeline import Timeline
 
 # Containers that stamp every frame; elsewhere libav counts times up from where it happens to begin to read.

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.frames import SourceError
-from stages.pixels import Display, Scaler, VideoFrame, check_size
+from stages.pixels import Display, VideoFrame, check_size
 from stages.planes import resized
 from stages.pyav_reader import PyAVReader
 from stages.reading import open_source
+from stages.scaler import Scaler
 from tests.hostile import write_video
 
 LIMITED, FULL = 1, 2

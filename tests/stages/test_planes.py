@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.pixels import Display, Scaler, VideoFrame
+from stages.pixels import Display, VideoFrame
 from stages.planes import Planes
+from stages.scaler import Scaler
 
 
 def scene(width: int, height: int, seed: int = 0, blur: float = 1.0) -> np.ndarray:
