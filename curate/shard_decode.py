@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -39,47 +39,61 @@ class Sampled:
 
 def decode_again(sql: duckdb.DuckDBPyConnection, samples: Sequence[Sampled]) -> Iterator[tuple[Sampled, float | str]]:
     """The PSNR in dB that each clip gives now, or why it was not decoded."""
-    from stages.encode.network import psnr
     from stages.fetch_windows import WindowPool
-    from stages.latent_coders import load_coder
 
     places = _places(sql, [sample.clip_id for sample in samples])
-    ready: list[tuple[Sampled, dict[str, Any], Any]] = []
-    for sample in samples:
+    ready: list[tuple[Sampled, list[int], Any]] = []  # with the PTS that were encoded, and the window
+    for sample in sorted(samples, key=lambda sample: (sample.vae_path, sample.precision, sample.shard)):
         try:
-            fields = _fields(sample)
-            ready.append((sample, fields, _window(sample, fields[JSON], places.get(sample.clip_id))))
+            info = _fields(sample, JSON)
+            ready.append((sample, list(info["pts"]), _window(sample, info, places.get(sample.clip_id))))
         except (ShardError, SourceError) as error:
             yield sample, str(error)
-    coders: dict[str, Any] = {}
-    with ExitStack() as closing:
-        answers = iter(())
-        if ready:
-            pool = closing.enter_context(WindowPool())
-            answers = pool.fetch(window for _, _, window in ready)
-            closing.callback(answers.close)
-        for (sample, fields, _), (_, pixels) in zip(ready, answers, strict=True):
+        except (KeyError, TypeError, ValueError) as error:
+            yield sample, f"its JSON does not say where it is from ({type(error).__name__}: {error})"
+    if not ready:
+        return
+    coder = _Coder()
+    with WindowPool() as pool, closing(pool.fetch(window for _, _, window in ready)) as answers:
+        for (sample, pts, _), (_, pixels) in zip(ready, answers, strict=True):
             if isinstance(pixels, str):
                 yield sample, pixels
-            elif list(pixels.pts) != fields[JSON]["pts"]:
+            elif list(pixels.pts) != pts:
                 yield sample, "the source has frames at other times now"
             else:
-                try:
-                    if sample.vae_path not in coders:
-                        coders[sample.vae_path] = load_coder(sample.vae_path, dtype=sample.precision)
-                    yield sample, psnr(_decoded(coders[sample.vae_path], sample.contract, fields), pixels.video)
-                except (SettingsError, ValueError, MemoryError, RuntimeError) as error:
-                    yield sample, one_line(error)[:300]
+                yield sample, coder.psnr(sample, pixels.video)
 
 
-def _fields(sample: Sampled) -> dict[str, Any]:
-    """The clip's latents and JSON, out of its shard."""
-    name = "mean" if sample.contract.codebook is None else "tokens"
-    rows = [r for r in read_index(sample.path).to_pylist() if r["clip_id"] == sample.clip_id]
-    found = read_sample(sample.path, [row for row in rows if row["field"] in (name, JSON)])
-    if set(found) != {name, JSON}:
-        raise ShardError(f"the shard has no {name} of it")
-    return found
+class _Coder:
+    """The VAE of the last sample, kept for the next."""
+
+    def __init__(self) -> None:
+        self.of: tuple[str, str] | None = None
+        self.coder: Any = None
+
+    def psnr(self, sample: Sampled, video: np.ndarray) -> float | str:
+        """dB against pixels (T, H, W, 3) uint8, or why it can't be said."""
+        from stages.encode.network import psnr
+        from stages.latent_coders import load_coder
+
+        try:
+            if self.of != (sample.vae_path, sample.precision):
+                self.coder = None
+                self.coder = load_coder(sample.vae_path, dtype=sample.precision)
+                self.of = (sample.vae_path, sample.precision)
+            field = "mean" if sample.contract.codebook is None else "tokens"
+            return psnr(_decoded(self.coder, sample.contract, _fields(sample, field)), video)
+        except (SettingsError, ShardError, ValueError, MemoryError, RuntimeError) as error:
+            return one_line(error)[:300]
+
+
+def _fields(sample: Sampled, field: str) -> Any:
+    """One field of the clip, out of its shard."""
+    found = (row for row in read_index(sample.path).to_pylist() if row["clip_id"] == sample.clip_id)
+    rows = [row for row in found if row["field"] == field]
+    if not rows:
+        raise ShardError(f"the shard has no {field} of it")
+    return read_sample(sample.path, rows)[field]
 
 
 def _window(sample: Sampled, info: Mapping[str, Any], place: Mapping[str, Any] | None) -> Any:
@@ -109,14 +123,14 @@ def _places(sql: duckdb.DuckDBPyConnection, clips: list[str]) -> dict[str, dict[
     return {clip: {"start_pts": start, "end_pts": end, "bytes": size} for clip, start, end, size in rows}
 
 
-def _decoded(coder: Any, contract: Contract, fields: Mapping[str, Any]) -> np.ndarray:
-    """(T, H, W, 3) in [-1, 1] of what is stored."""
+def _decoded(coder: Any, contract: Contract, stored: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) in [-1, 1] of what is stored: a mean or tokens."""
     import torch
 
     from stages.encode.network import from_stored
 
     if contract.codebook is not None:
-        decoded = coder.decode_tokens(torch.from_numpy(fields["tokens"].astype(np.int64))[None])
+        decoded = coder.decode_tokens(torch.from_numpy(stored.astype(np.int64))[None])
     else:
-        decoded = coder.decode(torch.from_numpy(from_stored(fields["mean"], contract.dtype))[None])
+        decoded = coder.decode(torch.from_numpy(from_stored(stored, contract.dtype))[None])
     return decoded[0].cpu().permute(1, 2, 3, 0).numpy()

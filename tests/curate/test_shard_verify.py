@@ -335,3 +335,23 @@ def test_what_is_not_at_hand_is_a_note_and_no_mismatch(original, catalog, tmp_pa
     one(found.notes, f"the VAE at {vae} is not there: not compared with 1 shard")
     one(found.notes, "not re-decoded", "their VAE is not at hand")
     one(found.notes, "not re-decoded", "film1.mp4 is not at hand")
+
+
+def test_of_many_shards_some_clips_are_decoded_again_and_a_note_says_so(original, monkeypatch):
+    monkeypatch.setattr(shard_verify, "DECODED", 1)
+    asked = []
+    again = shard_verify.decode_again
+    monkeypatch.setattr(shard_verify, "decode_again", lambda sql, samples: again(sql, asked.extend(samples) or samples))
+    found = look(original[1], redecode=1)
+    assert found.problems == [] and len(asked) == 1
+    one(found.notes, "1 of 2 sampled clips were decoded again")
+
+
+def test_a_clip_whose_json_says_nothing_of_its_source_is_not_decoded(original, catalog):
+    contract = Contract.from_json(shards(catalog)[0].contracts[0])
+    parts = [("j" * 32, {"mean": np.zeros((4, 2, 4, 4), np.float16)}, {"source_id": "s", "start_s": 0.0}, 9.0)]
+    done = made.publish(catalog.uri, contract, parts, original[0] / "made" / "vae")
+    made.commit(catalog, made.rows_of(done, contract, parts))
+    found = look(catalog, redecode=1)
+    assert found.problems == []
+    one(found.notes, "not re-decoded", "j" * 32, "its JSON does not say")
