@@ -61,6 +61,14 @@ class DiT(nn.Module):
         tokens = self.patches(self._patched(x.to(dtype)))  # (B, T', S, D)
         head = self.settings.width // self.settings.heads
         angles = rotary(grid, head, x.device, self.settings.rotary_base).flatten(2, 3)[:, None]  # (2, 1, T', S, head/2)
+        of_frames = late is None and c.shape[1] > 1 and c.shape[2] == 1
+        if self.settings.attention == "full" and not of_frames:
+            # One sequence (B, 1, N, D): a compiled block then is the same for images and clips.
+            tokens, angles = tokens.flatten(1, 2)[:, None], angles.flatten(2, 3)[:, :, None]
+            late = late if late is None else late.flatten(1, 2)[:, None]
+            c = c if c.shape[2] == 1 else c.flatten(1, 2)[:, None]
+        # No views, as no later block gets one: a block would be compiled once for the first and once for the others.
+        tokens, angles = tokens.clone(), angles.clone()
         for block in self.mixer:
             tokens = block(tokens, c, angles, late, text, mask)
         if kept is not None:
@@ -163,4 +171,4 @@ def _only(
         late = chosen(late)
     elif c.shape[1:3] != (1, 1):
         c = chosen(c)
-    return chosen(tokens), c, torch.stack([chosen(each) for each in angles]), late
+    return chosen(tokens).clone(), c, torch.stack([chosen(each) for each in angles]), late

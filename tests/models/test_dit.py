@@ -436,12 +436,24 @@ def test_blocks_can_be_checkpointed_one_by_one():
     assert all(torch.equal(one, two) for one, two in zip(*grads, strict=True))
 
 
-def test_a_block_compiles_whole():
-    dit, given = stirred(DiT(DiTSettings(**{**SMALL, "attention": "factorised", "depth": 1}))), inputs()
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_blocks_that_are_compiled_one_by_one_are_compiled_once(attention):
+    torch.compiler.reset()
+    made = []
+
+    def backend(graph, _):
+        made.append(graph)
+        return graph.forward
+
+    dit = stirred(DiT(DiTSettings(**{**SMALL, "attention": attention, "mixer_depth": 1})))
+    given = inputs()
     wanted = dit(**given)
-    for block in dit.blocks:
-        block.compile(backend="aot_eager", fullgraph=True)
+    for block in (*dit.mixer, *dit.blocks):
+        block.compile(backend=backend, fullgraph=True)
     assert near(dit(**given), wanted)
-    dit(**given).square().mean().backward()
-    known = torch.rand(2, 3, 4, 6) < 0.5
-    assert dit(**{**given, "t": token_times(given["t"], known)}).isfinite().all()
+    for shape in ((5, 6, 6), (4, 8, 4), (7, 2, 10)):
+        dit(**inputs(shape=shape)).sum().backward()
+    assert len(made) == 2  # for the first size, and for any
+    if attention == "full":
+        dit(**inputs(shape=(1, 6, 8))).sum().backward()
+        assert len(made) == 2  # an image too
