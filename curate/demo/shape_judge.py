@@ -17,10 +17,10 @@ from curate.demo.shapes import DIRECTIONS, PALETTE, SHAPES, polygon_coverage, sh
 LEAST_CONTRAST = 24.0  # grey levels (root of the summed squares) that the shape differs from the ground, at least
 LEAST_AREA, MOST_AREA = 0.01, 0.4  # of the picture
 LEAST_WAY = 0.06  # of the picture's side that a moving shape goes, at least
-LEAST_COVERAGE = 0.15  # less of a pixel is a ground that isn't quite plain
+LEAST_COVERAGE = 0.08  # less of a pixel is a ground that isn't quite plain
 DENOISING = 1 / 80  # of the picture's side: the standard deviation of the blur against noise
 BLURS = (0.0, 0.02, 0.04, 0.06)  # that the shape may have, of the picture's side
-SCALES = (0.8, 0.86, 0.93, 1.0, 1.08, 1.17)  # of the size that the area says
+SCALES = (0.93, 1.0, 1.08)  # of the size that the area says
 
 
 @dataclass(frozen=True)

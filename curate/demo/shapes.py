@@ -25,8 +25,9 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  
 SIDE, FPS = 64, 8  # pixels of a frame's side, frames a second
 TAKE_SECONDS = 1.25  # of which a window of nine frames is taken
 TAKES = 12  # in one film
-SIZES = (17.0, 22.0)  # least and greatest side of a square as large as the shape, pixels
-WAYS = (16.0, 22.0)  # least and greatest way that a shape goes in a second, pixels
+SIZES = (17.0, 20.0)  # least and greatest side of a square as large as the shape, pixels
+WAYS = (20.0, 25.0)  # least and greatest way that a shape goes in a second, pixels
+ASIDE = 9.0  # pixels that its way may lie from the middle of the picture, at most
 GROUNDS = (16, 88)  # darkest and lightest ground, grey levels: every colour stands out from it
 AREAS = {"circle": np.pi, "square": 2.0, "triangle": 3 * np.sqrt(3) / 4}  # of the shape in a circle of radius one
 FINER = 4  # drawn so many times as large: smooth edges and places between pixels
@@ -103,8 +104,8 @@ def some_take(subject: Subject, rng: np.random.Generator) -> Take:
     box = _box(subject.shape, size)
     middle = []
     for extent, step in zip(box, DIRECTIONS[subject.direction], strict=True):
-        room = (SIDE - extent - abs(step) * speed * TAKE_SECONDS) / 2 - 1
-        middle.append(SIDE / 2 + rng.uniform(-1, 1) * max(room, 0.0))
+        room = max((SIDE - extent - abs(step) * speed * TAKE_SECONDS) / 2 - 1, 0.0)
+        middle.append(SIDE / 2 + rng.uniform(-1, 1) * min(room, ASIDE))
     level, tint = rng.uniform(*GROUNDS), rng.uniform(-6, 6, 3)
     return Take(subject, size, *middle, speed, tuple(int(each) for each in np.clip(level + tint, 0, 255)))
 
