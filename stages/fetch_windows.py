@@ -102,17 +102,15 @@ class WindowPool:
     def _work(self, child: Child, desk: _Desk) -> None:
         """What a thread does for each child, until there is no more to do."""
         while (job := desk.take(child)) is not None:
-            reason = desk.hung.get(job.window.uri)
-            if reason is None:
-                try:
-                    job.answer = self._read(child, job.window, desk)
-                except ChildTimeout as error:
-                    job.answer = desk.hung[job.window.uri] = str(error)
-                except Exception as error:
-                    job.answer = one_line(error)[:500]
-            else:
-                job.answer = reason
-            job.done.set()
+            uri = job.window.uri
+            try:
+                job.answer = desk.hung.get(uri) or self._read(child, job.window, desk)
+            except ChildTimeout as error:
+                job.answer = desk.hung[uri] = str(error)
+            except Exception as error:
+                job.answer = one_line(error)[:500]
+            finally:
+                job.done.set()
             del job  # its pixels are the caller's now
 
     def _read(self, child: Child, window: Window, desk: _Desk) -> Pixels | str:

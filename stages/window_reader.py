@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from stages.frames import SourceError
-from stages.reading import SafeFile, open_source
+from stages.reading import SafeFile, one_line, open_source
 from stages.seek_reader import check_time_base, open_seeker
 from stages.shared_pixels import Attached, Room
 from stages.windows import Box, Pixels, Window, covering
@@ -52,12 +52,15 @@ class WindowReader:
             box = covering((info.width, info.height), window.crop, window.height, window.width)
             video = np.empty(window.shape, np.uint8) if into is None else into
             return Pixels(video, self._fill(video, window, places, box), box)
-        except (SourceError, av.FFmpegError, cv2.error, ValueError) as error:
+        except Exception as error:
             failure = self._file.failure if self._file is not None else None
-            reason = failure or SourceError(" ".join(str(error).split())[:300] or type(error).__name__)
             if failure or not isinstance(error, SourceError):
                 self.close()  # nobody knows where it stands
-            raise reason from error
+            if failure:
+                raise failure from error
+            if isinstance(error, (av.FFmpegError, cv2.error, ValueError)):
+                raise SourceError(one_line(error)) from error
+            raise
         finally:
             if self._seeker is not None:
                 self.decoded += self._seeker.decoded - before
