@@ -1,17 +1,20 @@
 """Speed, memory and loss of encoding by the causal VAE: its variants, and a clip whole, streamed or tiled.
 
-    python benchmarks/vae_encode.py [--size published] [--frames 81 --height 256 --width 256] [--vae FOLDER]
+    python benchmarks/vae_encode.py [--size published] [--clip 81x256x256] [--vae FOLDER]
 
-On a GPU the defaults are the published sizes in bf16; on a CPU the debug size at 17 x 64 x 64 in float32.
-FLOPs are counted (two for a multiply-add), and stand beside what this machine's matrix products reach in the same
-dtype, measured in the same run. Each way through a clip runs in a process of its own, for its peak memory: of the
-device's allocator on a GPU, resident bytes above those before the clip on a CPU; both without the weights.
+On a GPU both halves have the published widths at 81 x 256 x 256 in bf16. On a CPU, in float32, the variants have
+the published widths at 9 x 64 x 64 (--variants-clip), since at the published clip one pass is 24 to 48 TFLOP; the
+three ways through a clip have the debug size at 33 x 64 x 64 and four times that. FLOPs are counted (two for a
+multiply-add), and stand beside what this machine's matrix products reach in the same dtype, measured in the same
+run. Each way runs in a process of its own, for its peak memory: of the device's allocator on a GPU, resident bytes
+above those before the clip on a CPU; both without the weights.
 Without --vae the weights are random: then latents are compared with the whole clip's, and the PSNR says nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import math
 import statistics
@@ -32,10 +35,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.causal_ops import frame_count, latent_count
 from models.temporal_tiling import GROUP
 from models.vae import CausalVAE
-from models.vae_files import load
+from models.vae_files import load, save
 from models.vae_settings import sized
 
-PUBLISHED = {1: 2.15, 2: 2.44, 3: 4.13, 4: 4.13}  # clips of 81 x 256 x 256 a second, one A100 (OD-VAE, table 3)
+PUBLISHED = {1: 2.15, 2: 2.44, 3: 4.13, 4: 4.13}  # clips a second, one A100 (OD-VAE, table 3)
+PUBLISHED_CLIP = (81, 256, 256)
 WAYS = ("whole", "streamed", "tiled")
 
 
@@ -68,28 +72,32 @@ def matrices(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
     return tuple(torch.randn(n, n, device=args.device, dtype=getattr(torch, args.dtype)) for _ in range(2))
 
 
-def flops(args: argparse.Namespace, variant: int) -> int:
-    """Of encoding one clip: counted on shapes alone."""
+def flops(size: str, variant: int, shape: tuple[int, int, int]) -> int:
+    """Of encoding one clip of (frames, height, width): counted on shapes alone."""
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        CausalVAE(sized(args.size, variant=variant)).encode(torch.empty(1, 3, args.frames, args.height, args.width))
+        CausalVAE(sized(size, variant=variant)).encode(torch.empty(1, 3, *shape))
     return counter.get_total_flops()
 
 
 def variants(args: argparse.Namespace) -> dict[str, Any]:
+    """Each variant's encoder of random weights, at `variants_size` and `variants_clip`."""
+    shape = args.variants_clip
+    args = argparse.Namespace(**{**vars(args), "size": args.variants_size, "vae": None})
+    args.frames, args.height, args.width = shape
     video, (left, right) = clip(args, 0, args.frames), matrices(args)
     vaes = {variant: made(args, variant) for variant in PUBLISHED}
-    if args.compile:
-        for vae in vaes.values():
-            vae.encoder.compile()
     for vae in vaes.values():
-        for _ in range(2):  # the second run finds kernels chosen and memory there
+        vae.decoder = None  # 0.6 GB each
+        if args.compile:
+            vae.encoder.compile()
+        for _ in range(2 if args.device == "cuda" else 1):  # the second run finds kernels chosen and memory there
             vae.encode(video)
     tasks = {str(v): lambda vae=vae: seconds(lambda: vae.encode(video), args.device) for v, vae in vaes.items()}
     tasks["rate"] = lambda: min(seconds(lambda: left @ right, args.device) for _ in range(10))
     times = interleaved(args.rounds, tasks)  # the rate in turn with the rest, as it drifts where others work too
     rate = 2 * len(left) ** 3 / statistics.median(times.pop("rate"))
     took = {int(variant): statistics.median(each) for variant, each in times.items()}
-    counted = {variant: flops(args, variant) for variant in PUBLISHED}
+    counted = {variant: flops(args.size, variant, shape) for variant in PUBLISHED}
     rows = {
         variant: {
             "clips_per_s": round(1 / s, 3),
@@ -100,16 +108,23 @@ def variants(args: argparse.Namespace) -> dict[str, Any]:
             "speed_against_variant_1": round(took[1] / s, 2),
             "published_against_variant_1": round(PUBLISHED[variant] / PUBLISHED[1], 2),
             "flops_would_give": round(counted[1] / counted[variant], 2),
+            "tflop_of_the_published_clip": round(flops("published", variant, PUBLISHED_CLIP) / 1e12, 1),
         }
         for variant, s in took.items()
     }
-    return {"matrix_rate_tflop_per_s": round(rate / 1e12, 3), "variants": rows, "ratios": explained(rows)}
+    return {
+        "size": args.size,
+        "clip": "x".join(map(str, shape)),
+        "matrix_rate_tflop_per_s": round(rate / 1e12, 3),
+        "variants": rows,
+        "ratios": explained(rows),
+    }
 
 
 def explained(rows: dict[int, dict[str, Any]]) -> list[str]:
     """One line for each variant whose speed against variant 1 is not within a fifth of the published one."""
     lines = []
-    for variant, row in rows.items():
+    for variant, row in list(rows.items())[1:]:
         found, wanted, counted = (
             row[name] for name in ("speed_against_variant_1", "published_against_variant_1", "flops_would_give")
         )
@@ -120,7 +135,7 @@ def explained(rows: dict[int, dict[str, Any]]) -> list[str]:
             line += "; the paper does not say which half of its convolutions is 2D (here the second of each block)"
         share, first = row["share_of_matrix_rate"], rows[1]["share_of_matrix_rate"]
         lines.append(f"{line}; it reaches {share} of the matrix rate, variant 1 {first}")
-    return lines
+    return lines or ["each within a fifth of the published ratio"]
 
 
 def one_way(args: argparse.Namespace, way: str, frames: int, folder: Path) -> dict[str, Any]:
@@ -184,6 +199,7 @@ class Watch:
             torch.cuda.reset_peak_memory_stats()
         else:
             threading.Thread(target=peak_memory, args=(self.end, self.found), daemon=True).start()
+            ctypes.CDLL(None).malloc_trim(0)  # what is free but kept is not held
             time.sleep(0.2)
             self.base, self.found["peak"] = self.found["peak"], 0
 
@@ -209,11 +225,16 @@ def ways(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Every way at every length, each in a fresh process; what fails (out of memory, mostly) with its last line."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
+        vae = args.vae or f"{folder}/vae"
+        if not args.vae:
+            save(made(argparse.Namespace(**{**vars(args), "device": "cpu"})), vae)
         for times in args.lengths:
             frames = frame_count((latent_count(args.frames) - 1) * times + 1)
             for way in WAYS:
-                command = [sys.executable, str(Path(__file__)), *sys.argv[1:], "--one", way, str(frames), folder]
-                done = subprocess.run(command, capture_output=True, text=True)
+                command = [sys.executable, str(Path(__file__)), *sys.argv[1:], "--vae", vae]
+                done = subprocess.run(
+                    [*command, "--one", way, str(frames), folder], capture_output=True, text=True, check=False
+                )
                 lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
                 failed = {"way": way, "frames": frames, "failed": lines[-1] if lines else f"exit {done.returncode}"}
                 rows.append(failed if done.returncode else json.loads(lines[-1]))
@@ -225,23 +246,30 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def size_of(text: str) -> tuple[int, int, int]:
+    frames, height, width = map(int, text.split("x"))
+    latent_count(frames)
+    return frames, height, width
+
+
 def main() -> None:
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if gpu else "cpu")
-    parser.add_argument("--size", default="published" if gpu else "debug")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16" if gpu else "float32")
-    parser.add_argument("--frames", type=int, default=81 if gpu else 17)
-    parser.add_argument("--height", type=int, default=256 if gpu else 64)
-    parser.add_argument("--width", type=int, default=256 if gpu else 64)
+    parser.add_argument("--variants-size", default="published")
+    parser.add_argument("--variants-clip", type=size_of, default=PUBLISHED_CLIP if gpu else (9, 64, 64))
+    parser.add_argument("--size", default="published" if gpu else "debug", help="of the VAE for the ways")
+    parser.add_argument("--clip", type=size_of, default=PUBLISHED_CLIP if gpu else (33, 64, 64), help="for the ways")
     parser.add_argument("--chunk", type=int, default=16, help="frames of a piece when streaming, 4 or more")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1, 2, 4], help="clips of so many times the frames")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1, 4], help="clips of so many times the frames")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of torch on a CPU")
     parser.add_argument("--compile", action="store_true", help="the encoders of the variants")
     parser.add_argument("--vae", help="a trained VAE's folder, for the ways")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.frames, args.height, args.width = args.clip
     if args.threads:
         torch.set_num_threads(args.threads)
     with torch.inference_mode():
@@ -250,12 +278,11 @@ def main() -> None:
             print(json.dumps(one_way(args, way, int(frames), Path(folder))))
             return
         device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-        setting = {name: getattr(args, name) for name in ("size", "dtype", "frames", "height", "width", "chunk")}
-        setting |= {"torch": torch.__version__, "compile": args.compile, "weights": args.vae or "random"}
-        trained, args.vae = args.vae, None  # variants are of random weights: one trained VAE is one variant
-        speed = variants(args)
-        args.vae = trained
-        show({"device": device, **setting, **speed, "ways": ways(args)})
+        result = {"device": device, "dtype": args.dtype, "torch": torch.__version__, "compile": args.compile}
+        result["speed"] = variants(args)
+        setting = {"clip": "x".join(map(str, args.clip)), "chunk": args.chunk, "weights": args.vae or "random"}
+        result["ways"] = {"size": "" if args.vae else args.size, **setting, "runs": ways(args)}
+        show(result)
 
 
 if __name__ == "__main__":

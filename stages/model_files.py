@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,12 @@ def find(model: str, subfolder: str | None, revision: str | None, part: str, wha
     From the hub it fetches the config and the weights, unless they are in its cache. Raises SettingsError, in one
     line with the fix, where there is no such model, or none that is `what`.
     """
-    root = local_folder(model)
-    root = root and root.absolute()  # workers stand in other folders
-    folder = root and _inside(root, subfolder, part)
-    if folder is None:
-        root = _fetched(model, revision, [*SMALL, *(f"{subfolder or part}/{each}" for each in SMALL)])
-        folder = _inside(root, subfolder, part)
+    if local := local_folder(model):
+        root = local.absolute()  # workers stand in other folders
+    else:
+        small = [*SMALL, *(f"{subfolder or part}/{each}" for each in SMALL)]
+        root = _fetched(model, revision, small, lambda root: (_inside(root, subfolder, part) / CONFIG).is_file())
+    folder = _inside(root, subfolder, part)
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text())
@@ -51,25 +51,17 @@ def find(model: str, subfolder: str | None, revision: str | None, part: str, wha
         raise SettingsError(f"{_place(model, subfolder)}: its {CONFIG} can't be read: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise SettingsError(f"{_place(model, subfolder)}: its {CONFIG} is no JSON object")
-    local = local_folder(model)
-    weights = weight_files(folder)
-    if not weights and not local:
-        within = folder.relative_to(root)
-        for kind in WEIGHTS:
-            _fetched(model, revision, [str(within / f"*{kind}")])
-            if weights := weight_files(folder):
-                break
+    weights = weight_files(folder) if local else _weights_of_hub(model, root, folder)
     if not weights:
         raise SettingsError(f"{_place(model, subfolder)} holds no weights ({', '.join(WEIGHTS)})")
     return ModelFolder(folder.resolve().name if local else model, root, folder, config, weights)
 
 
-def fetched_beside(model: str, revision: str | None, found: ModelFolder, folder: Path, names: Sequence[str]) -> None:
+def fetched_beside(model: str, found: ModelFolder, folder: Path, names: Sequence[str]) -> None:
     """Fetches files of those names into a `folder` of the same repository, where none is there and it is on a hub."""
-    if local_folder(model) or any((folder / name).is_file() for name in names):
-        return
-    within = folder.relative_to(found.root)
-    _fetched(model, revision, [str(within / name) for name in names])
+    if not local_folder(model):
+        wanted = [str(folder.relative_to(found.root) / name) for name in names]
+        _fetched(model, found.root.name, wanted, lambda root: any((folder / name).is_file() for name in names))
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -90,6 +82,22 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     return ()
 
 
+def _weights_of_hub(model: str, root: Path, folder: Path) -> tuple[Path, ...]:
+    """Those of the commit whose config is in `folder`: its snapshot, `root`, has the commit's name."""
+
+    def whole() -> tuple[Path, ...]:
+        try:
+            return weight_files(folder)
+        except SettingsError:  # some of them are not here yet
+            return ()
+
+    for kind in WEIGHTS:
+        _fetched(model, root.name, [str(folder.relative_to(root) / f"*{kind}")], lambda root: bool(whole()))
+        if whole():
+            break
+    return weight_files(folder)
+
+
 def _inside(root: Path, subfolder: str | None, part: str) -> Path:
     """The network's own folder, of one or of a pipeline's."""
     if subfolder:
@@ -102,8 +110,8 @@ def _place(model: str, subfolder: str | None) -> str:
     return f"model {model!r}" + (f", subfolder {subfolder!r}," if subfolder else "")
 
 
-def _fetched(model: str, revision: str | None, patterns: list[str]) -> Path:
-    """The snapshot's folder with the files that match: those in the cache if there are any, else from the hub."""
+def _fetched(model: str, revision: str | None, patterns: list[str], enough: Callable[[Path], bool]) -> Path:
+    """The snapshot's folder with the files that match: as it is in the cache if that is `enough`, else from the hub."""
     try:
         import huggingface_hub
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -111,7 +119,7 @@ def _fetched(model: str, revision: str | None, patterns: list[str]) -> Path:
         raise SettingsError(f"model {model!r} is no folder here, and fetching it takes huggingface_hub") from error
     try:
         root = Path(huggingface_hub.snapshot_download(model, revision=revision, local_files_only=True))
-        if any(path for pattern in patterns for path in root.glob(pattern)):
+        if enough(root):
             return root
     except Exception:  # nothing of it is in the cache
         pass

@@ -86,7 +86,8 @@ def load_coder(
     """The VAE that `describe_coder` describes, ready to run.
 
     `device` 'auto' takes a GPU where there is one; `dtype` 'auto' is bfloat16 on GPUs and float32 on CPUs.
-    `compile` has torch compile the encoder, once for each shape of video. Raises SettingsError, in one line: no such
+    `compile` has torch compile the encoder, once for each shape of video; not one that goes through a clip in pieces
+    (Wan, CogVideoX), each of which would be another network to it. Raises SettingsError, in one line: no such
     device, weights that do not fit, and whatever `describe_coder` raises.
     """
     import torch

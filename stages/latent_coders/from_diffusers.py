@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from stages.base import SettingsError, one_line
 from stages.latent_coders.coder import LatentCoder, Moments
 from stages.latent_coders.info import CoderInfo
+from stages.latent_coders.published import LAYOUTS
 
 
 class DiffusersCoder(LatentCoder):
@@ -21,12 +23,13 @@ class DiffusersCoder(LatentCoder):
         import diffusers
 
         diffusers.logging.set_verbosity_error()
+        safe = any(Path(info.path).glob("*.safetensors"))  # else it complains of their absence before it goes on
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 vae, found = getattr(diffusers, info.kind).from_pretrained(
                     info.path, torch_dtype=dtype, local_files_only=True, output_loading_info=True,
-                    low_cpu_mem_usage=False,
+                    low_cpu_mem_usage=False, use_safetensors=safe,
                 )  # fmt: skip
         except Exception as error:  # every way in which a folder can be no such model
             raise SettingsError(f"{info.path} can't be loaded as {info.kind}: {one_line(error)[:300]}") from error
@@ -35,7 +38,7 @@ class DiffusersCoder(LatentCoder):
             lacks = f"lacks {len(missing)} of its weights, {missing[0]} among them"
             raise SettingsError(f"{info.path} {lacks}")
         vae = vae.to(device).eval().requires_grad_(False)
-        if compile:
+        if compile and not LAYOUTS[info.kind].in_pieces:
             vae.encoder.compile()
         return cls(info, vae, device, dtype)
 

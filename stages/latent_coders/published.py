@@ -25,6 +25,7 @@ class Layout:
     frame_step: int = 1  # clips of 1 + frame_step * time * n frames come back as long as they were
     first_frame: bool = True
     in_weights: bool = False  # latents_mean and latents_std are buffers, not settings
+    in_pieces: bool = False  # goes through a clip piece by piece, each with what the one before left
 
     def filled(self, config: Config) -> dict[str, Any]:
         return {**self.defaults, **{key: value for key, value in config.items() if not key.startswith("_")}}
@@ -56,6 +57,7 @@ LAYOUTS: dict[str, Layout] = {
             "z_dim": 16, "dim_mult": (1, 2, 4, 4), "temperal_downsample": (False, True, True), "patch_size": None,
             "latents_mean": WAN_MEAN, "latents_std": WAN_STD,
         },
+        in_pieces=True,
     ),
     # Decodes two latents at a time and takes the first of an odd number for the frame that stands alone: an even
     # number of latents comes back as another number of frames.
@@ -68,6 +70,7 @@ LAYOUTS: dict[str, Layout] = {
             "scaling_factor": 1.15258426,
         },
         frame_step=2,
+        in_pieces=True,
     ),
     "AutoencoderKLHunyuanVideo": Layout(
         "latent_channels",

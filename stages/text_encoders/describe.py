@@ -65,7 +65,7 @@ def transformers_files(settings: TextEncoderSettings) -> tuple[ModelFolder, Path
     """The model's files and the folder of its tokenizer: its own or, in a pipeline, the one beside it."""
     found = find(settings.model, settings.subfolder, settings.revision, part="text_encoder", what="text encoder")
     for beside in (found.folder, found.folder.parent / found.folder.name.replace("text_encoder", "tokenizer")):
-        fetched_beside(settings.model, settings.revision, found, beside, TOKENIZER)
+        fetched_beside(settings.model, found, beside, TOKENIZER)
         if any((beside / name).is_file() for name in TOKENIZER):
             return found, beside
     raise SettingsError(f"model {settings.model!r} has no tokenizer ({TOKENIZER[0]}) beside its weights")

@@ -19,6 +19,7 @@ from curate.demo.tiny_clip import FOLDER as TINY
 from stages.base import SettingsError
 from stages.text_encoders import TextEncoder, TextEncoderSettings, describe_text, load_text_encoder
 from tests.clip_model import by_hand, clip_folder
+from tests.stages.model_hub import Hub
 from tests.stages.text_models import MODELS, made, saved, tokenizer
 
 OPEN_CLIP = {"open clip": None, "tiny clip": TINY}  # with open_clip's own tokenizer, and with one of transformers
@@ -208,6 +209,23 @@ def test_the_encoder_of_a_whole_pipeline_is_found_with_the_tokenizer_beside_it(f
         assert encoder.info["fingerprint"] == alone.info["fingerprint"]
 
 
+def test_of_a_pipeline_on_the_hub_the_encoder_is_fetched_with_its_tokenizer(folders, tmp_path, monkeypatch):
+    hub = Hub(tmp_path / "hub", tmp_path / "cache", monkeypatch)
+    (hub.folder / "transformer").mkdir(parents=True)
+    (hub.folder / "transformer" / "model.safetensors").write_text("large")
+    (hub.folder / "model_index.json").write_text("{}")
+    made("umt5").save_pretrained(hub.folder / "text_encoder")
+    tokenizer().save_pretrained(hub.folder / "tokenizer")
+    encoder = load_text_encoder(TextEncoderSettings(model="someone/a-pipeline"))
+    alone = load_text_encoder(TextEncoderSettings(model=str(folders["umt5"])))
+    np.testing.assert_array_equal(encoder.encode(["w1 w2"])[0], alone.encode(["w1 w2"])[0])
+    assert encoder.info == {**alone.info, "encoder": "someone/a-pipeline"}
+    assert "transformer/model.safetensors" not in hub.asked
+    hub.asked.clear()
+    assert describe_text(TextEncoderSettings(model="someone/a-pipeline")) == encoder.info
+    assert hub.asked == []
+
+
 def test_weights_pickled_by_torch_are_taken_where_there_are_no_others(folders, tmp_path):
     saved("bert", tmp_path)
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
@@ -266,3 +284,15 @@ def test_what_is_no_text_encoder_is_refused_in_one_line(folders, tmp_path, monke
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(ValidationError):
         TextEncoderSettings(**values)
+
+
+def test_a_clip_text_encoder_with_the_names_it_was_published_with_is_loaded_whole(folders, tmp_path):
+    saved("clip text", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    bare = {name.removeprefix("text_model."): weight for name, weight in weights.items()}
+    published = {f"text_model.{name}": weight for name, weight in bare.items()}
+    published["text_model.embeddings.position_ids"] = torch.arange(20)[None]
+    save_file(published, tmp_path / "model.safetensors", {"format": "pt"})
+    found = load_text_encoder(TextEncoderSettings(model=str(tmp_path))).encode(["w1 w2"])[0]
+    alone = load_text_encoder(TextEncoderSettings(model=str(folders["clip text"])))
+    np.testing.assert_array_equal(found, alone.encode(["w1 w2"])[0])

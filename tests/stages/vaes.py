@@ -1,7 +1,11 @@
-"""Small published VAEs with random weights, saved as diffusers saves them: what the tests load as real ones."""
+"""Small VAEs with random weights, ours and published ones, saved as real ones are: what the tests load."""
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +56,40 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         ),
     ),
 }  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {
+    "kl": {},
+    "vq": dict(quantizer="vq", quantizer_options={"codes": 16}),
+    "lfq": dict(quantizer="lfq"),
+    "fsq": dict(quantizer="fsq", quantizer_options={"levels": (8, 5, 5, 4)}),
+}
+EVERY = [*SMALL, *OWN]
+MEAN, STD = (0.5, 0.0, -1.0, 2.0), (1.0, 2.0, 0.5, 3.0)  # of the latents of our own
+
+
+def own(name: str) -> Any:
+    """Our own VAE with the bottleneck of that name, the same every time."""
+    import torch
+
+    from models.vae import CausalVAE
+    from models.vae_settings import VAESettings
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        small = dict(width=4, multipliers=(1, 1, 1), encoder_blocks=1, decoder_blocks=1, groups=2)
+        return CausalVAE(VAESettings(**{**small, **OWN[name]})).eval()
+
+
+@cache
+def folder(name: str) -> Path:
+    """Where that VAE lies, saved once; not to be changed."""
+    from models.vae_files import save
+
+    root = Path(tempfile.mkdtemp(prefix="vae-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    if name in SMALL:
+        return saved(name, root / name.replace(" ", "-"))
+    save(own(name), root / name, latents_mean=MEAN, latents_std=STD)
+    return root / name
 
 
 def made(name: str) -> Any:
@@ -72,3 +110,12 @@ def made(name: str) -> Any:
 def saved(name: str, folder: Path) -> Path:
     made(name).save_pretrained(folder)
     return folder
+
+
+def video(info: Any, steps: int = 1, batch: int = 1, seed: int = 0) -> Any:
+    """The shortest clip but `steps`, (B, 3, T, H, W) in [-1, 1], two latents high and three wide."""
+    import torch
+
+    frames = (1 + info.frame_step * steps) if info.first_frame else info.frame_step * (steps + 1)
+    size = (2 * info.space_stride, 3 * info.space_stride)
+    return torch.rand(batch, 3, frames, *size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
