@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
 FOLDER = "shards"
+COLUMNS = ["clip_id", "status", "shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract", "decode_psnr"]
 PAGE = 64  # shards whose rows are in memory at a time
 
 
@@ -49,10 +50,11 @@ class Orphan:
 
 
 def tables_with_shards(sql: duckdb.DuckDBPyConnection) -> list[str]:
-    """The tables whose rows name shards: those with the columns that say which, and by which hash."""
-    found = sql.execute("""
-        SELECT table_name FROM duckdb_columns() WHERE schema_name = 'raw' AND column_name IN ('shard', 'shard_hash')
-        GROUP BY ALL HAVING count(*) = 2 ORDER BY ALL""").fetchall()
+    """The tables whose rows name shards: those with the columns that say which, and what is in it."""
+    found = sql.execute(
+        "SELECT table_name FROM duckdb_columns() WHERE schema_name = 'raw' AND column_name IN (SELECT unnest(?)) "
+        "GROUP BY ALL HAVING count(*) = ? ORDER BY ALL", [COLUMNS, len(COLUMNS)],
+    ).fetchall()  # fmt: skip
     return [name for (name,) in found]
 
 

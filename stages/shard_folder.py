@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 import tempfile
+import time
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from stages.shard_format import ShardError
@@ -13,6 +16,8 @@ from stages.shard_format import ShardError
 PART = ".part"  # the end of a temporary file's name, which begins with a dot
 # Where an upload shows itself only when it is whole; anywhere else it is renamed then.
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+
+STALE_SECONDS = 24 * 3600
 
 
 class WriteError(ShardError):
@@ -52,7 +57,13 @@ class RemoteFolder:
         self.whole = uri.split("://", 1)[0] in OBJECT_STORES
 
     def temporary(self) -> str:
-        return os.path.join(tempfile.gettempdir(), f".clipmill-{uuid.uuid4().hex}{PART}")
+        """The path of a file to write. What a killed process left, and nobody wrote to for a day, is removed."""
+        folder = tempfile.gettempdir()
+        for left in glob.glob(os.path.join(glob.escape(folder), f".clipmill-*{PART}")):
+            with suppress(OSError):  # another user's, or gone by now
+                if time.time() - os.stat(left).st_mtime > STALE_SECONDS:
+                    os.unlink(left)
+        return os.path.join(folder, f".clipmill-{uuid.uuid4().hex}{PART}")
 
     def publish(self, part: str, name: str) -> None:
         """Uploads a file. OSError if what came to lie there has another size."""

@@ -65,19 +65,22 @@ def clips_of(folder: Path, films: int = 2) -> tuple[list[dict[str, Any]], list[d
     return sources, clips
 
 
-def encoded(clips: list[dict[str, Any]], sources: list[dict[str, Any]], vae: Path) -> tuple[Contract, list[Any]]:
-    """(contract; for each clip its id, fields, info and decode PSNR)."""
+def encoded(
+    clips: list[dict[str, Any]], sources: list[dict[str, Any]], vae: Path, dtype: str = "float16"
+) -> tuple[Contract, list[Any]]:
+    """(contract; for each clip its id, fields, info and decode PSNR). Of a VAE with a codebook tokens are stored."""
     import torch
 
     from stages.encode.network import from_stored, psnr, to_stored
     from stages.latent_coders import load_coder
 
-    coder = load_coder(str(vae), device="cpu")
+    coder = load_coder(str(vae), device="cpu", dtype="float32")
     info = coder.info
     contract = Contract(
         vae=info.kind, fingerprint=info.fingerprint, preprocessing=PREPROCESSING_VERSION, fps=FPS,
         channels=info.channels, time_stride=info.time_stride, first_frame=info.first_frame,
-        space_stride=info.space_stride, mean=info.mean, std=info.std, dtype="float16",
+        space_stride=info.space_stride, mean=info.mean, std=info.std, dtype="int32" if info.codebook else dtype,
+        codebook=info.codebook,
     )  # fmt: skip
     entries = {source["source_id"]: source for source in sources}
     windows = [window_of(clip, entries[clip["source_id"]], Bucket.parse(BUCKET), FPS) for clip in clips]
@@ -87,8 +90,12 @@ def encoded(clips: list[dict[str, Any]], sources: list[dict[str, Any]], vae: Pat
             assert not isinstance(pixels, str), pixels
             video = torch.from_numpy(pixels.video).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
             found = coder.encode(video)
-            fields = {name: to_stored(getattr(found, name)[0].cpu().numpy(), "float16") for name in ("mean", "logvar")}
-            decoded = coder.decode(torch.from_numpy(from_stored(fields["mean"], "float16"))[None])[0]
+            if info.codebook:
+                fields = {"tokens": found.tokens[0].numpy().astype("<i4")}
+                decoded = coder.decode_tokens(found.tokens)[0]
+            else:
+                fields = {name: to_stored(getattr(found, name)[0].numpy(), dtype) for name in ("mean", "logvar")}
+                decoded = coder.decode(torch.from_numpy(from_stored(fields["mean"], dtype))[None])[0]
             said = {
                 "source_id": clip["source_id"], "uri": window.uri, "fps": FPS, "pts": pixels.pts,
                 "time_base": [window.time_base.numerator, window.time_base.denominator],

@@ -264,16 +264,17 @@ def test_what_was_made_again_since_is_no_mismatch(original, catalog):
     one(found.notes, f"the shard {second.path} still holds", second.clips[0])
 
 
-def remade(original, catalog, tmp_path, **header):
-    """The first shard published anew with another header, its VAE a copy that may be changed."""
-    shutil.copytree(original[0] / "made" / "vae", tmp_path / "vae")
+def remade(original, catalog, tmp_path, dtype="float16", **header):
+    """The first shard published anew with another header, its VAE one that may be changed."""
+    if not (tmp_path / "vae").exists():
+        shutil.copytree(original[0] / "made" / "vae", tmp_path / "vae")
     sources, clips = [], []
     with connect(catalog) as sql:
         for name, rows in (("sources", sources), ("clips", clips)):
             found = sql.execute(f"SELECT * EXCLUDE (batch) FROM raw.{name} ORDER BY ALL")
             names = [column[0] for column in found.description]
             rows += [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    contract, parts = made.encoded(clips[:2], sources, tmp_path / "vae")
+    contract, parts = made.encoded(clips[:2], sources, tmp_path / "vae", dtype)
     recorded = {"decode_psnr": {parts[0][0]: parts[0][3] + header.pop("more", 0)}}
     parts[0] = (*parts[0][:3], recorded["decode_psnr"][parts[0][0]])
     done = made.publish(catalog.uri, contract, parts, tmp_path / "vae", **recorded, **header)
@@ -286,6 +287,17 @@ def test_a_psnr_that_can_not_be_had_again_is_named(original, catalog, tmp_path):
     line = one(look(catalog, redecode=1).problems, "dB was recorded")
     assert path in line and "decodes to" in line and "of its source now" in line
     assert look(catalog, redecode=0).problems == []
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "tokens"])
+def test_bfloat16_and_tokens_are_decoded_again_too(original, catalog, tmp_path, kind):
+    if kind == "tokens":
+        vae_folder(tmp_path / "vae", scaling=False, quantizer="fsq", quantizer_options={"levels": (4, 4, 4, 4)})
+    _, contract, _ = remade(original, catalog, tmp_path, "bfloat16", more=0.05)
+    assert contract.dtype == ("int32" if kind == "tokens" else kind)
+    assert look(catalog, redecode=1) == Findings([], [])
+    shutil.rmtree(tmp_path / "vae")
+    one(look(catalog, redecode=1).notes, "not re-decoded")
 
 
 def test_another_vae_at_the_recorded_path_is_named(original, catalog, tmp_path):

@@ -130,6 +130,17 @@ def test_shards_go_to_an_object_store_and_are_read_from_it(bucket, tmp_path):
         read_header(f"{bucket}/shards/gone.tar")
 
 
+def test_what_a_killed_upload_left_on_this_machine_is_removed_after_a_day(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    kept = [tmp_path / ".clipmill-young.part", tmp_path / "clipmill-other.part"]
+    for path in (*kept, old := tmp_path / ".clipmill-old.part"):
+        path.write_text("")
+    for path in (kept[1], old):
+        os.utime(path, (0, 0))
+    write(f"{bucket}/shards")
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
 def test_an_upload_that_fails_leaves_no_shard(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     import s3fs
