@@ -59,7 +59,7 @@ def by_signal(
     table = pa.table({"clip_id": pa.array(list(values), pa.string()), "value": pa.array(values.values(), pa.float64())})
     connection.register("metric", table)
     try:
-        (known,) = connection.execute("SELECT count(*) FROM metric JOIN clips USING (clip_id)").fetchone()
+        ((known,),) = connection.execute("SELECT count(*) FROM metric JOIN clips USING (clip_id)").fetchall()
         if known < len(values) or not values:
             raise UserError(f"{len(values) - known} of {len(values)} clips of the metric are not in this catalog")
         found = []
