@@ -121,7 +121,7 @@ class Training:
                 if self.step % config.checkpoint.every == 0:
                     self.save()
                     saved = self.step
-            if saved != self.step:
+            if saved != self.step or self._lacks_model():
                 self.save()
             self.checkpoints.wait()
             self.ranks.wait()
@@ -134,8 +134,6 @@ class Training:
         rate = learning_rate(config.optimizer, self.step, config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        # Whatever a network draws by itself follows from the step, too, and not from what was drawn before.
-        torch.manual_seed(hash((config.seed, self.step, self.ranks.rank)))
         self.optimizer.zero_grad(set_to_none=True)
         condition, losses = self.conditions(batch), []
         pieces = parts(batch, condition, config.accumulate)
@@ -182,6 +180,10 @@ class Training:
 
         numbers = {**self.numbers, "step": self.step, "loader": self.data.loader.state_dict()}
         self.checkpoints.save(self.step, tensors, numbers, then=then)
+
+    def _lacks_model(self) -> bool:
+        """Whether the process before was ended after its last checkpoint and before its model was there."""
+        return self.ranks.sum(torch.tensor([float(not (self.folder / run_folder.MODEL / "config.json").exists())])) > 0
 
     def close(self) -> None:
         if self.log is not None:
@@ -244,7 +246,8 @@ class Training:
             "tokens_per_s": round(tokens / seconds, 1),
             "mfu": round(flops / seconds / (peak * self.ranks.world), 5),
         }
-        self.log.write(self.step, **numbers, epoch=batch.epoch, bucket=batch.bucket)
+        skipped = {"skipped": count} if (count := getattr(self.data.loader, "skipped", 0)) else {}
+        self.log.write(self.step, **numbers, **skipped, epoch=batch.epoch, bucket=batch.bucket)
         shown = {name: numbers[name] for name in ("loss", "lr", "grad_norm", "tokens_per_s")}
         self.console.step(self.step, {**shown, "data wait": f"{waited / seconds:.0%}", "MFU": f"{numbers['mfu']:.1%}"})
 

@@ -78,6 +78,7 @@ def _again(forward: Any) -> Any:
     def recomputed(*args: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **options)
+        # Blocks draw no random numbers: no generator's state has to be kept.
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **options)
 
     return recomputed

@@ -42,9 +42,10 @@ class Ranks:
 
     def gathered(self, value: Any) -> list[Any]:
         """What each rank gives, in their order."""
-        found = [value]
-        if self.world > 1:
-            dist.all_gather_object(found := [None] * self.world, value)
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
         return found
 
     def wait(self) -> None:
@@ -68,6 +69,7 @@ def started(device: str | None = None) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         yield Ranks(dist.get_rank(), world, place)
+        dist.barrier()  # one that left early would be missed by what the others still have to say to it
     finally:
         dist.destroy_process_group()
 

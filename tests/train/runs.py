@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.train.made_up import data
 from train.config import TrainConfig
 from train.log import read
-from train.loop import Training
+from train.loop import DivergedError, Training
 from train.parallel import Ranks, started
 
 MODEL = {"size": "debug", "width": 48, "depth": 2, "heads": 4}
@@ -63,7 +63,10 @@ def main() -> None:
     torch.set_num_threads(1)
     with started(os.environ.get("RUNS_DEVICE", "cpu")) as ranks:
         for folder, changes in json.loads(sys.argv[1]):
-            train(Path(folder), ranks, **changes)
+            try:
+                train(Path(folder), ranks, **changes)
+            except DivergedError as error:
+                Path(f"{folder} diverged {ranks.rank}").write_text(str(error))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ RUNS = {
     "from one to two, shared out": {"resume": True, "parallel": "fsdp", "activation_checkpointing": True},
     "from two": {"steps": 4, "parallel": "fsdp"},
 }
+BAD = {"made": {"bad": ["9x32x32-03"], "count": 4}}
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +32,12 @@ def folder(tmp_path_factory):
     train(folder / "one tokens", kind="tokens")
     for name in ("from one to two", "from one to two, shared out"):
         train(folder / name, steps=4)
-    runs = json.dumps([(str(folder / name), changes) for name, changes in RUNS.items()])
+    runs = json.dumps([(str(folder / name), changes) for name, changes in {**RUNS, "bad": BAD}.items()])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*command, "-m", "tests.train.runs", runs], capture_output=True, text=True, timeout=240, check=False
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[:4000]
     train(folder / "from two", resume=True)
     return folder
 
@@ -70,3 +71,9 @@ def test_what_is_sampled_from_is_whole_after_a_run_of_shared_out_weights(folder)
     model, _ = dit_files.load(folder / "fsdp" / "model")
     average = weights(folder / "fsdp", "ema")
     assert all(torch.equal(value, average[name]) for name, value in model.named_parameters())
+
+
+def test_all_ranks_stop_where_the_loss_of_one_is_no_number(folder):
+    said = [(folder / f"bad diverged {rank}").read_text() for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert said[0].startswith("step 2: the loss is not finite for 1 of 4 clips (9x32x32-03)")

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from models import dit_files
 from tests.train.made_up import data
 from tests.train.runs import MODEL, config, losses, train, weights
 from train.config import ConfigError
@@ -90,6 +91,9 @@ def test_a_finished_run_is_left_as_it_is(straight, tmp_path):
     training = train(tmp_path / "run", resume=True)
     assert training.step == 8
     same(tmp_path / "run", straight)
+    (tmp_path / "run" / "model" / "config.json").unlink()  # the process ended between the checkpoint and the model
+    train(tmp_path / "run", resume=True)
+    assert dit_files.load(tmp_path / "run" / "model")[1]["step"] == 8
 
 
 def test_a_constant_rate_lets_a_run_be_made_longer(tmp_path):
