@@ -115,12 +115,19 @@ class Block(nn.Module):
         """
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulated(self.modulation, c, late, 6)
         x = x + gate * self.attention(self.norm(x) * (1 + scale) + shift, angles, cache, at)
-        if self.time_attention is not None and x.shape[1] > 1:
-            shift, scale, gate = modulated(self.time_modulation, c, late, 3)
-            x = x + gate * self.time_attention(self.norm(x) * (1 + scale) + shift, angles)
+        if self.time_attention is not None:
+            if x.shape[1] > 1:
+                x = x + self._along_time(x, c, angles, late)
+            elif torch.is_grad_enabled():
+                # Of no sample, so nothing: but the weights have a gradient, 0, as DistributedDataParallel wants.
+                x = x + self._along_time(x[:0], c[:0], angles, None if late is None else late[:0]).sum()
         if self.cross is not None:
             x = x + self.cross(self.cross_norm(x), text, mask)
         return x + mlp_gate * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
+
+    def _along_time(self, x: Tensor, c: Tensor, angles: Tensor, late: Tensor | None) -> Tensor:
+        shift, scale, gate = modulated(self.time_modulation, c, late, 3)
+        return gate * self.time_attention(self.norm(x) * (1 + scale) + shift, angles)
 
 
 class Head(nn.Module):

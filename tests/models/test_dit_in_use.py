@@ -128,6 +128,13 @@ def test_a_network_without_anything_but_times_works_in_bfloat16_too():
     assert dit(torch.randn(2, 8, 1, 2, 2), torch.rand(2)).isfinite().all()
 
 
+def test_images_leave_no_weight_without_a_gradient_which_distributed_training_would_wait_for():
+    dit = stirred(DiT(DiTSettings(**SMALL, attention="factorised")))
+    dit(**inputs(shape=(1, 4, 6))).square().mean().backward()
+    assert [name for name, each in dit.named_parameters() if each.grad is None] == []
+    assert all((each.grad == 0).all() for each in dit.blocks[0].time_attention.parameters())
+
+
 def test_blocks_can_be_checkpointed_one_by_one():
     given, grads = inputs(), []
     for checkpointed in (False, True):
