@@ -52,7 +52,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> tuple[DiT | 
         raise ValueError(f"{folder} is no network of clipmill: {CONFIG} does not say {' or '.join(map(repr, KINDS))}")
     made, settings = KINDS[kind]
     try:
-        with torch.random.fork_rng(devices=[]):  # drawing weights for a moment leaves the caller's randomness alone
+        with torch.device("meta"):  # no weights are drawn only to be replaced
             network = made(settings.from_dict(config["settings"]))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {CONFIG} describes a network that can't be built: {error}") from error
