@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="latents as Parquet files")
     _catalog(export)
     export.add_argument("--select", metavar="SQL", help="gives clip_id; default: every encoded clip")
+    export.add_argument("--table", help="the table of the encode stage, where there are several")
     export.add_argument("-o", "--output", required=True, metavar="DIR")
     export.set_defaults(command=_export)
 
@@ -237,7 +238,7 @@ def _dataset_create(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from curate.shard_export import run_export
 
-    return run_export(args.catalog, args.output, args.select)
+    return run_export(args.catalog, args.output, args.select, args.table)
 
 
 def _sample(args: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ from stages.encode.settings import EncodeSettings, TextSettings
 from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
 from stages.fetch_windows import WindowPool
 from stages.latent_coders import describe_coder
+from stages.shard_folder import WriteError
 from stages.shard_format import ShardError
 from stages.shard_writer import ShardWriter
 from stages.text_encoders import TextEncoder, describe_text, load_text_encoder
@@ -236,8 +237,12 @@ class Encode(ClipStage):
             if said["decode_psnr"] is not None:
                 job.writer.header.setdefault("decode_psnr", {})[window.clip_id] = said["decode_psnr"]
             info = sample_info(row, window, pixels, self._captions(row), self._conditions(row))
-            with _writing(self.folder):
-                job.writer.add(window.clip_id, answer | text, info)
+            try:
+                with _writing(self.folder):
+                    job.writer.add(window.clip_id, answer | text, info)
+            except ShardError as error:
+                self._failed(job, window, ClipError(str(error)))
+                continue
             job.written[window.clip_id] = said
             job.over += 1
         seconds = time.process_time() - began
@@ -320,7 +325,7 @@ def _writing(folder: str) -> Iterator[None]:
     """What can't be written ends the run: it would meet every clip."""
     try:
         yield
-    except ShardError as error:
+    except WriteError as error:
         raise SettingsError(f"shards can't be written to {folder}: {error}") from error
 
 
