@@ -81,7 +81,7 @@ SIZES = {
     "published": VAESettings(),
     # Trains on a CPU in minutes.
     "debug": VAESettings(
-        variant=3, channels=8, width=16, encoder_blocks=1, decoder_blocks=1, norm="rms", groups=8, shortcut=True
+        variant=3, channels=8, width=8, encoder_blocks=1, decoder_blocks=1, norm="rms", groups=8, shortcut=True
     ),
 }
 
