@@ -27,26 +27,35 @@ def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tupl
         "text": config.loader.text or ("text" if whole.text else None),
         "verify": config.loader.verify,
         "bad": config.loader.bad,
+        "threads": config.loader.threads,
+        "root": config.loader.root,
         "cache": config.loader.cache,
     }
     if config.loader.cache_gb is not None:
         options["cache_gb"] = config.loader.cache_gb
+    means = ["tokens" if whole.contract.codebook is not None else "mean"]  # where nothing is drawn, as in validation
     loader = Loader(
         trained,
+        fields=means if config.conditions.posterior == "mean" else None,
         batch_size=config.batch_size,
         seed=config.seed,
         device=str(ranks.device) if ranks.device.type == "cuda" else None,
-        threads=config.loader.threads,
+        mix=config.loader.mix,
         **options,
     )
     at_once = max(1, config.batch_size // ranks.world // config.accumulate)
-    held_out = fixed_batches(held, shares(held, config.validation.clips, ranks.world), at_once, options) if held else []
+    held_out = []
+    if held:
+        counts = shares(held, config.validation.clips, ranks.world)
+        held_out = fixed_batches(held, counts, at_once, {**options, "fields": means})
     if held and not held_out:
         raise UserError(
             f"validation.share {config.validation.share} holds out {held.samples} clips, too few for a clip of one "
             f"shape on each of {ranks.world} ranks: take a larger share"
         )
     empty = whole.empty_text() if whole.text else None
+    if whole.text and empty is None:
+        raise UserError(f"{whole.folder} lacks empty_text.npy, the encoded empty prompt: make the dataset again")
     data = Data(
         loader=loader,
         contract=whole.contract.to_dict(),

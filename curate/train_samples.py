@@ -47,9 +47,9 @@ class Sheets:
         source = split(dataset, config.validation.share, config.validation.by)[1] or dataset
         longest = max(source.buckets.values(), key=lambda each: (each.latent[-3], each.samples))
         self.shape, count = longest.latent, min(config.samples.count, longest.samples)
-        options = {"text": config.loader.text or ("text" if dataset.text else None)}
+        options = {"text": config.loader.text or ("text" if dataset.text else None), "root": config.loader.root}
         (self.batch,) = fixed_batches(source, {longest.name: count}, count, options)
-        self.captions = captions(source, self.batch.clip_ids)
+        self.captions = captions(source, self.batch.clip_ids, config.loader.root or dataset.root)
 
     def __call__(self, step: int, network: nn.Module) -> None:
         """Every rank of weights that are shared out must call it; the first one writes."""
@@ -97,8 +97,8 @@ class Sheets:
             write_sheet(place / f"{step:08d}.{ending}", videos, said, self.data.contract["fps"])
 
 
-def captions(dataset: Dataset, clip_ids: list[str]) -> list[str]:
-    """As the shards have them; the clips' ids where the dataset has none."""
+def captions(dataset: Dataset, clip_ids: list[str], root: str) -> list[str]:
+    """As the shards below `root` have them; the clips' ids where the dataset has none."""
     if not dataset.text:
         return clip_ids
     column = next(iter(dataset.text.values()))["column"]
@@ -106,7 +106,7 @@ def captions(dataset: Dataset, clip_ids: list[str]) -> list[str]:
     rows = pc.index_in(pa.array(clip_ids), value_set=columns["clip_id"].combine_chunks())
     found = []
     for clip_id, shard in zip(clip_ids, columns["shard"].take(rows).to_pylist(), strict=True):
-        path = f"{dataset.root.rstrip('/')}/{dataset.shards[shard].path}"
+        path = f"{root.rstrip('/')}/{dataset.shards[shard].path}"
         try:
             index = read_index(path)
             own = pc.and_(pc.equal(index["clip_id"], clip_id), pc.equal(index["field"], JSON))

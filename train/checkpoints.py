@@ -123,6 +123,8 @@ class Checkpoints:
                 shutil.rmtree(hidden, ignore_errors=True)
             if then is not None:
                 then(tensors)
+        except SafetensorError as error:  # a full disk, for one
+            self.error = OSError(f"{self.folder}: the checkpoint of step {step} can't be written ({error})")
         except BaseException as error:
             self.error = error
 

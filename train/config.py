@@ -14,7 +14,7 @@ Kind = Literal["dit", "tokens"]
 FREE = (
     *("checkpoint", "samples", "wandb", "peak_tflops", "vae", "text_model"),
     *("parallel", "compile", "activation_checkpointing", "accumulate"),
-    *("loader.threads", "loader.verify", "loader.cache", "loader.cache_gb"),
+    *("loader.threads", "loader.verify", "loader.root", "loader.cache", "loader.cache_gb"),
     *("validation.every", "validation.clips", "validation.times"),
 )
 
@@ -63,16 +63,19 @@ class LoaderConfig:
     """As curate/loader takes them."""
 
     text: Any = None  # field of the caption, or [[field, share], ...]; null: "text" where the dataset has one
-    threads: int = 2  # that read
+    mix: dict[str, float] | None = None  # bucket: share of the clips drawn; null: by their number and weights
+    threads: int | None = None  # that read; null: 2, of a remote store 16
     verify: Literal["auto", "off", "first", "always"] = "auto"  # hashes of what is read
     bad: Literal["raise", "skip"] = "raise"  # what can't be read ends the run, or is replaced, logged and counted
+    root: str | None = None  # where the shards lie, if not where the dataset says
     cache: str | None = None  # folder for remote shards
     cache_gb: float | None = None  # its limit, 10^9 bytes
 
     def __post_init__(self) -> None:
         _one_of("loader.verify", self.verify, ("auto", "off", "first", "always"))
         _one_of("loader.bad", self.bad, ("raise", "skip"))
-        _at_least(self, "loader", threads=1)
+        if self.threads is not None:
+            _at_least(self, "loader", threads=1)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from train.log import Console, Log, Sink
 from train.network import block_by_block, build
 from train.parallel import Ranks, fill, load_optimizer_states, optimizer_states, summed_later, whole_states, wrapped
 from train.tasks import task_for
-from train.throughput import measured_peak, step_flops
+from train.throughput import measured_peak
 from train.validation import Validation
 
 Draw = Callable[[int, nn.Module], None]  # makes samples with the averaged weights, for a step
@@ -233,12 +233,11 @@ class Training:
         """The step's line. Its times are whole: the loss was waited for."""
         if self.log is None:
             return
-        config, latents = self.config, batch.latents
-        (part,) = parts(batch, {}, 1)
-        tokens = self.task.tokens(part) * config.batch_size
-        shape = (config.batch_size, *next(iter(latents.values())).shape[1:])
-        text = 0 if batch.text is None else batch.text.shape[1]
-        flops = step_flops(self.network, shape, text)
+        shape = (self.config.batch_size, *next(iter(batch.latents.values())).shape[1:])
+        tokens = self.task.tokens(shape) * self.config.batch_size
+        empty = self.conditions.empty
+        text = 0 if empty is None else max(len(empty), 0 if batch.text is None else batch.text.shape[1])
+        flops = self.task.flops(shape, text)
         numbers = {
             **numbers,
             "step_s": round(seconds, 6),

@@ -84,7 +84,11 @@ def wrapped(network: nn.Module, ranks: Ranks, how: str, dtype: torch.dtype) -> n
         return network
     if how == "ddp":
         ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+        # Attention along time has no part in a step of pictures.
+        unused = getattr(network.settings, "attention", "full") == "factorised"
+        return nn.parallel.DistributedDataParallel(
+            network, device_ids=ids, find_unused_parameters=unused, broadcast_buffers=False
+        )
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = dist.init_device_mesh(ranks.device.type, (ranks.world,))

@@ -29,8 +29,13 @@ class Task(Protocol):
     def validation_losses(self, module: nn.Module, part: Part, count: int) -> Tensor:
         """(`count`, B) or, where nothing is noised, (1, B): the same each time it is asked."""
 
-    def tokens(self, part: Part) -> int:
-        """Of one sample of the part, as the network has them."""
+    def tokens(self, shape: tuple[int, ...]) -> int:
+        """Of one sample of latents (B, C, T, H, W), or tokens (B, T, H, W), as the network has them."""
+
+    def flops(self, shape: tuple[int, ...], text_tokens: int) -> float:
+        """Operations of a training step: a forward pass and a backward one, which is twice that. What activation
+        checkpointing computes again does not count (MFU as in PaLM, Chowdhery et al. 2022).
+        """
 
 
 def task_for(config: TrainConfig, network: nn.Module, data: Data, device: torch.device) -> Task:
@@ -75,7 +80,7 @@ class Denoising:
         clean = whitened(part.latents, self.contract, posterior)  # (B, C, T, H, W)
         noise = normal(clean, [self.draws("noise", step, place) for place in places])
         own = [self.draws("times", step, place, cpu=True) for place in places]
-        t = torch.cat([self.objective.draw_times(1, self.tokens(part), each) for each in own]).to(clean.device)
+        t = torch.cat([self.objective.draw_times(1, self.tokens(clean.shape), each) for each in own]).to(clean.device)
         known, given = None, {}
         if self.masks:
             patch = self.network.settings.patch[1]
@@ -99,8 +104,13 @@ class Denoising:
             found.append(self._losses(module, part, clean, noise, times, None, {}))
         return torch.stack(found)
 
-    def tokens(self, part: Part) -> int:
-        return math.prod(self.network.grid(part.latents["mean"].shape))
+    def tokens(self, shape: tuple[int, ...]) -> int:
+        return math.prod(self.network.grid(shape))
+
+    def flops(self, shape: tuple[int, ...], text_tokens: int) -> float:
+        ratio = self.network.settings.mask_ratio
+        kept = max(1, round(self.tokens(shape) * (1 - ratio))) if ratio else None
+        return 3.0 * self.network.flops(shape, text_tokens, kept)
 
     def _losses(
         self,
@@ -138,5 +148,8 @@ class NextToken:
     def validation_losses(self, module: nn.Module, part: Part, count: int) -> Tensor:
         return self.losses(module, part, 0, ())[None]
 
-    def tokens(self, part: Part) -> int:
-        return part.latents["tokens"][0].numel()
+    def tokens(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape[1:])
+
+    def flops(self, shape: tuple[int, ...], text_tokens: int) -> float:
+        return 3.0 * self.network.flops(shape, text_tokens)

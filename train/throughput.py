@@ -1,11 +1,10 @@
-"""How fast a run is against what its devices could do."""
+"""How fast a device can be: what the model FLOPs utilisation (MFU) of a run is a share of."""
 
 from __future__ import annotations
 
 import time
 
 import torch
-from torch import nn
 
 SECONDS = 0.3  # of measuring
 
@@ -24,13 +23,6 @@ def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
         _done(device)
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best
-
-
-def step_flops(network: nn.Module, shape: tuple[int, ...], text_tokens: int) -> float:
-    """Operations of a forward and a backward pass, which is twice a forward one, over latents of that shape; what
-    activation checkpointing computes again is not counted (MFU as in PaLM, Chowdhery et al. 2022).
-    """
-    return 3.0 * network.flops(shape, text_tokens)
 
 
 def _done(device: torch.device) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -129,8 +130,9 @@ def test_yaml_is_a_config_too_and_set_goes_over_it(dataset, tmp_path):
         json.dumps(CONFIG).replace("{", "{ ", 1) + "  # a comment, which JSON has not\n"
     )
     arguments = ["train", str(tmp_path / "config.yaml"), "--dataset", str(dataset), "-o", str(tmp_path / "run")]
-    assert main([*arguments, "--set", "steps=1", "--set", "optimizer.lr=0.5"]) == 0
-    assert [(line["step"], line["lr"]) for line in read(tmp_path / "run")] == [(1, 0.5)]
+    assert main([*arguments, "--set", "steps=1", "--set", "optimizer.lr=0.5", "--set", "peak_tflops=null"]) == 0
+    (line,) = read(tmp_path / "run")
+    assert (line["step"], line["lr"]) == (1, 0.5) and 0 < line["mfu"] < 1  # of what a large product reaches here
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_resume_goes_on_from(dataset, tmp_path, capsys):
@@ -243,3 +245,21 @@ def test_ranks_share_the_clips_of_validation_among_them(dataset):
     assert sizes[0] == sizes[1]
     clips = [clip for data in shares for batch in data.held_out for clip in batch.clip_ids]
     assert len(clips) == len(set(clips)) > 0
+
+
+def test_weights_and_biases_hears_every_step_if_asked(dataset, tmp_path, monkeypatch, capsys):
+    """A stand-in for the package, which is not among those of the tests."""
+    heard, made = [], {}
+
+    class Run:
+        def log(self, numbers, step):
+            heard.append((step, numbers["loss"]))
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert train(tmp_path, dataset, wandb=True) == 2
+    assert "the package is not installed: pip install wandb" in capsys.readouterr().err
+    module = types.SimpleNamespace(init=lambda **options: made.update(options) or Run())
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    assert train(tmp_path, dataset, wandb=True) == 0
+    assert heard == [(line["step"], line["loss"]) for line in read(tmp_path / "run")] and len(heard) == 3
+    assert made["config"]["steps"] == 3 and made["id"] == "run"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -65,6 +66,24 @@ def test_what_writing_raises_is_raised_by_the_next_call(tmp_path):
         checkpoints.wait()
 
 
+def test_a_full_disk_leaves_the_checkpoint_before_and_no_part_of_the_new_one_in_its_place(tmp_path):
+    """With files of at most 1 MB, as a full disk would have them."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, GROUPS, {}, wait=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"checkpoint of step 2 can't be written|too large"):
+            checkpoints.save(2, {"model": {"w": torch.zeros(1 << 20)}}, {}, wait=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert checkpoints.steps() == [1]
+    checkpoints.save(3, GROUPS, {}, wait=True)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["00000001", "00000003"]
+
+
 def test_a_damaged_one_is_refused_in_one_line_that_says_what_to_do(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, GROUPS, {}, wait=True)
@@ -86,9 +105,9 @@ for step in range(1, 10_000):
 
 
 def test_a_process_killed_at_any_moment_leaves_whole_checkpoints_only(tmp_path):
-    """Every folder with a step's name is read whole and of that step, after each of four kills."""
+    """Every folder with a step's name is read whole and of that step, after each of two kills."""
     chance = random.Random(0)
-    for _ in range(4):
+    for _ in range(2):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(3):
             writer.stdout.readline()

@@ -157,3 +157,12 @@ def test_a_folder_with_something_in_it_is_no_place_for_a_new_run(tmp_path):
     with pytest.raises(ConfigError, match=f"{re.escape(str(tmp_path))} is not empty: --resume"):
         Training(config(), data(4), tmp_path, quiet=True)
     assert [each.name for each in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_mfu_counts_what_the_network_computes_and_three_passes_of_it(tmp_path):
+    whole = Training(config(model=MODEL), data(4), tmp_path / "whole", quiet=True)
+    less = Training(config(model={**MODEL, "mask_ratio": 0.5}), data(4), tmp_path / "less", quiet=True)
+    shape = (4, CHANNELS, 3, 4, 4)
+    assert whole.task.flops(shape, 5) == 3 * whole.network.flops(shape, 5)
+    assert less.task.flops(shape, 5) == 3 * less.network.flops(shape, 5, kept=6) < 0.7 * whole.task.flops(shape, 5)
+    assert whole.task.tokens(shape) == 3 * 2 * 2

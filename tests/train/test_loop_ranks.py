@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from models import dit_files
-from tests.train.runs import losses, train, weights
+from tests.train.runs import MODEL, losses, train, weights
 
+FACTORISED = {"model": {**MODEL, "attention": "factorised"}}
 RUNS = {
     "ddp": {"accumulate": 2},
     "fsdp": {"parallel": "fsdp", "accumulate": 2, "made": {"held_out": 4}, "validation": {"share": 0.1, "every": 4}},
     "tokens": {"kind": "tokens"},
+    "factorised": FACTORISED,
+    "factorised, shared out": {**FACTORISED, "parallel": "fsdp"},
     "from one to two": {"resume": True},
     "from one to two, shared out": {"resume": True, "parallel": "fsdp", "activation_checkpointing": True},
     "from two": {"steps": 4, "parallel": "fsdp"},
@@ -30,6 +33,7 @@ def folder(tmp_path_factory):
     torch.set_num_threads(1)
     train(folder / "one", made={"held_out": 4}, validation={"share": 0.1, "every": 4})
     train(folder / "one tokens", kind="tokens")
+    train(folder / "one factorised", **FACTORISED)
     for name in ("from one to two", "from one to two, shared out"):
         train(folder / name, steps=4)
     runs = json.dumps([(str(folder / name), changes) for name, changes in {**RUNS, "bad": BAD}.items()])
@@ -42,16 +46,21 @@ def folder(tmp_path_factory):
     return folder
 
 
+def by_one(folder, name):
+    kind = name.split(",")[0]
+    return folder / (f"one {kind}" if kind in ("tokens", "factorised") else "one")
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_loss_curves_agree(name, folder):
-    one = losses(folder / ("one tokens" if name == "tokens" else "one"))
+    one = losses(by_one(folder, name))
     assert len(one) == 8
     assert losses(folder / name) == pytest.approx(one, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_so_do_the_averaged_weights(name, folder):
-    one = weights(folder / ("one tokens" if name == "tokens" else "one"), "ema")
+    one = weights(by_one(folder, name), "ema")
     two = weights(folder / name, "ema")
     assert one.keys() == two.keys()
     for each in one:
