@@ -22,4 +22,4 @@ def demo_run(tmp_path_factory, drawn_films):
     films, truth = drawn_films
     shutil.copytree(films, folder / "films")
     write_truth(folder / "films.jsonl", truth)
-    return folder, demo(folder, engine="inline")
+    return folder, demo(folder, engine="inline", learning=False)

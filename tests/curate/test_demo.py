@@ -16,7 +16,7 @@ from curate.demo.truth_check import compare, describe
 def test_the_demo_finds_what_was_drawn(demo_run, capsys):
     folder, code = demo_run
     assert code == 0
-    assert demo(folder, engine="inline") == 0
+    assert demo(folder, engine="inline", learning=False) == 0
     told = capsys.readouterr().out
     truth = read_truth(folder / "films.jsonl")
     cuts = sum(joint["kind"] == "cut" for film in truth if not film.duplicate_of for joint in film.joints)
@@ -32,7 +32,7 @@ def test_the_demo_finds_what_was_drawn(demo_run, capsys):
 def test_a_second_run_draws_and_decodes_nothing(demo_run, capsys):
     folder, _ = demo_run
     before = {path: path.stat().st_mtime_ns for path in (folder / "films").iterdir()}
-    assert demo(folder, engine="inline") == 0
+    assert demo(folder, engine="inline", learning=False) == 0
     assert {path: path.stat().st_mtime_ns for path in (folder / "films").iterdir()} == before
     told = capsys.readouterr().out
     assert "are there already" in told and "now: 0 done, 0 failed" in told
@@ -47,7 +47,7 @@ def test_a_missing_film_is_drawn_again(demo_run):
         file.unlink()
     kept = {path: path.stat().st_mtime_ns for path in (folder / "films").iterdir()}
     told = io.StringIO()
-    _films(folder / "films", folder / "films.jsonl", Console(file=told, width=200))
+    _films(folder / "films", folder / "films.jsonl", Console(file=told, width=200), shapes=False)
     assert "2 films drawn" in told.getvalue()
     assert [file.read_bytes() for file in lost] == before and (folder / "films.jsonl").read_bytes() == truth
     redrawn = {*lost, folder / "films" / "one_shot_1.mp4"}
@@ -116,7 +116,7 @@ def test_without_the_packages_of_models_the_demo_leaves_out_what_needs_them(tmp_
     names = ["ingest", "captions", "duplicates"]
     stages = {}
     for with_model in (True, False):
-        file = _pipelines(tmp_path / "pipelines.yaml", with_model)
+        file = _pipelines(tmp_path / "pipelines.yaml", with_model, tmp_path)
         recipes = load_recipes(file, names)
         stages[with_model] = [entry.name for recipe in recipes for entry in recipe.stages]
     assert stages[True] == ["probe", "cut", "measure", "embed", "gate", "caption", "duplicates"]
