@@ -13,7 +13,7 @@ from models.dit_blocks import Block, Head, initialised
 from models.dit_conditions import Context, TimeEmbedding
 from models.dit_flops import dit_flops
 from models.dit_settings import DiTSettings
-from models.rotary import rotary
+from models.rotary import PLACE_FEATURES, places, rotary
 
 
 class DiT(nn.Module):
@@ -28,6 +28,7 @@ class DiT(nn.Module):
         frames, height, width = settings.patch
         values = settings.channels * frames * height * width  # of a patch
         self.patches = nn.Linear(values, settings.width)
+        self.places = nn.Linear(PLACE_FEATURES, settings.width)
         self.time = TimeEmbedding(settings.width)
         self.context = Context(settings)
         self.mixer = nn.ModuleList(Block(settings, settings.attention) for _ in range(settings.mixer_depth))
@@ -58,7 +59,8 @@ class DiT(nn.Module):
         c, late = self._times(t, batch, grid)
         context, text, mask = self.context(text, text_mask, conditions, batch, x.device)
         c = F.silu(c + context[:, None, None].to(c.dtype))
-        tokens = self.patches(self._patched(x.to(dtype)))  # (B, T', S, D)
+        here = self.places(places(grid, x.device).flatten(1, 2).to(dtype))  # (T', S, D)
+        tokens = self.patches(self._patched(x.to(dtype))) + here  # (B, T', S, D)
         head = self.settings.width // self.settings.heads
         angles = rotary(grid, head, x.device, self.settings.rotary_base).flatten(2, 3)[:, None]  # (2, 1, T', S, head/2)
         of_frames = late is None and c.shape[1] > 1 and c.shape[2] == 1

@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, angles: Tensor, cache: Tensor | None = None, at: int = 0) -> Tensor:
         """`angles` (2, B or 1, T, S, head / 2). `cache` (2, B, heads, N, head) holds the keys and values of the `at`
-        tokens before these; those of x are written behind them.
+        tokens before these; those of x are written behind them, one at a time unless they are the first.
         """
         batch, frames, places, width = x.shape
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(3)  # each (B, T, S, heads, head)
@@ -41,6 +41,8 @@ class Attention(nn.Module):
         causal = self.causal
         if cache is not None:
             end = at + q.shape[2]
+            if at and end - at > 1 and self.causal:
+                raise ValueError(f"{end - at} tokens behind {at} kept ones: one at a time")
             cache[0, :, :, at:end], cache[1, :, :, at:end] = k, v
             k, v = cache[0, :, :, :end], cache[1, :, :, :end]
             causal = causal and q.shape[2] > 1

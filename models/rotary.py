@@ -1,9 +1,16 @@
-"""Rotary positions along frames, height and width (RoPE, Su et al. 2021; one share of each head per axis)."""
+"""Positions along frames, height and width: rotary ones (RoPE, Su et al. 2021; one share of each head per axis), by
+which attention sees how far apart tokens are, and waves over the picture, by which a token knows where it is.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+WAVES = 5  # along each axis
+PLACE_FEATURES = 3 * 2 * WAVES
 
 
 def shares(head: int) -> tuple[int, int, int]:
@@ -46,3 +53,23 @@ def turned(x: Tensor, angles: Tensor) -> Tensor:
     cosine, sine = angles.unsqueeze(-2).unbind(0)
     one, two = x.float().chunk(2, dim=-1)
     return torch.cat([one * cosine - two * sine, two * cosine + one * sine], dim=-1).to(x.dtype)
+
+
+def places(grid: tuple[int, int, int], device: torch.device | str | None = None) -> Tensor:
+    """(T, H, W, PLACE_FEATURES) float32: sines and cosines of where a token is, by itself.
+
+    Rows and columns count from -1 at one edge of the picture to 1 at the other, whatever its resolution, in waves of
+    4 to 1/4; frames are counted from 0, in waves of 4 to 64. Without them a network finds out only slowly, from the
+    edges, where in the picture it is.
+    """
+    parts = []
+    for axis, length in enumerate(grid):
+        place = torch.arange(length, dtype=torch.float64, device=device)
+        steps = torch.arange(WAVES, dtype=torch.float64, device=device)
+        waves = 2.0**-steps if axis == 0 else 2.0**steps
+        place = place if axis == 0 else (2 * place + 1) / length - 1
+        angles = math.pi / 2 * place[:, None] * waves  # (length, WAVES)
+        shape = [1, 1, 1, 2 * WAVES]
+        shape[axis] = length
+        parts.append(torch.cat([angles.sin(), angles.cos()], dim=1).view(shape).expand(*grid, -1))
+    return torch.cat(parts, dim=-1).float()

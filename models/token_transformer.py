@@ -13,7 +13,7 @@ from models.dit_blocks import Block, Head, initialised
 from models.dit_conditions import Context
 from models.dit_flops import token_flops
 from models.dit_settings import TokenSettings
-from models.rotary import rotary
+from models.rotary import PLACE_FEATURES, places, rotary
 
 
 class TokenTransformer(nn.Module):
@@ -25,6 +25,7 @@ class TokenTransformer(nn.Module):
         super().__init__()
         self.settings = settings
         self.codes = nn.Embedding(settings.codes + 1, settings.width)  # the last one: nothing before
+        self.places = nn.Linear(PLACE_FEATURES, settings.width)
         self.base = nn.Parameter(torch.randn(settings.width) * 0.02)  # the condition where nothing else is given
         self.context = Context(settings)
         self.blocks = nn.ModuleList(Block(settings, causal=True) for _ in range(settings.depth))
@@ -51,7 +52,7 @@ class TokenTransformer(nn.Module):
             raise ValueError(f"tokens from {int(tokens.min())} to {int(tokens.max())}, of {self.settings.codes} codes")
         c, text, mask = self._condition(text, text_mask, conditions, len(tokens), tokens.device)
         before = F.pad(tokens.flatten(1)[:, :-1], (1, 0), value=self.settings.codes)  # (B, N)
-        x = self._run(before, c, self._angles(tuple(tokens.shape[1:]), tokens.device), text, mask)
+        x = self._run(before, self._where(tuple(tokens.shape[1:]), tokens.device), c, text, mask)
         return x.reshape(*tokens.shape, -1)
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class TokenTransformer(nn.Module):
         positive = {"text": text, "text_mask": text_mask, "conditions": conditions}
         sides = [positive] if guidance == 1 else [positive, {**positive, **negative}]
         contexts = [self._condition(*side.values(), batch, device) for side in sides]
-        angles, count = self._angles(shape, device), math.prod(shape)
+        where, count = self._where(shape, device), math.prod(shape)
         found = torch.full((batch, 1 + count), self.settings.codes, dtype=torch.int64, device=device)
         start = 0
         if given is not None:
@@ -110,12 +111,9 @@ class TokenTransformer(nn.Module):
         for place in range(start, count):
             first = (0 if place == start else place) if cached else 0  # what is given goes in all at once
             logits = [
-                self._run(
-                    found[:, first : place + 1], c, angles[:, :, :, first : place + 1], words, mask,
-                    cache if cached else None, first,
-                )[:, -1].float()
-                for (c, words, mask), cache in zip(contexts, caches, strict=True)
-            ]  # fmt: skip
+                self._run(found[:, first : place + 1], where, *context, cache if cached else None, first)[:, -1].float()
+                for context, cache in zip(contexts, caches, strict=True)
+            ]
             one = logits[0] if guidance == 1 else logits[1] + guidance * (logits[0] - logits[1])
             found[:, 1 + place] = _drawn(one, temperature, top_k, generator)
         return found[:, 1:].reshape(batch, *shape)
@@ -140,23 +138,26 @@ class TokenTransformer(nn.Module):
         context, text, mask = self.context(text, text_mask, conditions, batch, device)
         return F.silu(self.base + context)[:, None, None], text, mask
 
-    def _angles(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:
-        """(2, 1, 1, N, head / 2): of the places to be predicted."""
+    def _where(self, shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Of the places to be predicted: angles (2, 1, 1, N, head / 2), and what a token is told of its own (N, D)."""
         head = self.settings.width // self.settings.heads
-        return rotary(shape, head, device, self.settings.rotary_base).flatten(1, 3)[:, None, None]
+        angles = rotary(shape, head, device, self.settings.rotary_base).flatten(1, 3)[:, None, None]
+        return angles, self.places(places(shape, device).flatten(0, 2).to(self.places.weight.dtype))
 
     def _run(
         self,
         before: Tensor,
+        where: tuple[Tensor, Tensor],
         c: Tensor,
-        angles: Tensor,
         text: Tensor | None,
         mask: Tensor | None,
         caches: Tensor | None = None,
         at: int = 0,
     ) -> Tensor:
-        """Logits (B, N, codes) of the tokens that follow those of `before` (B, N)."""
-        x = self.codes(before)[:, None]  # (B, 1, N, D)
+        """Logits (B, N, codes) of the tokens that follow those of `before` (B, N), the first of them number `at`."""
+        angles, here = where
+        angles, here = angles[:, :, :, at : at + before.shape[1]], here[at : at + before.shape[1]]
+        x = (self.codes(before) + here)[:, None].clone()  # (B, 1, N, D), no view: see DiT.forward
         for index, block in enumerate(self.blocks):
             x = block(x, c, angles, None, text, mask, None if caches is None else caches[index], at)
         return self.head(x, c)[:, 0]

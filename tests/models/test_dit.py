@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.dit import DiT
 from models.dit_settings import SIZES, DiTSettings, sized
-from models.rotary import rotary, shares, turned
+from models.rotary import places, rotary, shares, turned
 from tests.models.small_dit import ATTENTIONS, SMALL, inputs, near, network, stirred
 from train.masks import latents_mask, token_times
 
@@ -160,6 +160,26 @@ def test_attention_sees_how_far_apart_two_places_are_and_nothing_else(head, move
 
 def test_places_do_not_depend_on_the_size_of_the_grid():
     assert torch.equal(rotary((2, 3, 4), 24), rotary((5, 7, 9), 24)[:, :2, :3, :4])
+
+
+def test_a_token_knows_where_in_the_picture_it_is_at_any_resolution():
+    small, large = places((3, 4, 6)), places((5, 12, 18))
+    assert near(small[:, 1, 2], large[:3, 4, 7])  # the middles of the same parts of a picture
+    assert torch.equal(places((3, 4, 6)), places((7, 4, 6))[:3])  # a longer clip begins alike
+    flat = small.flatten(0, 2)
+    assert torch.cdist(flat, flat).fill_diagonal_(1.0).min() > 0.1  # no two places look alike
+
+
+def test_one_pattern_that_only_its_places_tell_is_learned_fast():
+    dit = DiT(DiTSettings(**{**SMALL, "text_dim": 0, "conditions": ()}))
+    target = torch.randn(1, 3, 3, 4, 6)
+    optimizer = torch.optim.AdamW(dit.parameters(), lr=3e-3)
+    for _ in range(100):  # from pure noise, another each time
+        loss = (dit(torch.randn(4, 3, 3, 4, 6), torch.ones(4)) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1 * target.var().item()
 
 
 # Attention

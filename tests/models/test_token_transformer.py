@@ -131,12 +131,11 @@ def test_kept_keys_and_values_change_nothing(shape, guidance, temperature, top_k
 def test_kept_keys_and_values_give_the_same_logits():
     net, told, given = network(), condition(), tokens()
     wanted = net(given, **told).flatten(1, 3)
-    c, text, mask = net._condition(*told.values(), 2, given.device)
+    context, where = net._condition(*told.values(), 2, given.device), net._where((2, 2, 3), given.device)
     cache = torch.empty(2, 2, 2, 4, 12, 12)
     before = torch.nn.functional.pad(given.flatten(1)[:, :-1], (1, 0), value=CODES)
-    angles = net._angles((2, 2, 3), given.device)
     places = [(0, 5), *((at, at + 1) for at in range(5, 12))]  # the first five at once, as what is given goes in
-    parts = [net._run(before[:, a:b], c, angles[:, :, :, a:b], text, mask, cache, a) for a, b in places]
+    parts = [net._run(before[:, a:b], where, *context, cache, a) for a, b in places]
     assert torch.allclose(torch.cat(parts, dim=1), wanted, atol=1e-5)
 
 
@@ -199,6 +198,6 @@ def test_bfloat16_is_finite_and_flops_are_those_that_torch_counts():
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         on_shapes = TokenTransformer(TokenSettings(**SMALL))
         before = torch.empty(2, 12, dtype=torch.int64)
-        c, text, mask = on_shapes._condition(torch.empty(2, 7, 10), None, None, 2, before.device)
-        on_shapes._run(before, c, on_shapes._angles((2, 2, 3), before.device), text, mask)
+        context = on_shapes._condition(torch.empty(2, 7, 10), None, None, 2, before.device)
+        on_shapes._run(before, on_shapes._where((2, 2, 3), before.device), *context)
     assert on_shapes.flops((2, 2, 2, 3), 7) == counter.get_total_flops()
