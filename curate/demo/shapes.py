@@ -25,10 +25,10 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  
 SIDE, FPS = 64, 8  # pixels of a frame's side, frames a second
 TAKE_SECONDS = 1.25  # of which a window of nine frames is taken
 TAKES = 12  # in one film
-SIZES = (17.0, 20.0)  # least and greatest side of a square as large as the shape, pixels
-WAYS = (20.0, 25.0)  # least and greatest way that a shape goes in a second, pixels
-ASIDE = 9.0  # pixels that its way may lie from the middle of the picture, at most
-GROUNDS = (16, 88)  # darkest and lightest ground, grey levels: every colour stands out from it
+SIZES = (17.5, 20.0)  # least and greatest side of a square as large as the shape, pixels
+WAYS = (22.0, 25.0)  # least and greatest way that a shape goes in a second, pixels
+ASIDE = 7.0  # pixels that its way may lie from the middle of the picture, at most
+GROUNDS = (16, 72)  # darkest and lightest ground, grey levels: every colour stands out from it
 AREAS = {"circle": np.pi, "square": 2.0, "triangle": 3 * np.sqrt(3) / 4}  # of the shape in a circle of radius one
 FINER = 4  # drawn so many times as large: smooth edges and places between pixels
 
