@@ -120,6 +120,8 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
         )
         if resume and ranks.first and training.step >= config.steps:
             print(f"{output} has its {config.steps:,} steps already: nothing is left to do", file=sys.stderr)
+        if resume and ranks.first and not training.step:
+            print(f"{output} has no checkpoint yet: the run begins", file=sys.stderr)
         try:
             training.run()
         except DivergedError as error:

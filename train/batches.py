@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from train.guidance import dropped
@@ -98,21 +99,22 @@ class Conditions:
 
     def _texts(self, batch: Batch, drop: bool) -> tuple[Tensor, Tensor]:
         """Captions, and the encoded empty prompt where they are left out or where a clip has none."""
-        device = next(iter(batch.latents.values())).device
-        empty, count = self.empty.to(device), len(batch.clip_ids)
-        longest = max(len(empty), 0 if batch.text is None else batch.text.shape[1])
-        text = torch.zeros(count, longest, empty.shape[1], dtype=empty.dtype, device=device)
-        mask = torch.zeros(count, longest, dtype=torch.bool, device=device)
-        lost = torch.ones(count, dtype=torch.bool, device=device)
-        if batch.text is not None:
-            length = batch.text.shape[1]
-            text[:, :length], mask[:, :length] = batch.text.to(text.dtype), batch.text_mask
-            lost = ~batch.text_mask.any(1)
-            if drop and self.text_dropout:
-                lost |= dropped(self.seed, batch.epoch, batch.clip_ids, self.text_dropout).to(device)
-        text[lost], mask[lost] = 0, False
-        text[lost, : len(empty)], mask[lost, : len(empty)] = empty, True
-        return text, mask
+        device, count = next(iter(batch.latents.values())).device, len(batch.clip_ids)
+        length = max(len(self.empty), 0 if batch.text is None else batch.text.shape[1])
+        empty, empty_mask = _padded(self.empty[None].to(device), torch.ones(1, len(self.empty), device=device), length)
+        if batch.text is None:
+            return empty.expand(count, -1, -1), empty_mask.expand(count, -1)
+        text, mask = _padded(batch.text.to(empty.dtype), batch.text_mask, length)
+        lost = ~mask.any(1)
+        if drop and self.text_dropout:
+            lost |= dropped(self.seed, batch.epoch, batch.clip_ids, self.text_dropout).to(device)
+        return torch.where(lost[:, None, None], empty, text), torch.where(lost[:, None], empty_mask, mask)
+
+
+def _padded(text: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """(B, L, D) and (B, L) to that length; zeros, and false, behind the end."""
+    more = length - text.shape[1]
+    return F.pad(text, (0, 0, 0, more)), F.pad(mask.bool(), (0, more))
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

@@ -69,7 +69,7 @@ class Training:
             "identity": data.identity,
         }
         if self.ranks.first:
-            run_folder.opened(folder, {**config.to_dict(), "dataset": self.extra.get("dataset")}, resume)
+            run_folder.refuse_taken(self.folder, config.kind, resume)
         self.ranks.wait()
 
         compiled = device.type == "cuda" if config.compile is None else config.compile
@@ -93,6 +93,8 @@ class Training:
         self.checkpoints = run_folder.checkpoints_of(self.folder, config.checkpoint.keep)
         self.step = self._resumed() if resume else 0
         first = self.ranks.first
+        if first:
+            run_folder.write_config(self.folder, {**config.to_dict(), "dataset": self.extra.get("dataset")})
         self.log = Log(self.folder, after=self.step if resume else None, sinks=self.sinks) if first else None
         self.console = Console(config.kind, config.steps, quiet=quiet or not first)
 

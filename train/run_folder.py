@@ -21,26 +21,33 @@ from train.config import ConfigError, differences
 CONFIG, CHECKPOINTS, MODEL, SAMPLES, EMPTY_TEXT = "config.json", "checkpoints", "model", "samples", "empty_text"
 
 
-def opened(folder: str | Path, config: Mapping[str, Any], resume: bool) -> Path:
-    """The run's folder, made, with its config in it. Raises ConfigError for one that holds something and is not to be
-    gone on with.
-    """
-    folder = Path(folder)
+def refuse_taken(folder: Path, kind: str, resume: bool) -> None:
+    """Raises ConfigError for a folder that holds something and is not to be gone on with, or a run of another kind."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: a folder for the run is needed")
     if not resume and folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: --resume goes on with the run in it, another -o begins a new one")
-    folder.mkdir(parents=True, exist_ok=True)
     if resume and (folder / CONFIG).exists():
-        saved = json.loads((folder / CONFIG).read_text())
-        if saved.get("kind") != config["kind"]:
-            raise ConfigError(
-                f"{folder} is a run of kind {saved.get('kind')!r}, the config is of kind {config['kind']!r}"
-            )
+        try:
+            found = json.loads((folder / CONFIG).read_text())["kind"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{folder / CONFIG} is no run's ({error}): --resume goes on with a run") from error
+        if found != kind:
+            raise ConfigError(f"{folder} is a run of kind {found!r}, the config is of kind {kind!r}")
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Makes the folder if need be; the file is whole or as it was."""
+    folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{CONFIG}.part"
     part.write_text(json.dumps(config, indent=2) + "\n")
     os.replace(part, folder / CONFIG)
-    return folder
+
+
+def opened(folder: Path, config: Mapping[str, Any], resume: bool) -> None:
+    """Both, for a run whose checkpoint, if any, has been looked at."""
+    refuse_taken(Path(folder), config["kind"], resume)
+    write_config(Path(folder), config)
 
 
 def refuse_another(place: Path, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:

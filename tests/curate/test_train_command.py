@@ -238,6 +238,18 @@ def test_what_is_held_out_is_never_trained_on(by, dataset):
     assert len(checked) == len(set(checked)) >= 4
 
 
+def test_shares_of_ranks_in_their_order_are_the_global_batch(dataset):
+    """So that a clip's noise, which goes by its place in the global batch, is the same on any number of ranks."""
+    config = TrainConfig.from_dict(CONFIG)
+    loaders = [training_data(dataset, config, Ranks(rank, world))[0].loader for rank, world in ((0, 1), (0, 2), (1, 2))]
+    for _ in range(6):
+        whole, first, second = (next(loader) for loader in loaders)
+        assert whole.clip_ids == first.clip_ids + second.clip_ids
+        assert torch.equal(whole.latents["mean"], torch.cat([first.latents["mean"], second.latents["mean"]]))
+    for loader in loaders:
+        loader.close()
+
+
 def test_ranks_share_the_clips_of_validation_among_them(dataset):
     config = TrainConfig.from_dict({**CONFIG, "validation": {"share": 0.5, "by": "clip", "clips": 8}})
     shares = [training_data(dataset, config, Ranks(rank, 2))[0] for rank in (0, 1)]

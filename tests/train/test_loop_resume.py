@@ -134,6 +134,8 @@ def test_a_checkpoint_of_something_else_is_refused_naming_both_sides(changes, co
         Training(chosen, made, folder, resume=True, quiet=True)
     assert "\n" not in str(raised.value)
     same(folder, straight)
+    for name in ("config.json", "log.jsonl"):
+        assert (folder / name).read_bytes() == (straight / name).read_bytes()
 
 
 def test_so_is_one_of_other_samples(straight, tmp_path):
@@ -170,3 +172,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(straight, tm
     shutil.rmtree(last)
     train(folder, resume=True)
     same(folder, straight)
+
+
+def test_a_folder_that_is_no_run_is_not_gone_on_with(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config.json is no run's"):
+        train(tmp_path, resume=True)
