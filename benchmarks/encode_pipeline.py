@@ -1,6 +1,6 @@
 """Frames per second of `encode`, decoding and network and shards, against the slower of decoding and network alone.
 
-    python benchmarks/encode_pipeline.py FILE... [--bucket 17x96x96] [--width 8] [--clips 64] [--rounds 5]
+    python benchmarks/encode_pipeline.py FILE... [--bucket 17x96x96] [--width 8] [--clips 128] [--rounds 5]
 
 Floor: windows must be decoded and must go through the VAE's encoder; where both run at once, the slower of them
 alone sets the time. Goal: at least 0.85 of its rate on two cores. Decode alone is the stage's `WindowPool` with
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--bucket", type=Bucket.parse, default=Bucket(17, 96, 96))
     parser.add_argument("--fps", type=float, default=16.0)
     parser.add_argument("--width", type=int, default=8, help="of the VAE: channels of its outermost level")
-    parser.add_argument("--clips", type=int, default=64, help="take the files again until there are so many")
+    parser.add_argument("--clips", type=int, default=128, help="take the files again until there are so many")
     parser.add_argument("--batch-clips", type=int, default=4)
     parser.add_argument("--children", type=int, help="decoders; the stage's own number where none is given")
     parser.add_argument("--ahead-mb", type=int, default=256)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-from stages.frames import SourceError
-from stages.windows import Box, Window, covering, rate
+from stages.frames import Box, SourceError
+from stages.windows import Window, covering, rate
 
 _NAME = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
 

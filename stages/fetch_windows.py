@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from stages.base import one_line
 from stages.child import Child, ChildDied, ChildTimeout
-from stages.seek import FetchSettings
+from stages.settings import FetchSettings
 from stages.shared_pixels import Arena
 from stages.windows import Pixels, Window
 

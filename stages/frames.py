@@ -16,6 +16,8 @@ SMALL_SIDE = 128  # long side of the frame that every detector sees, pixels
 SAMPLE_SIDE = 480  # long side of the sampled frames that signals are measured on, pixels
 SAMPLE_SECONDS = 0.5  # one sample every half second of PTS: 2 fps whatever the source's rate
 
+Box = tuple[int, int, int, int]  # x, y, width, height; pixels as displayed, unless said otherwise
+
 
 class SourceError(Exception):
     """A source that can't be taken, with the reason that goes into `sources.reason` (one line)."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from stages.pixels import Box, Display, MadePicture, line_means
+from stages.frames import Box
+from stages.pixels import Display, MadePicture, line_means
 from stages.planes import resized, sized
 
 

@@ -17,11 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stages.frames import SMALL_SIDE, SourceError
+from stages.frames import SMALL_SIDE, Box, SourceError
 from stages.planes import TINY, fitted, sized
 from stages.scaler import Scaler
-
-Box = tuple[int, int, int, int]  # x, y, width, height
 
 MAX_SIDE = 16384  # a longer side is refused, pixels
 MAX_PIXELS = 2**27  # a larger picture is refused

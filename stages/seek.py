@@ -9,26 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from pydantic import Field
-
 from stages.base import Stage, one_line
 from stages.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.frames import FrameRequest, SourceError
 from stages.seek_reader import ClipSpan
-from stages.settings import Settings
+from stages.settings import FetchSettings
 
 FETCH = "stages.seek_reader:fetch"  # what the child runs
 AHEAD_BYTES = 256 << 20  # pixels that may wait for the stages after this one …
 AHEAD_UNITS = 64  # … and units
-
-
-class FetchSettings(Settings):
-    """How the decoder that fetches frames is guarded; as in `probe`, but of one unit's clips."""
-
-    threads: int = Field(1, ge=1, le=64)
-    stall_seconds: float = Field(60.0, gt=0)  # no frame for so long: the decoder is killed
-    limit_seconds: float = Field(3600.0, gt=0)  # wall-clock limit of one unit
-    memory_gb: float | None = Field(None, ge=1, le=1e6)
 
 
 class FetchFrames(Stage):

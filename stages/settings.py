@@ -32,6 +32,15 @@ class ModelSettings(Settings):
     batch_clips: int = Field(32, ge=1, le=100_000, exclude=True)  # clips that go through the network together
 
 
+class FetchSettings(Settings):
+    """How the decoder that fetches frames is guarded; as in `probe`, but of one unit's clips."""
+
+    threads: int = Field(1, ge=1, le=64)
+    stall_seconds: float = Field(60.0, gt=0)  # no frame for so long: the decoder is killed
+    limit_seconds: float = Field(3600.0, gt=0)  # wall-clock limit of one unit
+    memory_gb: float | None = Field(None, ge=1, le=1e6)
+
+
 class ProbeSettings(Settings):
     """`probe:` what is asked of the header before anything is decoded, and how decoding is guarded."""
 

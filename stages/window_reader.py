@@ -14,11 +14,11 @@ import av
 import cv2
 import numpy as np
 
-from stages.frames import SourceError
+from stages.frames import Box, SourceError
 from stages.reading import SafeFile, one_line, open_source
 from stages.seek_reader import check_time_base, open_seeker
 from stages.shared_pixels import Attached, Room
-from stages.windows import Box, Pixels, Window, covering
+from stages.windows import Pixels, Window, covering
 
 HELD_BYTES = 16 << 20  # blocks up to this size are not given back to the system at once
 

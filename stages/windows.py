@@ -10,11 +10,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from stages.frames import SourceError
+from stages.frames import Box, SourceError
 
 PREPROCESSING_VERSION = 1  # changes whenever the same window of the same file would give other pixels
-
-Box = tuple[int, int, int, int]  # x, y, width, height; pixels as displayed
 
 
 @dataclass(frozen=True)

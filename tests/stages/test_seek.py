@@ -17,8 +17,9 @@ from curate.units import Unit
 from stages.frames import FrameRequest, SourceError
 from stages.pyav_reader import PyAVReader
 from stages.reading import open_source
-from stages.seek import FetchFrames, FetchSettings
+from stages.seek import FetchFrames
 from stages.seek_reader import ClipSpan, SeekReader, fetch
+from stages.settings import FetchSettings
 from tests.hostile import moving_square, write_video
 
 COUNT, GROUP = 96, 12  # frames of a film, and of a group of pictures

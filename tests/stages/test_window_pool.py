@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages.fetch_windows import WindowPool
-from stages.seek import FetchSettings
+from stages.settings import FetchSettings
 from stages.shared_pixels import Arena
 from stages.windows import Window
 from tests.hostile import Canary, make_hostile_folder
