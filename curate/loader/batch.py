@@ -41,8 +41,11 @@ class Job:
     """
 
     def __init__(self, plan: Plan, choice: Choice | None, first: int, layout: Layout, buffer: Buffer):
-        self.plan, self.choice, self.first, self.layout, self.buffer = plan, choice, first, layout, buffer
-        self.samples = plan.rows[first : first + layout.rows].copy()
+        self.plan, self.first, self.layout, self.buffer = plan, first, layout, buffer
+        own = slice(first, first + layout.rows)
+        self.samples = plan.rows[own].copy()
+        if choice is not None:
+            self.texts, self.tokens = choice.fields[own], choice.tokens[own]
         self.memory = memoryview(buffer.array)
         self.arrays = layout.arrays(buffer.array)
         self.replaced: list[str] = []  # why samples had to be replaced

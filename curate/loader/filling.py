@@ -38,13 +38,16 @@ class Filler:
         if self.conditions is not None:
             fields["conditions"] = ("float32", (self.conditions.shape[1],))
         layout = Layout(rows, fields)
-        return Job(plan, choice, first, layout, buffers.take(layout.bytes))
+        job = Job(plan, choice, first, layout, buffers.take(layout.bytes))
+        if choice is not None:
+            np.less(np.arange(length), job.tokens[:, None], out=job.arrays["text_mask"].view(bool))
+        return job
 
     def fill(self, job: Job, row: int) -> None:
         """Reads one sample into its row."""
-        text = int(job.choice.fields[job.first + row]) if job.choice is not None else -1
+        text = job.texts.item(row) if self.texts is not None else -1
         try:
-            self._read(job, row, int(job.samples[row]), text)
+            self._read(job, row, job.samples.item(row), text)
         except BadSample as error:
             if not self.skip:
                 raise
@@ -72,19 +75,17 @@ class Filler:
         if self.texts is not None:
             into |= self._text(job, row, sample, text)
         self.samples.read(sample, into)
-        if any(field in into for field in self.masks):
+        if self.masks and any(field in into for field in self.masks):
             np.minimum(job.arrays["text_mask"][row], 1, out=job.arrays["text_mask"][row])  # a bool is 0 or 1
         if self.conditions is not None:
             job.arrays["conditions"][row] = self.conditions[sample].view(np.uint8)
 
     def _text(self, job: Job, row: int, sample: int, text: int) -> dict[str, memoryview]:
-        """Where a sample's text is to go; writes what lies behind it, and its mask."""
-        texts, values, mask = self.texts, job.arrays["text"], job.arrays["text_mask"]
-        tokens = int(texts.tokens[text, sample]) if text >= 0 else len(texts.empty)
+        """Where a sample's text is to go; writes what lies behind it."""
+        texts, values = self.texts, job.arrays["text"]
+        tokens = texts.tokens.item(text, sample) if text >= 0 else len(texts.empty)
         size = tokens * texts.bytes_per_token
         values[row, size:] = 0
-        mask[row, :tokens] = 1
-        mask[row, tokens:] = 0
         if text < 0:
             values[row, :size] = texts.empty.view(np.uint8).reshape(-1)
             return {}
@@ -105,6 +106,9 @@ class Filler:
                 own = int(choice.fields[0])
                 if choice.tokens[0] > job.layout.parts["text"].shape[1]:  # ranks have agreed on the length
                     continue
+            if self.texts is not None:
+                mask = job.arrays["text_mask"][row].view(bool)
+                np.less(np.arange(len(mask)), choice.tokens[0], out=mask)
             try:
                 self._read(job, row, sample, own)
             except BadSample:

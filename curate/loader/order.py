@@ -16,6 +16,7 @@ import numpy as np
 from curate.loader.permutation import Shuffle, key, mixed, uniform
 
 SCHEDULE, SHUFFLE, OFFSET, AGAIN = range(4)  # what a key is for
+STRETCH = 4096  # places whose rows are worked out at a time, at most: one batch alone would cost as much
 BLOCK, WINDOW = 256, 64  # samples of a block, blocks of a window: 16,384 samples are mixed at a time
 
 
@@ -33,6 +34,11 @@ class Population:
     batch_size: int
     cumulative: np.ndarray | None = None
 
+    @property
+    def stretch(self) -> int:
+        """Places whose rows are worked out at a time."""
+        return min(STRETCH, max(self.draws, self.batch_size))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -47,12 +53,12 @@ class Plan:
 
 
 class Order:
-    """Plans of the steps 0, 1, 2, ... for ever; nothing is kept but the current epoch's schedule of buckets."""
+    """Plans of the steps 0, 1, 2, ... for ever; what is kept between them only saves time."""
 
     def __init__(self, populations: list[Population], seed: int, block: int = BLOCK, window: int = WINDOW):
         self.populations, self.seed, self.block, self.window = populations, seed, block, window
         self._schedule: tuple[int, np.ndarray, np.ndarray] | None = None
-        self._shuffle: dict[tuple[int, int], Shuffle] = {}
+        self._stretches: dict[tuple[int, int], np.ndarray] = {}
 
     def epoch_start(self, epoch: int) -> int:
         """The first step of an epoch: all whole batches of the epochs before it are done."""
@@ -71,13 +77,12 @@ class Order:
         at = step - self.epoch_start(epoch)
         bucket = int(buckets[at])
         population = self.populations[bucket]
-        places = np.arange(population.batch_size) + int(numbers[at]) * population.batch_size
-        epochs, positions = np.divmod(places, population.draws)
-        rows = np.empty_like(places)
-        for own in np.unique(epochs):
-            here = epochs == own
-            draws = self._shuffled(bucket, int(own))(positions[here])
-            rows[here] = self._rows(bucket, draws, int(own))
+        first = int(numbers[at]) * population.batch_size
+        end = first + population.batch_size
+        stretches = range(first // population.stretch, (end - 1) // population.stretch + 1)
+        rows = np.concatenate([self._stretch(bucket, number) for number in stretches])
+        rows = rows[first - stretches[0] * population.stretch :][: population.batch_size]
+        places = np.arange(first, end)
         return Plan(step, epoch, bucket, population.name, rows, places)
 
     def instead(self, bucket: int, place: int, attempt: int) -> int:
@@ -120,12 +125,18 @@ class Order:
             self._schedule = epoch, np.concatenate(buckets)[order], np.concatenate(numbers)[order]
         return self._schedule[1:]
 
-    def _shuffled(self, bucket: int, epoch: int) -> Shuffle:
-        found = self._shuffle.get((bucket, epoch))
+    def _stretch(self, bucket: int, number: int) -> np.ndarray:
+        """The rows of a stretch of a bucket's stream."""
+        found = self._stretches.get((bucket, number))
         if found is None:
-            by = key(self.seed, SHUFFLE, bucket, epoch)
-            found = Shuffle(self.populations[bucket].draws, by, self.block, self.window)
-            if len(self._shuffle) > 4 * len(self.populations):
-                self._shuffle.clear()
-            self._shuffle[bucket, epoch] = found
+            population = self.populations[bucket]
+            epochs, positions = np.divmod(np.arange(population.stretch) + number * population.stretch, population.draws)
+            found = np.empty_like(positions)
+            for epoch in np.unique(epochs).tolist():
+                here = epochs == epoch
+                shuffle = Shuffle(population.draws, key(self.seed, SHUFFLE, bucket, epoch), self.block, self.window)
+                found[here] = self._rows(bucket, shuffle(positions[here]), epoch)
+            if len(self._stretches) > 2 * len(self.populations):
+                self._stretches.clear()
+            self._stretches[bucket, number] = found
         return found

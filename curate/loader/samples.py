@@ -42,7 +42,7 @@ class Samples:
         self.offset = {field: columns[f"{field}_offset"].to_numpy() for field in fields}
         self.xxh3 = {field: columns[f"{field}_xxh3"].to_numpy() for field in fields if self.hash}
         # A bit for each field, so that what is bad does not depend on which fields were read before.
-        self.bit = {field: np.uint32(1 << number) for number, field in enumerate(fields)}
+        self.bit = {field: 1 << number for number, field in enumerate(fields)}
         self.good = np.zeros(dataset.samples, np.uint32)
         self.bad: dict[tuple[int, str], str] = {}  # the reasons of bad fields, by row and field
 
@@ -55,12 +55,12 @@ class Samples:
             for field in into:
                 if (row, field) in self.bad:
                     raise BadSample(self.bad[row, field])
-        spans = sorted(((int(self.offset[field][row]), view) for field, view in into.items()), key=_offset)
+        spans = sorted([(self.offset[field].item(row), view) for field, view in into.items()], key=_offset)
         unsure = self._unsure(row, into)
-        shard = int(self.shard[row])
+        shard = self.shard.item(row)
         try:
             self.source.read(shard, spans)
-            damaged = self._damaged(row, into, unsure)
+            damaged = self._damaged(row, into, unsure) if unsure else None
             if damaged and self.source.forget(shard, spans):  # a cached copy: the shard itself may be whole
                 self.source.read(shard, spans)
                 damaged = self._damaged(row, into, unsure)
@@ -69,20 +69,20 @@ class Samples:
         if damaged:
             raise BadSample(self._note(row, damaged))
         for field in unsure:
-            self.good[row] |= self.bit[field]
+            self.good[row] = self.good.item(row) | self.bit[field]
 
     def _unsure(self, row: int, fields: Iterable[str]) -> list[str]:
         """Fields that must be compared with their hashes."""
         if self.hash is None:
             return []
-        known = 0 if self.always else self.good[row]
+        known = 0 if self.always else self.good.item(row)
         return [field for field in fields if not known & self.bit[field]]
 
     def _damaged(self, row: int, into: Mapping[str, memoryview], fields: Sequence[str]) -> dict[str, str]:
         return {
             field: f"its {field} is not what was written (the hash differs)"
             for field in fields
-            if self.hash(into[field]) != self.xxh3[field][row]
+            if self.hash(into[field]) != self.xxh3[field].item(row)
         }
 
     def _note(self, row: int, damaged: Mapping[str, str]) -> str:
