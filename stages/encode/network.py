@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +24,9 @@ class Network:
     def __init__(self, settings: EncodeSettings, info: CoderInfo):
         self.stored, self.batch = settings.dtype, settings.batch_clips
         precision = {"fp32": "float32", "bf16": "bfloat16", "auto": "auto"}[settings.precision]
-        self.coder = load_coder(info.path, device=settings.device, dtype=precision, compile=settings.compile)
+        here = os.path.isdir(info.path)  # not so on another machine, where a hub's cache lies elsewhere
+        named = (info.path,) if here else (settings.vae, settings.subfolder, settings.revision)
+        self.coder = load_coder(*named, device=settings.device, dtype=precision, compile=settings.compile)
         if self.coder.info.fingerprint != info.fingerprint:
             raise SettingsError(f"the VAE {settings.vae} has changed since the run began: start it again")
 

@@ -91,6 +91,8 @@ class Encode(ClipStage):
         return {"text" if index == 0 else f"text_{column}": column for index, column in enumerate(columns)}
 
     def check(self) -> None:
+        if (self.info.codebook or 0) > 2**31:
+            raise SettingsError(f"a codebook of {self.info.codebook:,} tokens: shards hold tokens of 32 bits")
         for bucket in self.settings.buckets:
             try:
                 self.info.latent_shape(bucket.frames, bucket.height, bucket.width)
@@ -236,7 +238,9 @@ class Encode(ClipStage):
                 job.writer = self._writer(job.bucket)
             if said["decode_psnr"] is not None:
                 job.writer.header.setdefault("decode_psnr", {})[window.clip_id] = said["decode_psnr"]
-            info = sample_info(row, window, pixels, self._captions(row), self._conditions(row))
+            captions = self._captions(row)
+            info = sample_info(row, window, pixels, captions, self._conditions(row))
+            info["truncated"] = [column for column, caption in captions.items() if self.texts.truncated(caption)]
             try:
                 with _writing(self.folder):
                     job.writer.add(window.clip_id, answer | text, info)
