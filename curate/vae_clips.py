@@ -230,7 +230,10 @@ def _chosen(catalog: Catalog, select: str) -> list[dict[str, Any]]:
     """The rows of the clips that `select` gives, in order of their ids, with the size of their sources."""
     text = select.strip().rstrip(";")
     with connect(catalog) as sql:
-        names, _ = query(sql, f"SELECT * FROM ({text}\n) AS chosen LIMIT 0")
+        try:
+            names, _ = query(sql, f"SELECT * FROM ({text}\n) AS chosen LIMIT 0")
+        except UserError as error:
+            raise UserError(f"clips.select {text}: {error}") from error
         if "clip_id" not in names:
             raise UserError(f"clips.select must give clip_id; it gives {', '.join(names)}")
         there = set(query(sql, "SELECT * FROM clips LIMIT 0")[0])

@@ -49,6 +49,7 @@ class VAETraining:
     ):
         self.config, self.clips, self.folder, self.stop = config, clips, Path(folder), stop
         self.device = torch.device(device)
+        run_folder.refuse_taken(self.folder, config.kind, resume)
         self.vae = build(config).to(self.device)
         self.vae.to(memory_format=torch.channels_last_3d)
         try:
@@ -66,9 +67,9 @@ class VAETraining:
             "config": config.to_dict(),
             "identity": clips.identity,
         }
-        run_folder.opened(self.folder, config.to_dict(), resume)
         self.checkpoints = run_folder.checkpoints_of(self.folder, config.checkpoint.keep)
         self.step = self._resumed() if resume else 0
+        run_folder.write_config(self.folder, config.to_dict())
         self.log = Log(self.folder, after=self.step if resume else None)
         self.console = Console("vae", config.steps, quiet=quiet)
 
