@@ -30,16 +30,17 @@ class WindowPool:
         self.settings = settings or FetchSettings()
         self.ahead_bytes = ahead_bytes
         self.waited_s = 0.0
-        self._children = [
-            Child(imports=("stages.window_reader",), memory_gb=self.settings.memory_gb) for _ in range(children)
-        ]
+        self._shared_bytes = 2 * ahead_bytes  # as much again may be in the caller's hands
+        limit = self.settings.memory_gb  # of a decoder's address space: what it shares comes on top
+        limit = limit and limit + self._shared_bytes / 2**30
+        self._children = [Child(imports=("stages.window_reader",), memory_gb=limit) for _ in range(children)]
         self._arena: Arena | None = None
         self._busy = False
 
     def start(self) -> None:
         """Starts the children, and does not wait for them."""
         if self._arena is None:
-            self._arena = Arena(2 * self.ahead_bytes)  # as much again may be in the caller's hands
+            self._arena = Arena(self._shared_bytes)
         for child in self._children:
             child.start()
 

@@ -57,6 +57,13 @@ def test_pixels_come_by_the_pipe_where_memory_can_not_be_shared(films, pool, mon
     assert all(same(pixels, window) for window, pixels in pool.fetch(windows_of(films / "mpeg4.mp4")))
 
 
+def test_the_memory_limit_of_a_decoder_leaves_out_what_it_shares(films):
+    with WindowPool(1, FetchSettings(memory_gb=1), ahead_bytes=1 << 30) as pool:
+        for window, pixels in pool.fetch(windows_of(films / "mpeg4.mp4")):
+            assert same(pixels, window)
+            assert np.shares_memory(pixels.video, np.frombuffer(pool._arena._memory, np.uint8)), "not by the pipe"
+
+
 def test_memory_is_used_again_when_the_last_view_of_it_goes():
     arena = Arena(10_000)
     rooms = [arena.take(4096) for _ in range(4)]
