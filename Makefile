@@ -5,7 +5,7 @@ PYTHON ?= python3
 
 help:
 	@echo "make setup   .venv with everything, pinned and checked by hash"
-	@echo "make demo    draw short films, curate them, ask three questions (leaves ./demo)"
+	@echo "make demo    the whole way on made-up films: curate, encode, train, sample (leaves ./demo)"
 	@echo "make test    the tests"
 	@echo "make lint    style, and the rules of the house"
 	@echo "make lock    requirements.lock anew, from pyproject.toml"
