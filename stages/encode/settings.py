@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from stages.buckets import Bucket
-from stages.seek import FetchSettings
-from stages.settings import ModelSettings
+from stages.settings import FetchSettings, ModelSettings
 from stages.text_encoders import TextEncoderSettings
 
 
