@@ -8,10 +8,13 @@ from itertools import islice
 import fsspec
 import pytest
 
+from curate.dataset_create import run_dataset_create
 from curate.dataset_files import open_dataset
 from curate.errors import UserError
 from curate.loader import Loader
 from curate.loader.cache import CachedShards
+from tests.curate.loader.latents import make_catalog
+from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 PIECE = 4096
 SMALL = 6 * PIECE / 2**30  # GB, of a cache that holds six pieces
@@ -139,3 +142,11 @@ def test_a_file_uri_is_read_where_it_lies(dataset, catalog, tmp_path):
     assert open_dataset(dataset).root == catalog
     with Loader(dataset, batch_size=4, root=root) as loader:
         assert bytes_of(next(loader)) == local_batches(dataset, 1)[0]
+
+
+def test_a_dataset_of_a_catalog_in_a_bucket_is_made_and_read(dataset, bucket, tmp_path):  # noqa: F811
+    uri = make_catalog(f"{bucket}/catalog")
+    run_dataset_create("all", uri, "SELECT clip_id FROM clips", output=str(tmp_path))
+    with Loader(tmp_path / "all", batch_size=4, cache=str(tmp_path / "cache")) as loader:
+        for wanted in local_batches(dataset, 9):
+            assert bytes_of(next(loader)) == wanted
