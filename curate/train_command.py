@@ -103,7 +103,7 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
         if config.kind == "dit":
             extra["objective"] = objective_of(config).to_dict()
         sheets = None
-        if config.samples.every:
+        if config.samples.every and (ranks.first or config.parallel == "fsdp"):
             from curate.train_samples import Sheets
 
             sheets = Sheets(config, data, opened, extra, Path(output), ranks)
@@ -124,6 +124,10 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
             print(f"{output} has no checkpoint yet: the run begins", file=sys.stderr)
         try:
             training.run()
+        except UserError as error:  # a clip that can't be read, which the other ranks know nothing of
+            if not ranks.first:
+                print(f"clipmill: rank {ranks.rank}: {error}", file=sys.stderr)
+            raise
         except DivergedError as error:
             if ranks.first:
                 print(f"clipmill: {error}; checkpoints of before are in {output}", file=sys.stderr)

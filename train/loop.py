@@ -33,7 +33,8 @@ class DivergedError(RuntimeError):
 class Training:
     """A run in `folder`, ready to go: from its beginning, or with `resume` from its last checkpoint.
 
-    `extra` goes into RUN/model beside the weights. `stop` is asked after each step whether to end, with a checkpoint.
+    `extra` goes into RUN/model beside the weights. `stop` is asked in each step whether it is the last, with a
+    checkpoint. `draw` is for the first rank, or for all where weights are shared out.
     Raises ConfigError for what contradicts itself, the dataset or the checkpoint.
     """
 
@@ -225,8 +226,8 @@ class Training:
             if self.log is not None:
                 self.log.write(self.step, validation=found)
             self.console.say(f"step {self.step:,}: validation loss {found['loss']:.4g}")
-        if self.draw is not None and config.samples.every and (last or self.step % config.samples.every == 0):
-            if self.ranks.first or config.parallel == "fsdp":
+        if config.samples.every and (last or self.step % config.samples.every == 0):
+            if self.draw is not None:
                 with self.ema.applied(), torch.no_grad(), self.precision():
                     self.draw(self.step, self.network)
             self.ranks.wait()

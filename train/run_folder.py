@@ -44,12 +44,6 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     os.replace(part, folder / CONFIG)
 
 
-def opened(folder: Path, config: Mapping[str, Any], resume: bool) -> None:
-    """Both, for a run whose checkpoint, if any, has been looked at."""
-    refuse_taken(Path(folder), config["kind"], resume)
-    write_config(Path(folder), config)
-
-
 def refuse_another(place: Path, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Raises ConfigError, with both sides, where a checkpoint's numbers say that it is of another model, contract,
     config or dataset than those of this run.

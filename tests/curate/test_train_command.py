@@ -220,6 +220,24 @@ def test_a_config_that_is_none_is_one_line(text, said, dataset, tmp_path, capsys
     assert str(path) in line and said in line
 
 
+def test_a_damaged_shard_ends_the_run_in_one_line_that_names_the_clip_or_is_skipped_and_counted(tmp_path, capsys):
+    folder = made(tmp_path, "damaged")
+    about = open_dataset(folder)
+    columns = about.columns(["clip_id", "shard", "mean_offset"])
+    clip, shard, offset = (column[0].as_py() for column in columns.values())
+    with (Path(about.root) / about.shards[shard].path).open("rb+") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+    assert train(tmp_path, folder, steps=8) == 2
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("clipmill: ")]
+    assert clip in line and len(read(tmp_path / "run")) < 8
+    arguments = ["train", written(tmp_path, steps=8), "--dataset", str(folder), "-o", str(tmp_path / "skipped")]
+    assert main([*arguments, "--set", "loader.bad=skip"]) == 0
+    assert read(tmp_path / "skipped")[-1]["skipped"] >= 1
+
+
 @pytest.mark.parametrize("by", ["source", "clip"])
 def test_what_is_held_out_is_never_trained_on(by, dataset):
     """Two epochs see every other clip and no held-out one; a source is held out whole."""
