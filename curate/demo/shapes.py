@@ -28,7 +28,9 @@ TAKES = 12  # in one film
 SIZES = (17.5, 20.0)  # least and greatest side of a square as large as the shape, pixels
 WAYS = (22.0, 25.0)  # least and greatest way that a shape goes in a second, pixels
 ASIDE = 7.0  # pixels that its way may lie from the middle of the picture, at most
-GROUNDS = (16, 72)  # darkest and lightest ground, grey levels: every colour stands out from it
+# Darkest and lightest grounds in grey levels, of one take and of the next: a cut shows, no ground is taken for the bars
+# of a letterbox, and every colour stands out.
+GROUNDS = ((34, 40), (56, 62))
 AREAS = {"circle": np.pi, "square": 2.0, "triangle": 3 * np.sqrt(3) / 4}  # of the shape in a circle of radius one
 FINER = 4  # drawn so many times as large: smooth edges and places between pixels
 
@@ -95,18 +97,20 @@ def draw_shape_films(
 def film_takes(subject: Subject, seed: int, count: int) -> list[Take]:
     """The takes of one film."""
     rng = np.random.default_rng([seed, *subject.film.encode()])
-    return [some_take(subject, rng) for _ in range(count)]
+    return [some_take(subject, rng, number) for number in range(count)]
 
 
-def some_take(subject: Subject, rng: np.random.Generator) -> Take:
-    """A take in which the whole shape is in the picture from the first to the last frame."""
+def some_take(subject: Subject, rng: np.random.Generator, number: int = 0) -> Take:
+    """A take in which the whole shape is in the picture from the first to the last frame; its ground is one of those of
+    the take of that `number` in a film.
+    """
     size, speed = rng.uniform(*SIZES), rng.uniform(*WAYS)
     box = _box(subject.shape, size)
     middle = []
     for extent, step in zip(box, DIRECTIONS[subject.direction], strict=True):
         room = max((SIDE - extent - abs(step) * speed * TAKE_SECONDS) / 2 - 1, 0.0)
         middle.append(SIDE / 2 + rng.uniform(-1, 1) * min(room, ASIDE))
-    level, tint = rng.uniform(*GROUNDS), rng.uniform(-6, 6, 3)
+    level, tint = rng.uniform(*GROUNDS[number % len(GROUNDS)]), rng.uniform(-6, 6, 3)
     return Take(subject, size, *middle, speed, tuple(int(each) for each in np.clip(level + tint, 0, 255)))
 
 

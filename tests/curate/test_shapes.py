@@ -27,7 +27,7 @@ def clips():
     """(subject, (9, 64, 64, 3)) of takes that no film of seed 0 has."""
     rng = np.random.default_rng(77)
     some = [subjects()[number % len(subjects())] for number in range(CLIPS)]
-    return [(subject, take_frames(some_take(subject, rng), FRAMES)) for subject in some]
+    return [(subject, take_frames(some_take(subject, rng, number), FRAMES)) for number, subject in enumerate(some)]
 
 
 def each(video, change):
