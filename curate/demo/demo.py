@@ -127,13 +127,15 @@ def _films(films: Path, truth_file: Path, console: Console, shapes: bool = True)
 
 def _pipelines(path: Path, with_model: bool, folder: Path) -> Path:
     """Writes the recipes of the demo, without what needs a model where none can run."""
-    from curate.demo import tiny_clip
+    from curate.demo import tiny_clip, tiny_text
 
     lines = Path(__file__).with_name("pipelines.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
     chosen = [
-        line.replace("TINY_CLIP", str(tiny_clip.FOLDER)).replace("DEMO", str(folder.absolute()))
+        line.replace("TINY_CLIP", str(tiny_clip.FOLDER))
+        .replace("TINY_TEXT", str(tiny_text.FOLDER))
+        .replace("DEMO", str(folder.absolute()))
         for line in lines
-        if with_model or "TINY_CLIP" not in line
+        if with_model or "TINY_" not in line
     ]
     path.write_text("".join(chosen), encoding="utf-8")
     return path
