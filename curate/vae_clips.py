@@ -23,7 +23,7 @@ from curate.vae_order import Order
 from curate.views import connect, query
 from stages.buckets import Bucket, choose, frames_of, window_of
 from stages.fetch_windows import WindowPool
-from stages.windows import Window
+from stages.windows import Window, rate
 from train.vae_config import VAETrainConfig
 from train.vae_windows import Windows
 
@@ -49,7 +49,7 @@ class Clip:
         """`frames` frames at `fps` from frame `first` on."""
         entry = {"uri": self.row["uri"], "bytes": self.row["bytes"]}
         whole = window_of(self.row, entry, self.bucket, fps, where="start")
-        return Window(**{**vars(whole), "offset_s": first / fps, "frames": frames})
+        return Window(**{**vars(whole), "offset_s": float(first / rate(fps)), "frames": frames})
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class VAEClips:
         self.identity = hashlib.sha256("\n".join([str(cut), *names]).encode()).hexdigest()
         self._pool = WindowPool(config.loader.threads)
         self._one_fetch = threading.Lock()  # at a time is what the pool does
-        self._memory: dict[str, np.ndarray] = {}  # pixels of whole clips
+        self._memory: dict[str, np.ndarray | str] = {}  # pixels of whole clips, or why there are none
         self._room = config.loader.cache_gb * 1e9
 
     @property
@@ -175,9 +175,10 @@ class VAEClips:
                 if leaving.is_set():
                     return
                 found[key] = pixels if isinstance(pixels, str) else pixels.video
-                if key == window.clip_id and not isinstance(pixels, str) and pixels.video.nbytes <= self._room:
-                    self._memory[key] = pixels.video
-                    self._room -= pixels.video.nbytes
+                size = 0 if isinstance(pixels, str) else pixels.video.nbytes
+                if key == window.clip_id and size <= self._room:
+                    self._memory[key] = found[key]
+                    self._room -= size
         for cuts in steps:
             yield self._windows(cuts, found, empty)
 
