@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from curate import pictures
 from curate.dataset_create import run_dataset_create
+from curate.demo import tiny_text
 from curate.demo.shape_judge import judge
 from curate.demo.shapes import Subject, some_take, subjects, take_frames
 from curate.run import RunOptions, run_recipes
@@ -147,7 +147,9 @@ def _config(name: str, folder: Path) -> Path:
     """The config of a network, beside what it makes: to be read, and changed, by whoever runs the demo."""
     path = folder / f"{name}.json"
     if not path.exists():
-        shutil.copy(CONFIGS[name], path)
+        text = CONFIGS[name].read_text(encoding="utf-8")
+        text = text.replace("TINY_TEXT", str(tiny_text.FOLDER)).replace("DEMO", str(folder.absolute()))
+        path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -26,8 +26,8 @@ def learnt(tmp_path_factory):
     catalog = str(folder / "catalog")
     assert run_recipes(["ingest", "captions"], catalog, [str(folder / "films")], pipelines, (), INLINE) == 0
     for name, steps in (("vae", 4), ("dit", 4)):
-        config = json.loads(learning.CONFIGS[name].read_text())
-        (folder / f"{name}.json").write_text(json.dumps(config | {"steps": steps, "batch_size": 8}))
+        path = learning._config(name, folder)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": steps, "batch_size": 8}))
     commands = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learning, "PROMPTS", FEW)
