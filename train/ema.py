@@ -28,8 +28,8 @@ class EMA:
     def update(self) -> None:
         """One step towards the weights as they are now."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, parameter in self.module.named_parameters():
-            self.average[name].lerp_(parameter.detach().float(), 1 - decay)
+        now = [parameter.detach().float() for parameter in self.module.parameters()]
+        torch._foreach_lerp_(list(self.average.values()), now, 1 - decay)
         self.updates += 1
 
     def state_dict(self) -> dict[str, Tensor]:
