@@ -40,6 +40,7 @@ recipes:
     select: %(select)s
     stages:
       - caption: {manifest: {sidecar: .txt}}
+      - caption: {as: short, manifest: {sidecar: .json}}
   latents:
     select: %(select)s
     stages:
@@ -62,6 +63,7 @@ def ingested(tmp_path_factory):
     for number in range(FILMS):
         cut_film(folder / "films" / f"film_{number}.mp4", number)
         (folder / "films" / f"film_{number}.txt").write_text(f"take {number}: a square moves over a coloured ground")
+        (folder / "films" / f"film_{number}.json").write_text(json.dumps({"caption": f"square {number}"}))
     file = folder / "pipelines.yaml"
     file.write_text(RECIPES % {"motion": 0, "select": KEPT, "encode": '{vae: "x", buckets: ["9x32x48"]}'})
     assert run_recipes(["ingest", "captions"], str(folder / "catalog"), [str(folder / "films")], file, (), INLINE) == 0
@@ -164,6 +166,14 @@ def test_captions_are_embedded_each_and_the_empty_prompt_once(go, tmp_path):
     sample = read_sample(str(shard), [r for r in index if r["clip_id"] == clip])
     assert sample["json"]["captions"]["caption"].startswith("take")
     assert sample["text_mask"].tolist() == [1] * sample["text"].shape[0]
+
+
+def test_a_clip_s_captions_are_each_stored_and_embedded(go, tmp_path):
+    assert go("latents", text={"model": str(clip_folder()), "captions": ["caption", "short_caption"]}) == 0
+    for fields in samples(shards(tmp_path)[0]).values():
+        said = fields["json"]["captions"]
+        assert said["caption"].startswith("take") and said["short_caption"].startswith("square")
+        assert len(fields["text_short_caption"]) < len(fields["text"])
 
 
 def test_a_clip_without_a_caption_is_failed_and_the_shard_goes_on_without_it(go, tmp_path, ingested):
