@@ -12,7 +12,7 @@ from curate.demo.shape_judge import Seen, judge
 from curate.demo.shapes import Subject, draw_shape_films, film_takes, some_take, subjects, take_frames
 
 FRAMES = 9
-CLIPS = 120  # for each way of spoiling them
+CLIPS = 60  # for each way of spoiling them
 
 
 @pytest.fixture(scope="module")
