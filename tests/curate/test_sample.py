@@ -17,7 +17,8 @@ from curate.sample import run_sample
 from curate.text_to_video import TextToVideo, read_picture
 from models import dit_files, vae_files
 from models.dit import DiT
-from models.dit_settings import DiTSettings
+from models.dit_settings import DiTSettings, TokenSettings
+from models.token_transformer import TokenTransformer
 from models.vae import CausalVAE
 from models.vae_settings import sized
 from stages.contract import Contract
@@ -213,3 +214,32 @@ def test_runs_that_can_not_be_sampled_are_refused(place, tmp_path):
         (tmp_path / name / "config.json").write_text(json.dumps({**config, "extra": {**config["extra"], **change}}))
     refused(from_run(tmp_path / "no_vae"), "does not say where its VAE lies: give its folder with --vae")
     refused(from_run(tmp_path / "no_text"), "was trained without text")
+
+
+def test_runs_over_tokens_make_video_too(tmp_path):
+    """Alone, from a first frame and in a chain, through the VAE's codebook."""
+    torch.manual_seed(0)
+    settings = sized("debug", quantizer="fsq", channels=3, quantizer_options={"levels": [4, 4, 4]})
+    vae_files.save(CausalVAE(settings), tmp_path / "vae")
+    coder = describe_coder(str(tmp_path / "vae"))
+    contract = Contract(
+        vae=coder.kind, fingerprint=coder.fingerprint, preprocessing=1, fps=8.0, channels=3, time_stride=4,
+        first_frame=True, space_stride=8, mean=(), std=(), dtype="int32", codebook=coder.codebook,
+    )  # fmt: skip
+    network = TokenTransformer(TokenSettings(codes=coder.codebook, width=24, depth=1, heads=2))
+    extra = {"contract": contract.to_dict(), "vae": str(tmp_path / "vae"), "buckets": {"9x16x16": {"samples": 1}}}
+    dit_files.save(network, tmp_path / "run" / "model", extra)
+    model = TextToVideo(tmp_path / "run", device="cpu")
+    plain = SampleSettings(guidance=Guidance(1.0))
+    one, other = model.videos(model.prompts(["", ""], [1, 2]), model.bucket(), plain)
+    assert one.shape == other.shape == (9, 16, 16, 3) and (one != other).any()
+    grey = np.full((16, 16, 3), 90, np.uint8)
+    (led,) = model.videos(model.prompts([""], [1]), model.bucket(), plain, picture=grey)
+    (long,) = model.videos(model.prompts([""], [1]), model.bucket(), plain, picture=grey, chain=2)
+    assert long.shape == (13, 16, 16, 3) and np.abs(long[:9].astype(int) - led).max() <= 1
+    assert (
+        np.abs(
+            led[0].astype(int) - model.videos(model.prompts([""], [2]), model.bucket(), plain, picture=grey)[0][0]
+        ).max()
+        <= 1
+    )
