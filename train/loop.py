@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from train import run_folder
 from train.batches import Batch, Conditions, Data, moved, parts
@@ -264,13 +263,13 @@ class Training:
 
 
 def optimizer_for(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Matrices decay, vectors do not. Fused wherever weights are whole."""
+    """Matrices decay, vectors do not. Not fused on CPUs: resumed runs were no longer the same bit by bit with it."""
     parameters = list(network.parameters())
     groups = [
         {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [each for each in parameters if each.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = parameters[0].device.type == "cuda" or not isinstance(parameters[0], DTensor)
+    fused = parameters[0].device.type == "cuda"
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
 
