@@ -14,10 +14,13 @@ from curate.train_command import run_train
 from curate.vae_clips import VAEClips, held_out_sources
 from curate.vae_order import Order
 from models import vae_files
+from models.vae import CausalVAE
+from models.vae_settings import sized
 from stages.buckets import Bucket
 from tests.curate.running import INLINE, ask, ingest, pipelines
 from train.log import read
 from train.vae_config import VAETrainConfig
+from train.vae_measures import measure
 
 RECIPE = """\
 recipes:
@@ -80,9 +83,14 @@ def test_the_debug_size_beats_the_mean_colour_of_each_held_out_clip_by_8_db_in_s
     held = set(metrics["of_clips"]["clip_ids"])
     rows = ask(catalog, "SELECT clip_id, source_id FROM clips")
     assert len({source for clip, source in rows if clip in held}) == metrics["sources"]["held_out"]
-    # 9 to 11 dB as measured, by which films are held out; docs/vae.md says what of it was there before the first step.
+    # 10 dB as measured, a little more or less by which films are held out.
     assert metrics["psnr"] > metrics["mean_colour_psnr"] + 8, metrics
-    assert metrics["psnr"] > 23.5, metrics
+    # Much of it is the transform that the shortcut begins as: what was learnt stands beside it (1.4 dB as measured).
+    with VAEClips(VAETrainConfig.from_dict(CONFIG), str(catalog)) as source:
+        torch.manual_seed(0)
+        untrained = measure(CausalVAE(sized("debug")), source.held_out(), torch.device("cpu"))
+    assert untrained.clip_ids == metrics["of_clips"]["clip_ids"]
+    assert metrics["psnr"] > untrained.numbers()["psnr"] + 0.6
     assert 0.5 < metrics["ssim"] < 1 and metrics["lpips"] is None and "not measured" in metrics["lpips_note"]
     assert f"PSNR {metrics['psnr']:.2f} dB" in capsys.readouterr().out
     assert (run / "reconstructions.png").stat().st_size > 10_000
