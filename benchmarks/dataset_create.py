@@ -22,11 +22,11 @@ import xxhash
 from measuring import median, peak_memory, show
 from pyarrow import parquet
 
-import curate.dataset_create
+import curate.datasets.create
 from curate.catalog import Catalog
 from curate.ledger import Ledger
-from stages.contract import Contract
-from stages.shard_format import INDEX, index_path
+from stages.shards.contract import Contract
+from stages.shards.format import INDEX, index_path
 
 BUCKET, LATENT, DIM = "17x256x256", (8, 5, 32, 32), 512
 WEIGHT = "1 / sqrt(count(*) OVER (PARTITION BY source_id))"
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--per-shard", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    curate.dataset_create.read_empty = lambda path: {"text": np.zeros((2, DIM), np.float16)}
+    curate.datasets.create.read_empty = lambda path: {"text": np.zeros((2, DIM), np.float16)}
     seconds, cpu = [], []
     stop, found = threading.Event(), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +110,7 @@ def main() -> None:
         for turn in range(args.rounds):
             began, spent = time.perf_counter(), time.process_time()
             with contextlib.redirect_stdout(io.StringIO()):
-                curate.dataset_create.run_dataset_create(
+                curate.datasets.create.run_dataset_create(
                     f"made{turn}", uri, "SELECT clip_id FROM clips", weight=WEIGHT, output=folder, conditions=["motion"]
                 )
             seconds.append(time.perf_counter() - began)

@@ -29,9 +29,9 @@ import psutil
 from measuring import interleaved, median, show
 
 from curate.units import Unit
-from stages.buckets import Bucket, choose, window_of
 from stages.encode import Encode, EncodeSettings
-from stages.windows import Window
+from stages.windows.buckets import Bucket, choose, window_of
+from stages.windows.window import Window
 
 SHARD_CLIPS = 32
 

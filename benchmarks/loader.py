@@ -41,11 +41,11 @@ import torch
 from measuring import interleaved, median, show
 from torch.utils.data import DataLoader
 
-from curate.dataset_files import KIND, open_dataset, write_dataset
-from curate.dataset_index import make_index
+from curate.datasets.files import KIND, open_dataset, write_dataset
+from curate.datasets.index import make_index
 from curate.loader import LatentBatches, Loader
-from stages.contract import Contract
-from stages.shard_writer import ShardWriter
+from stages.shards.contract import Contract
+from stages.shards.writer import ShardWriter
 
 BUCKET, SHAPE, TOKENS, DIM = "17x320x320", (16, 5, 40, 40), 60, 384
 PER_SHARD, BATCH, WARM = 256, 16, 16  # clips of a shard, samples of a batch, batches before the clock starts

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from models.vae import CausalVAE
 from models.vae_settings import sized
-from stages.contract import Contract
-from stages.shard_format import read_index, read_sample
-from stages.shard_writer import ShardWriter
+from stages.shards.contract import Contract
+from stages.shards.format import read_index, read_sample
+from stages.shards.writer import ShardWriter
 
 CHANNELS = 8  # of a latent
 

@@ -25,14 +25,14 @@ from measuring import show
 from curate.demo.films import draw_films
 from curate.demo.shapes import TAKE_SECONDS, draw_shape_films
 from curate.run import RunOptions, run_recipes
-from curate.train_vae import run_train_vae
-from curate.vae_clips import VAEClips
+from curate.training.vae import run_train_vae
+from curate.training.vae_clips import VAEClips
 from models.vae import CausalVAE
 from train.metrics import psnr
-from train.vae_config import VAETrainConfig
-from train.vae_losses import frames
-from train.vae_measures import measure
-from train.vae_windows import pixels
+from train.vae.config import VAETrainConfig
+from train.vae.losses import frames
+from train.vae.measures import measure
+from train.vae.windows import pixels
 
 RECIPE = """\
 recipes:

@@ -227,7 +227,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _dataset_create(args: argparse.Namespace) -> int:
-    from curate.dataset_create import run_dataset_create
+    from curate.datasets.create import run_dataset_create
 
     conditions = [name.strip() for name in args.conditions.split(",")] if args.conditions is not None else None
     return run_dataset_create(
@@ -236,7 +236,7 @@ def _dataset_create(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from curate.shard_export import run_export
+    from curate.shards.export import run_export
 
     return run_export(args.catalog, args.output, args.select, args.table)
 
@@ -264,7 +264,7 @@ def _sample(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from curate.train_command import run_train
+    from curate.training.command import run_train
 
     return run_train(
         args.config,

@@ -34,7 +34,7 @@ from curate.recipes import load_recipes
 from curate.report import report_run
 from curate.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.sets import run_set
-from curate.shards import collect_orphans
+from curate.shards.inventory import collect_orphans
 from curate.stale import forget_stale, of_other_settings
 from curate.storage import is_local, local_path
 from curate.views import connect

@@ -11,7 +11,7 @@ import numpy as np
 
 from curate.errors import UserError
 from stages.base import SettingsError
-from stages.contract import Contract, ContractError, sizes
+from stages.shards.contract import Contract, ContractError, sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -217,7 +217,7 @@ def read_picture(path: str, bucket: str) -> np.ndarray:
     from stages.frames import SourceError
     from stages.images import ImageReader, is_image
     from stages.reading import open_source
-    from stages.windows import covering
+    from stages.windows.window import covering
 
     _, height, width = sizes(bucket)
     try:

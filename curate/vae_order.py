@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from stages.buckets import Bucket
+from stages.windows.buckets import Bucket
 
 Clip = TypeVar("Clip")
 Groups = dict[Bucket, list[Clip]]

@@ -12,7 +12,7 @@ from curate.catalog import Catalog, file_paths
 from curate.errors import DamagedError
 from curate.gates import quote
 from curate.ledger import batches, belongs_to
-from curate.shards import tables_with_shards
+from curate.shards.inventory import tables_with_shards
 from curate.storage import is_local, join, local_path
 from curate.views import connect
 
@@ -113,7 +113,7 @@ def verify(catalog: Catalog, notes: list[str] | None = None) -> list[str]:
                 if needed in columns:
                     problems += _check(connection, f"{name}: {claim}", text.format(table=f"raw.{quote(name)}"))
         if tables_with_shards(connection):
-            from curate.shard_verify import shard_problems
+            from curate.shards.verify import shard_problems
 
             found = shard_problems(catalog, connection)
             problems += found.problems

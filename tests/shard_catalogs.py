@@ -13,11 +13,11 @@ from curate.catalog import Catalog
 from curate.ledger import Ledger
 from curate.storage import join
 from curate.tables import rows_to_table
-from stages.buckets import Bucket, window_of
-from stages.contract import Contract
-from stages.fetch_windows import WindowPool
-from stages.shard_writer import Published, ShardWriter
-from stages.windows import PREPROCESSING_VERSION
+from stages.shards.contract import Contract
+from stages.shards.writer import Published, ShardWriter
+from stages.windows.buckets import Bucket, window_of
+from stages.windows.pool import WindowPool
+from stages.windows.window import PREPROCESSING_VERSION
 from tests.vae_models import vae_folder
 
 BUCKET, FPS, SIDE, FRAMES = "5x32x32", 8.0, 48, 18

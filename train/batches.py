@@ -39,7 +39,7 @@ class Position(Protocol):
 
 @dataclass
 class Data:
-    """What a run trains on, and what must be known of it. `contract` is stages/contract.py's, as JSON has it."""
+    """What a run trains on, and what must be known of it. `contract` is stages/shards/contract.py's, as JSON has it."""
 
     loader: Position
     contract: dict[str, Any]

@@ -59,7 +59,7 @@ class TrainedRun:
 
     network: DiT | TokenTransformer
     objective: Objective
-    contract: dict[str, Any]  # of stages/contract.py, as JSON has it
+    contract: dict[str, Any]  # of stages/shards/contract.py, as JSON has it
     extra: dict[str, Any]
     empty: Tensor | None = None  # (L, D), the encoded empty prompt; None for a network without text
 

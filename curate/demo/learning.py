@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from curate import pictures
-from curate.dataset_create import run_dataset_create
+from curate.datasets.create import run_dataset_create
 from curate.demo import tiny_text
 from curate.demo.shape_judge import judge
 from curate.demo.shapes import Subject, some_take, subjects, take_frames
 from curate.run import RunOptions, run_recipes
-from curate.train_command import run_train
+from curate.training.command import run_train
 
 CONFIGS = {name: Path(__file__).with_name(f"{name}.json") for name in ("vae", "dit")}
 SELECT = "SELECT clip_id FROM latents WHERE status = 'done'"

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from curate.dataset_files import Shard
+from curate.datasets.files import Shard
 from curate.errors import UserError
 from curate.loader.shards import OpenFile, OpenFiles, Span, missing_shards, read_spans
 from curate.storage import filesystem, join

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from curate.dataset_files import Dataset
+from curate.datasets.files import Dataset
 from curate.errors import UserError
 from curate.loader.batch import Batch, Job
 from curate.loader.buffers import Buffers, Layout

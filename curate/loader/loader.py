@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from curate.dataset_files import Dataset, open_dataset
+from curate.datasets.files import Dataset, open_dataset
 from curate.errors import UserError
 from curate.loader.batch import Batch, Job
 from curate.loader.buffers import Buffers

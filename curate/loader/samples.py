@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from curate.dataset_files import Dataset
+from curate.datasets.files import Dataset
 from curate.errors import UserError
 from curate.loader.errors import BadSample, log
 from curate.loader.shards import Span

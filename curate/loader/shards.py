@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from curate.dataset_files import Shard
+from curate.datasets.files import Shard
 from curate.errors import UserError
 
 OPEN_FILES = 256  # kept open: most systems allow a process 1,024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.dataset_files import Dataset
+from curate.datasets.files import Dataset
 from curate.loader.samples import Source
 from curate.loader.shards import LocalShards
 from curate.storage import is_local, local_path

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.dataset_files import NUMPY, Dataset
+from curate.datasets.files import NUMPY, Dataset
 from curate.errors import UserError
 from curate.loader.order import Plan
 from curate.loader.permutation import key, uniform

@@ -31,7 +31,7 @@ class Network:
             raise SettingsError(f"the VAE {settings.vae} has changed since the run began: start it again")
 
     def encode(self, videos: Sequence[np.ndarray]) -> list[dict[str, np.ndarray] | ClipError]:
-        """For each video (T, H, W, 3) uint8 of one shape the arrays that are stored of it (see stages/shard_format.py).
+        """For each video (T, H, W, 3) uint8 of one shape the arrays that are stored of it (stages/shards/format.py).
 
         A clip that the memory does not hold even alone is a ClipError, as is one whose latents are not finite.
         """

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from stages.buckets import Bucket
 from stages.settings import FetchSettings, ModelSettings
 from stages.text_encoders import TextEncoderSettings
+from stages.windows.buckets import Bucket
 
 
 def _bucket(value: Any) -> Bucket:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.shard_writer import ShardWriter
-from stages.windows import Pixels, Window
+from stages.shards.writer import ShardWriter
+from stages.windows.window import Pixels, Window
 
 
 @dataclass

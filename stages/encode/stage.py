@@ -19,20 +19,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from stages.base import Needs, SettingsError
-from stages.buckets import Bucket, choose, window_of
 from stages.clip_stage import ClipError, ClipInput, ClipStage
-from stages.contract import Contract
 from stages.devices import cores, on_gpu
 from stages.encode.network import Network
 from stages.encode.settings import EncodeSettings, TextSettings
 from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
-from stages.fetch_windows import WindowPool
 from stages.latent_coders import describe_coder
-from stages.shard_folder import WriteError
-from stages.shard_format import ShardError
-from stages.shard_writer import ShardWriter
+from stages.shards.contract import Contract
+from stages.shards.folder import WriteError
+from stages.shards.format import ShardError
+from stages.shards.writer import ShardWriter
 from stages.text_encoders import TextEncoder, describe_text, load_text_encoder
-from stages.windows import PREPROCESSING_VERSION, Pixels, Window
+from stages.windows.buckets import Bucket, choose, window_of
+from stages.windows.pool import WindowPool
+from stages.windows.window import PREPROCESSING_VERSION, Pixels, Window
 
 PROGRESS_CLIPS = 64  # clips after which a unit says how far it is
 # Numbers of a clip that say where it lies and not what it is like.

@@ -18,11 +18,11 @@ from curate.errors import UserError
 from curate.run import RunOptions, run_recipes
 from curate.verify import verify
 from models.vae_files import load
-from stages.contract import Contract
 from stages.encode import Encode, EncodeSettings
-from stages.fetch_windows import WindowPool
-from stages.shard_format import read_header, read_index, read_sample
-from stages.windows import Window
+from stages.shards.contract import Contract
+from stages.shards.format import read_header, read_index, read_sample
+from stages.windows.pool import WindowPool
+from stages.windows.window import Window
 from tests.clip_model import clip_folder
 from tests.curate.running import INLINE, ask, cut_film
 from tests.vae_models import vae_folder
@@ -289,7 +289,7 @@ def test_where_memory_ends_the_batch_is_halved_and_said(go, tmp_path, monkeypatc
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_leaves_nothing_half_written(go, tmp_path, monkeypatch):
-    import stages.shard_writer as shard_writer
+    import stages.shards.writer as shard_writer
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -15,7 +15,7 @@ import pytest
 from curate.catalog import Catalog
 from curate.run import run_recipes
 from curate.verify import verify
-from stages.shard_format import read_index
+from stages.shards.format import read_index
 from tests.curate.killing import run_and_kill
 from tests.curate.running import INLINE, ask, make_folder
 from tests.s3 import bucket, s3_server

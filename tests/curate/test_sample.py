@@ -21,8 +21,8 @@ from models.dit_settings import DiTSettings, TokenSettings
 from models.token_transformer import TokenTransformer
 from models.vae import CausalVAE
 from models.vae_settings import sized
-from stages.contract import Contract
 from stages.latent_coders import describe_coder
+from stages.shards.contract import Contract
 from stages.text_encoders import TextEncoderSettings, describe_text, load_text_encoder
 from train.guidance import Guidance
 from train.objectives import PUBLISHED

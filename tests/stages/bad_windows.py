@@ -1,11 +1,11 @@
-"""What the tests run in the children in place of `stages.window_reader.read`: decoders that die, hang or dawdle."""
+"""What the tests run in the children in place of `stages.windows.reader.read`: decoders that die, hang or dawdle."""
 
 import os
 import signal
 import time
 from pathlib import Path
 
-from stages.window_reader import read
+from stages.windows.reader import read
 
 
 def dies_once(window, *more, progress):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.buckets import Bucket, window_of
 from stages.pyav_reader import PyAVReader
 from stages.reading import open_source
-from stages.windows import covering
+from stages.windows.buckets import Bucket, window_of
+from stages.windows.window import covering
 from tests.hostile import write_video
 from tests.stages.test_seek import COUNT, FILMS, textured
 

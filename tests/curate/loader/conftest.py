@@ -2,7 +2,7 @@
 
 import pytest
 
-from curate.dataset_create import run_dataset_create
+from curate.datasets.create import run_dataset_create
 from tests.curate.loader.latents import make_catalog
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from curate.catalog import Catalog
 from curate.ledger import Ledger
 from curate.tables import rows_to_table
-from stages.contract import Contract
-from stages.shard_writer import ShardWriter
+from stages.shards.contract import Contract
+from stages.shards.writer import ShardWriter
 
 DIM = 6  # of a text vector
 Z = 4  # channels

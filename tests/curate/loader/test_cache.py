@@ -8,8 +8,8 @@ from itertools import islice
 import fsspec
 import pytest
 
-from curate.dataset_create import run_dataset_create
-from curate.dataset_files import open_dataset
+from curate.datasets.create import run_dataset_create
+from curate.datasets.files import open_dataset
 from curate.errors import UserError
 from curate.loader import Loader
 from curate.loader.cache import CachedShards

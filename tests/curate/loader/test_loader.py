@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.dataset_create import run_dataset_create
+from curate.datasets.create import run_dataset_create
 from curate.errors import UserError
 from curate.loader import BadSample, Loader
 from tests.curate.loader.latents import DIM, EMPTY, HOLES, Z, contract, fields_of, make_catalog
@@ -193,7 +193,7 @@ def copy(catalog, dataset, tmp_path):
 
 def place_of(folder, root, row, field):
     """(path, offset, length) of a sample's field."""
-    from curate.dataset_files import open_dataset
+    from curate.datasets.files import open_dataset
 
     opened = open_dataset(folder)
     columns = opened.columns(["shard", f"{field}_offset", f"{field}_length"])

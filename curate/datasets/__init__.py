@@ -1,0 +1,1 @@
+"""Datasets: selections of encoded clips, frozen for training."""

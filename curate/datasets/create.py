@@ -1,0 +1,117 @@
+"""`clipmill dataset create`: a SQL selection of encoded clips, frozen with weights, contract and counts.
+
+No shard is rewritten: what is made is a folder of small files that say which bytes of which shards to read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.catalog import Catalog
+from curate.datasets.files import KIND, refuse_taken, write_dataset
+from curate.datasets.index import make_index, text_fields
+from curate.datasets.select import Selection
+from curate.errors import DamagedError, UserError
+from curate.storage import is_local, join
+from curate.views import connect
+from stages.shards.contract import Contract
+from stages.shards.format import JSON, ShardError, read_empty, read_index, read_sample
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def run_dataset_create(
+    name: str,
+    catalog: str,
+    select: str,
+    weight: str | None = None,
+    output: str = "datasets",
+    conditions: Sequence[str] | None = None,
+    table: str = "latents",
+) -> int:
+    """Makes the folder OUTPUT/NAME, whole or not at all, and says what is in it; gives the exit code 0.
+
+    `conditions` are the numeric columns of `clips` that a trainer is to see (None: those that the encode stage kept
+    beside the latents), `table` is that stage's. UserError for what the user can mend, DamagedError for shards that
+    are not what the catalog says.
+    """
+    folder = Path(output) / name
+    if not NAME.fullmatch(name):
+        raise UserError(f"a dataset's name is letters, digits, '-', '_' and '.', not {name!r}")
+    if not is_local(output):
+        raise UserError(f"-o {output}: the folder is made on this machine; copy it where you like afterwards")
+    refuse_taken(folder)
+    opened = Catalog.open(catalog)
+    versions = opened.snapshot()
+    with connect(opened, versions) as sql:
+        selection = Selection(sql, select, table)
+        contract = selection.contract()
+        shards = selection.shards()
+        first = join(opened.path if is_local(opened.uri) else opened.uri, next(iter(shards)))
+        names = tuple(dict.fromkeys(conditions)) if conditions is not None else _kept_conditions(first)
+        samples = selection.samples(weight, names)
+    index, dtypes, paths = make_index(opened, samples, shards, contract)
+    text = {field: about for field, about in text_fields(contract).items() if field in dtypes}
+    about = {
+        "kind": KIND,
+        "name": name,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "root": opened.uri,
+        "select": select,
+        "weight": weight,
+        "table": table,
+        "versions": versions,
+        "contract": contract.to_dict(),
+        "digest": contract.digest,
+        "fields": dtypes,
+        "text": text,
+        "conditions": list(names),
+        "buckets": _buckets(index, contract),
+        "samples": index.num_rows,
+        "seconds": round(float(np.sum(index["seconds"].to_numpy())), 3),
+        "shards": [{"path": path, "bytes": shards[path]["bytes"], "hash": shards[path]["hash"]} for path in paths],
+    }
+    write_dataset(folder, about, index, _read(read_empty, first) if text else {})
+    if selection.missing:
+        left_out = f"{selection.missing:,} of {selection.chosen:,} selected clips have no latents and are left out"
+        print(f"note: {left_out} (run the recipe that encodes them, then make another dataset)", file=sys.stderr)
+    print(_summary(folder, about))
+    return 0
+
+
+def _kept_conditions(shard: str) -> tuple[str, ...]:
+    """The names of the conditions that the encode stage kept, by the JSON of one sample."""
+    index = _read(read_index, shard)
+    rows = index.filter(pc.equal(index["field"], JSON)).slice(0, 1)
+    found = _read(read_sample, shard, rows).get(JSON, {}) if rows.num_rows else {}
+    return tuple(sorted(found.get("conditions", {})))
+
+
+def _read(reader: Any, *arguments: Any) -> Any:
+    try:
+        return reader(*arguments)
+    except ShardError as error:
+        raise DamagedError(f"{error} (`clipmill verify` lists the shards that are missing or damaged)") from error
+
+
+def _buckets(index: pa.Table, contract: Contract) -> dict[str, dict[str, Any]]:
+    """By bucket, in the order of the index, which is that of their names."""
+    counts = sorted((row["values"], row["counts"]) for row in index["bucket"].value_counts().to_pylist())
+    return {name: {"samples": count, "latent": list(contract.latent_shape(name))} for name, count in counts}
+
+
+def _summary(folder: Path, about: Mapping[str, Any]) -> str:
+    buckets = ", ".join(f"{name} ({bucket['samples']:,})" for name, bucket in about["buckets"].items())
+    return (
+        f"{folder}: {about['samples']:,} samples, {about['seconds'] / 60:,.1f} minutes of video, in "
+        f"{len(about['shards']):,} shards; buckets {buckets}; contract {about['digest'][:12]}"
+    )

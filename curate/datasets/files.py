@@ -1,0 +1,167 @@
+"""The files of a dataset: dataset.json says what it is, index.parquet where each sample's bytes lie.
+
+Both are small beside the shards, which stay where they are. Needs numpy and pyarrow alone, so that a training
+machine can read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from curate.errors import UserError
+from stages.shards.contract import Contract, ContractError
+
+KIND = "clipmill dataset"
+ABOUT, INDEX, EMPTY = "dataset.json", "index.parquet", "empty_{}.npy"
+LATENTS = ("mean", "logvar", "tokens")
+NOWHERE = -1  # the offset of a field that a sample does not have
+NUMPY = {"float16": "float16", "bfloat16": "uint16", "float32": "float32", "int32": "int32", "uint8": "uint8"}
+
+
+@dataclass(frozen=True)
+class BucketInfo:
+    """A bucket's samples are `samples` rows of the index from row `first` on; `latent` is (Z, T, h, w) or (T, h, w)."""
+
+    name: str
+    samples: int
+    latent: tuple[int, ...]
+    first: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    path: str  # relative to the dataset's root
+    bytes: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as dataset.json describes it; `open_dataset` reads it, `columns` its index."""
+
+    folder: Path
+    name: str
+    root: str  # the catalog, below which the shards lie
+    contract: Contract
+    fields: dict[str, str]  # field -> stored dtype, by the contract: float16, bfloat16, int32, uint8
+    text: dict[str, dict[str, Any]]  # text field -> {"column": of `clips`, "dim": of its vectors}
+    max_tokens: int  # of one text; 0 without any
+    conditions: tuple[str, ...]
+    buckets: dict[str, BucketInfo]
+    shards: tuple[Shard, ...]
+    samples: int
+    seconds: float
+    weighted: bool
+    about: Mapping[str, Any] = field(repr=False)  # all of dataset.json
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """Which latents there are: mean and perhaps logvar, or tokens."""
+        return tuple(name for name in LATENTS if name in self.fields)
+
+    def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+        """Columns of the index, one row for each sample."""
+        names = list(names)
+        path = self.folder / INDEX
+        try:
+            table = parquet.read_table(path, columns=names, page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} can't be read ({_line(error)}): make the dataset again") from error
+        missing = [name for name in names if name not in table.column_names]
+        if missing or table.num_rows != self.samples:
+            what = f"it has no column {missing[0]!r}" if missing else f"it has {table.num_rows:,} rows"
+            raise UserError(f"{path} is not the index of this dataset of {self.samples:,} samples: {what}")
+        return {name: table[name] for name in names}
+
+    def empty_text(self, name: str = "text") -> np.ndarray | None:
+        """The encoded empty prompt (L, D) of a text field; None for a dataset without text."""
+        for path in (self.folder / EMPTY.format(name), self.folder / EMPTY.format("text")):
+            if path.exists():
+                return np.load(path, allow_pickle=False)
+        return None
+
+
+def open_dataset(folder: str | Path | Dataset) -> Dataset:
+    """UserError for a folder that holds no dataset, or one of another version. An open dataset is given back."""
+    if isinstance(folder, Dataset):
+        return folder
+    folder = Path(folder)
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"no dataset in {folder} (no {ABOUT} there): make one with `clipmill dataset create NAME --catalog URI "
+            "--select SQL`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({_line(error)}): make the dataset again") from error
+    if not isinstance(about, dict) or about.get("kind") != KIND:
+        raise UserError(f"{path} is not a {KIND}'s")
+    try:
+        contract = Contract.from_dict(about["contract"])
+        buckets, first = {}, 0
+        for name, bucket in about["buckets"].items():
+            buckets[name] = BucketInfo(name, bucket["samples"], tuple(bucket["latent"]), first)
+            first += bucket["samples"]
+        return Dataset(
+            folder=folder,
+            name=about["name"],
+            root=about["root"],
+            contract=contract,
+            fields=about["fields"],
+            text=about["text"],
+            max_tokens=(contract.text or {}).get("max_tokens", 0),
+            conditions=tuple(about["conditions"]),
+            buckets=buckets,
+            shards=tuple(Shard(s["path"], s["bytes"], s["hash"]) for s in about["shards"]),
+            samples=about["samples"],
+            seconds=about["seconds"],
+            weighted=about["weight"] is not None,
+            about=about,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} lacks {error} or is of another version of clipmill: make the dataset again") from error
+    except ContractError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def write_dataset(folder: Path, about: Mapping[str, Any], index: pa.Table, empty: Mapping[str, np.ndarray]) -> None:
+    """Writes a dataset that appears whole or not at all. UserError if its folder is there already."""
+    part = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
+    try:
+        refuse_taken(folder)
+        part.mkdir(parents=True)
+        parquet.write_table(index, part / INDEX, compression="zstd", write_page_checksum=True)
+        for name, values in empty.items():
+            np.save(part / EMPTY.format(name), values)
+        (part / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        for path in part.iterdir():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        part.rename(folder)
+    except OSError as error:
+        refuse_taken(folder)  # by another process, meanwhile
+        raise UserError(f"can't write the dataset to {folder} ({error.strerror or error}): nothing is left") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def refuse_taken(folder: Path) -> None:
+    if folder.exists():
+        raise UserError(f"{folder} is there already: datasets are never changed; take another name, or delete it first")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

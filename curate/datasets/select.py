@@ -1,0 +1,137 @@
+"""Which clips a dataset holds: the SQL half of `clipmill dataset create`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curate.errors import DamagedError, UserError
+from curate.gates import one_line, quote
+from stages.shards.contract import Contract, ContractError
+
+OF_LATENTS = ("shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract", "window_fps")
+SHOWN = 3  # contracts of a mixture that are described
+
+
+class Selection:
+    """The clips that `select` gives and that have latents in `table`, over the views of a catalog.
+
+    UserError for SQL that does not work, for no clip, for clips given twice, and where none has latents.
+    `chosen` clips were selected, `missing` of them have no latents.
+    """
+
+    def __init__(self, sql: duckdb.DuckDBPyConnection, select: str, table: str):
+        self.sql = sql
+        if not set(OF_LATENTS) <= set(self._columns(table)):
+            raise UserError(
+                f"the catalog has no table {table!r} of latents: run a recipe with the stage `encode` first"
+            )
+        text = self._checked(select)
+        self._make("--select", f"CREATE TEMP TABLE selected AS {text}")
+        self.columns = self._columns("selected")
+        if "clip_id" not in self.columns:
+            raise UserError(f"--select must give clip_id; it gives {', '.join(self.columns)[:200]}")
+        self.chosen, distinct = self._ask("SELECT count(*), count(DISTINCT clip_id) FROM selected")[0]
+        if not self.chosen:
+            raise UserError(f"no clip is chosen by {select!r}")
+        if distinct < self.chosen:
+            twice = self.chosen - distinct
+            raise UserError(f"--select must give each clip once: {twice:,} rows more than once, or without a clip_id")
+        self._make("--select", f"""
+            CREATE TEMP TABLE encoded AS SELECT clip_id, source_id, {", ".join(OF_LATENTS)}
+            FROM {quote(table)} SEMI JOIN selected USING (clip_id) WHERE status = 'done'""")  # fmt: skip
+        encoded = self._ask("SELECT count(*) FROM encoded")[0][0]
+        if not encoded:
+            raise UserError(
+                f"none of the {self.chosen:,} selected clips has latents: run the recipe that encodes them first"
+            )
+        self.missing = self.chosen - encoded
+
+    def contract(self) -> Contract:
+        """The contract of all of them; UserError naming the differences, and clips of each, where there are several."""
+        found = self._ask("SELECT contract, count(*), min(clip_id) FROM encoded GROUP BY 1 ORDER BY 2 DESC, 1")
+        try:
+            contracts = [Contract.from_json(text or "") for text, _, _ in found]
+        except ContractError as error:
+            raise DamagedError(f"a row of latents has no contract ({error}): encode again with --rebuild") from error
+        if len(contracts) == 1:
+            return contracts[0]
+        said = [f"{count:,} clips (such as {clip}) have {contract.digest[:12]}"
+                for contract, (_, count, clip) in zip(contracts, found, strict=True)][:SHOWN]  # fmt: skip
+        differing = "; ".join(contracts[0].differences(contracts[1])).replace(" here,", ",").replace(" there", "")
+        raise UserError(
+            f"the selection mixes latents of {len(contracts)} contracts: {', '.join(said)}. The first two differ in "
+            f"{differing}. A dataset has one: narrow --select by the column contract, or encode again"
+        )
+
+    def shards(self) -> dict[str, dict[str, Any]]:
+        """path -> bucket, index_hash, hash and bytes, as the catalog says them, by bucket and path."""
+        rows = self._ask("""
+            SELECT bucket, shard, any_value(index_hash), any_value(shard_hash), any_value(shard_bytes)
+            FROM encoded GROUP BY ALL ORDER BY bucket, shard""")  # fmt: skip
+        return {s: {"bucket": b, "index_hash": i, "hash": h, "bytes": n} for b, s, i, h, n in rows}
+
+    def samples(self, weight: str | None, conditions: Sequence[str]) -> pa.Table:
+        """One row a sample by bucket, shard and clip: clip_id, source_id, shard, bucket, window_fps, weight, the
+        conditions.
+
+        `weight` is SQL over the samples, with the columns of `clips` and those that the selection adds.
+        """
+        own = {column.lower() for column in self.columns}
+        others = [column for column in self._columns("clips") if column.lower() not in own]
+        there = own | {column.lower() for column in others}
+        for name in conditions:
+            if name.lower() not in there:
+                raise UserError(f"condition {name!r}: clips have no such column (say with --conditions which to take)")
+        joined = [f"selected.{quote(column)}" for column in self.columns] + [f"_all.{quote(c)}" for c in others]
+        numbers = "".join(f", TRY_CAST({quote(name)} AS FLOAT) AS c{i}" for i, name in enumerate(conditions))
+        self._make("--weight", f"""
+            CREATE TEMP TABLE weighed AS SELECT clip_id, CAST(({weight or "1"}\n) AS DOUBLE) AS weight{numbers}
+            FROM (
+                SELECT {", ".join(joined)} FROM selected SEMI JOIN encoded USING (clip_id)
+                JOIN clips AS _all ON _all.clip_id = selected.clip_id
+            ) AS clips""")  # fmt: skip
+        self._check_weights(weight)
+        columns = "".join(f", c{i}" for i in range(len(conditions)))
+        found = self.sql.sql(f"""
+            SELECT clip_id, source_id, shard, bucket, window_fps, weight{columns}
+            FROM encoded JOIN weighed USING (clip_id) ORDER BY bucket, shard, clip_id""").to_arrow_table()  # fmt: skip
+        return found.rename_columns(["clip_id", "source_id", "shard", "bucket", "window_fps", "weight", *conditions])
+
+    def _check_weights(self, weight: str | None) -> None:
+        wrong, clip, most = self._ask("""
+            SELECT count(*) FILTER (bad), min(clip_id) FILTER (bad), max(weight)
+            FROM (
+                SELECT *, weight IS NULL OR NOT isfinite(weight) OR weight < 0 AS bad FROM weighed
+            )""")[0]  # fmt: skip
+        if wrong:
+            raise UserError(f"--weight {weight!r} gives no number from 0 on for {wrong:,} clips, such as {clip}")
+        if not most:
+            raise UserError(f"--weight {weight!r} gives 0 for every clip")
+
+    def _checked(self, select: str) -> str:
+        try:
+            statements = self.sql.extract_statements(select)
+        except duckdb.Error as error:
+            raise UserError(f"--select: {one_line(error)}") from error
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise UserError(f"--select must be one SELECT statement, not {select!r}")
+        return statements[0].query.strip().rstrip(";")
+
+    def _columns(self, view: str) -> list[str]:
+        rows = self.sql.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = $1 AND schema_name = 'main'", [view]
+        )
+        return [row[0] for row in rows.fetchall()]
+
+    def _make(self, option: str, text: str) -> None:
+        try:
+            self.sql.execute(text)
+        except duckdb.Error as error:
+            raise UserError(f"{option}: {one_line(error)}") from error
+
+    def _ask(self, text: str) -> list[tuple[Any, ...]]:
+        return self.sql.execute(text).fetchall()

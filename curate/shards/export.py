@@ -1,0 +1,167 @@
+"""Latents as Parquet, for those who want tables: one file for each shard, which pyarrow and DuckDB read by themselves.
+
+Numbers are lists, flat and in C order, beside their shape. bfloat16, which Parquet does not know, becomes float32.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from curate.catalog import Catalog
+from curate.errors import UserError
+from curate.shards.inventory import Shard, shards_of, tables_with_shards
+from curate.storage import join
+from curate.views import connect, query
+from stages.reading import one_line
+from stages.shards.contract import Contract
+from stages.shards.folder import shard_folder
+from stages.shards.format import JSON, ShardError, fields_of, open_file, read_header, read_index
+
+PART_BYTES = 32 << 20  # of latents in memory at a time, and in a row group
+
+
+def run_export(catalog: str, output: str, select: str | None = None, table: str | None = None) -> int:
+    """`clipmill export`: 0 when all is written, 1 when a shard could not be (each is told in a line)."""
+    clips, files, problems = export_parquet(Catalog.open(catalog), output, select, table)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{clips:,} clips in {files:,} files below {output}" + (f"; {len(problems):,} failed" if problems else ""))
+    return 1 if problems else 0
+
+
+def export_parquet(
+    catalog: Catalog, folder: str, select: str | None = None, table: str | None = None
+) -> tuple[int, int, list[str]]:
+    """Writes FOLDER/<bucket>/<shard_id>.parquet for each shard, whole or absent, with the clips that `select` gives
+    (SQL with a column clip_id; None: all). Gives (clips, files, shards that could not be exported and why).
+
+    `table` is needed where more than one has shards. UserError for a wrong one, for wrong SQL, and for a folder that
+    takes no file.
+    """
+    clips, files, problems = 0, 0, []
+    with connect(catalog) as sql:
+        table = _table(catalog, tables_with_shards(sql), table)
+        if select is not None:
+            text = f"SELECT DISTINCT clip_id FROM (\n{select.strip().rstrip(';')}\n)"
+            query(sql, f"{text} LIMIT 0")  # says in one line what is wrong with it
+            sql.execute(f"CREATE TEMP TABLE chosen AS {text}")
+        for shard in shards_of(sql, table):
+            wanted = set(shard.clips)
+            if select is not None:
+                found = sql.execute("SELECT clip_id FROM chosen WHERE clip_id IN (SELECT unnest(?))", [shard.clips])
+                wanted = {clip for (clip,) in found.fetchall()}
+            if not wanted:
+                continue
+            try:
+                clips += _export(join(catalog.uri, shard.path), shard, wanted, folder)
+                files += 1
+            except ShardError as error:
+                problems.append(str(error))
+    return clips, files, problems
+
+
+def _table(catalog: Catalog, found: list[str], table: str | None) -> str:
+    if not found:
+        raise UserError(f"{catalog.uri} has no latents: run a recipe with `encode` first")
+    if table is None and len(found) > 1:
+        raise UserError(f"shards are named by the tables {', '.join(found)}: say which with --table")
+    if table is not None and table not in found:
+        raise UserError(f"no table {table!r} names shards; those that do: {', '.join(found)}")
+    return table or found[0]
+
+
+def _export(path: str, shard: Shard, wanted: Collection[str], folder: str) -> int:
+    """Writes one shard's file; gives its number of clips. ShardError for a damaged shard."""
+    contract = Contract.from_dict(read_header(path)["contract"])
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in read_index(path).to_pylist():
+        if row["clip_id"] in wanted:
+            rows.setdefault(row["clip_id"], []).append(row)
+    if missing := set(wanted) - set(rows):
+        raise ShardError(f"{path} does not hold the clip {min(missing)}, which a row says it does")
+    bucket, name = posixpath.split(shard.path)
+    place = shard_folder(join(folder, posixpath.basename(bucket)))
+    part = None
+    try:
+        part = place.temporary()
+        with open_file(path) as file, open(part, "xb") as out:
+            _write(out, _samples(file, path, rows), _schema(rows, contract, shard))
+        place.publish(part, name.removesuffix(".tar") + ".parquet")
+    except BaseException as error:
+        if part is not None:
+            with suppress(OSError):
+                os.unlink(part)
+        if isinstance(error, Exception) and not isinstance(error, ShardError):
+            raise UserError(f"can't write to {folder}: {one_line(error)}") from error
+        raise
+    return len(rows)
+
+
+def _schema(rows: Mapping[str, list[dict[str, Any]]], contract: Contract, shard: Shard) -> pa.Schema:
+    """clip_id, its JSON, and for each field of any clip its numbers and their shape."""
+    columns: dict[str, pa.DataType] = {"clip_id": pa.string(), JSON: pa.string()}
+    for name, dtype in sorted({(row["field"], row["dtype"]) for found in rows.values() for row in found}):
+        if name != JSON:
+            kind = pa.float32() if _is_bits(name, contract) else pa.from_numpy_dtype(np.dtype(dtype))
+            columns |= {name: pa.list_(kind), f"{name}_shape": pa.list_(pa.int32())}
+    about = {"contract": contract.to_json(), "digest": contract.digest, "bucket": shard.buckets[0], "shard": shard.path}
+    return pa.schema(columns, metadata=about)
+
+
+def _is_bits(name: str, contract: Contract) -> bool:
+    return contract.dtype == "bfloat16" and name in ("mean", "logvar")
+
+
+def _samples(file: BinaryIO, path: str, rows: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    for clip, found in rows.items():
+        yield {"clip_id": clip, **fields_of(file, path, found)}
+
+
+def _write(out: BinaryIO, samples: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
+    """Row groups of so many samples as fit into PART_BYTES; one at least."""
+    from pyarrow.parquet import ParquetWriter
+
+    numbers = [name for name in schema.names if f"{name}_shape" in schema.names]
+    with ParquetWriter(out, schema, compression="zstd", write_page_checksum=True, use_dictionary=["clip_id"]) as writer:
+        part: list[dict[str, Any]] = []
+        size = 0
+        for sample in samples:
+            part.append(sample)
+            size += sum(sample[name].nbytes for name in numbers if name in sample)
+            if size >= PART_BYTES:
+                writer.write_table(_table_of(part, schema, numbers))
+                part, size = [], 0
+        if part:
+            writer.write_table(_table_of(part, schema, numbers))
+
+
+def _table_of(samples: list[dict[str, Any]], schema: pa.Schema, numbers: Collection[str]) -> pa.Table:
+    columns: dict[str, Any] = {
+        "clip_id": [sample["clip_id"] for sample in samples],
+        JSON: [json.dumps(sample[JSON], ensure_ascii=False) for sample in samples],
+    }
+    for name in numbers:
+        arrays = [sample.get(name) for sample in samples]
+        columns[name] = _lists(arrays, schema.field(name).type)
+        columns[f"{name}_shape"] = [None if values is None else list(values.shape) for values in arrays]
+    return pa.table(columns, schema)
+
+
+def _lists(arrays: list[np.ndarray | None], kind: pa.DataType) -> pa.Array:
+    """Arrays as lists of their numbers; the bits of a bfloat16 are the upper half of a float32."""
+    flat = [np.empty(0, kind.value_type.to_pandas_dtype()) if values is None else values.ravel() for values in arrays]
+    if kind.value_type == pa.float32():
+        flat = [(v.astype("<u4") << 16).view(np.float32) if v.dtype == np.uint16 else v for v in flat]
+    offsets = np.cumsum([0, *(len(values) for values in flat)]).astype(np.int32)
+    missing = pa.array([values is None for values in arrays])
+    values = pa.array(np.concatenate(flat), kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets), values, type=kind, mask=missing)

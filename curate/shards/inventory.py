@@ -1,0 +1,122 @@
+"""The shards of a catalog: which its rows name, and which lie there without any.
+
+A shard counts only through the rows that name it, and those are committed after it was published. So whatever no
+row names is what an interrupted run left, or what later rows superseded.
+"""
+
+from __future__ import annotations
+
+import datetime
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from curate.catalog import Catalog
+from curate.gates import quote
+from curate.ledger import Ledger
+from curate.storage import join
+from stages.shards.format import index_path
+
+if TYPE_CHECKING:
+    import duckdb
+
+FOLDER = "shards"
+COLUMNS = ["clip_id", "status", "shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract", "decode_psnr"]
+PAGE = 64  # shards whose rows are in memory at a time
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the rows of one table say of one shard. Each list has one value unless rows contradict each other."""
+
+    table: str
+    path: str  # relative to the catalog
+    clips: list[str]
+    hashes: list[str]
+    sizes: list[int]
+    index_hashes: list[str]
+    buckets: list[str]
+    contracts: list[str]  # JSON
+    psnr: dict[str, float]  # by clip, where it was sampled
+    batch: int  # the latest that its rows came with
+    committed_at: datetime.datetime  # the latest of its rows
+
+
+@dataclass(frozen=True)
+class Orphan:
+    path: str  # as the catalog's filesystem has it
+    bytes: int
+
+
+def tables_with_shards(sql: duckdb.DuckDBPyConnection) -> list[str]:
+    """The tables whose rows name shards: those with the columns that say which, and what is in it."""
+    found = sql.execute(
+        "SELECT table_name FROM duckdb_columns() WHERE schema_name = 'raw' AND column_name IN (SELECT unnest(?)) "
+        "GROUP BY ALL HAVING count(*) = ? ORDER BY ALL", [COLUMNS, len(COLUMNS)],
+    ).fetchall()  # fmt: skip
+    return [name for (name,) in found]
+
+
+def shards_of(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[Shard]:
+    """The shards that a table's rows name, in the order of their paths."""
+    cursor = sql.cursor()
+    cursor.execute(f"""
+        SELECT shard, list(clip_id ORDER BY clip_id), list(DISTINCT shard_hash), list(DISTINCT shard_bytes),
+            list(DISTINCT index_hash), list(DISTINCT bucket), list(DISTINCT contract),
+            list(clip_id) FILTER (decode_psnr IS NOT NULL), list(decode_psnr) FILTER (decode_psnr IS NOT NULL),
+            max(batch), max(committed_at)
+        FROM raw.{quote(table)} WHERE shard IS NOT NULL GROUP BY shard ORDER BY shard""")
+    while page := cursor.fetchmany(PAGE):
+        for path, clips, hashes, sizes, index_hashes, buckets, contracts, sampled, psnr, *last in page:
+            known = dict(zip(sampled or [], psnr or [], strict=True))
+            yield Shard(table, path, clips, hashes, sizes, index_hashes, buckets, contracts, known, *last)
+
+
+def orphans(catalog: Catalog, table: str) -> list[Orphan]:
+    """The files under shards/<table>/ that no row of the table names: shards, indexes and temporary files.
+
+    Of a run that is at work right now they may be what it will commit next. A table that is missing, or has no
+    row with a shard, has no orphans: its shards may be all that is left of it.
+    """
+    there = _files(catalog, table)  # before the rows: what is committed in between is named by them
+    named = _named(catalog, table) if there else set()
+    return [Orphan(path, size) for path, size in sorted(there.items()) if path not in named] if named else []
+
+
+def collect_orphans(ledger: Ledger) -> list[Orphan]:
+    """Deletes the orphans of the table that a ledger marks; gives what was deleted.
+
+    Only while none of this run's workers is writing: before they start, or after the last row was committed. The
+    ledger's lease says that no other run is.
+    """
+    found = orphans(ledger.catalog, ledger.mark)
+    ledger.lease.check()  # after the look: another run's files can't be among them
+    for orphan in found:
+        try:
+            ledger.catalog.fs.rm_file(orphan.path)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _files(catalog: Catalog, table: str) -> dict[str, int]:
+    """path -> bytes of what lies under shards/<table>/."""
+    try:
+        found = catalog.fs.find(join(catalog.path, FOLDER, table), detail=True)
+    except FileNotFoundError:
+        return {}
+    return {path: about["size"] or 0 for path, about in found.items()}
+
+
+def _named(catalog: Catalog, table: str) -> set[str]:
+    """The tars and indexes that rows name, superseded rows too, as the catalog's filesystem has their paths."""
+    stored = catalog.table(table)
+    if stored is None or "shard" not in stored.schema().to_arrow().names:
+        return set()
+    named: set[str] = set()
+    for part in catalog.read(stored, ["shard"]):
+        if "shard" in part.column_names:
+            named.update(shard for shard in part["shard"].unique().to_pylist() if shard)
+    tars = {posixpath.join(catalog.path, shard) for shard in named}
+    return tars | {index_path(path) for path in tars}

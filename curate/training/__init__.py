@@ -1,0 +1,1 @@
+"""`clipmill train`: what a run learns from, and what it leaves to look at."""

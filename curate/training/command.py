@@ -1,0 +1,175 @@
+"""`clipmill train`: a config and a dataset (or, for a VAE, a catalog) in, a run folder out.
+
+A run on latents needs torch, numpy, pyarrow and safetensors alone, and goes under torchrun as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from curate.errors import UserError
+from curate.interrupts import Interrupts
+from train.config import ConfigError, TrainConfig, with_settings
+
+FAILED, STOPPED = 1, 130
+KINDS = ("dit", "tokens", "vae")
+
+
+def run_train(
+    config: str | Path,
+    *,
+    dataset: str | None = None,
+    catalog: str | None = None,
+    output: str,
+    resume: bool = False,
+    settings: Sequence[str] = (),
+) -> int:
+    """Trains what the config's `kind` says: dit and tokens from `dataset`, vae from `catalog`; the exit code.
+
+    `settings` are `a.b=c`, put over the config's. UserError, in one line, for what can't work.
+    """
+    try:
+        values = with_settings(read_config(config), settings)
+        kind = values.get("kind", "dit")
+        if kind not in KINDS:
+            raise UserError(f"{config}: kind {kind!r}: there are {', '.join(KINDS)}")
+        if kind == "vae":
+            if catalog is None or dataset is not None:
+                raise UserError(f"{config}: kind vae learns from the clips of a catalog: give --catalog URI")
+            from curate.training.vae import run_train_vae
+
+            return run_train_vae(values, catalog, output, resume)
+        if dataset is None or catalog is not None:
+            raise UserError(
+                f"{config}: kind {kind} learns from a dataset: give --dataset DIR (`clipmill dataset create` makes one)"
+            )
+        return _train(TrainConfig.from_dict(values), dataset, output, resume)
+    except (ConfigError, UserError) as error:
+        if int(os.environ.get("RANK", "0")):  # all ranks found the same: the first one says it
+            return 2
+        raise UserError(str(error)) from error
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """A JSON or YAML file of settings by name. UserError for one that is none."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config {path} can't be read: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        found = json.loads(text)
+    except ValueError as no_json:
+        try:
+            import yaml
+        except ImportError:
+            raise UserError(f"config {path} is no JSON ({no_json}); for YAML: pip install pyyaml") from no_json
+        try:
+            found = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"config {path} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"config {path} holds no settings by name, but {str(found)[:60]}")
+    return found
+
+
+def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
+    from curate.training.data import training_data
+    from curate.training.sinks import wandb_sink
+    from train.loop import DivergedError, Training
+    from train.parallel import started
+    from train.tasks import objective_of
+
+    with started() as ranks, Interrupts() as interrupts:
+        data, opened = training_data(dataset, config, ranks)
+        vae, text_model = _checked_vae(config, opened), config.text_model
+        extra = {
+            "kind": config.kind,
+            "dataset": os.path.abspath(dataset),
+            "contract": data.contract,
+            "conditions": list(data.scales),
+            "text": data.contract.get("text"),
+            "text_model": _absolute(text_model) if text_model else None,
+            "vae": vae,
+            "buckets": {
+                name: {"samples": bucket.samples, "latent": list(bucket.latent)}
+                for name, bucket in opened.buckets.items()
+            },
+        }
+        if config.kind == "dit":
+            extra["objective"] = objective_of(config).to_dict()
+        sheets = None
+        if config.samples.every and (ranks.first or config.parallel == "fsdp"):
+            from curate.training.sheets import Sheets
+
+            sheets = Sheets(config, data, opened, extra, Path(output), ranks)
+        training = Training(
+            config,
+            data,
+            output,
+            ranks,
+            resume=resume,
+            extra=extra,
+            stop=lambda: interrupts.seen,
+            draw=sheets,
+            sinks=wandb_sink(config, output, ranks),
+        )
+        if resume and ranks.first and training.step >= config.steps:
+            print(f"{output} has its {config.steps:,} steps already: nothing is left to do", file=sys.stderr)
+        if resume and ranks.first and not training.step:
+            print(f"{output} has no checkpoint yet: the run begins", file=sys.stderr)
+        try:
+            training.run()
+        except UserError as error:  # a clip that can't be read, which the other ranks know nothing of
+            if not ranks.first:
+                print(f"clipmill: rank {ranks.rank}: {error}", file=sys.stderr)
+            raise
+        except DivergedError as error:
+            if ranks.first:
+                print(f"clipmill: {error}; checkpoints of before are in {output}", file=sys.stderr)
+            return FAILED
+        finally:
+            data.loader.close()
+        if training.step < config.steps:
+            if ranks.first:
+                print(f"stopped after step {training.step:,}; --resume goes on", file=sys.stderr)
+            return STOPPED
+    return 0
+
+
+def _checked_vae(config: TrainConfig, dataset: Any) -> str | None:
+    """Where the VAE lies. UserError, naming both, for another one than the dataset's contract says."""
+    if config.vae is None:
+        return None
+    try:
+        from stages.base import SettingsError
+        from stages.latent_coders import describe_coder
+    except ImportError as error:
+        raise UserError(
+            f"vae: to read it takes the package {error.name}; without `vae` the run needs it not"
+        ) from error
+    try:
+        info = describe_coder(config.vae)
+    except SettingsError as error:
+        raise UserError(f"vae: {error}") from error
+    contract = dataset.contract
+    pairs = [
+        (name, getattr(info, name), getattr(contract, name))
+        for name in ("fingerprint", "channels", "time_stride", "first_frame", "space_stride", "codebook")
+    ]
+    if found := [f"{name} {_short(own)}, of the dataset {_short(other)}" for name, own, other in pairs if own != other]:
+        raise UserError(f"vae {config.vae} is not the one that made the dataset {dataset.name}: {'; '.join(found)}")
+    return _absolute(config.vae)
+
+
+def _absolute(model: str) -> str:
+    """A folder's whole path; the name of a model on a hub as it is."""
+    return os.path.abspath(model) if os.path.exists(model) else model
+
+
+def _short(value: Any) -> str:
+    return f"{value[:12]}…" if isinstance(value, str) and len(value) > 16 else str(value)

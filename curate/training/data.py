@@ -1,0 +1,110 @@
+"""A dataset as a training run takes it: a loader, what is held out, and what the network must be told of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from curate.datasets.files import Dataset, open_dataset
+from curate.errors import UserError
+from curate.loader import Batch, Loader
+from curate.training.held_out import split, subset
+from train.batches import Data
+from train.config import TrainConfig
+from train.parallel import Ranks
+
+
+def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tuple[Data, Dataset]:
+    """This rank's share, and the dataset. UserError for what the dataset can't give."""
+    whole = open_dataset(folder)
+    trained, held = split(whole, config.validation.share, config.validation.by)
+    options = {
+        "rank": ranks.rank,
+        "world": ranks.world,
+        "text": config.loader.text or ("text" if whole.text else None),
+        "verify": config.loader.verify,
+        "bad": config.loader.bad,
+        "threads": config.loader.threads,
+        "root": config.loader.root,
+        "cache": config.loader.cache,
+    }
+    if config.loader.cache_gb is not None:
+        options["cache_gb"] = config.loader.cache_gb
+    means = ["tokens" if whole.contract.codebook is not None else "mean"]  # where nothing is drawn, as in validation
+    loader = Loader(
+        trained,
+        fields=means if config.conditions.posterior == "mean" else None,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=str(ranks.device) if ranks.device.type == "cuda" else None,
+        mix=config.loader.mix,
+        **options,
+    )
+    at_once = max(1, config.batch_size // ranks.world // config.accumulate)
+    held_out = []
+    if held:
+        counts = shares(held, config.validation.clips, ranks.world)
+        held_out = fixed_batches(held, counts, at_once, {**options, "fields": means})
+    if held and not held_out:
+        raise UserError(
+            f"validation.share {config.validation.share} holds out {held.samples} clips, too few for a clip of one "
+            f"shape on each of {ranks.world} ranks: take a larger share"
+        )
+    empty = whole.empty_text() if whole.text else None
+    if whole.text and empty is None:
+        raise UserError(f"{whole.folder} lacks empty_text.npy, the encoded empty prompt: make the dataset again")
+    data = Data(
+        loader=loader,
+        contract=whole.contract.to_dict(),
+        shapes={name: bucket.latent for name, bucket in whole.buckets.items()},
+        identity=f"{whole.name} of {whole.about['created']}, {whole.samples} samples, contract {whole.contract.digest}",
+        empty_text=None if empty is None else as_tensor(empty, whole),
+        scales=scales(trained),
+        held_out=held_out,
+    )
+    return data, whole
+
+
+def shares(dataset: Dataset, clips: int, world: int) -> dict[str, int]:
+    """How many clips of each bucket every rank takes, so that they are about `clips` in all, in their proportion."""
+    found = {}
+    for name, bucket in dataset.buckets.items():
+        wanted = max(world, round(clips * bucket.samples / dataset.samples))
+        if count := min(bucket.samples, wanted) // world:
+            found[name] = count
+    return found
+
+
+def fixed_batches(dataset: Dataset, counts: dict[str, int], at_once: int, options: dict[str, Any]) -> list[Batch]:
+    """So many clips of each bucket on every rank, the same each time, in batches of at most `at_once`. What does not
+    fill a batch is left out.
+    """
+    world, rows, sizes = options.get("world", 1), [], {}
+    for name, count in counts.items():
+        bucket, size = dataset.buckets[name], min(count, at_once)
+        sizes[name] = size * world
+        taken = count // size * size * world
+        rows.append(bucket.first + np.arange(taken) * bucket.samples // taken)  # spread over the shards
+    if not rows:
+        return []
+    with Loader(subset(dataset, np.concatenate(rows)), batch_size=sizes, **options) as loader:
+        return [next(loader) for _ in range(loader.len_epoch)]
+
+
+def scales(dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of each condition, over the samples that have it."""
+    found = {}
+    for name, column in dataset.columns(dataset.conditions).items():
+        values = column.to_numpy().astype(np.float64)
+        known = values[np.isfinite(values)]
+        found[name] = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+    return found
+
+
+def as_tensor(values: np.ndarray, dataset: Dataset) -> torch.Tensor:
+    """An encoded text in its stored dtype; numpy has the bits of a bfloat16 as uint16."""
+    found = torch.from_numpy(np.ascontiguousarray(values))
+    return found.view(torch.bfloat16) if found.dtype == torch.uint16 else found

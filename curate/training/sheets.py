@@ -1,0 +1,116 @@
+"""Samples on the way: what the averaged weights make of some clips' captions, as pictures, beside the clips."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor, nn
+
+from curate.datasets.files import Dataset
+from curate.errors import UserError
+from curate.training.data import fixed_batches
+from curate.training.held_out import split
+from stages.shards.format import JSON, ShardError, read_index, read_sample
+from train.batches import Data
+from train.config import TrainConfig
+from train.guidance import Guidance
+from train.objectives import Objective
+from train.parallel import Ranks
+from train.run_folder import SAMPLES
+from train.sampling import Prompt, SampleSettings, TrainedRun
+from train.tasks import objective_of
+
+
+class Sheets:
+    """Called with a step and a network: writes RUN/samples/<step>.png (strips of frames) and .mp4, the clips above
+    what was made for their captions, from the same noise each time.
+
+    The clips are held out if any are, of the longest bucket. UserError where `vae` doesn't say where the VAE lies.
+    """
+
+    def __init__(
+        self, config: TrainConfig, data: Data, dataset: Dataset, extra: dict[str, Any], folder: Path, ranks: Ranks
+    ):
+        self.config, self.data, self.extra, self.folder, self.ranks = config, data, extra, folder, ranks
+        if not config.vae:
+            raise UserError("samples.every is set, but not where the VAE that decodes them lies: set vae, too")
+        from stages.latent_coders import load_coder
+
+        self.coder = load_coder(config.vae, device=str(ranks.device))
+        source = split(dataset, config.validation.share, config.validation.by)[1] or dataset
+        longest = max(source.buckets.values(), key=lambda each: (each.latent[-3], each.samples))
+        self.shape, count = longest.latent, min(config.samples.count, longest.samples)
+        options = {"text": config.loader.text or ("text" if dataset.text else None), "root": config.loader.root}
+        (self.batch,) = fixed_batches(source, {longest.name: count}, count, options)
+        self.captions = captions(source, self.batch.clip_ids, config.loader.root or dataset.root)
+
+    def __call__(self, step: int, network: nn.Module) -> None:
+        """Every rank of weights that are shared out must call it; the first one writes."""
+        config, empty = self.config, self.data.empty_text
+        objective = objective_of(config) if config.kind == "dit" else Objective()
+        run = TrainedRun(network, objective, self.data.contract, self.extra, None if empty is None else empty.float())
+        run.empty = None if run.empty is None else run.empty.to(run.device)
+        settings = SampleSettings(steps=config.samples.steps, guidance=Guidance(config.samples.guidance))
+        made = run.sample(self._prompts(network), self.shape, settings)
+        if not self.ranks.first:
+            return
+        try:
+            real = self.batch.latents["tokens" if run.tokens else "mean"]
+            videos = [video for each in (real, made) for video in self._decoded(each, run.tokens)]
+            self._write(step, videos)
+        except (OSError, UserError) as error:  # a picture less is no reason to end a run
+            print(f"step {step:,}: samples could not be written ({error})", file=sys.stderr)
+
+    def _prompts(self, network: nn.Module) -> list[Prompt]:
+        batch, found = self.batch, []
+        for row in range(len(batch.clip_ids)):
+            text, conditions = None, {}
+            if network.settings.text_dim and batch.text is not None:
+                text = batch.text[row][batch.text_mask[row]].float()
+            if batch.conditions is not None:
+                told = dict(zip(self.data.scales, batch.conditions[row].tolist(), strict=True))
+                conditions = {name: told[name] for name in network.settings.conditions if not math.isnan(told[name])}
+            found.append(Prompt(text, conditions=conditions, seed=self.config.seed + row))
+        return found
+
+    def _decoded(self, latents: Tensor, tokens: bool) -> list[np.ndarray]:
+        """(T, H, W, 3) uint8 RGB of each."""
+        with torch.autocast(self.ranks.device.type, enabled=False):
+            video = self.coder.decode_tokens(latents) if tokens else self.coder.decode(latents.float())
+        pixels = ((video.float() + 1) * 127.5).round().clamp(0, 255).byte()
+        return list(pixels.permute(0, 2, 3, 4, 1).cpu().numpy())
+
+    def _write(self, step: int, videos: list[np.ndarray]) -> None:
+        from curate.pictures import write_sheet
+
+        place = self.folder / SAMPLES
+        place.mkdir(exist_ok=True)
+        said = [f"clip: {each}" for each in self.captions] + [f"step {step:,}: {each}" for each in self.captions]
+        for ending in ("png", "mp4"):
+            write_sheet(place / f"{step:08d}.{ending}", videos, said, self.data.contract["fps"])
+
+
+def captions(dataset: Dataset, clip_ids: list[str], root: str) -> list[str]:
+    """As the shards below `root` have them; the clips' ids where the dataset has none."""
+    if not dataset.text:
+        return clip_ids
+    column = next(iter(dataset.text.values()))["column"]
+    columns = dataset.columns(["clip_id", "shard"])
+    rows = pc.index_in(pa.array(clip_ids), value_set=columns["clip_id"].combine_chunks())
+    found = []
+    for clip_id, shard in zip(clip_ids, columns["shard"].take(rows).to_pylist(), strict=True):
+        path = f"{root.rstrip('/')}/{dataset.shards[shard].path}"
+        try:
+            index = read_index(path)
+            own = pc.and_(pc.equal(index["clip_id"], clip_id), pc.equal(index["field"], JSON))
+            found.append(read_sample(path, index.filter(own))[JSON]["captions"].get(column) or clip_id)
+        except (ShardError, KeyError):
+            found.append(clip_id)
+    return found

@@ -1,0 +1,109 @@
+"""`clipmill train CONFIG --catalog URI` with `kind: vae`: a VAE from the clips of a catalog, and what it is worth."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.errors import EngineError, UserError
+
+if TYPE_CHECKING:
+    from train.vae.measures import Measured
+
+METRICS, PICTURE = "metrics.json", "reconstructions.png"
+FRAMES_SHOWN = 3  # of each clip
+
+
+def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: bool, quiet: bool = False) -> int:
+    """Trains, measures and leaves `output`/model, metrics.json and reconstructions.png. Returns 0, or 130 where it was
+    asked to stop: a checkpoint is there then. Raises UserError.
+    """
+    from train.config import ConfigError
+    from train.vae.config import VAETrainConfig
+
+    try:
+        settings = VAETrainConfig.from_dict(config)
+    except ConfigError as error:
+        raise UserError(str(error)) from error
+    try:
+        import torch
+
+        from curate.training.vae_clips import VAEClips
+        from train.loop import DivergedError
+        from train.vae.loop import VAETraining
+    except ImportError as error:
+        raise UserError(f"training needs the package {error.name}: pip install 'clipmill[train]'") from error
+    from curate.interrupts import Interrupts
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with VAEClips(settings, catalog) as clips, Interrupts() as interrupts:
+        if not quiet:
+            print(clips.summary, file=sys.stderr)
+        try:
+            training = VAETraining(
+                settings, clips, output, device=device, resume=resume, stop=lambda: interrupts.seen, quiet=quiet
+            )
+            if not training.run():
+                print(f"stopped at step {training.step:,}; --resume goes on from there", file=sys.stderr)
+                return 130
+            training.finish()
+            measured = training.measured()
+        except ConfigError as error:
+            raise UserError(str(error)) from error
+        except DivergedError as error:
+            raise EngineError(str(error)) from error
+    _write(Path(output), settings, training.perceptual_name, clips.sources, measured)
+    if not quiet:
+        print(_said(output, measured, clips.sources["held_out"]))
+    return 0
+
+
+def _write(folder: Path, settings: Any, perceptual: str, sources: dict[str, int], measured: Measured) -> None:
+    names = ("clip_ids", "psnr", "mean_colour_psnr", "ssim", "lpips")
+    columns = {name: getattr(measured, name) for name in names if getattr(measured, name)}
+    found = {
+        **measured.numbers(),
+        "lpips_note": None if measured.lpips else "not measured: loss.perceptual is not lpips",
+        "perceptual_term": perceptual,
+        "split": f"by a hash of source_id, share {settings.validation.share:g}",
+        "sources": sources,
+        "of_clips": columns,
+        "failed": measured.failed,
+    }
+    part = folder / f"{METRICS}.part"
+    part.write_text(json.dumps(found, indent=2) + "\n")
+    os.replace(part, folder / METRICS)
+    if measured.originals:
+        _draw(folder / PICTURE, measured, settings.clips.fps)
+
+
+def _draw(path: Path, measured: Measured, fps: float) -> None:
+    """Originals above reconstructions, a few frames of each clip, clip beside clip."""
+    import numpy as np
+
+    from curate.pictures import strip, write_picture
+
+    columns = []
+    for original, back in zip(measured.originals, measured.reconstructions, strict=True):
+        strips = [strip(video.numpy(), frames=FRAMES_SHOWN) for video in (original, back)]
+        columns.append(np.concatenate(strips, axis=0))
+    height = max(len(column) for column in columns)
+    even = [np.pad(c, ((0, height - len(c)), (0, 0), (0, 0)), mode="edge") for c in columns]
+    write_picture(path, np.concatenate(even, axis=1)[None], fps)
+
+
+def _said(output: str, measured: Measured, sources: int) -> str:
+    if not measured.clip_ids:
+        return f"{output}/model is the VAE; nothing was held out to measure it on"
+    numbers = measured.numbers()
+    ssim, lpips = (numbers[name] for name in ("ssim", "lpips"))
+    words = [f"PSNR {numbers['psnr']:.2f} dB (mean colour of each clip {numbers['mean_colour_psnr']:.2f})"]
+    words += [f"SSIM {ssim:.4f}"] if ssim is not None else []
+    words += [f"LPIPS {lpips:.4f}" if lpips is not None else "LPIPS not measured, no weights given"]
+    return (
+        f"{output}/model is the VAE; on {numbers['clips']} held-out clips of {sources} sources: {', '.join(words)}; "
+        f"{output}/{METRICS}, {output}/{PICTURE}"
+    )

@@ -1,0 +1,1 @@
+"""Shards: tars of latents with their contract in front and an index beside them."""

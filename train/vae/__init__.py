@@ -1,0 +1,1 @@
+"""Training of a VAE: losses, discriminator, loop, what it is worth."""
