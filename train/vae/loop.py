@@ -50,8 +50,8 @@ class VAETraining:
         self.config, self.clips, self.folder, self.stop = config, clips, Path(folder), stop
         self.device = torch.device(device)
         run_folder.refuse_taken(self.folder, config.kind, resume)
-        self.vae = build(config).to(self.device)
-        self.vae.to(memory_format=torch.channels_last_3d)
+        self.vae, self.begun = build(config)
+        self.vae.to(self.device, memory_format=torch.channels_last_3d)
         try:
             self.perceptual, self.perceptual_name = perceptual_term(config.loss, self.device)
         except ValueError as error:
@@ -79,7 +79,7 @@ class VAETraining:
         count = sum(parameter.numel() for parameter in self.vae.parameters())
         self.console.say(
             f"VAE of {count:,} parameters on {self.device.type}, from step {self.step:,} to {config.steps:,}, "
-            f"{config.batch_size} windows each; perceptual term: {self.perceptual_name}"
+            f"{config.batch_size} windows each; {self.begun}; perceptual term: {self.perceptual_name}"
         )
         try:
             with closing(self.clips.batches(self.step)) as batches:
@@ -215,8 +215,8 @@ class VAETraining:
         self.console.step(self.step, {name: numbers[name] for name in ("loss", "lr", "grad_norm")})
 
 
-def build(config: VAETrainConfig) -> CausalVAE:
-    """With weights drawn by the seed, or those that `start` names. Raises ConfigError."""
+def build(config: VAETrainConfig) -> tuple[CausalVAE, str]:
+    """With weights drawn by the seed, or those that `start` names; and in words which. Raises ConfigError."""
     settings = config.settings()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -225,18 +225,18 @@ def build(config: VAETrainConfig) -> CausalVAE:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"model: {error}") from error
     if config.start is None:
-        return vae
+        return vae, "random weights"
     try:
         if not Path(config.start).is_dir():
-            load_2d(vae, config.start)
-            return vae
+            left = load_2d(vae, config.start)
+            return vae, f"weights of {config.start}" + (f", but random {', '.join(left)}" if left else "")
         found = vae_files.load(config.start)
         if found.settings != settings:
             raise ValueError(f"{config.start} is a VAE of other settings: {found.settings.to_dict()}")
         vae.load_state_dict(found.state_dict())
     except ValueError as error:
         raise ConfigError(f"start: {error}") from error
-    return vae
+    return vae, f"weights of {config.start}"
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

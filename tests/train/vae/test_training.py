@@ -210,8 +210,9 @@ def test_a_step_whose_loss_is_no_number_is_not_made(tmp_path):
 def test_a_run_begins_with_another_vae_if_told_to(tmp_path):
     first = trained(tmp_path / "first", config(steps=2))
     first.finish()
-    again = build(config(start=str(tmp_path / "first" / "model"), seed=9))
+    again, said = build(config(start=str(tmp_path / "first" / "model"), seed=9))
     saved = vae_files.load(tmp_path / "first" / "model").state_dict()
+    assert said == f"weights of {tmp_path / 'first' / 'model'}" and build(config())[1] == "random weights"
     assert all(torch.equal(value, saved[name]) for name, value in again.state_dict().items())
     with pytest.raises(ConfigError, match=r"start: .* is a VAE of other settings"):
         build(config(start=str(tmp_path / "first" / "model"), model={"width": 16}))
