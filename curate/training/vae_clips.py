@@ -19,7 +19,7 @@ import torch
 
 from curate.catalog import Catalog
 from curate.errors import UserError
-from curate.vae_order import Order
+from curate.training.vae_order import Order
 from curate.views import connect, query
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
 from stages.windows.pool import WindowPool

@@ -12,7 +12,7 @@ import torch
 from curate.errors import UserError
 from curate.training.command import run_train
 from curate.training.vae_clips import VAEClips, held_out_sources
-from curate.vae_order import Order
+from curate.training.vae_order import Order
 from models import vae_files
 from models.vae import CausalVAE
 from models.vae_settings import sized
