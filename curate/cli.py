@@ -15,7 +15,7 @@ BELOW = ("duckdb", "_duckdb", "_internal", "deltalake", "botocore", "aiobotocore
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 all well; 1 finished with something failed or mismatched; 2 bad usage or settings."""
-    # Threads of torch that spin while they wait crawl as soon as another process has a core: measured, 130 times slower.
+    # Threads of torch that spin while they wait crawl as soon as another process has a core: 130 times, measured.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = args.command
