@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a network: a transformer on a dataset, a VAE on a catalog")
     train.add_argument("config", metavar="CONFIG", help="JSON or YAML; its kind is dit, tokens or vae")
     train.add_argument("--dataset", metavar="DIR", help="what dit and tokens learn from")
+    train.add_argument("--shards", metavar="URI", help="what holds shards/, if not the catalog that the dataset names")
     train.add_argument("--catalog", metavar="URI", help="whose clips a vae learns from")
     train.add_argument("-o", "--output", required=True, metavar="RUN_DIR")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in RUN_DIR")
@@ -274,7 +276,7 @@ def _train(args: argparse.Namespace) -> int:
         catalog=args.catalog,
         output=args.output,
         resume=args.resume,
-        settings=args.set,
+        settings=[*args.set, *([f"loader.root={json.dumps(args.shards)}"] if args.shards else [])],
     )
 
 

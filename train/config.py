@@ -6,8 +6,9 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
+
+from train.settings import ConfigError, at_least, built, listed, one_of
 
 Kind = Literal["dit", "tokens"]
 # What a resumed run may change: nothing that is learned depends on it, rounding aside.
@@ -17,10 +18,6 @@ FREE = (
     *("loader.threads", "loader.verify", "loader.root", "loader.cache", "loader.cache_gb"),
     *("validation.every", "validation.clips", "validation.times"),
 )
-
-
-class ConfigError(ValueError):
-    """A setting that can't be: one line with the value and what there is."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +34,9 @@ class OptimizerConfig:
     clip: float | None = 1.0  # greatest norm of the gradient of all weights; null: as it comes
 
     def __post_init__(self) -> None:
-        _listed(self, "betas")
-        _at_least(self, "optimizer", lr=0, warmup=0, final=0, weight_decay=0)
-        _one_of("optimizer.schedule", self.schedule, ("constant", "cosine"))
+        listed(self, "betas")
+        at_least(self, "optimizer", lr=0, warmup=0, final=0, weight_decay=0)
+        one_of("optimizer.schedule", self.schedule, ("constant", "cosine"))
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class ConditionConfig:
         for name in ("text_dropout", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"conditions.{name} {getattr(self, name)!r}: a share from 0 to 1")
-        _one_of("conditions.posterior", self.posterior, ("sample", "mean"))
+        one_of("conditions.posterior", self.posterior, ("sample", "mean"))
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,10 @@ class LoaderConfig:
     cache_gb: float | None = None  # its limit, 10^9 bytes
 
     def __post_init__(self) -> None:
-        _one_of("loader.verify", self.verify, ("auto", "off", "first", "always"))
-        _one_of("loader.bad", self.bad, ("raise", "skip"))
+        one_of("loader.verify", self.verify, ("auto", "off", "first", "always"))
+        one_of("loader.bad", self.bad, ("raise", "skip"))
         if self.threads is not None:
-            _at_least(self, "loader", threads=1)
+            at_least(self, "loader", threads=1)
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,8 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
             raise ConfigError(f"validation.share {self.share!r}: from 0 to below 1")
-        _one_of("validation.by", self.by, ("source", "clip"))
-        _at_least(self, "validation", every=1, clips=1, times=1)
+        one_of("validation.by", self.by, ("source", "clip"))
+        at_least(self, "validation", every=1, clips=1, times=1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class CheckpointConfig:
     keep: int = 3  # the last ones; older ones are removed
 
     def __post_init__(self) -> None:
-        _at_least(self, "checkpoint", every=1, keep=1)
+        at_least(self, "checkpoint", every=1, keep=1)
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class SamplesConfig:
     guidance: float = 4.0
 
     def __post_init__(self) -> None:
-        _at_least(self, "samples", every=0, count=1, steps=1, guidance=0)
+        at_least(self, "samples", every=0, count=1, steps=1, guidance=0)
 
 
 @dataclass(frozen=True)
@@ -147,10 +144,10 @@ class TrainConfig:
     text_model: str | None = None  # where the text encoder lies; null: where the contract says
 
     def __post_init__(self) -> None:
-        _one_of("kind", self.kind, get_args(Kind))
-        _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
-        _one_of("parallel", self.parallel, ("ddp", "fsdp"))
-        _at_least(self, "", steps=1, batch_size=1, accumulate=1, seed=0)
+        one_of("kind", self.kind, get_args(Kind))
+        one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
+        one_of("parallel", self.parallel, ("ddp", "fsdp"))
+        at_least(self, "", steps=1, batch_size=1, accumulate=1, seed=0)
         if self.peak_tflops is not None and not self.peak_tflops > 0:
             raise ConfigError(f"peak_tflops {self.peak_tflops!r}: above 0")
         if not 0 <= self.ema < 1:
@@ -159,7 +156,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """From JSON or YAML. Raises ConfigError, naming the keys there are, for one that there is not."""
-        return _built(cls, values, "")
+        return built(cls, values, "")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -201,64 +198,9 @@ def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _built(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'config'} {values!r}: settings by name are expected")
-    fields = get_type_hints(kind)
-    if unknown := sorted(str(name) for name in set(values) - set(fields)):
-        named = f" of {where}" if where else ""
-        raise ConfigError(f"unknown setting{named} {', '.join(unknown)}: there are {', '.join(fields)}")
-    known = {}
-    for name, value in values.items():
-        path = f"{where}.{name}" if where else name
-        nested = dataclasses.is_dataclass(fields[name])
-        known[name] = _built(fields[name], value, path) if nested else _typed(path, fields[name], value)
-    return kind(**known)
-
-
-def _typed(path: str, wanted: Any, value: Any) -> Any:
-    """The value, if it is of the annotated type; a whole number passes for a float, 3.0 for an int."""
-    if not _fits(value, wanted):
-        named = getattr(wanted, "__name__", None) if not get_args(wanted) else str(wanted).replace("typing.", "")
-        raise ConfigError(f"{path} {value!r}: {named} is expected")
-    return int(value) if wanted is int else value
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    if wanted is Any:
-        return True
-    if get_origin(wanted) in (Union, UnionType):
-        return any(_fits(value, each) for each in get_args(wanted))
-    if get_origin(wanted) is Literal:
-        return value in get_args(wanted)
-    wanted = get_origin(wanted) or wanted
-    if wanted in (int, float):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and (wanted is float or value == int(value))
-    return isinstance(value, {tuple: (list, tuple), dict: Mapping}.get(wanted, wanted))
-
-
 def _leaves(values: Mapping[str, Any], before: str = ""):
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", list(value) if isinstance(value, tuple) else value
-
-
-def _listed(config: Any, *names: str) -> None:
-    """Lists, as JSON has them, to tuples."""
-    for name in names:
-        object.__setattr__(config, name, tuple(getattr(config, name)))
-
-
-def _one_of(name: str, value: Any, known: Iterable[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} {value!r}: there are {', '.join(known)}")
-
-
-def _at_least(config: Any, where: str, **least: float) -> None:
-    for name, bound in least.items():
-        if not getattr(config, name) >= bound:
-            path = f"{where}.{name}" if where else name
-            raise ConfigError(f"{path} {getattr(config, name)!r}: at least {bound}")

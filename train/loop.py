@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from train import run_folder
 from train.batches import Batch, Conditions, Data, moved, parts
-from train.config import ConfigError, OptimizerConfig, TrainConfig
+from train.config import OptimizerConfig, TrainConfig
 from train.ema import EMA
 from train.log import Console, Log, Sink
 from train.network import block_by_block, build
 from train.parallel import Ranks, fill, load_optimizer_states, optimizer_states, summed_later, whole_states, wrapped
+from train.settings import ConfigError
 from train.tasks import task_for
 from train.throughput import measured_peak
 from train.validation import Validation

@@ -13,7 +13,8 @@ from models.dit import DiT
 from models.dit_settings import BlockSettings, sized, sized_tokens
 from models.token_transformer import TokenTransformer
 from train.batches import Data
-from train.config import ConfigError, TrainConfig
+from train.config import TrainConfig
+from train.settings import ConfigError
 
 
 def settings_for(config: TrainConfig, data: Data) -> BlockSettings:
@@ -65,6 +66,8 @@ def block_by_block(network: nn.Module, compiled: bool, checkpointed: bool) -> No
     """Each block compiled for itself (a network of a hundred blocks compiles as fast as one of one), or computed again
     in the backward pass instead of kept.
     """
+    if compiled:  # for each bucket, with and without masks, training or not; beyond the limit torch no longer compiles
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for name in ("mixer", "blocks"):
         for block in getattr(network, name, []):
             if checkpointed:

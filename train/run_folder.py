@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from models.dit import DiT
 from models.dit_settings import TokenSettings
 from models.token_transformer import TokenTransformer
 from train.checkpoints import Checkpoints, Tensors
-from train.config import ConfigError, differences
+from train.config import differences
+from train.settings import ConfigError
 
 CONFIG, CHECKPOINTS, MODEL, SAMPLES, EMPTY_TEXT = "config.json", "checkpoints", "model", "samples", "empty_text"
 
@@ -86,8 +88,10 @@ def save_model(
     `network` only says what is to be built; weights and buffers come from the groups "ema" and "model".
     """
     tokens = isinstance(network.settings, TokenSettings)
-    built = TokenTransformer(network.settings) if tokens else DiT(network.settings)
-    built.load_state_dict({**tensors["model"], **{k: v for k, v in tensors["ema"].items() if k in tensors["model"]}})
+    with torch.device("meta"):  # no weights are drawn: this may run beside the training
+        built = TokenTransformer(network.settings) if tokens else DiT(network.settings)
+    averaged = {name: value for name, value in tensors["ema"].items() if name in tensors["model"]}
+    built.load_state_dict({**tensors["model"], **averaged}, assign=True)
     place = folder / MODEL
     place.mkdir(exist_ok=True)
     if empty is not None:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from models.dit import DiT
 from models.token_transformer import TokenTransformer
 from train.batches import Data, Draws, Part, normal, whitened
-from train.config import ConfigError, TrainConfig
+from train.config import TrainConfig
 from train.masks import draw_masks, token_times
 from train.objectives import PUBLISHED, Objective
+from train.settings import ConfigError
 
 
 class Task(Protocol):

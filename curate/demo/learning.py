@@ -105,7 +105,7 @@ def sample(folder: Path, show: Show) -> Learnt:
         _judged(subject, video, output / f"{number:02}.gif", model.fps)
         for number, (subject, video) in enumerate(zip(wanted, videos, strict=True), 1)
     ]
-    unguided = SampleSettings(steps=STEPS)
+    unguided = SampleSettings(steps=STEPS, guidance=Guidance(1))
     free = model.videos(model.prompts([""] * PROMPTS, list(range(PROMPTS))), bucket, unguided)
     chance = float(np.mean([_right(subject, video) for subject, video in zip(wanted, free, strict=True)]))
     found = Learnt(

@@ -14,7 +14,8 @@ from typing import Any
 
 from curate.errors import UserError
 from curate.interrupts import Interrupts
-from train.config import ConfigError, TrainConfig, with_settings
+from train.config import TrainConfig, with_settings
+from train.settings import ConfigError
 
 FAILED, STOPPED = 1, 130
 KINDS = ("dit", "tokens", "vae")

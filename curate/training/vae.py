@@ -21,7 +21,7 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
     """Trains, measures and leaves `output`/model, metrics.json and reconstructions.png. Returns 0, or 130 where it was
     asked to stop: a checkpoint is there then. Raises UserError.
     """
-    from train.config import ConfigError
+    from train.settings import ConfigError
     from train.vae.config import VAETrainConfig
 
     try:

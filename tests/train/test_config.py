@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.config import FREE, ConfigError, TrainConfig, differences, with_settings
+from train.config import FREE, TrainConfig, differences, with_settings
+from train.settings import ConfigError
 
 fast = settings(max_examples=40, deadline=None, derandomize=True)
 

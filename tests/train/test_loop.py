@@ -13,10 +13,11 @@ from models import dit_files
 from models.dit import DiT
 from tests.train.made_up import CHANNELS, DIM, data
 from tests.train.runs import MODEL, config, losses, train, weights
-from train.config import ConfigError, OptimizerConfig
+from train.config import OptimizerConfig
 from train.log import read
 from train.loop import DivergedError, Training, learning_rate
 from train.objectives import PUBLISHED
+from train.settings import ConfigError
 
 ONE_BATCH = {"batch_size": 4, "count": 4, "shapes": {"1x32x32": (CHANNELS, 1, 4, 4)}}
 

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from models import dit_files
 from tests.train.made_up import data
 from tests.train.runs import MODEL, config, losses, train, weights
-from train.config import ConfigError
 from train.log import read
 from train.loop import Training
+from train.settings import ConfigError
 
 GROUPS = ("model", "ema", "optimizer")
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models.vae_settings import VAESettings, sized
-from train.config import CheckpointConfig, ConfigError, OptimizerConfig, _at_least, _built, _listed, _one_of
+from train.config import CheckpointConfig, OptimizerConfig
+from train.settings import ConfigError, at_least, built, listed, one_of
 
 KEPT = "SELECT clip_id FROM clips WHERE verdict = 'kept'"
 BUCKET = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
@@ -28,7 +29,7 @@ class ClipsConfig:
     flip: bool = True  # half of the windows mirrored left to right
 
     def __post_init__(self) -> None:
-        _listed(self, "buckets")
+        listed(self, "buckets")
         if not 0 <= self.image_share <= 1:
             raise ConfigError(f"clips.image_share {self.image_share!r}: a share from 0 to 1")
         for name in ("fps", "max_upscale"):
@@ -50,7 +51,7 @@ class DecodersConfig:
     ahead: int = 8  # batches that are decoded while the network works on those before
 
     def __post_init__(self) -> None:
-        _at_least(self, "loader", threads=1, cache_gb=0, ahead=1)
+        at_least(self, "loader", threads=1, cache_gb=0, ahead=1)
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class LossConfig:
     adversarial_start: int = 50_000  # steps before the discriminator begins
 
     def __post_init__(self) -> None:
-        _one_of("loss.pixels", self.pixels, ("l1", "mse"))
-        _one_of("loss.perceptual", self.perceptual, ("lpips", "gradients", "none"))
+        one_of("loss.pixels", self.pixels, ("l1", "mse"))
+        one_of("loss.perceptual", self.perceptual, ("lpips", "gradients", "none"))
         names = ("kl", "codebook", "perceptual_weight", "adversarial", "adversarial_start")
-        _at_least(self, "loss", **dict.fromkeys(names, 0))
+        at_least(self, "loss", **dict.fromkeys(names, 0))
         if self.perceptual == "lpips" and (self.lpips is None or self.backbone is None):
             raise ConfigError(
                 "loss.perceptual 'lpips' needs loss.lpips (vgg.pth or alex.pth of the lpips package) and "
@@ -86,7 +87,7 @@ class DiscriminatorConfig:
     lr: float | None = None  # null: that of the optimizer
 
     def __post_init__(self) -> None:
-        _at_least(self, "discriminator", width=1, layers=1)
+        at_least(self, "discriminator", width=1, layers=1)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class HeldOutConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
             raise ConfigError(f"validation.share {self.share!r}: from 0 to below 1")
-        _at_least(self, "validation", clips=1, every=0)
+        at_least(self, "validation", clips=1, every=0)
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,9 @@ class VAETrainConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of matrix products; auto: bfloat16 on a GPU
 
     def __post_init__(self) -> None:
-        _one_of("kind", self.kind, ("vae",))
-        _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
-        _at_least(self, "", steps=1, batch_size=1, seed=0)
+        one_of("kind", self.kind, ("vae",))
+        one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
+        at_least(self, "", steps=1, batch_size=1, seed=0)
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema {self.ema!r}: from 0 to below 1")
         space = self.settings().space
@@ -148,7 +149,7 @@ class VAETrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VAETrainConfig:
         """From JSON or YAML. Raises ConfigError, naming the keys there are, for one that there is not."""
-        return _built(cls, values, "")
+        return built(cls, values, "")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -18,10 +18,10 @@ from models.vae import CausalVAE
 from models.vae_from_2d import load_2d
 from train import run_folder
 from train.checkpoints import Tensors
-from train.config import ConfigError
 from train.ema import EMA
 from train.log import Console, Log
 from train.loop import DivergedError, gradient_norm, learning_rate, optimizer_for
+from train.settings import ConfigError
 from train.vae.config import VAETrainConfig
 from train.vae.discriminator import PatchDiscriminator, discriminator_loss
 from train.vae.losses import Pictures, VAELosses, perceptual_term

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from models import vae_files
-from train.config import ConfigError
 from train.log import read
 from train.loop import DivergedError
+from train.settings import ConfigError
 from train.vae.config import VAETrainConfig
 from train.vae.loop import VAETraining, build
 from train.vae.windows import Windows, pixels
