@@ -38,7 +38,7 @@ def write_page(
         "<h1>clipmill demo</h1>",
         "<h2>What came of the films</h2>",
         _table(("gate", "clips left", "dropped here"), funnel),
-        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in told) + "</ul>",
+        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in told if not line.startswith(" ")) + "</ul>",
     ]
     if (folder / "search.png").exists():
         parts += ["<h2>Where is a red circle?</h2>", _picture("search.png", "the ten nearest clips")]
