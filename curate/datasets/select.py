@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from curate.errors import DamagedError, UserError
 from curate.gates import one_line, quote
+from curate.shards.inventory import OF_SHARDS, shard_rows_sql, tables_with_shards
 from stages.shards.contract import Contract, ContractError
 
-OF_LATENTS = ("shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract", "window_fps")
 SHOWN = 3  # contracts of a mixture that are described
 
 
@@ -25,10 +25,10 @@ class Selection:
 
     def __init__(self, sql: duckdb.DuckDBPyConnection, select: str, table: str):
         self.sql = sql
-        if not set(OF_LATENTS) <= set(self._columns(table)):
-            raise UserError(
-                f"the catalog has no table {table!r} of latents: run a recipe with the stage `encode` first"
-            )
+        there = tables_with_shards(sql)
+        if table not in there:
+            advice = f"there is {', '.join(there)}" if there else "run a recipe with the stage `encode` first"
+            raise UserError(f"the catalog has no table {table!r} of latents: {advice}")
         text = self._checked(select)
         self._make("--select", f"CREATE TEMP TABLE selected AS {text}")
         self.columns = self._columns("selected")
@@ -41,8 +41,8 @@ class Selection:
             twice = self.chosen - distinct
             raise UserError(f"--select must give each clip once: {twice:,} rows more than once, or without a clip_id")
         self._make("--select", f"""
-            CREATE TEMP TABLE encoded AS SELECT clip_id, source_id, {", ".join(OF_LATENTS)}
-            FROM {quote(table)} SEMI JOIN selected USING (clip_id) WHERE status = 'done'""")  # fmt: skip
+            CREATE TEMP TABLE encoded AS SELECT clip_id, source_id, {", ".join(OF_SHARDS)}
+            FROM {shard_rows_sql(sql, table)} SEMI JOIN selected USING (clip_id) WHERE status = 'done'""")  # fmt: skip
         encoded = self._ask("SELECT count(*) FROM encoded")[0][0]
         if not encoded:
             raise UserError(
@@ -83,9 +83,12 @@ class Selection:
         own = {column.lower() for column in self.columns}
         others = [column for column in self._columns("clips") if column.lower() not in own]
         there = own | {column.lower() for column in others}
+        texts = {row[0].lower() for row in self._ask("DESCRIBE clips") if row[1] in ("VARCHAR", "BLOB")}
         for name in conditions:
             if name.lower() not in there:
                 raise UserError(f"condition {name!r}: clips have no such column (say with --conditions which to take)")
+            if name.lower() in texts:
+                raise UserError(f"condition {name!r} is text: a network is told numbers")
         joined = [f"selected.{quote(column)}" for column in self.columns] + [f"_all.{quote(c)}" for c in others]
         numbers = "".join(f", TRY_CAST({quote(name)} AS FLOAT) AS c{i}" for i, name in enumerate(conditions))
         self._make("--weight", f"""

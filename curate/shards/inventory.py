@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
 FOLDER = "shards"
-COLUMNS = ["clip_id", "status", "shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract", "decode_psnr"]
+OF_SHARDS = ("shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract", "decode_psnr", "window_fps")
 PAGE = 64  # shards whose rows are in memory at a time
 
 
@@ -51,11 +51,26 @@ class Orphan:
 
 def tables_with_shards(sql: duckdb.DuckDBPyConnection) -> list[str]:
     """The tables whose rows name shards: those with the columns that say which, and what is in it."""
-    found = sql.execute(
-        "SELECT table_name FROM duckdb_columns() WHERE schema_name = 'raw' AND column_name IN (SELECT unnest(?)) "
-        "GROUP BY ALL HAVING count(*) = ? ORDER BY ALL", [COLUMNS, len(COLUMNS)],
-    ).fetchall()  # fmt: skip
-    return [name for (name,) in found]
+    columns: dict[str, set[str]] = {}
+    for table, name in sql.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'raw'"
+    ).fetchall():
+        columns.setdefault(table, set()).add(name)
+    return sorted(table for table, names in columns.items() if {"clip_id", "status"} <= names and _prefix(table, names))
+
+
+def shard_rows_sql(sql: duckdb.DuckDBPyConnection, table: str) -> str:
+    """A subquery of a table's rows with its shard columns by their plain names, whatever `as` made of them."""
+    names = {row[0] for row in sql.execute(f"DESCRIBE raw.{quote(table)}").fetchall()}
+    prefix = _prefix(table, names) or ""
+    renamed = [f"{quote(prefix + name)} AS {name}" for name in OF_SHARDS]
+    others = [quote(name) for name in sorted(names - {prefix + name for name in OF_SHARDS})]
+    return f"(SELECT {', '.join(others + renamed)} FROM raw.{quote(table)})"
+
+
+def _prefix(table: str, names: Collection[str]) -> str | None:
+    """What stands before the names of shard columns, '' or 'TABLE_'; None where they are not all there."""
+    return next((p for p in ("", f"{table}_") if {p + name for name in OF_SHARDS} <= set(names)), None)
 
 
 def shards_of(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[Shard]:
@@ -66,7 +81,7 @@ def shards_of(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[Shard]:
             list(DISTINCT index_hash), list(DISTINCT bucket), list(DISTINCT contract),
             list(clip_id) FILTER (decode_psnr IS NOT NULL), list(decode_psnr) FILTER (decode_psnr IS NOT NULL),
             max(batch), max(committed_at)
-        FROM raw.{quote(table)} WHERE shard IS NOT NULL GROUP BY shard ORDER BY shard""")
+        FROM {shard_rows_sql(sql, table)} WHERE shard IS NOT NULL GROUP BY shard ORDER BY shard""")
     while page := cursor.fetchmany(PAGE):
         for path, clips, hashes, sizes, index_hashes, buckets, contracts, sampled, psnr, *last in page:
             known = dict(zip(sampled or [], psnr or [], strict=True))
@@ -112,11 +127,13 @@ def _files(catalog: Catalog, table: str) -> dict[str, int]:
 def _named(catalog: Catalog, table: str) -> set[str]:
     """The tars and indexes that rows name, superseded rows too, as the catalog's filesystem has their paths."""
     stored = catalog.table(table)
-    if stored is None or "shard" not in stored.schema().to_arrow().names:
+    prefix = _prefix(table, stored.schema().to_arrow().names) if stored is not None else None
+    if prefix is None:
         return set()
     named: set[str] = set()
-    for part in catalog.read(stored, ["shard"]):
-        if "shard" in part.column_names:
-            named.update(shard for shard in part["shard"].unique().to_pylist() if shard)
+    column = f"{prefix}shard"
+    for part in catalog.read(stored, [column]):
+        if column in part.column_names:
+            named.update(shard for shard in part[column].unique().to_pylist() if shard)
     tars = {posixpath.join(catalog.path, shard) for shard in named}
     return tars | {index_path(path) for path in tars}

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from curate.catalog import Catalog
-from curate.gates import quote
 from curate.lease import live_runs
 from curate.shards.check import Checked, Expected, check_shard
 from curate.shards.decode import TOLERANCE, Sampled, decode_again
-from curate.shards.inventory import Shard, orphans, shards_of, tables_with_shards
+from curate.shards.inventory import Shard, orphans, shard_rows_sql, shards_of, tables_with_shards
 from curate.storage import join
 from stages.base import SettingsError, one_line
 from stages.latent_coders import describe_coder
@@ -97,7 +96,7 @@ def _checked(catalog: Catalog, shards: Iterable[Shard]) -> Iterator[tuple[Shard,
 
 
 def _row_problems(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]:
-    name = f"raw.{quote(table)}"
+    name = shard_rows_sql(sql, table)
     without = sql.execute(f"SELECT clip_id FROM {name} WHERE status = 'done' AND shard IS NULL ORDER BY ALL").fetchall()
     if without:
         yield f"{table}: a row is done without a shard: {_some([clip for (clip,) in without])}"
@@ -127,7 +126,7 @@ def _beyond(sql: duckdb.DuckDBPyConnection, table: str, beyond: dict[str, list[S
     """
     rows = sql.execute(
         f"SELECT clip_id, t.shard, t.batch, c.clip_id, s.committed_at FROM (SELECT unnest(?) AS clip_id) "
-        f"LEFT JOIN raw.{quote(table)} AS t USING (clip_id) LEFT JOIN raw.clips AS c USING (clip_id) "
+        f"LEFT JOIN {shard_rows_sql(sql, table)} AS t USING (clip_id) LEFT JOIN raw.clips AS c USING (clip_id) "
         "LEFT JOIN raw.sources AS s ON s.source_id = c.source_id ORDER BY clip_id",
         [sorted(beyond)],
     ).fetchall()
