@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -24,8 +25,9 @@ Tensors = dict[str, dict[str, Tensor]]
 class Checkpoints:
     """`folder`/<step>/ holds a safetensors file per group of tensors and numbers.json; the last `keep` are kept.
 
-    A checkpoint is written beside its place, synced and then renamed: whatever ends the process, and whenever, each
-    folder with a step's name is whole.
+    numbers.json says the step, and under "files" the hash of each of the others: what is read is what was saved
+    together, whole. A checkpoint is written beside its place, synced and then renamed: whatever ends the process, and
+    whenever, each folder with a step's name is whole.
     """
 
     def __init__(self, folder: str | Path, keep: int = 3):
@@ -53,8 +55,8 @@ class Checkpoints:
         """
         self.wait()
         copies = {group: {name: _copied(tensor) for name, tensor in each.items()} for group, each in tensors.items()}
-        text = json.dumps(numbers)
-        self.writer = threading.Thread(target=self._write, args=(step, copies, text, then), name="checkpoint")
+        numbers = json.loads(json.dumps({**numbers, "step": step}))  # a copy too
+        self.writer = threading.Thread(target=self._write, args=(step, copies, numbers, then), name="checkpoint")
         self.writer.start()
         if wait:
             self.wait()
@@ -75,39 +77,47 @@ class Checkpoints:
         return sorted(int(each.name) for each in self.folder.iterdir() if NAME.fullmatch(each.name))
 
     def latest(self) -> tuple[int, Tensors, dict[str, Any]] | None:
-        """(step, tensors, numbers) of the last one, on the CPU; None where there is none. ValueError, in one line, for
-        one that can't be read.
+        """(step, tensors, numbers) of the last one, on the CPU; None where there is none. ValueError, in one line that
+        names the file, for one of which something is missing or is not as it was saved.
         """
         self.wait()
         if not (steps := self.steps()):
             return None
         place = self.place(steps[-1])
         try:
-            numbers = json.loads((place / NUMBERS).read_text())
+            numbers = _numbers(place)
+            files = numbers.pop("files")
+            for name, digest in files.items():
+                if _digest(place / name) != digest:
+                    raise ValueError(f"{name} is not as it was saved")
             # Cloned out of the mapped file: it may be removed while its tensors are in use.
             tensors = {
-                file.stem: {name: tensor.clone() for name, tensor in load_file(file).items()}
-                for file in sorted(place.glob("*.safetensors"))
+                Path(file).stem: {name: tensor.clone() for name, tensor in load_file(place / file).items()}
+                for file in sorted(files)
             }
         except (OSError, ValueError, SafetensorError) as error:
+            said = f"{Path(error.filename).name}: {error.strerror}" if getattr(error, "filename", None) else error
             raise ValueError(
-                f"{place} can't be read ({error}): with that folder removed, the checkpoint before it is taken"
+                f"{place} can't be read ({said}): with that folder removed, the checkpoint before it is taken"
             ) from error
         return steps[-1], tensors, numbers
 
     def place(self, step: int) -> Path:
         return self.folder / f"{step:08d}"
 
-    def _write(self, step: int, tensors: Tensors, numbers: str, then: Callable[[Tensors], None] | None) -> None:
+    def _write(
+        self, step: int, tensors: Tensors, numbers: dict[str, Any], then: Callable[[Tensors], None] | None
+    ) -> None:
+        part = self.folder / f".{step:08d}.part"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for left in self.folder.glob(".*"):  # by a process that was killed, or whose disk was full
                 shutil.rmtree(left, ignore_errors=True)
-            part = self.folder / f".{step:08d}.part"
             part.mkdir()
             for group, each in tensors.items():
                 save_file(each, part / f"{group}.safetensors")
-            (part / NUMBERS).write_text(numbers + "\n")
+            numbers["files"] = {file.name: _digest(file) for file in sorted(part.iterdir())}
+            (part / NUMBERS).write_text(json.dumps(numbers) + "\n")
             for file in part.iterdir():
                 _sync(file)
             _sync(part)
@@ -127,6 +137,27 @@ class Checkpoints:
             self.error = OSError(f"{self.folder}: the checkpoint of step {step} can't be written ({error})")
         except BaseException as error:
             self.error = error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)  # there only where writing failed: a full disk has room again
+
+
+def _numbers(place: Path) -> dict[str, Any]:
+    """ValueError, too, for those of another step than the folder's."""
+    try:
+        numbers = json.loads((place / NUMBERS).read_text(encoding="utf-8"))
+        step, files = numbers["step"], numbers["files"]
+        whole = all(isinstance(each, str) for pair in files.items() for each in pair)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{NUMBERS} does not say the step and the hashes of the files: {error!r}") from error
+    if not whole or step != int(place.name):
+        raise ValueError(f"{NUMBERS} is of step {step!r}")
+    return numbers
+
+
+def _digest(path: Path) -> str:
+    """BLAKE2b of the file, 128 bits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def test_the_last_ones_are_kept_and_the_later_of_two_of_one_step(tmp_path):
     for step, value in ((1, 1.0), (2, 2.0), (10, 3.0), (10, 4.0)):
         checkpoints.save(step, {"m": {"w": torch.tensor(value)}}, {"value": value})
     step, tensors, numbers = checkpoints.latest()
-    assert (step, float(tensors["m"]["w"]), numbers) == (10, 4.0, {"value": 4.0})
+    assert (step, float(tensors["m"]["w"]), numbers) == (10, 4.0, {"value": 4.0, "step": 10})
     assert sorted(each.name for each in tmp_path.iterdir()) == ["00000002", "00000010"]
 
 
@@ -79,7 +80,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_no_part_of_the_new_one_in_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert checkpoints.steps() == [1]
+    assert [each.name for each in tmp_path.iterdir()] == ["00000001"]
     checkpoints.save(3, GROUPS, {}, wait=True)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["00000001", "00000003"]
 
@@ -90,6 +91,30 @@ def test_a_damaged_one_is_refused_in_one_line_that_says_what_to_do(tmp_path):
     file = tmp_path / "00000003" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"00000003 can't be read .*removed") as raised:
+        checkpoints.latest()
+    assert "\n" not in str(raised.value)
+
+
+DAMAGES = [
+    (lambda last: (last / "rng.safetensors").unlink(), "rng.safetensors: No such file"),
+    (lambda last: shutil.copy(last.parent / "00000002" / "rng.safetensors", last), "rng.safetensors is not as it was"),
+    (lambda last: shutil.copy(last.parent / "00000002" / "numbers.json", last), "numbers.json is of step 2"),
+    (lambda last: (last / "numbers.json").unlink(), "numbers.json: No such file"),
+    (lambda last: (last / "numbers.json").write_text('{"step": 3'), "numbers.json does not say"),
+    (lambda last: (last / "numbers.json").write_bytes(b"\xff"), "numbers.json does not say"),
+    (lambda last: (last / "numbers.json").write_text('{"step": 3}'), "numbers.json does not say .*'files'"),
+    (lambda last: (last / "numbers.json").write_text('{"step": 3, "files": []}'), "numbers.json does not say"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES)
+def test_so_is_one_of_which_a_file_is_missing_or_another_steps(damage, said, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (2, 3):
+        groups = {**GROUPS, "rng": {"cpu": torch.full((256,), step, dtype=torch.uint8)}}
+        checkpoints.save(step, groups, {}, wait=True)
+    damage(tmp_path / "00000003")
+    with pytest.raises(ValueError, match=rf"00000003 can't be read \({said}") as raised:
         checkpoints.latest()
     assert "\n" not in str(raised.value)
 
