@@ -62,9 +62,9 @@ class Log:
 
 
 def read(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; what is half written at its end is left out."""
+    """The lines of a run's log; those that are damaged, such as one half written at its end, are left out."""
     path = Path(folder) / LINES
-    return _whole(path.read_text(encoding="utf-8")) if path.exists() else []
+    return _whole(path.read_bytes()) if path.exists() else []
 
 
 class Console:
@@ -95,20 +95,20 @@ class Console:
 
 
 def _cut(path: Path, after: int | None) -> None:
-    lines = [each for each in _whole(path.read_text(encoding="utf-8")) if after is None or each["step"] <= after]
+    lines = [each for each in _whole(path.read_bytes()) if after is None or each["step"] <= after]
     part = path.with_name(path.name + ".part")
     part.write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
     os.replace(part, path)
 
 
-def _whole(text: str) -> list[dict[str, Any]]:
+def _whole(text: bytes) -> list[dict[str, Any]]:
     lines = []
     for line in text.splitlines():
         try:
             found = json.loads(line)
-        except ValueError:
+        except ValueError:  # half written, or bytes that are no UTF-8
             continue
-        if isinstance(found, dict) and "step" in found:
+        if isinstance(found, dict) and isinstance(found.get("step"), int):
             lines.append(found)
     return lines
 

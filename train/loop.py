@@ -72,6 +72,7 @@ class Training:
         }
         if self.ranks.first:
             run_folder.refuse_taken(self.folder, config.kind, resume)
+            run_folder.lock(self.folder)
         self.ranks.wait()
 
         compiled = device.type == "cuda" if config.compile is None else config.compile

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import save_file
@@ -21,13 +22,15 @@ from train.config import differences
 from train.settings import ConfigError
 
 CONFIG, CHECKPOINTS, MODEL, SAMPLES, EMPTY_TEXT = "config.json", "checkpoints", "model", "samples", "empty_text"
+LOCK = ".lock"
+_held: dict[tuple[int, int], IO[str]] = {}  # by device and inode; open until the process ends
 
 
 def refuse_taken(folder: Path, kind: str, resume: bool) -> None:
     """Raises ConfigError for a folder that holds something and is not to be gone on with, or a run of another kind."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: a folder for the run is needed")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
+    if not resume and folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: --resume goes on with the run in it, another -o begins a new one")
     if resume and (folder / CONFIG).exists():
         try:
@@ -36,6 +39,24 @@ def refuse_taken(folder: Path, kind: str, resume: bool) -> None:
             raise ConfigError(f"{folder / CONFIG} is no run's ({error}): --resume goes on with a run") from error
         if found != kind:
             raise ConfigError(f"{folder} is a run of kind {found!r}, the config is of kind {kind!r}")
+
+
+def lock(folder: Path) -> None:
+    """Makes the folder this process's own for as long as it lives. Raises ConfigError where it is another's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK).open("a")
+    status = os.fstat(file.fileno())
+    if (status.st_dev, status.st_ino) in _held:
+        file.close()
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ConfigError(f"{folder} is being trained by another process: one at a time, or another -o") from error
+    except OSError:
+        pass  # a file system without locks
+    _held[status.st_dev, status.st_ino] = file
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import hashlib
 import json
 import random
 import re
@@ -21,6 +23,7 @@ from tests.train.made_up import data
 from tests.train.runs import MODEL, config, losses, train, weights
 from train.log import read
 from train.loop import Training
+from train.run_folder import refuse_taken
 from train.settings import ConfigError
 
 GROUPS = ("model", "ema", "optimizer")
@@ -158,6 +161,9 @@ def test_so_is_one_whose_weights_have_another_shape_or_dtype(damage, said, strai
     shutil.copytree(straight, tmp_path / "run")
     file = tmp_path / "run" / "checkpoints" / "00000008" / "model.safetensors"
     save_file(damage(load_file(file)), file)
+    numbers = json.loads((file.parent / "numbers.json").read_text())
+    numbers["files"][file.name] = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    (file.parent / "numbers.json").write_text(json.dumps(numbers))
     with pytest.raises(ConfigError, match="00000008 is of another model: " + said):
         train(tmp_path / "run", resume=True)
 
@@ -172,6 +178,45 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(straight, tm
     shutil.rmtree(last)
     train(folder, resume=True)
     same(folder, straight)
+
+
+def test_a_checkpoint_without_the_optimisers_state_is_refused_and_nothing_is_changed(straight, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    (folder / "checkpoints" / "00000008" / "optimizer.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"00000008 can't be read \(optimizer.safetensors: No such file"):
+        train(folder, resume=True)
+    assert (folder / "log.jsonl").read_bytes() == (straight / "log.jsonl").read_bytes()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from train.run_folder import lock
+lock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_trains_is_refused_until_that_one_has_ended(straight, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=r"run is being trained by another process") as raised:
+            train(folder, resume=True)
+        assert "\n" not in str(raised.value)
+        other.kill()
+    assert train(folder, resume=True).step == 8
+    with (folder / ".lock").open("a") as mine, pytest.raises(BlockingIOError):  # held until this process ends
+        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_lock_alone_is_no_run(tmp_path):
+    (tmp_path / ".lock").touch()
+    refuse_taken(tmp_path, "dit", resume=False)
 
 
 def test_a_folder_that_is_no_run_is_not_gone_on_with(tmp_path):

@@ -67,6 +67,7 @@ class VAETraining:
             "config": config.to_dict(),
             "identity": clips.identity,
         }
+        run_folder.lock(self.folder)
         self.checkpoints = run_folder.checkpoints_of(self.folder, config.checkpoint.keep)
         self.step = self._resumed() if resume else 0
         run_folder.write_config(self.folder, config.to_dict())
