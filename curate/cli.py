@@ -56,8 +56,15 @@ def _from_below(error: Exception) -> str | None:
     return f"{said}{hint}"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is one line too."""
+
+    def error(self, message: str) -> None:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="clipmill",
         description="From raw video to a trained video diffusion transformer, with every clip accounted for.",
     )

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from curate import pictures
 from curate.errors import UserError
 
+MOST_FRAMES = 10_000  # of one video: more is a slip of the pen
 SAMPLERS = ("euler", "heun", "ddim", "ddpm", "euler_maruyama")
 
 
@@ -55,6 +56,8 @@ def run_sample(
 
     model = TextToVideo(folder, vae, text_model, device)
     chosen = model.bucket(bucket, frames)
+    if (all_frames := chain * int(chosen.split("x")[0])) > MOST_FRAMES:
+        raise UserError(f"videos of {all_frames:,} frames: {MOST_FRAMES:,} are the most; ask for fewer")
     given = None if image is None else read_picture(image, chosen)
     try:
         asked = model.prompts(prompts, [seed] * len(prompts), negative, conditions)

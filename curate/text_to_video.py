@@ -33,6 +33,8 @@ class TextToVideo:
 
         from train.sampling import load_run
 
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda, but there is no GPU that torch can use")
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         try:
             self.run: TrainedRun = load_run(folder, self.device)
@@ -76,7 +78,7 @@ class TextToVideo:
 
             said = self.contract.text
             if not said or not self.run.network.settings.text_dim:
-                raise UserError(f"{self.folder} was trained without text: it takes no prompt")
+                raise UserError(f'{self.folder} was trained without text: give it the empty prompt, --prompt ""')
             path = self._text_model or self.run.extra.get("text_model") or said["encoder"]
             try:
                 model, tag = _with_tag(path)
@@ -111,6 +113,8 @@ class TextToVideo:
 
         asked = [text for text in [*texts, negative] if text]
         for text in asked:
+            if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UserError(f"prompt {text[:60]!r} is no text in UTF-8")
             if self.encoder.truncated(text):
                 raise UserError(
                     f"prompt {text[:60]!r}… has more than the {self.encoder.max_tokens} tokens that the text encoder "
@@ -186,6 +190,10 @@ class TextToVideo:
                     found += [np.concatenate(clips) for clips in zip(*pieces, strict=True)]
         except ValueError as error:
             raise UserError(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+                raise
+            raise UserError(f"there is no memory for {len(prompts)} videos of {bucket}: make them smaller") from error
         return found
 
     def _given(self, picture: np.ndarray, bucket: str) -> Tensor:

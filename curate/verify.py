@@ -112,7 +112,7 @@ def verify(catalog: Catalog, notes: list[str] | None = None) -> list[str]:
             for claim, (needed, text) in MARK_CHECKS.items():
                 if needed in columns:
                     problems += _check(connection, f"{name}: {claim}", text.format(table=f"raw.{quote(name)}"))
-        if tables_with_shards(connection):
+        if tables_with_shards(connection) or catalog.fs.exists(join(catalog.path, "shards")):
             from curate.shards.verify import shard_problems
 
             found = shard_problems(catalog, connection)

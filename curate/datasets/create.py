@@ -56,6 +56,7 @@ def run_dataset_create(
         selection = Selection(sql, select, table)
         contract = selection.contract()
         shards = selection.shards()
+        _check_sizes(opened, shards)
         first = join(opened.path if is_local(opened.uri) else opened.uri, next(iter(shards)))
         names = tuple(dict.fromkeys(conditions)) if conditions is not None else _kept_conditions(first)
         samples = selection.samples(weight, names)
@@ -86,6 +87,19 @@ def run_dataset_create(
         print(f"note: {left_out} (run the recipe that encodes them, then make another dataset)", file=sys.stderr)
     print(_summary(folder, about))
     return 0
+
+
+def _check_sizes(catalog: Catalog, shards: Mapping[str, Mapping[str, Any]]) -> None:
+    """DamagedError for shards that are missing or have another size; what is in them, `clipmill verify` looks at."""
+    folders = {path.rsplit("/", 1)[0] for path in shards}
+    there: dict[str, int] = {}
+    for folder in folders:
+        found = catalog.fs.find(join(catalog.path, folder), detail=True)
+        there |= {f"{folder}/{path.rsplit('/', 1)[1]}": about["size"] for path, about in found.items()}
+    for path, about in shards.items():
+        if there.get(path) != about["bytes"]:
+            what = "is missing" if path not in there else f"has {there[path]:,} bytes, not {about['bytes']:,}"
+            raise DamagedError(f"the shard {path} {what} (`clipmill verify` lists all that are missing or damaged)")
 
 
 def _kept_conditions(shard: str) -> tuple[str, ...]:

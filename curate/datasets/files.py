@@ -111,6 +111,11 @@ def open_dataset(folder: str | Path | Dataset) -> Dataset:
         raise UserError(f"{path} is not a {KIND}'s")
     try:
         contract = Contract.from_dict(about["contract"])
+        if contract.digest != about["digest"]:
+            raise UserError(
+                f"{path}: its contract was changed, its digest is {contract.digest[:12]}… and not "
+                f"{about['digest'][:12]}…: make the dataset again"
+            )
         buckets, first = {}, 0
         for name, bucket in about["buckets"].items():
             buckets[name] = BucketInfo(name, bucket["samples"], tuple(bucket["latent"]), first)

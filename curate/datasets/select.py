@@ -13,6 +13,7 @@ from curate.gates import one_line, quote
 from curate.shards.inventory import OF_SHARDS, shard_rows_sql, tables_with_shards
 from stages.shards.contract import Contract, ContractError
 
+OWN = ("clip_id", "source_id", "shard", "bucket", "window_fps", "weight", "seconds")  # columns of a dataset's index
 SHOWN = 3  # contracts of a mixture that are described
 
 
@@ -41,7 +42,7 @@ class Selection:
             twice = self.chosen - distinct
             raise UserError(f"--select must give each clip once: {twice:,} rows more than once, or without a clip_id")
         self._make("--select", f"""
-            CREATE TEMP TABLE encoded AS SELECT clip_id, source_id, {", ".join(OF_SHARDS)}
+            CREATE TEMP TABLE encoded AS SELECT clip_id, source_id, {", ".join(OF_SHARDS)}, window_fps
             FROM {shard_rows_sql(sql, table)} SEMI JOIN selected USING (clip_id) WHERE status = 'done'""")  # fmt: skip
         encoded = self._ask("SELECT count(*) FROM encoded")[0][0]
         if not encoded:
@@ -87,6 +88,8 @@ class Selection:
         for name in conditions:
             if name.lower() not in there:
                 raise UserError(f"condition {name!r}: clips have no such column (say with --conditions which to take)")
+            if name.lower() in OWN:
+                raise UserError(f"condition {name!r}: the dataset has a column of that name; take another")
             if name.lower() in texts:
                 raise UserError(f"condition {name!r} is text: a network is told numbers")
         joined = [f"selected.{quote(column)}" for column in self.columns] + [f"_all.{quote(c)}" for c in others]
@@ -108,10 +111,10 @@ class Selection:
         wrong, clip, most = self._ask("""
             SELECT count(*) FILTER (bad), min(clip_id) FILTER (bad), max(weight)
             FROM (
-                SELECT *, weight IS NULL OR NOT isfinite(weight) OR weight < 0 AS bad FROM weighed
+                SELECT *, weight IS NULL OR NOT isfinite(weight) OR weight < 0 OR weight > 1e100 AS bad FROM weighed
             )""")[0]  # fmt: skip
         if wrong:
-            raise UserError(f"--weight {weight!r} gives no number from 0 on for {wrong:,} clips, such as {clip}")
+            raise UserError(f"--weight {weight!r} gives no number from 0 to 1e100 for {wrong:,} clips, such as {clip}")
         if not most:
             raise UserError(f"--weight {weight!r} gives 0 for every clip")
 

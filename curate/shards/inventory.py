@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import duckdb
 
 FOLDER = "shards"
-OF_SHARDS = ("shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract", "decode_psnr", "window_fps")
+OF_SHARDS = ("shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract")  # what rows say of a shard …
+OF_CLIPS = ("decode_psnr", "window_fps")  # … and of a clip in it, where they do
 PAGE = 64  # shards whose rows are in memory at a time
 
 
@@ -56,15 +57,22 @@ def tables_with_shards(sql: duckdb.DuckDBPyConnection) -> list[str]:
         "SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'raw'"
     ).fetchall():
         columns.setdefault(table, set()).add(name)
-    return sorted(table for table, names in columns.items() if {"clip_id", "status"} <= names and _prefix(table, names))
+    return sorted(
+        table
+        for table, names in columns.items()
+        if {"clip_id", "status"} <= names and _prefix(table, names) is not None
+    )
 
 
 def shard_rows_sql(sql: duckdb.DuckDBPyConnection, table: str) -> str:
     """A subquery of a table's rows with its shard columns by their plain names, whatever `as` made of them."""
     names = {row[0] for row in sql.execute(f"DESCRIBE raw.{quote(table)}").fetchall()}
     prefix = _prefix(table, names) or ""
-    renamed = [f"{quote(prefix + name)} AS {name}" for name in OF_SHARDS]
-    others = [quote(name) for name in sorted(names - {prefix + name for name in OF_SHARDS})]
+    renamed = [
+        f"{quote(prefix + name) if prefix + name in names else 'CAST(NULL AS DOUBLE)'} AS {name}"
+        for name in (*OF_SHARDS, *OF_CLIPS)
+    ]
+    others = [quote(name) for name in sorted(names - {prefix + name for name in (*OF_SHARDS, *OF_CLIPS)})]
     return f"(SELECT {', '.join(others + renamed)} FROM raw.{quote(table)})"
 
 

@@ -14,7 +14,7 @@ from curate.catalog import Catalog
 from curate.lease import live_runs
 from curate.shards.check import Checked, Expected, check_shard
 from curate.shards.decode import TOLERANCE, Sampled, decode_again
-from curate.shards.inventory import Shard, orphans, shard_rows_sql, shards_of, tables_with_shards
+from curate.shards.inventory import FOLDER, Shard, orphans, shard_rows_sql, shards_of, tables_with_shards
 from curate.storage import join
 from stages.base import SettingsError, one_line
 from stages.latent_coders import describe_coder
@@ -69,9 +69,19 @@ def shard_problems(catalog: Catalog, sql: duckdb.DuckDBPyConnection, redecode: i
                 f"{table}: {len(found):,} files under shards/{table}/ ({sum(one.bytes for one in found):,} "
                 f"bytes) that no row names, such as {found[0].path}; the next run of its recipe deletes them"
             )
+    lost = sorted(_folders(catalog) - set(tables_with_shards(sql)))
+    findings.notes += [f"shards/{name}/ holds files, but there is no table {name!r} that names shards" for name in lost]
     same = _maker_problems(makers, findings)
     _decode_problems(sql, samples, same, findings)
     return findings
+
+
+def _folders(catalog: Catalog) -> set[str]:
+    """The folders under shards/, one for each table that ever named some."""
+    try:
+        return {path.rstrip("/").rsplit("/", 1)[1] for path in catalog.fs.ls(join(catalog.path, FOLDER), detail=False)}
+    except FileNotFoundError:
+        return set()
 
 
 def _checked(catalog: Catalog, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Checked]]:

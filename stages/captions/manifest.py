@@ -37,7 +37,10 @@ class Manifest:
         for name in names:
             column = self.column(name)
             if column is not None and column not in columns and not self.settings.sidecar:
-                raise SettingsError(f"no manifest of these sources has a column {column!r}: set `manifest: {{column}}`")
+                raise SettingsError(
+                    f"no manifest of these sources has a column {column!r}: name another with "
+                    "`manifest: {{column}}`, or bring one by `clipmill run ingest --input MANIFEST --rebuild`"
+                )
 
     def content(self) -> str:
         return ""

@@ -38,7 +38,7 @@ class EncodeSettings(ModelSettings):
     subfolder: str | None = None
     revision: str | None = None
     buckets: tuple[BucketSetting, ...] = Field(min_length=1)  # frames x height x width, e.g. 17x256x256
-    fps: float = Field(16.0, gt=0, le=1000)  # frames a second that clips are resampled to
+    fps: float = Field(16.0, ge=0.01, le=1000)  # frames a second that clips are resampled to
     window: Literal["start", "middle"] = "middle"  # which frames of a clip that is longer than its bucket
     max_upscale: float = Field(1.0, gt=0)  # how far small clips may be enlarged to fill a bucket
     letterbox: bool = True  # crop to the box that `measure: [letterbox]` found

@@ -103,13 +103,19 @@ class Encode(ClipStage):
         for wanted in (*(self.settings.conditions or ()), *self.text_fields.values()):
             if wanted not in columns:
                 raise SettingsError(f"clips have no column {wanted!r}: run the recipe that makes it first")
+        for name in self.text_fields.values():
+            if not _is_text(columns[name]):
+                raise SettingsError(f"column {name!r} is {columns[name]}, no text to embed")
         for name in self.settings.conditions or ():
             if not _is_number(columns[name]):
                 raise SettingsError(f"condition {name!r} is {columns[name]}, no number")
         if self.settings.conditions is None:
             numbers = (name for name, kind in columns.items() if _is_number(kind) and name not in NO_CONDITIONS)
-            own = set(self.columns()[self.table])
-            self.conditions = tuple(sorted(name for name in numbers if name not in own))
+            self.conditions = tuple(sorted(name for name in numbers if not self._of_latents(name)))
+
+    def _of_latents(self, column: str) -> bool:
+        """Whether it is what this stage, under this name or another, says of a clip's shard."""
+        return any(column == signal or column.endswith(f"_{signal}") for signal in self.signals())
 
     def bind(self, catalog_uri: str) -> None:
         if self.info.note:
@@ -331,6 +337,12 @@ def _writing(folder: str) -> Iterator[None]:
         yield
     except WriteError as error:
         raise SettingsError(f"shards can't be written to {folder}: {error}") from error
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _is_number(kind: Any) -> bool:

@@ -14,7 +14,8 @@ import torch
 
 import stages.encode.network as network
 from curate.catalog import Catalog
-from curate.errors import UserError
+from curate.datasets.create import run_dataset_create
+from curate.errors import DamagedError, UserError
 from curate.run import RunOptions, run_recipes
 from curate.verify import verify
 from models.vae_files import load
@@ -243,6 +244,28 @@ def test_other_weights_or_scaling_are_another_contract_and_never_mixed(go, tmp_p
     assert verify(catalog(tmp_path)) == []
 
 
+def test_latents_under_another_name_stand_beside_the_first_and_are_verified_like_them(go, tmp_path):
+    go()
+    assert go(**{"as": "wide", "buckets": ["9x24x48"]}) == 0
+    assert verify(catalog(tmp_path)) == []
+    (wide,) = (tmp_path / "catalog" / "shards" / "wide").rglob("*.tar")
+    run_dataset_create("d", str(tmp_path / "catalog"), "SELECT clip_id FROM clips", output=str(tmp_path), table="wide")
+    assert json.loads((tmp_path / "d" / "dataset.json").read_text())["samples"] == 2 * FILMS
+    orphan = shutil.copy(wide, wide.with_name("e" * 32 + ".tar"))
+    go(**{"as": "wide", "buckets": ["9x24x48"]})
+    assert not Path(orphan).exists()
+    content = bytearray(wide.read_bytes())
+    content[len(content) // 2] ^= 1
+    wide.write_bytes(content)
+    assert any("wide" in line for line in verify(catalog(tmp_path)))
+    wide.unlink()
+    assert any("wide" in line and "missing" in line for line in verify(catalog(tmp_path)))
+    with pytest.raises(DamagedError, match="is missing"):
+        run_dataset_create(
+            "e", str(tmp_path / "catalog"), "SELECT clip_id FROM clips", output=str(tmp_path), table="wide"
+        )
+
+
 def test_what_no_row_names_is_collected_by_the_next_run(go, tmp_path):
     go()
     (shard,) = shards(tmp_path)
@@ -313,6 +336,8 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_nothing_half_written(go
         ({"conditions": ["uri"]}, "no number"),
         ({"conditions": ["beauty"]}, "no column 'beauty'"),
         ({"text": {"model": "/no/model"}}, "no such folder"),
+        ({"text": {"model": str(clip_folder()), "captions": ["motion"]}}, "no text to embed"),
+        ({"fps": 1e-9}, "fps"),
     ],
 )
 def test_settings_that_can_t_work_are_told_before_any_work(go, tmp_path, settings, words):
