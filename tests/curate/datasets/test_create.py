@@ -115,9 +115,11 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(catalog, tmp_path
         (f"SELECT clip_id FROM clips WHERE clip_id = '{19:032x}'", {}, "none of the 1 selected clips has latents"),
         (ALL, {"weight": "brightness"}, "--weight: .*brightness"),
         (ALL, {"weight": "motion"}, "gives no number from 0 to 1e100 for 3 clips"),
-        (ALL, {"weight": "-1"}, "gives no number from 0 on for 17 clips"),
+        (ALL, {"weight": "-1"}, "gives no number from 0 to 1e100 for 17 clips"),
         (ALL, {"weight": "0"}, "gives 0 for every clip"),
         (ALL, {"conditions": ["beauty"]}, "condition 'beauty'"),
+        (ALL, {"conditions": ["uri"]}, "is text"),
+        (ALL, {"weight": "1e308"}, "from 0 to 1e100"),
         (ALL, {"table": "latents2"}, "no table 'latents2' of latents"),
         (ALL, {"name": "../x"}, "a dataset's name is"),
     ]:
