@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from train.settings import ConfigError, at_least, built, listed, one_of
+from train.settings import ConfigError, above_0, at_least, built, from_0_to_below, is_number, listed, one_of
 
 Kind = Literal["dit", "tokens"]
+MaskKind = Literal["none", "predict", "backward", "interpolate", "single", "spatial"]  # of train/masks.py
 # What a resumed run may change: nothing that is learned depends on it, rounding aside.
 FREE = (
     *("checkpoint", "samples", "wandb", "peak_tflops", "vae", "text_model"),
@@ -36,6 +38,16 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         listed(self, "betas")
         at_least(self, "optimizer", lr=0, warmup=0, final=0, weight_decay=0)
+        for name in ("lr", "final", "weight_decay"):
+            if math.isinf(getattr(self, name)):
+                raise ConfigError(f"optimizer.{name} {getattr(self, name)!r}: a finite number is expected")
+        if len(self.betas) != 2:
+            raise ConfigError(f"optimizer.betas {list(self.betas)}: two are expected, such as [0.9, 0.99]")
+        for beta in self.betas:
+            from_0_to_below("optimizer.betas", beta, 1)
+        above_0("optimizer.eps", self.eps)
+        if self.clip is not None:
+            above_0("optimizer.clip", self.clip)
         one_of("optimizer.schedule", self.schedule, ("constant", "cosine"))
 
 
@@ -45,13 +57,19 @@ class ConditionConfig:
 
     text_dropout: float = 0.1  # captions replaced by the encoded empty prompt (classifier-free guidance)
     dropout: float = 0.1  # each of the other conditions made unknown, for itself
-    masks: dict[str, float] = field(default_factory=dict)  # kind of train/masks.py: share of clips
+    masks: dict[MaskKind, float] = field(default_factory=dict)  # share of the clips by kind; the rest has none
     posterior: Literal["sample", "mean"] = "sample"  # latents drawn as mean + exp(logvar / 2) noise, or the mean
 
     def __post_init__(self) -> None:
         for name in ("text_dropout", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"conditions.{name} {getattr(self, name)!r}: a share from 0 to 1")
+        for kind, share in self.masks.items():
+            one_of("conditions.masks", kind, get_args(MaskKind))
+            if not (is_number(share) and 0 <= share <= 1):
+                raise ConfigError(f"conditions.masks.{kind} {share!r}: a share from 0 to 1")
+        if sum(self.masks.values()) > 1 + 1e-9:
+            raise ConfigError(f"conditions.masks {dict(self.masks)}: at most 1 together")
         one_of("conditions.posterior", self.posterior, ("sample", "mean"))
 
 
@@ -86,8 +104,7 @@ class ValidationConfig:
     times: int = 10
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise ConfigError(f"validation.share {self.share!r}: from 0 to below 1")
+        from_0_to_below("validation.share", self.share, 1)
         one_of("validation.by", self.by, ("source", "clip"))
         at_least(self, "validation", every=1, clips=1, times=1)
 
@@ -147,11 +164,11 @@ class TrainConfig:
         one_of("kind", self.kind, get_args(Kind))
         one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
         one_of("parallel", self.parallel, ("ddp", "fsdp"))
-        at_least(self, "", steps=1, batch_size=1, accumulate=1, seed=0)
+        at_least(self, "", steps=1, batch_size=1, accumulate=1)
+        from_0_to_below("seed", self.seed, 2**63, "2**63")
         if self.peak_tflops is not None and not self.peak_tflops > 0:
             raise ConfigError(f"peak_tflops {self.peak_tflops!r}: above 0")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema {self.ema!r}: from 0 to below 1")
+        from_0_to_below("ema", self.ema, 1)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

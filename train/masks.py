@@ -7,12 +7,12 @@ repaint (the mask strategy of Open-Sora, Zheng et al. 2024, after Tay et al. 202
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-MaskKind = Literal["none", "predict", "backward", "interpolate", "single", "spatial"]
+from train.config import MaskKind
 
 
 def known_mask(kind: MaskKind, shape: tuple[int, int, int], generator: torch.Generator | None = None) -> Tensor:

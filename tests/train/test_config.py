@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +43,29 @@ REFUSED = [
     ({"steps": 1.5}, "steps 1.5: int is expected"),
     ({"steps": True}, "steps True: int is expected"),
     ({"steps": 0}, "steps 0: at least 1"),
-    ({"optimizer": {"betas": 0.9}}, "optimizer.betas 0.9: tuple"),
+    ({"optimizer": {"betas": 0.9}}, "optimizer.betas 0.9: a list is expected, such as [0.9, 0.99]"),
+    ({"optimizer": {"betas": [0.9]}}, "optimizer.betas [0.9]: two are expected"),
+    ({"optimizer": {"betas": [0.9, 1]}}, "optimizer.betas 1: from 0 to below 1"),
+    ({"optimizer": {"betas": [-0.1, 0.9]}}, "optimizer.betas -0.1: from 0 to below 1"),
+    ({"optimizer": {"betas": ["0.9", 0.9]}}, "optimizer.betas '0.9': from 0 to below 1"),
+    ({"optimizer": {"clip": 0}}, "optimizer.clip 0: a finite number above 0 is expected"),
+    ({"optimizer": {"clip": -1.0}}, "optimizer.clip -1.0: a finite number above 0"),
+    ({"optimizer": {"eps": 0.0}}, "optimizer.eps 0.0: a finite number above 0"),
+    ({"optimizer": {"lr": math.inf}}, "optimizer.lr inf: a finite number is expected"),
+    ({"optimizer": {"lr": math.nan}}, "optimizer.lr nan: at least 0"),
+    ({"steps": math.inf}, "steps inf: int is expected"),
+    ({"steps": math.nan}, "steps nan: int is expected"),
+    ({"seed": -1}, "seed -1: from 0 to below 2**63"),
+    ({"seed": 2**63}, "seed 9223372036854775808: from 0 to below 2**63"),
+    ({"conditions": {"masks": {"first": 0.5}}}, "conditions.masks 'first': there are none, predict, backward, interp"),
+    ({"conditions": {"masks": {"predict": -0.5}}}, "conditions.masks.predict -0.5: a share from 0 to 1"),
+    ({"conditions": {"masks": {"predict": "0.5"}}}, "conditions.masks.predict '0.5': a share from 0 to 1"),
+    ({"conditions": {"masks": {"predict": True}}}, "conditions.masks.predict True: a share from 0 to 1"),
+    (
+        {"conditions": {"masks": {"predict": 0.6, "single": 0.6}}},
+        "conditions.masks {'predict': 0.6, 'single': 0.6}: at",
+    ),
+    ({"conditions": {"masks": ["predict"]}}, "conditions.masks ['predict']: settings by name are expected"),
     ({"optimizer": {"schedule": "linear"}}, "optimizer.schedule 'linear': Literal['constant', 'cosine'] is expected"),
     ({"optimizer": []}, "optimizer []: settings by name are expected"),
     ({"conditions": {"text_dropout": 1.1}}, "conditions.text_dropout 1.1: a share from 0 to 1"),

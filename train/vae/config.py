@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from models.vae_settings import VAESettings, sized
 from train.config import CheckpointConfig, OptimizerConfig
-from train.settings import ConfigError, at_least, built, listed, one_of
+from train.settings import ConfigError, above_0, at_least, built, from_0_to_below, listed, one_of
 
 KEPT = "SELECT clip_id FROM clips WHERE verdict = 'kept'"
+MOST_FPS = 1000
 BUCKET = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
 
 
@@ -33,8 +34,9 @@ class ClipsConfig:
         if not 0 <= self.image_share <= 1:
             raise ConfigError(f"clips.image_share {self.image_share!r}: a share from 0 to 1")
         for name in ("fps", "max_upscale"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"clips.{name} {getattr(self, name)!r}: above 0")
+            above_0(f"clips.{name}", getattr(self, name))
+        if self.fps > MOST_FPS:
+            raise ConfigError(f"clips.fps {self.fps!r}: at most {MOST_FPS}")
         if not self.buckets:
             raise ConfigError("clips.buckets is empty: one at least is needed, such as 17x256x256")
         for bucket in self.buckets:
@@ -127,9 +129,9 @@ class VAETrainConfig:
     def __post_init__(self) -> None:
         one_of("kind", self.kind, ("vae",))
         one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
-        at_least(self, "", steps=1, batch_size=1, seed=0)
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema {self.ema!r}: from 0 to below 1")
+        at_least(self, "", steps=1, batch_size=1)
+        from_0_to_below("seed", self.seed, 2**32, "2**32")  # the number of the step goes below it in one of 64 bits
+        from_0_to_below("ema", self.ema, 1)
         space = self.settings().space
         for bucket in self.clips.buckets:
             frames, height, width = (int(each) for each in bucket.split("x"))

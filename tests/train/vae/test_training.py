@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator
 
@@ -197,6 +198,17 @@ def test_what_was_held_out_is_measured_clip_by_clip(tmp_path):
     assert [line["step"] for line in read(tmp_path) if "validation" in line] == [1]
 
 
+def test_the_greatest_seed_is_one(tmp_path):
+    assert len(read(trained(tmp_path, config(steps=1, seed=2**32 - 1)).folder)) == 1
+
+
+def test_a_run_that_another_process_trains_is_refused(tmp_path):
+    with (tmp_path / ".lock").open("a") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="is being trained by another process"):
+            trained(tmp_path, config(steps=1))
+
+
 def test_a_step_whose_loss_is_no_number_is_not_made(tmp_path):
     training = VAETraining(config(), Drawn(), tmp_path, quiet=True)
     with torch.no_grad():
@@ -234,6 +246,11 @@ def test_a_run_begins_with_another_vae_if_told_to(tmp_path):
         ({"model": {"quantizer": "fsq", "channels": 3}}, "model: FSQ has 6 levels"),
         ({"loss": {"perceptual": "lpips"}}, r"needs loss\.lpips"),
         ({"loss": {"perceptual": "lpips", "lpips": "no.pth", "backbone": "no.pth"}}, r"loss: no\.pth can't be read"),
+        ({"clips": {"buckets": "5x16x16"}}, r'buckets .5x16x16.: a list is expected, such as \["17x256x256"\]'),
+        ({"clips": {"fps": 1001, "buckets": ["5x16x16"]}}, "clips.fps 1001: at most 1000"),
+        ({"clips": {"fps": float("inf"), "buckets": ["5x16x16"]}}, "clips.fps inf: a finite number above 0"),
+        ({"seed": 2**32}, r"seed 4294967296: from 0 to below 2\*\*32"),
+        ({"optimizer": {"clip": 0}}, "optimizer.clip 0: a finite number above 0"),
         ({"optimizer": {"lr": "fast"}}, "optimizer.lr 'fast': float is expected"),
     ],
 )
