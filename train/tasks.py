@@ -70,10 +70,6 @@ class Denoising:
                 f"conditions.masks with model.patch {list(network.settings.patch)}: masks need patches of one latent "
                 "in time, as high as wide"
             )
-        try:
-            draw_masks(1, (1, height, width), self.masks, torch.Generator(), height)
-        except ValueError as error:
-            raise ConfigError(f"conditions.masks: {error}") from error
 
     def losses(self, module: nn.Module, part: Part, step: int, places: Sequence[int]) -> Tensor:
         sampled = self.config.conditions.posterior == "sample"

@@ -19,6 +19,7 @@ from train.settings import ConfigError
 
 FAILED, STOPPED = 1, 130
 KINDS = ("dit", "tokens", "vae")
+NO_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # as torch says it, of CPUs and GPUs
 
 
 def run_train(
@@ -54,6 +55,15 @@ def run_train(
         if int(os.environ.get("RANK", "0")):  # all ranks found the same: the first one says it
             return 2
         raise UserError(str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in NO_MEMORY):
+            raise
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        said = f"not enough memory: a smaller model or batch_size takes less ({first_line})"
+        if rank := int(os.environ.get("RANK", "0")):  # the others know nothing of it
+            print(f"clipmill: rank {rank}: {said}", file=sys.stderr)
+            return 2
+        raise UserError(said) from error
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -87,14 +97,14 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
 
     with started() as ranks, Interrupts() as interrupts:
         data, opened = training_data(dataset, config, ranks)
-        vae, text_model = _checked_vae(config, opened), config.text_model
+        vae, text_model = _checked_vae(config, opened), _checked_text_model(config)
         extra = {
             "kind": config.kind,
             "dataset": os.path.abspath(dataset),
             "contract": data.contract,
             "conditions": list(data.scales),
             "text": data.contract.get("text"),
-            "text_model": _absolute(text_model) if text_model else None,
+            "text_model": text_model,
             "vae": vae,
             "buckets": {
                 name: {"samples": bucket.samples, "latent": list(bucket.latent)}
@@ -165,6 +175,27 @@ def _checked_vae(config: TrainConfig, dataset: Any) -> str | None:
     if found := [f"{name} {_short(own)}, of the dataset {_short(other)}" for name, own, other in pairs if own != other]:
         raise UserError(f"vae {config.vae} is not the one that made the dataset {dataset.name}: {'; '.join(found)}")
     return _absolute(config.vae)
+
+
+def _checked_text_model(config: TrainConfig) -> str | None:
+    """Where the text encoder lies. UserError for what is neither a folder nor a model that can be had; where the
+    packages that tell are not installed, a name is taken as it is.
+    """
+    path = config.text_model
+    if path is None or os.path.isdir(path):
+        return path and os.path.abspath(path)
+    try:
+        from curate.text_to_video import _with_tag
+        from stages.base import SettingsError
+        from stages.text_encoders import TextEncoderSettings, describe_text
+    except ImportError:
+        return path
+    try:
+        model, tag = _with_tag(path)
+        describe_text(TextEncoderSettings(model=model, pretrained=tag))
+    except SettingsError as error:
+        raise UserError(f"text_model: {error}") from error
+    return _absolute(path)
 
 
 def _absolute(model: str) -> str:

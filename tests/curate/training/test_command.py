@@ -118,10 +118,12 @@ runpy.run_module("curate.cli", run_name="__main__")
 
 def test_torch_numpy_pyarrow_and_safetensors_are_enough(dataset, tmp_path):
     """Everything else that is installed here cannot be found by the process that trains."""
-    arguments = ["train", written(tmp_path), "--dataset", str(dataset), "-o", str(tmp_path / "run")]
+    config = written(tmp_path, text_model="a/name")  # which nothing here could look up
+    arguments = ["train", config, "--dataset", str(dataset), "-o", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-c", ONLY, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert load_run(tmp_path / "run").extra["step"] == 3
+    extra = load_run(tmp_path / "run").extra
+    assert (extra["step"], extra["text_model"]) == (3, "a/name")
     assert not (tmp_path / "run" / "tensorboard").exists()
 
 
@@ -172,6 +174,14 @@ REFUSED = [
     ({"validation": {"share": 1e-9}}, [], "validation.share 1e-09 holds out none of 2 sources: take another share"),
     ({"samples": {"every": 1}}, [], "samples.every is set, but not where the VAE that decodes them lies"),
     ({"vae": "nowhere"}, [], "vae: model 'nowhere'"),
+    ({"text_model": "./nowhere"}, [], "text_model: model './nowhere'"),
+    ({"text_model": ""}, [], "text_model: "),
+    (
+        {"model": {**CONFIG["model"], "mlp": 1e12}},
+        [],
+        "not enough memory: a smaller model or batch_size",
+    ),
+    ({"conditions": {"masks": {"first": 0.1}}}, [], "conditions.masks 'first': there are none, predict, backward"),
     ({"loader": {"text": "title"}}, [], "the dataset has no text 'title': text, text_short"),
 ]
 
@@ -181,7 +191,7 @@ def test_what_cannot_work_is_one_line(changes, more, said, dataset, tmp_path, ca
     assert train(tmp_path, dataset, *more, **changes) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_vae_than_that_of_the_latents_is_refused_naming_both(dataset, tmp_path, capsys):
