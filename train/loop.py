@@ -130,6 +130,8 @@ class Training:
                 self.save()
             self.checkpoints.wait()
             self.ranks.wait()
+            if self.ranks.first:
+                run_folder.unlock(self.folder)
         finally:
             self.close()
 

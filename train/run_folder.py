@@ -42,7 +42,9 @@ def refuse_taken(folder: Path, kind: str, resume: bool) -> None:
 
 
 def lock(folder: Path) -> None:
-    """Makes the folder this process's own for as long as it lives. Raises ConfigError where it is another's."""
+    """Makes the folder this process's own for as long as it lives, or until `unlock`. Raises ConfigError where it is
+    another's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / LOCK).open("a")
     status = os.fstat(file.fileno())
@@ -57,6 +59,16 @@ def lock(folder: Path) -> None:
     except OSError:
         pass  # a file system without locks
     _held[status.st_dev, status.st_ino] = file
+
+
+def unlock(folder: Path) -> None:
+    """Others may go on with the run."""
+    try:
+        status = (folder / LOCK).stat()
+    except FileNotFoundError:  # somebody removed it
+        return
+    if file := _held.pop((status.st_dev, status.st_ino), None):
+        file.close()
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

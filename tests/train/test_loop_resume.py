@@ -209,9 +209,12 @@ def test_a_run_that_another_process_trains_is_refused_until_that_one_has_ended(s
             train(folder, resume=True)
         assert "\n" not in str(raised.value)
         other.kill()
-    assert train(folder, resume=True).step == 8
-    with (folder / ".lock").open("a") as mine, pytest.raises(BlockingIOError):  # held until this process ends
-        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    training = Training(config(), data(4), folder, resume=True, quiet=True)
+    with (folder / ".lock").open("a") as theirs:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        training.run()
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)  # at its end it is free again
 
 
 def test_a_lock_alone_is_no_run(tmp_path):
