@@ -168,12 +168,20 @@ class PyAVReader:
             try:
                 for frame in self._stream.codec_context.decode(packet):
                     if frame.is_corrupt:
-                        self.decode_errors += 1
+                        self._failed(frame)
                     yield frame
             except EOFError:
                 return
             except av.FFmpegError:
-                self.decode_errors += 1
+                self._failed(packet)
+
+    def _failed(self, what: Any) -> None:
+        """Counts a packet that could not be decoded, or a frame that is damaged; None stands for the last."""
+        self.decode_errors += 1
+
+    def _unread(self) -> None:
+        """Counts something between packets that could not be read."""
+        self.decode_errors += 1
 
     def _packets(self) -> Iterator[Any]:
         """The stream's packets, then None, which empties the decoder."""
@@ -192,6 +200,6 @@ class PyAVReader:
             except av.FFmpegError:
                 if self._file.failure:
                     break
-                self.decode_errors += 1
+                self._unread()
                 failures += 1
         yield None

@@ -18,6 +18,7 @@ from typing import Any
 import av
 import cv2
 
+from stages.faults import Faults, stamp
 from stages.frames import FrameRequest, Picture, SourceError
 from stages.images import ImageReader, is_image
 from stages.pixels import VideoFrame
@@ -138,6 +139,29 @@ class SeekReader(PyAVReader):
         pts, frame = shown
         return VideoFrame(frame, pts, pts * float(self.info.time_base), self._display, self._scaler)
 
+    def ends_at(self, end_pts: int) -> int | None:
+        """Where the source ends, PTS, if the walk came to its end and that is before `end_pts`; else None.
+
+        `end_pts` is what a scan saw: the PTS of a frame, or the end of the last one; half a frame is forgiven.
+        """
+        end_pts -= self._usual_step // 2
+        if self._next is not None or self._end() >= end_pts:
+            return None
+        for approach in self._approaches(self._shown[0] - 1):
+            if self._from_start or self._timeline.first_pts != self._timeline.last_pts:
+                break  # the step before the last frame is known: its length may rest on that
+            approach()
+            self._walk_to(end_pts)
+        end = self._end()
+        return end if self._next is None and end < end_pts else None
+
+    def lost(self, shown: int, place: int, start_pts: int) -> set[int | None]:
+        """The PTS of frames that can't be decoded and that the frame just given for `place` leans on or stands for.
+
+        Those shown before `start_pts` are not counted. None stands for one in a stream without times.
+        """
+        return self._faults.behind(shown, place, start_pts)
+
     def _approaches(self, place: int) -> Iterator[Callable[[], None]]:
         """Ways to get to a place, cheapest first."""
         if self._can_walk(place):
@@ -183,6 +207,7 @@ class SeekReader(PyAVReader):
         except (av.FFmpegError, OSError, OverflowError):
             return
         self._timeline = Timeline(self._timeline.leap)
+        self._faults = Faults(self.info.codec, self.info.container)
         self._begin(_from_key_frame(self._decoded()), from_start=False)
 
     def _restart(self) -> None:
@@ -202,9 +227,23 @@ class SeekReader(PyAVReader):
 
     def _ends_before(self, place: int) -> bool:
         """At the end: whether the last frame can't have been shown for so long."""
-        usual = round(1 / ((self.info.fps or FALLBACK_FPS) * self.info.time_base))
-        end = self._timeline.end_pts(usual) or 0
+        end = self._timeline.end_pts(self._usual_step) or 0
         return place > max(end, self._shown[0] + LEAP_SECONDS / self.info.time_base)
+
+    def _end(self) -> int:
+        """The PTS up to which a scan may have seen frames, at the end of the walk."""
+        last = self._timeline.last_pts or 0
+        # decord's scan takes the step before for the last frame's length, libav's what the file says
+        return max(self._timeline.end_pts(self._usual_step) or 0, last + self._timeline.last_step)
+
+    @property
+    def _usual_step(self) -> int:
+        """Ticks from a frame to the next, by the rate that the file states."""
+        return round(1 / ((self.info.fps or FALLBACK_FPS) * self.info.time_base))
+
+    def _open_decoder(self, threads: int) -> None:
+        super()._open_decoder(threads)
+        self._faults = Faults(self._stream.codec_context.name, self._container.format.name)
 
     def _packets(self) -> Iterator[Any]:
         for packet in super()._packets():
@@ -212,14 +251,25 @@ class SeekReader(PyAVReader):
                 self._delay = packet.pts - packet.dts if self._container.format.name.startswith("mov") else 0
             if self._fresh and packet is not None and packet.dts is not None:
                 self._landed, self._fresh = packet.dts, False
+            if packet is not None:
+                self._faults.packet(packet)
             yield packet
 
     def _decoded(self) -> Iterator[Any]:
         for frame in super()._decoded():
             self.decoded += 1
+            self._faults.frame(frame)
             if self.decoded % PROGRESS_FRAMES == 0:
                 self._progress(self.decoded)
             yield frame
+
+    def _failed(self, what: Any) -> None:
+        super()._failed(what)
+        self._faults.failed(None if what is None else stamp(what))
+
+    def _unread(self) -> None:
+        super()._unread()
+        self._faults.unread()
 
 
 def _from_key_frame(frames: Iterable[Any]) -> Iterator[Any]:
@@ -229,7 +279,7 @@ def _from_key_frame(frames: Iterable[Any]) -> Iterator[Any]:
     """
     key: int | None = None
     for number, frame in enumerate(frames):
-        pts = frame.pts if frame.pts is not None else frame.dts
+        pts = stamp(frame)
         if key is None and frame.key_frame:
             key = pts
         if key is None and number >= KEYLESS_FRAMES:
@@ -249,6 +299,12 @@ class Still:
 
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Any:
         return self._frame
+
+    def lost(self, shown: int, place: int, start_pts: int) -> set[int | None]:
+        return set()
+
+    def ends_at(self, end_pts: int) -> int | None:
+        return None
 
     def close(self) -> None:
         """Nothing is open: the picture was decoded at once."""

@@ -25,7 +25,7 @@ class Timeline:
         self.first_pts: int | None = None
         self.last_pts: int | None = None
         self.left_out = 0
-        self._step = 0
+        self.last_step = 0  # ticks from the last frame but one to the last
         self._last_duration = 0
 
     def ordered(self, frames: Iterable[Any]) -> Iterator[tuple[int, Any]]:
@@ -61,7 +61,7 @@ class Timeline:
         if self.last_pts is None:
             self.first_pts = pts
         else:
-            self._step = pts - self.last_pts
+            self.last_step = pts - self.last_pts
         self.last_pts = pts
         self._last_duration = frame.duration or 0
         return pts, frame
@@ -73,7 +73,7 @@ class Timeline:
         """
         if self.last_pts is None:
             return None
-        step = self._step or usual_step
+        step = self.last_step or usual_step
         sane = 0 < self._last_duration <= max(10 * step, self.leap)
         return self.last_pts + max(1, self._last_duration if sane else step)
 

@@ -81,16 +81,32 @@ class WindowReader:
         self._source = wanted
 
     def _fill(self, video: np.ndarray, window: Window, places: list[int], box: Box) -> list[int]:
-        """The PTS of the frames that were put into the video; a frame that is shown again is made once."""
+        """The PTS of the frames that were put into the video; a frame that is shown again is made once.
+
+        Raises SourceError where a frame would stand for others that the scan saw and that are gone.
+        """
         pts: list[int] = []
+        lost: set[int | None] = set()
         for k, place in enumerate(places):
             frame = self._seeker.frame_at(place, window.start_pts, window.end_pts)
+            lost |= self._seeker.lost(frame.pts, place, window.start_pts)
+            if frame.pts > place:  # a clip begins with a frame
+                lost.add(window.start_pts)
             if pts and frame.pts == pts[-1]:
                 video[k] = video[k - 1]
             else:
                 video[k] = frame.cropped(box, (window.width, window.height))
             pts.append(frame.pts)
             self._progress(k)
+        if lost:
+            frames = "1 frame" if len(lost) == 1 else f"{len(lost)} frames"
+            raise SourceError(f"{frames} of it can't be decoded: the file is damaged there")
+        ends = self._seeker.ends_at(window.end_pts)
+        if ends is not None:
+            now, then = (float(end * window.time_base) for end in (ends, window.end_pts))
+            raise SourceError(
+                f"the source ends at {now:.3f} s now, the clip goes to {then:.3f} s: the file has changed or is damaged"
+            )
         return pts
 
 
