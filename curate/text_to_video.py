@@ -81,7 +81,7 @@ class TextToVideo:
                 raise UserError(f'{self.folder} was trained without text: give it the empty prompt, --prompt ""')
             path = self._text_model or self.run.extra.get("text_model") or said["encoder"]
             try:
-                model, tag = _with_tag(path)
+                model, tag = with_tag(path)
                 settings = TextEncoderSettings(model=model, pretrained=tag, max_tokens=said["max_tokens"])
                 found = describe_text(settings)
                 if found["fingerprint"] != said["fingerprint"]:
@@ -241,7 +241,7 @@ def read_picture(path: str, bucket: str) -> np.ndarray:
         raise UserError(f"--image {path}: {error}") from error
 
 
-def _with_tag(path: str) -> tuple[str, str | None]:
+def with_tag(path: str) -> tuple[str, str | None]:
     """A model and, for the name that a contract gives to one of OpenCLIP's (ARCHITECTURE/TAG), its tag."""
     name, _, tag = path.partition("/")
     if tag and "/" not in tag and not Path(path).exists():

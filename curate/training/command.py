@@ -185,13 +185,13 @@ def _checked_text_model(config: TrainConfig) -> str | None:
     if path is None or os.path.isdir(path):
         return path and os.path.abspath(path)
     try:
-        from curate.text_to_video import _with_tag
+        from curate.text_to_video import with_tag
         from stages.base import SettingsError
         from stages.text_encoders import TextEncoderSettings, describe_text
     except ImportError:
         return path
     try:
-        model, tag = _with_tag(path)
+        model, tag = with_tag(path)
         describe_text(TextEncoderSettings(model=model, pretrained=tag))
     except SettingsError as error:
         raise UserError(f"text_model: {error}") from error
