@@ -29,6 +29,7 @@ from stages.shards.contract import Contract
 from stages.shards.format import INDEX, index_path
 
 BUCKET, LATENT, DIM = "17x256x256", (8, 5, 32, 32), 512
+SHARD_BYTES = 1 << 29
 WEIGHT = "1 / sqrt(count(*) OVER (PARTITION BY source_id))"
 
 
@@ -47,6 +48,8 @@ def make(folder: Path, clips: int, per_shard: int) -> str:
         path = folder / index_path(shard)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        with open(folder / shard, "wb") as tar:
+            tar.truncate(SHARD_BYTES)  # of that size, and nothing in it
         count = min(per_shard, clips - begin)
         rows["shard"] += [shard] * count
         rows["index_hash"] += [xxhash.xxh3_128_hexdigest(content)] * count
@@ -64,7 +67,7 @@ def make(folder: Path, clips: int, per_shard: int) -> str:
         "shard_hash": "",
         "contract": contract.to_json(),
         "window_fps": 8.0,
-        "shard_bytes": 1 << 29,
+        "shard_bytes": SHARD_BYTES,
     }
     marks = said | {"status": done} | {n: pa.array(v) for n, v in rows.items()}
     marks |= {name: pa.repeat(pa.scalar(value), clips) for name, value in same.items()}

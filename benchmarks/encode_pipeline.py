@@ -17,11 +17,13 @@ network and a decoder beside it, two cores are asked for three's work: OMP_NUM_T
 from __future__ import annotations
 
 import argparse
+import bisect
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +58,19 @@ def rows_of(files: list[Path], bucket: Bucket, fps: float, count: int) -> tuple[
     for number, file in enumerate(files):
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
-            base, start = Fraction(stream.time_base), stream.start_time or 0
-            ticks = int(container.duration / 1e6 / base)
+            base = Fraction(stream.time_base)
+            shown = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
         length = -int(-bucket.frames / fps // base)
+        edges = [shown[0]]  # clips begin with a frame
+        while (at := bisect.bisect_left(shown, edges[-1] + length)) < len(shown):
+            edges.append(shown[at])
         rows += [
             {
                 "clip_id": f"{number}-{i}", "source_id": file.name, "media": "video",
-                "start_pts": start + i * length, "end_pts": start + (i + 1) * length, "width": stream.width,
+                "start_pts": start, "end_pts": end, "width": stream.width,
                 "height": stream.height, "time_base_num": base.numerator, "time_base_den": base.denominator,
             }
-            for i in range(ticks // length)
+            for i, (start, end) in enumerate(pairwise(edges))
         ]  # fmt: skip
     rows = [row for row in rows if not isinstance(choose(row, [bucket], fps, 100.0), str)]
     if not rows:

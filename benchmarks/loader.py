@@ -88,7 +88,8 @@ def make_dataset(folder: Path, count: int) -> Path:
     index, dtypes, paths = make_index(Place, samples, shards, contract)
     about = {
         "kind": KIND, "name": "loader", "created": "", "root": str(folder), "weight": None, "fields": dtypes,
-        "contract": contract.to_dict(), "text": {"text": {"column": "caption", "dim": DIM}}, "conditions": [],
+        "contract": contract.to_dict(), "digest": contract.digest, "conditions": [],
+        "text": {"text": {"column": "caption", "dim": DIM}},
         "buckets": {BUCKET: {"samples": count, "latent": list(SHAPE)}}, "samples": count, "seconds": 0.0,
         "shards": [{"path": p, "bytes": shards[p]["bytes"], "hash": shards[p]["hash"]} for p in paths],
     }  # fmt: skip
