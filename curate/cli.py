@@ -294,4 +294,9 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if "torch" in sys.modules:  # as torchrun starts it
+        from train.parallel import end
+
+        end(code)
+    sys.exit(code)

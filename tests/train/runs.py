@@ -16,7 +16,7 @@ from tests.train.made_up import data
 from train.config import TrainConfig
 from train.log import read
 from train.loop import DivergedError, Training
-from train.parallel import Ranks, started
+from train.parallel import Ranks, end, started
 
 MODEL = {"size": "debug", "width": 48, "depth": 2, "heads": 4}
 
@@ -71,3 +71,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end(0)
