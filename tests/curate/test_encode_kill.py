@@ -23,7 +23,7 @@ from tests.vae_models import vae_folder
 
 __all__ = ["bucket", "s3_server"]
 
-KILLS = int(os.environ.get("CLIPMILL_KILLS", "4"))
+KILLS = int(os.environ.get("CLIPMILL_KILLS", "3"))
 FILMS = 10
 OFTEN = "import sys, curate.committer as c; c.BATCH_ROWS = 2; from curate.cli import main; sys.exit(main())"
 RECIPES = """\
