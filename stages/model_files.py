@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.base import SettingsError, one_line
-from stages.pretrained import local_folder
+from stages.pretrained import CONFIG, config_at, local_folder
 
-CONFIG = "config.json"
 WEIGHTS = (".safetensors", ".bin")  # the first kind that there is
 # What a pipeline's repository holds beside its networks; and files that a network comes with.
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -42,15 +41,7 @@ def find(model: str, subfolder: str | None, revision: str | None, part: str, wha
         small = [*SMALL, *(f"{subfolder or part}/{each}" for each in SMALL)]
         root = _fetched(model, revision, small, lambda root: (_inside(root, subfolder, part) / CONFIG).is_file())
     folder = _inside(root, subfolder, part)
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise SettingsError(f"{_place(model, subfolder)} holds no {CONFIG}: it is no {what}") from None
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{_place(model, subfolder)}: its {CONFIG} can't be read: {one_line(error)}") from error
-    if not isinstance(config, dict):
-        raise SettingsError(f"{_place(model, subfolder)}: its {CONFIG} is no JSON object")
+    config = config_at(folder / CONFIG, _place(model, subfolder), what)
     weights = weight_files(folder) if local else _weights_of_hub(model, root, folder)
     if not weights:
         raise SettingsError(f"{_place(model, subfolder)} holds no weights ({', '.join(WEIGHTS)})")

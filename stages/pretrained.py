@@ -9,6 +9,7 @@ from typing import Any
 
 from stages.base import SettingsError, one_line
 
+CONFIG = "config.json"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_SECONDS = 10.0  # patience with the hub when a recipe is checked
 
@@ -42,15 +43,20 @@ def read_config(model: str, revision: str | None = None) -> dict[str, Any]:
     Raises SettingsError, one line with the fix, where there is no such model or the hub can't be reached.
     """
     folder = local_folder(model)
-    path = folder / "config.json" if folder else _from_hub(model, revision)
+    path = folder / CONFIG if folder else _from_hub(model, revision)
+    return config_at(path, f"model {model!r}", "transformers model")
+
+
+def config_at(path: Path, place: str, what: str) -> dict[str, Any]:
+    """A model's config.json. Raises SettingsError where there is none, told of `place`: it is then no `what`."""
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
-        raise SettingsError(f"model {model!r} holds no config.json: it is no transformers model") from None
+        raise SettingsError(f"{place} holds no {CONFIG}: it is no {what}") from None
     except (OSError, ValueError) as error:
-        raise SettingsError(f"model {model!r}: its config.json can't be read: {one_line(error)}") from error
+        raise SettingsError(f"{place}: its {CONFIG} can't be read: {one_line(error)}") from error
     if not isinstance(config, dict):
-        raise SettingsError(f"model {model!r}: its config.json is no JSON object")
+        raise SettingsError(f"{place}: its {CONFIG} is no JSON object")
     return config
 
 

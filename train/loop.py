@@ -199,15 +199,10 @@ class Training:
 
     def _resumed(self) -> int:
         """Everything from the last checkpoint; its step, 0 where there is none yet."""
-        try:
-            found = self.checkpoints.latest()
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        found = run_folder.last_checkpoint(self.checkpoints, self.numbers)
         if found is None:
             return 0
-        step, tensors, numbers = found
-        place = self.checkpoints.place(step)
-        run_folder.refuse_another(place, numbers, self.numbers)
+        place, step, tensors, numbers = found
         state = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
         for group, here in (("model", state), ("ema", self.ema.state_dict())):
             run_folder.tensors_fit(place, tensors.get(group, {}), here)

@@ -101,6 +101,22 @@ def refuse_another(place: Path, saved: Mapping[str, Any], here: Mapping[str, Any
         )
 
 
+def last_checkpoint(checkpoints: Checkpoints, here: Mapping[str, Any]) -> tuple[Path, int, Tensors, dict] | None:
+    """(place, step, tensors, numbers) of the last checkpoint, None where there is none yet. Raises ConfigError for one
+    that is damaged, or of another run than `here` says.
+    """
+    try:
+        found = checkpoints.latest()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if found is None:
+        return None
+    step, tensors, numbers = found
+    place = checkpoints.place(step)
+    refuse_another(place, numbers, here)
+    return place, step, tensors, numbers
+
+
 def tensors_fit(place: Path, saved: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
     """Raises ConfigError, with both sides, where names, shapes or dtypes of weights differ."""
     if odd := sorted(set(saved) ^ set(here)):

@@ -6,6 +6,7 @@ No shard is rewritten: what is made is a folder of small files that say which by
 from __future__ import annotations
 
 import datetime
+import posixpath
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from curate.datasets.files import KIND, refuse_taken, write_dataset
 from curate.datasets.index import make_index, text_fields
 from curate.datasets.select import Selection
 from curate.errors import DamagedError, UserError
+from curate.shards.inventory import files_of
 from curate.storage import is_local, join
 from curate.views import connect
 from stages.shards.contract import Contract
@@ -56,7 +58,7 @@ def run_dataset_create(
         selection = Selection(sql, select, table)
         contract = selection.contract()
         shards = selection.shards()
-        _check_sizes(opened, shards)
+        _check_sizes(opened, table, shards)
         first = join(opened.path if is_local(opened.uri) else opened.uri, next(iter(shards)))
         names = tuple(dict.fromkeys(conditions)) if conditions is not None else _kept_conditions(first)
         samples = selection.samples(weight, names)
@@ -89,16 +91,13 @@ def run_dataset_create(
     return 0
 
 
-def _check_sizes(catalog: Catalog, shards: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_sizes(catalog: Catalog, table: str, shards: Mapping[str, Mapping[str, Any]]) -> None:
     """DamagedError for shards that are missing or have another size; what is in them, `clipmill verify` looks at."""
-    folders = {path.rsplit("/", 1)[0] for path in shards}
-    there: dict[str, int] = {}
-    for folder in folders:
-        found = catalog.fs.find(join(catalog.path, folder), detail=True)
-        there |= {f"{folder}/{path.rsplit('/', 1)[1]}": about["size"] for path, about in found.items()}
+    there = files_of(catalog, table)
     for path, about in shards.items():
-        if there.get(path) != about["bytes"]:
-            what = "is missing" if path not in there else f"has {there[path]:,} bytes, not {about['bytes']:,}"
+        size = there.get(posixpath.join(catalog.path, path))
+        if size != about["bytes"]:
+            what = "is missing" if size is None else f"has {size:,} bytes, not {about['bytes']:,}"
             raise DamagedError(f"the shard {path} {what} (`clipmill verify` lists all that are missing or damaged)")
 
 

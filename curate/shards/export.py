@@ -24,7 +24,7 @@ from curate.views import connect, query
 from stages.reading import one_line
 from stages.shards.contract import Contract
 from stages.shards.folder import shard_folder
-from stages.shards.format import JSON, ShardError, fields_of, open_file, read_header, read_index
+from stages.shards.format import JSON, ShardError, fields_of, open_file, read_header, read_index, widened
 
 PART_BYTES = 32 << 20  # of latents in memory at a time, and in a row group
 
@@ -157,10 +157,10 @@ def _table_of(samples: list[dict[str, Any]], schema: pa.Schema, numbers: Collect
 
 
 def _lists(arrays: list[np.ndarray | None], kind: pa.DataType) -> pa.Array:
-    """Arrays as lists of their numbers; the bits of a bfloat16 are the upper half of a float32."""
+    """Arrays as lists of their numbers, bfloat16 as float32."""
     flat = [np.empty(0, kind.value_type.to_pandas_dtype()) if values is None else values.ravel() for values in arrays]
     if kind.value_type == pa.float32():
-        flat = [(v.astype("<u4") << 16).view(np.float32) if v.dtype == np.uint16 else v for v in flat]
+        flat = [widened(v) if v.dtype == np.uint16 else v for v in flat]
     offsets = np.cumsum([0, *(len(values) for values in flat)]).astype(np.int32)
     missing = pa.array([values is None for values in arrays])
     values = pa.array(np.concatenate(flat), kind.value_type)

@@ -102,7 +102,7 @@ def orphans(catalog: Catalog, table: str) -> list[Orphan]:
     Of a run that is at work right now they may be what it will commit next. A table that is missing, or has no
     row with a shard, has no orphans: its shards may be all that is left of it.
     """
-    there = _files(catalog, table)  # before the rows: what is committed in between is named by them
+    there = files_of(catalog, table)  # before the rows: what is committed in between is named by them
     named = _named(catalog, table) if there else set()
     return [Orphan(path, size) for path, size in sorted(there.items()) if path not in named] if named else []
 
@@ -123,7 +123,7 @@ def collect_orphans(ledger: Ledger) -> list[Orphan]:
     return found
 
 
-def _files(catalog: Catalog, table: str) -> dict[str, int]:
+def files_of(catalog: Catalog, table: str) -> dict[str, int]:
     """path -> bytes of what lies under shards/<table>/."""
     try:
         found = catalog.fs.find(join(catalog.path, FOLDER, table), detail=True)

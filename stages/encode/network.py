@@ -14,6 +14,7 @@ from stages.base import SettingsError
 from stages.clip_stage import ClipError
 from stages.encode.settings import EncodeSettings
 from stages.latent_coders import CoderInfo, load_coder
+from stages.shards.format import not_finite, widened
 
 MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
@@ -79,7 +80,7 @@ class Network:
             if (tensor := getattr(found, name)) is not None:
                 latent = tensor[index].float().cpu()
                 fields[name] = to_stored(latent.numpy(), self.stored)
-                if not np.isfinite(from_stored(fields[name], self.stored)).all():
+                if not_finite(fields[name], self.stored == "bfloat16"):
                     return ClipError(f"its latents are not finite in {self.coder.dtype} stored as {self.stored}")
         return fields
 
@@ -108,7 +109,7 @@ def from_stored(values: np.ndarray, dtype: str) -> np.ndarray:
     """The way back, to float32."""
     if dtype == "float16":
         return values.astype(np.float32)
-    return (values.astype("<u4") << 16).view(np.float32)
+    return widened(values)
 
 
 def psnr(decoded: np.ndarray, video: np.ndarray) -> float:

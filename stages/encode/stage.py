@@ -231,20 +231,20 @@ class Encode(ClipStage):
         began = time.process_time()
         waiting, job.waiting = job.waiting, []
         answers = self.network.encode([pixels.video for _, pixels in waiting])
-        texts = self._text_fields([job.rows[window.clip_id] for window, _ in waiting])
-        for (window, pixels), answer, text in zip(waiting, answers, texts, strict=True):
+        captions_of = [self._captions(job.rows[window.clip_id]) for window, _ in waiting]
+        texts = self._text_arrays(captions_of)
+        for (window, pixels), answer, captions, text in zip(waiting, answers, captions_of, texts, strict=True):
             if isinstance(answer, ClipError):
                 self._failed(job, window, answer)
                 continue
             row = job.rows[window.clip_id]
-            said = self._signals(job, window)
+            said = {"window_start_s": start_seconds(window), "window_fps": window.fps, "decode_psnr": None}
             if len(job.written) < self.settings.sample:
                 said["decode_psnr"] = self.network.decode_psnr(answer, pixels.video)
             if job.writer is None:
                 job.writer = self._writer(job.bucket)
             if said["decode_psnr"] is not None:
                 job.writer.header.setdefault("decode_psnr", {})[window.clip_id] = said["decode_psnr"]
-            captions = self._captions(row)
             info = sample_info(row, window, pixels, captions, self._conditions(row))
             info["truncated"] = [column for column, caption in captions.items() if self.texts.truncated(caption)]
             try:
@@ -270,6 +270,8 @@ class Encode(ClipStage):
                 "shard_hash": published.hash,
                 "shard_bytes": published.bytes,
                 "index_hash": published.index_hash,
+                "bucket": job.bucket,
+                "contract": self.contract.to_json(),
             }
             for clip, said in job.written.items():
                 self.add(job.unit, job.rows[clip], shared | said)
@@ -285,15 +287,6 @@ class Encode(ClipStage):
             made_by = {"vae_path": self.info.path, "precision": str(self.network.coder.dtype).removeprefix("torch.")}
             return ShardWriter(self.folder, self.contract, bucket, made_by, empty)
 
-    def _signals(self, job: ShardJob, window: Window) -> dict[str, Any]:
-        return {
-            "bucket": job.bucket,
-            "window_start_s": start_seconds(window),
-            "window_fps": window.fps,
-            "decode_psnr": None,
-            "contract": self.contract.to_json(),
-        }
-
     def _row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """A clip's columns with the letterbox that is cropped to, if any is."""
         return row if self.settings.letterbox else {**row, "crop_x": None, "crop_w": None}
@@ -308,12 +301,12 @@ class Encode(ClipStage):
             found[column] = text
         return found
 
-    def _text_fields(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, np.ndarray]]:
-        """The text fields of each clip's sample."""
-        found: list[dict[str, np.ndarray]] = [{} for _ in rows]
+    def _text_arrays(self, captions: Sequence[Mapping[str, str]]) -> list[dict[str, np.ndarray]]:
+        """The text fields of each clip's sample, from its captions by column."""
+        found: list[dict[str, np.ndarray]] = [{} for _ in captions]
         for name, column in self.text_fields.items():
-            texts = [self._captions(row)[column] for row in rows]
-            for fields, embedding in zip(found, self.texts.encode(texts), strict=True):
+            embeddings = self.texts.encode([each[column] for each in captions])
+            for fields, embedding in zip(found, embeddings, strict=True):
                 fields |= text_arrays(name, embedding)
         return found
 

@@ -184,6 +184,11 @@ def fields_of(file: BinaryIO, path: str, rows: Iterable[Mapping[str, Any]]) -> d
     return found
 
 
+def widened(bits: np.ndarray) -> np.ndarray:
+    """The bits of bfloat16, uint16, as float32 of the same shape: they are its upper half."""
+    return (bits.astype("<u4") << 16).view(np.float32)
+
+
 def not_finite(values: np.ndarray, bfloat16: bool = False) -> bool:
     """True if an array holds NaN or infinity; `bfloat16`: it is one's bits, as uint16."""
     if bfloat16 or values.dtype == np.float16:  # all ones in the exponent; many times faster than numpy's isfinite

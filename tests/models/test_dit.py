@@ -14,24 +14,12 @@ from models.dit import DiT
 from models.dit_settings import SIZES, DiTSettings, sized
 from models.rotary import places, rotary, shares, turned
 from tests.models.small_dit import ATTENTIONS, SMALL, inputs, near, network, stirred
+from tests.torch_state import one_thread, seeded
 from train.masks import latents_mask, token_times
 
+__all__ = ["one_thread", "seeded"]
+
 fast = settings(max_examples=10, deadline=None, derandomize=True)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # Where it starts

@@ -12,25 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.dit import DiT
 from models.dit_settings import DiTSettings
 from tests.models.small_dit import ATTENTIONS, SMALL, inputs, near, network, stirred
+from tests.torch_state import one_thread, seeded
 from train.guidance import Guidance, guided
 from train.masks import latents_mask, token_times
 from train.objectives import Objective
 from train.samplers import Sampler, sample
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread", "seeded"]
 
 
 def test_samplers_and_guidance_call_it_as_it_is():

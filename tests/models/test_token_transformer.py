@@ -14,25 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.dit_settings import TokenSettings
 from models.token_transformer import TokenTransformer
+from tests.torch_state import one_thread, seeded
+
+__all__ = ["one_thread", "seeded"]
 
 CODES = 11
 SMALL = dict(width=48, depth=2, heads=4, codes=CODES, text_dim=10, conditions=("motion", "fps"))
 fast = settings(max_examples=12, deadline=None, derandomize=True)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def stirred(network: TokenTransformer) -> TokenTransformer:

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from models.causal_ops import CausalConv3d, frame_count
 from models.vae import CausalVAE
 from models.vae_settings import SIZES, VAESettings, sized
+from tests.torch_state import one_thread, seeded
+
+__all__ = ["one_thread", "seeded"]
 
 VARIANTS, NORMS = (1, 2, 3, 4), ("group", "rms")
 SMALL = dict(width=8, multipliers=(1, 2, 2, 2), encoder_blocks=1, decoder_blocks=1, groups=4)
@@ -22,21 +25,6 @@ BOTTLENECKS = {
     "fsq": dict(quantizer="fsq", quantizer_options={"levels": (8, 5, 5, 4)}),
 }
 fast = settings(max_examples=12, deadline=None, derandomize=True)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def made(**changes) -> CausalVAE:

@@ -12,16 +12,12 @@ from models.vae import CausalVAE
 from models.vae_from_2d import load_2d
 from models.vae_settings import VAESettings
 from models.vae_shortcut import PatchesIn, PatchesOut
+from tests.torch_state import seeded
+
+__all__ = ["seeded"]
 
 SMALL = dict(width=8, multipliers=(1, 2, 2, 2), encoder_blocks=1, decoder_blocks=1, groups=4, shortcut=True)
 fast = settings(max_examples=15, deadline=None, derandomize=True)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
 
 
 def around(channels: int = 8, side: int = 8, random: bool = True) -> tuple[PatchesIn, PatchesOut]:

@@ -16,16 +16,11 @@ from stages.base import SettingsError
 from stages.latent_coders import describe_coder, load_coder
 from tests.stages.model_hub import Hub
 from tests.stages.vaes import EVERY, folder, made, own, saved, video
+from tests.torch_state import one_thread
+
+__all__ = ["one_thread"]
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_a_vae_is_described_without_torch_and_in_a_moment():

@@ -16,17 +16,12 @@ from models.vae_settings import VAESettings
 from stages.latent_coders import CoderInfo, LatentCoder, describe_coder, load_coder
 from stages.latent_coders.published import LAYOUTS, scaling
 from tests.stages.vaes import EVERY, MEAN, OWN, SMALL, STD, folder, made, video
+from tests.torch_state import one_thread
+
+__all__ = ["one_thread"]
 
 CAUSAL = ["wan", "wan 2.2", "ltx", "ltx 0.9.1", *OWN]  # the others have norms over many frames
 PER_FRAME = ["stable diffusion", "flux"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

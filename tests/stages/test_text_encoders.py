@@ -21,6 +21,9 @@ from stages.text_encoders import TextEncoder, TextEncoderSettings, describe_text
 from tests.clip_model import by_hand, clip_folder
 from tests.stages.model_hub import Hub
 from tests.stages.text_models import MODELS, made, saved, tokenizer
+from tests.torch_state import one_thread
+
+__all__ = ["one_thread"]
 
 OPEN_CLIP = {"open clip": None, "tiny clip": TINY}  # with open_clip's own tokenizer, and with one of transformers
 EVERY = [*MODELS, *OPEN_CLIP]
@@ -29,14 +32,6 @@ SENTENCES = {
     "tiny clip": ["a red circle", "", "a blue square on a green ground", "red " * 50, "a circle moves left"],
     "open clip": ["a red circle", "", "wow ! a blue square !", "red " * 50, "!"],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -186,15 +186,10 @@ class VAETraining:
 
     def _resumed(self) -> int:
         """Everything from the last checkpoint; its step, 0 where there is none yet."""
-        try:
-            found = self.checkpoints.latest()
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        found = run_folder.last_checkpoint(self.checkpoints, self.numbers)
         if found is None:
             return 0
-        step, tensors, numbers = found
-        place = self.checkpoints.place(step)
-        run_folder.refuse_another(place, numbers, self.numbers)
+        place, step, tensors, _ = found
         run_folder.tensors_fit(place, tensors["model"], self.vae.state_dict())
         self.vae.load_state_dict(tensors["model"])
         self.ema.load_state_dict(tensors["ema"])

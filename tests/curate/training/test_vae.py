@@ -18,9 +18,12 @@ from models.vae import CausalVAE
 from models.vae_settings import sized
 from stages.windows.buckets import Bucket
 from tests.curate.running import INLINE, ask, ingest, pipelines
+from tests.torch_state import one_thread
 from train.log import read
 from train.vae.config import VAETrainConfig
 from train.vae.measures import measure
+
+__all__ = ["one_thread"]
 
 RECIPE = """\
 recipes:
@@ -55,14 +58,6 @@ def catalog(tmp_path_factory, drawn_films):
             shutil.copy(films / film.name, folder / "films")
     ingest(folder / "catalog", folder / "films", file=pipelines(folder, RECIPE), options=INLINE)
     return folder / "catalog"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def written(folder, **changes):

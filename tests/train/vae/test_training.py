@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from models import vae_files
+from tests.torch_state import one_thread
 from train.log import read
 from train.loop import DivergedError
 from train.settings import ConfigError
 from train.vae.config import VAETrainConfig
 from train.vae.loop import VAETraining, build
 from train.vae.windows import Windows, pixels
+
+__all__ = ["one_thread"]
 
 TINY = dict(size="debug", width=8, multipliers=[1, 1, 1, 2])
 BOTTLENECKS = {
@@ -24,14 +27,6 @@ BOTTLENECKS = {
     "lfq": {"quantizer": "lfq"},
     "fsq": {"channels": 6, "quantizer": "fsq"},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Drawn:
