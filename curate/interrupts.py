@@ -7,6 +7,8 @@ import sys
 import threading
 from typing import Any
 
+STOPPED = 130  # the exit code of what was asked to stop
+
 
 class Interrupts:
     """Ctrl-C asks the run to stop after the unit in hand; a second one stops at once."""
@@ -34,3 +36,9 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.old.items():
             signal.signal(number, handler)
+
+
+def go_on(code: int) -> None:
+    """Behind a step of several: raises KeyboardInterrupt where it was asked to stop, so that the rest is left too."""
+    if code == STOPPED:
+        raise KeyboardInterrupt

@@ -23,7 +23,7 @@ from curate.committer import Committer
 from curate.engines import run_units
 from curate.errors import EngineError, UserError
 from curate.idset import IdSet
-from curate.interrupts import Interrupts
+from curate.interrupts import STOPPED, Interrupts
 from curate.ledger import Ledger
 from curate.listing import Listing
 from curate.mixture import refuse_mixture
@@ -39,8 +39,6 @@ from curate.stale import forget_stale, of_other_settings
 from curate.storage import is_local, local_path
 from curate.views import connect
 from stages.base import SettingsError, Stage
-
-STOPPED = 130  # the exit code of a run that was asked to stop
 
 
 @dataclass(frozen=True)

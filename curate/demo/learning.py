@@ -15,6 +15,7 @@ from curate.datasets.create import run_dataset_create
 from curate.demo import tiny_text
 from curate.demo.shape_judge import judge
 from curate.demo.shapes import Subject, some_take, subjects, take_frames
+from curate.interrupts import go_on
 from curate.run import RunOptions, run_recipes
 from curate.training.command import run_train
 
@@ -67,10 +68,10 @@ def learn(folder: Path, pipelines: Path, engine: str, show: Show) -> Learnt:
     vae = _config("vae", folder)
     show("train", str(vae), "--catalog", str(catalog), "-o", str(folder / "vae"))
     if not (folder / "vae" / "metrics.json").exists():
-        run_train(vae, catalog=str(catalog), output=str(folder / "vae"), resume=_begun(folder / "vae"))
+        go_on(run_train(vae, catalog=str(catalog), output=str(folder / "vae"), resume=_begun(folder / "vae")))
 
     show("run", "latents", "--pipelines", str(pipelines), "--catalog", str(catalog))
-    run_recipes(["latents"], str(catalog), pipelines=pipelines, options=RunOptions(engine=engine))
+    go_on(run_recipes(["latents"], str(catalog), pipelines=pipelines, options=RunOptions(engine=engine)))
 
     show("dataset", "create", "demo", "--catalog", str(catalog), "--select", SELECT, "-o", str(dataset.parent))
     if not dataset.exists():
@@ -78,7 +79,7 @@ def learn(folder: Path, pipelines: Path, engine: str, show: Show) -> Learnt:
 
     config = _config("dit", folder)
     show("train", str(config), "--dataset", str(dataset), "-o", str(run))
-    run_train(config, dataset=str(dataset), output=str(run), resume=_begun(run))
+    go_on(run_train(config, dataset=str(dataset), output=str(run), resume=_begun(run)))
     return sample(folder, show)
 
 
@@ -92,7 +93,8 @@ def sample(folder: Path, show: Show) -> Learnt:
     run, output = folder / "run", folder / "samples"
     output.mkdir(exist_ok=True)
     prompts = [word for text in ASKED for word in ("--prompt", text)]
-    show("sample", str(run), *prompts, "-o", str(output / "asked.gif"), "--steps", str(STEPS))
+    options = ("--steps", str(STEPS), "--guidance", f"{GUIDANCE:g}")
+    show("sample", str(run), *prompts, "-o", str(output / "asked.gif"), *options)
     run_sample(run, ASKED, output / "asked.gif", steps=STEPS, guidance=GUIDANCE)
 
     model = TextToVideo(run)
@@ -117,6 +119,7 @@ def sample(folder: Path, show: Show) -> Learnt:
 
 def _stills(model: Any, bucket: str, output: Path, rng: np.random.Generator) -> list[float]:
     """PSNR of the first frames of samples that begin with the first frame of a take that nobody trained on."""
+    from stages.encode.network import psnr
     from train.guidance import Guidance
     from train.sampling import SampleSettings
 
@@ -125,8 +128,7 @@ def _stills(model: Any, bucket: str, output: Path, rng: np.random.Generator) -> 
     for number, subject in enumerate(chosen):
         first = take_frames(some_take(subject, rng))[0]
         (video,) = model.videos(model.prompts([subject.caption], [number]), bucket, settings, picture=first)
-        error = float(np.mean((video[0].astype(np.float64) - first) ** 2))
-        found.append(round(10 * float(np.log10(255**2 / max(error, 1e-3))), 2))
+        found.append(round(psnr(video[:1] / 127.5 - 1, first[None]), 2))
         videos.append(video)
     pictures.write_sheet(output / "from_first_frames.gif", videos, [each.caption for each in chosen], model.fps)
     return found

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import UserError
-from curate.interrupts import Interrupts
+from curate.interrupts import STOPPED, Interrupts
 from train.config import TrainConfig, with_settings
 from train.settings import ConfigError
 
-FAILED, STOPPED = 1, 130
+FAILED = 1
 KINDS = ("dit", "tokens", "vae")
 NO_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # as torch says it, of CPUs and GPUs
 

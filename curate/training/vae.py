@@ -36,7 +36,7 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
         from train.vae.loop import VAETraining
     except ImportError as error:
         raise UserError(f"training needs the package {error.name}: pip install 'clipmill[train]'") from error
-    from curate.interrupts import Interrupts
+    from curate.interrupts import STOPPED, Interrupts
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with VAEClips(settings, catalog) as clips, Interrupts() as interrupts:
@@ -48,7 +48,7 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
             )
             if not training.run():
                 print(f"stopped at step {training.step:,}; --resume goes on from there", file=sys.stderr)
-                return 130
+                return STOPPED
             training.finish()
             measured = training.measured()
         except ConfigError as error:

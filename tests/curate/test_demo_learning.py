@@ -77,3 +77,12 @@ def test_the_page_shows_pictures_that_are_there(learnt):
     page.feed((folder / "index.html").read_text())
     assert len(page.found) == FEW + 2
     assert all((folder / source).exists() for source in page.found)
+
+
+def test_a_step_that_is_stopped_ends_the_demo(learnt, tmp_path, monkeypatch):
+    folder, _, _ = learnt
+    commands = []
+    monkeypatch.setattr(learning, "run_train", lambda *_, **__: 130)
+    with pytest.raises(KeyboardInterrupt):
+        learning.learn(tmp_path, folder / "pipelines.yaml", "inline", lambda *words: commands.append(words))
+    assert [words[0] for words in commands] == ["train"]
