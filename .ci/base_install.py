@@ -19,10 +19,10 @@ PACKAGES = {"curate", "stages", "models", "train"}
 HEAVY = ("av", "cv2", "deltalake", "duckdb", "numpy", "pandas", "pyarrow", "ray", "scenedetect", "torch")
 HELP = f"""
 import sys
-import curate.cli
+import curate.cli.main
 sys.argv = ["clipmill", "--help"]
 try:
-    curate.cli.main()
+    curate.cli.main.main()
 except SystemExit as stop:
     assert not stop.code, stop.code
 print("heavy:", *(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)

@@ -23,8 +23,8 @@ from measuring import median, peak_memory, show
 from pyarrow import parquet
 
 import curate.datasets.create
-from curate.catalog import Catalog
-from curate.ledger import Ledger
+from curate.catalog.catalog import Catalog
+from curate.catalog.ledger import Ledger
 from stages.shards.contract import Contract
 from stages.shards.format import INDEX, index_path
 

@@ -40,9 +40,10 @@ def pure(path: str) -> int:
 
 
 def whole(path: str) -> int:
-    from stages.decode_pass import Found, ScanSettings
-    from stages.scan import scan
-    from stages.settings import CutSettings, ProbeSettings
+    from stages.cuts.settings import CutSettings
+    from stages.decode.settings import ProbeSettings
+    from stages.scan.decode_pass import Found, ScanSettings
+    from stages.scan.scan import scan
 
     settings = ScanSettings(ProbeSettings(min_seconds=2), CutSettings(), RECIPE_MEASURES)
     return sum(isinstance(message, Found) for message in scan(path, settings, progress=lambda n: None))

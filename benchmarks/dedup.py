@@ -73,7 +73,8 @@ def as_catalog(hashes: np.ndarray) -> duckdb.DuckDBPyConnection:
 
 
 def scale(clips: int, frames: int, new: float) -> dict[str, Any]:
-    from curate.duplicates import Duplicates, DuplicateSettings
+    from curate.global_stages.duplicates.settings import DuplicateSettings
+    from curate.global_stages.duplicates.stage import Duplicates
 
     hashes, original = made_up(clips, frames)
     sql = as_catalog(hashes)
@@ -131,10 +132,11 @@ recipes:
 
 def copies_found(films: list[Path]) -> dict[str, Any]:
     """Copies of every film in every way, ingested and judged; counts pairs of clips."""
-    from curate.catalog import Catalog
-    from curate.duplicates import Duplicates, DuplicateSettings
-    from curate.run import RunOptions, run_recipes
-    from curate.views import connect
+    from curate.catalog.catalog import Catalog
+    from curate.catalog.views import connect
+    from curate.global_stages.duplicates.settings import DuplicateSettings
+    from curate.global_stages.duplicates.stage import Duplicates
+    from curate.run.command import RunOptions, run_recipes
     from tests.planted import COPIES, QUALITIES, compare, plant, shown_by
 
     with tempfile.TemporaryDirectory() as name:

@@ -29,10 +29,10 @@ import numpy as np
 import psutil
 from measuring import interleaved, median, show
 
-from curate.units import Unit
-from stages.clip_models import find_model
-from stages.embed import Embed, EmbedSettings
-from stages.seek import FetchFrames
+from stages.decode.seek import FetchFrames
+from stages.pretrained.clip_models import find_model
+from stages.scores.embed import Embed, EmbedSettings
+from stages.unit import Unit
 
 UNIT_CLIPS = 8
 

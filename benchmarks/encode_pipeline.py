@@ -30,8 +30,9 @@ from typing import Any
 import psutil
 from measuring import interleaved, median, show
 
-from curate.units import Unit
-from stages.encode import Encode, EncodeSettings
+from stages.encode.settings import EncodeSettings
+from stages.encode.stage import Encode
+from stages.unit import Unit
 from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.window import Window
 

@@ -37,13 +37,13 @@ class Empty(Stage):
 
 def run(units: int, engine: str) -> dict[str, float]:
     """Seconds per unit from the first unit out to the last committed, and the driver's memory."""
-    from curate.catalog import Catalog
-    from curate.committer import Committer
+    from curate.catalog.catalog import Catalog
+    from curate.catalog.ledger import Ledger
     from curate.engines import run_units
-    from curate.ledger import Ledger
-    from curate.pending import Pending
-    from curate.plan import Plan
-    from curate.recipes import Recipe
+    from curate.recipe.load import Recipe
+    from curate.recipe.plan import Plan
+    from curate.run.committer import Committer
+    from curate.run.pending import Pending
 
     folder = tempfile.mkdtemp()
     entries = ({"uri": f"/nowhere/{number // 1000:06d}/{number:09d}.mp4"} for number in range(units))

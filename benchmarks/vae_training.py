@@ -24,7 +24,7 @@ from measuring import show
 
 from curate.demo.films import draw_films
 from curate.demo.shapes import TAKE_SECONDS, draw_shape_films
-from curate.run import RunOptions, run_recipes
+from curate.run.command import RunOptions, run_recipes
 from curate.training.vae import run_train_vae
 from curate.training.vae_clips import VAEClips
 from models.vae import CausalVAE

@@ -1,0 +1,1 @@
+"""The data plane: recipes, catalog, engines, datasets, training and sampling. May import stages, train and models."""

@@ -1,0 +1,1 @@
+"""What is done to video. May import models; knows no catalog and no engine."""

@@ -1,7 +1,7 @@
 """Stages that say something of clips: frames (or nothing but columns) in, one row a clip out, in batches.
 
 Such a stage fills one table, keyed by clip_id, which marks each clip as done or failed: inside `ingest` it
-takes the frames that the decode pass hands on, in a recipe of its own those that `stages.seek` fetches.
+takes the frames that the decode pass hands on, in a recipe of its own those that `stages.decode.seek` fetches.
 """
 
 from __future__ import annotations

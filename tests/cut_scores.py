@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from stages.cuts.scenes import SceneCutter
+from stages.cuts.settings import CutSettings
+from stages.decode.readers import open_reader
+from stages.decode.reading import open_source
 from stages.frames import Span
-from stages.readers import open_reader
-from stages.reading import open_source
-from stages.scenes import SceneCutter
-from stages.settings import CutSettings
 from tests.films import Truth
 
 NEAR = 2  # frames: a cut found so close to a true one is right

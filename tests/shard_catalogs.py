@@ -9,10 +9,10 @@ from typing import Any
 import av
 import numpy as np
 
-from curate.catalog import Catalog
-from curate.ledger import Ledger
+from curate.catalog.catalog import Catalog
+from curate.catalog.ledger import Ledger
+from curate.catalog.schema import rows_to_table
 from curate.storage import join
-from curate.tables import rows_to_table
 from stages.shards.contract import Contract
 from stages.shards.writer import Published, ShardWriter
 from stages.windows.buckets import Bucket, window_of
@@ -72,7 +72,7 @@ def encoded(
     import torch
 
     from stages.encode.network import from_stored, psnr, to_stored
-    from stages.latent_coders import load_coder
+    from stages.latent_coders.load import load_coder
 
     coder = load_coder(str(vae), device="cpu", dtype="float32")
     info = coder.info

@@ -21,7 +21,7 @@ def test_the_cluster_file_follows_the_schema_that_ray_ships():
 
 
 def test_the_job_runs_a_command_line_that_clipmill_has():
-    from curate.cli import _parser
+    from curate.cli.main import _parser
 
     for entrypoint in (read("rayjob.yaml")["spec"]["entrypoint"],):
         name, *words = entrypoint.split()

@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.catalog import Catalog
+from curate.catalog.catalog import Catalog
+from curate.catalog.views import connect
 from curate.datasets.files import KIND, refuse_taken, write_dataset
 from curate.datasets.index import make_index, text_fields
 from curate.datasets.select import Selection
 from curate.errors import DamagedError, UserError
 from curate.shards.inventory import files_of
 from curate.storage import is_local, join
-from curate.views import connect
 from stages.shards.contract import Contract
 from stages.shards.format import JSON, ShardError, read_empty, read_index, read_sample
 

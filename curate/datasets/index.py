@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.catalog import Catalog
+from curate.catalog.catalog import Catalog
 from curate.datasets.files import LATENTS, NOWHERE, NUMPY
 from curate.errors import DamagedError
 from curate.storage import join

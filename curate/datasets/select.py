@@ -8,8 +8,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from curate.catalog.gates import one_line, quote
 from curate.errors import DamagedError, UserError
-from curate.gates import one_line, quote
 from curate.shards.inventory import OF_SHARDS, shard_rows_sql, tables_with_shards
 from stages.shards.contract import Contract, ContractError
 

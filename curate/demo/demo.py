@@ -11,16 +11,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from curate.ask import print_query
-from curate.catalog import Catalog
+from curate.catalog.catalog import Catalog
+from curate.catalog.views import connect
 from curate.demo.films import FilmTruth, draw_films, read_truth, write_truth
 from curate.demo.shapes import draw_shape_films
 from curate.demo.truth_check import compare, describe
 from curate.errors import UserError
 from curate.interrupts import go_on
-from curate.report import funnel_rows
-from curate.run import RunOptions, run_recipes
-from curate.views import connect
+from curate.query.sql import print_query
+from curate.run.command import RunOptions, run_recipes
+from curate.run.report import funnel_rows
 
 RECIPES = ("ingest", "captions", "duplicates")
 MODEL_PACKAGES = ("torch", "open_clip", "transformers")  # what the tiny model needs
@@ -145,7 +145,7 @@ def _pipelines(path: Path, with_model: bool, folder: Path) -> Path:
 def _search(catalog: Path, sheet: Path, truth: list[FilmTruth]) -> str:
     """Finds clips by words, leaves a contact sheet, and says how well fifty questions are answered."""
     from curate.demo.queries import recalls
-    from curate.search import TextSearch, run_search
+    from curate.query.search import TextSearch, run_search
 
     run_search(str(catalog), TEXT, k=10, output=str(sheet))
     with TextSearch(Catalog.open(str(catalog))) as asked:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from curate import pictures
 from curate.datasets.create import run_dataset_create
 from curate.demo import tiny_text
 from curate.demo.shape_judge import judge
 from curate.demo.shapes import Subject, some_take, subjects, take_frames
+from curate.generate import pictures
 from curate.interrupts import go_on
-from curate.run import RunOptions, run_recipes
+from curate.run.command import RunOptions, run_recipes
 from curate.training.command import run_train
 
 CONFIGS = {name: Path(__file__).with_name(f"{name}.json") for name in ("vae", "dit")}
@@ -85,8 +85,8 @@ def learn(folder: Path, pipelines: Path, engine: str, show: Show) -> Learnt:
 
 def sample(folder: Path, show: Show) -> Learnt:
     """Samples of forty prompts, of none, and of first frames, judged by their pixels."""
-    from curate.sample import run_sample
-    from curate.text_to_video import TextToVideo
+    from curate.generate.sample import run_sample
+    from curate.generate.text_to_video import TextToVideo
     from train.guidance import Guidance
     from train.sampling import SampleSettings
 

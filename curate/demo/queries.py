@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from curate.demo.films import FilmTruth, shot_at
-from curate.search import TextSearch
+from curate.query.search import TextSearch
 
 KINDS = (  # what a question names, and how many of the kind there are at most
     (("colour", "shape"), 16),

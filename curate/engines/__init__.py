@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from curate.units import Unit
 from stages.base import Stage
+from stages.unit import Unit
 
 
 def run_units(

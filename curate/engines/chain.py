@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from curate.units import Unit
 from stages.base import Stage
+from stages.unit import Unit
 
 
 def run_stages(stages: tuple[Stage, ...], units: Iterable[Unit]) -> Iterator[Unit]:

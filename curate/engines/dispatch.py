@@ -10,7 +10,7 @@ from typing import Any
 
 from curate.engines.chain import PartsInOrder
 from curate.errors import EngineError
-from curate.units import Unit
+from stages.unit import Unit
 
 PARCEL_SECONDS = 0.35  # work that one parcel should carry
 PARCEL_UNITS = 64

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from curate.engines.chain import run_stages
-from curate.units import Unit
 from stages.base import Stage
+from stages.unit import Unit
 
 
 def run_inline(stages: tuple[Stage, ...], units: Iterator[Unit], stop: threading.Event | None = None) -> Iterator[Unit]:

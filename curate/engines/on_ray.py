@@ -21,8 +21,8 @@ from curate.engines.pool_worker import SCHEMA, PoolWorker
 from curate.engines.pools import Pool, make_pools
 from curate.engines.ray_session import ray_session
 from curate.errors import EngineError
-from curate.units import Unit
 from stages.base import SettingsError, Stage
+from stages.unit import Unit
 
 STOP_SECONDS = 3.0  # for units in hand, once a run is asked to stop
 

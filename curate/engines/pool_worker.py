@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from curate.engines.chain import run_stages
-from curate.units import Unit
 from stages.base import SettingsError, Stage
+from stages.unit import Unit
 
 SCHEMA = pa.schema([("index", pa.int64()), ("units", pa.large_binary())])
 ROW_BYTES = 1 << 20  # finished units leave a worker in rows of about this size

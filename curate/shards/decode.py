@@ -74,7 +74,7 @@ class _Coder:
     def psnr(self, sample: Sampled, video: np.ndarray) -> float | str:
         """dB against pixels (T, H, W, 3) uint8, or why it can't be said."""
         from stages.encode.network import psnr
-        from stages.latent_coders import load_coder
+        from stages.latent_coders.load import load_coder
 
         try:
             if self.of != (sample.vae_path, sample.precision):

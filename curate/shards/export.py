@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from curate.catalog import Catalog
+from curate.catalog.catalog import Catalog
+from curate.catalog.views import connect, query
 from curate.errors import UserError
 from curate.shards.inventory import Shard, shards_of, tables_with_shards
 from curate.storage import join
-from curate.views import connect, query
-from stages.reading import one_line
+from stages.decode.reading import one_line
 from stages.shards.contract import Contract
 from stages.shards.folder import shard_folder
 from stages.shards.format import JSON, ShardError, fields_of, open_file, read_header, read_index, widened

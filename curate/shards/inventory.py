@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from curate.catalog import Catalog
-from curate.gates import quote
-from curate.ledger import Ledger
+from curate.catalog.catalog import Catalog
+from curate.catalog.gates import quote
+from curate.catalog.ledger import Ledger
 from curate.storage import join
 from stages.shards.format import index_path
 

@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from curate.catalog import Catalog
-from curate.lease import live_runs
+from curate.catalog.catalog import Catalog
+from curate.catalog.lease import live_runs
 from curate.shards.check import Checked, Expected, check_shard
 from curate.shards.decode import TOLERANCE, Sampled, decode_again
 from curate.shards.inventory import FOLDER, Shard, orphans, shard_rows_sql, shards_of, tables_with_shards
 from curate.storage import join
 from stages.base import SettingsError, one_line
-from stages.latent_coders import describe_coder
+from stages.latent_coders.describe import describe_coder
 from stages.shards.contract import Contract, ContractError
 from stages.windows.window import PREPROCESSING_VERSION
 

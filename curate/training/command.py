@@ -158,7 +158,7 @@ def _checked_vae(config: TrainConfig, dataset: Any) -> str | None:
         return None
     try:
         from stages.base import SettingsError
-        from stages.latent_coders import describe_coder
+        from stages.latent_coders.describe import describe_coder
     except ImportError as error:
         raise UserError(
             f"vae: to read it takes the package {error.name}; without `vae` the run needs it not"
@@ -185,9 +185,10 @@ def _checked_text_model(config: TrainConfig) -> str | None:
     if path is None or os.path.isdir(path):
         return path and os.path.abspath(path)
     try:
-        from curate.text_to_video import with_tag
+        from curate.generate.text_to_video import with_tag
         from stages.base import SettingsError
-        from stages.text_encoders import TextEncoderSettings, describe_text
+        from stages.text_encoders.describe import describe_text
+        from stages.text_encoders.settings import TextEncoderSettings
     except ImportError:
         return path
     try:

@@ -41,7 +41,7 @@ class Sheets:
         self.config, self.data, self.extra, self.folder, self.ranks = config, data, extra, folder, ranks
         if not config.vae:
             raise UserError("samples.every is set, but not where the VAE that decodes them lies: set vae, too")
-        from stages.latent_coders import load_coder
+        from stages.latent_coders.load import load_coder
 
         self.coder = load_coder(config.vae, device=str(ranks.device))
         source = split(dataset, config.validation.share, config.validation.by)[1] or dataset
@@ -88,7 +88,7 @@ class Sheets:
         return list(pixels.permute(0, 2, 3, 4, 1).cpu().numpy())
 
     def _write(self, step: int, videos: list[np.ndarray]) -> None:
-        from curate.pictures import write_sheet
+        from curate.generate.pictures import write_sheet
 
         place = self.folder / SAMPLES
         place.mkdir(exist_ok=True)

@@ -84,7 +84,7 @@ def _draw(path: Path, measured: Measured, fps: float) -> None:
     """Originals above reconstructions, a few frames of each clip, clip beside clip."""
     import numpy as np
 
-    from curate.pictures import strip, write_picture
+    from curate.generate.pictures import strip, write_picture
 
     columns = []
     for original, back in zip(measured.originals, measured.reconstructions, strict=True):

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from curate.catalog import Catalog
+from curate.catalog.catalog import Catalog
+from curate.catalog.views import connect, query
 from curate.errors import UserError
 from curate.training.vae_order import Order
-from curate.views import connect, query
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
 from stages.windows.pool import WindowPool
 from stages.windows.window import Window, rate

@@ -14,8 +14,8 @@ from stages.base import SettingsError
 from stages.captions.answers import Answer, Deadline
 from stages.captions.settings import ManifestSettings
 from stages.clip_stage import ClipError, ClipInput
+from stages.decode.reading import open_source
 from stages.frames import SourceError
-from stages.reading import open_source
 
 MAX_BYTES = 2**20  # of a sidecar file
 

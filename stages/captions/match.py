@@ -28,7 +28,7 @@ class Match:
 
     def check(self) -> None:
         """Finds the model without loading it; SettingsError."""
-        from stages.clip_models import available
+        from stages.pretrained.clip_models import available
 
         available(self._source())
 
@@ -38,12 +38,12 @@ class Match:
 
     def own_request(self, positions: tuple[float, ...]) -> FrameRequest:
         """What `embed` would ask for, so that both see the same frames and the network runs once for both."""
-        from stages.frame_embeddings import OVERSIZE
+        from stages.scores.frame_embeddings import OVERSIZE
 
         return FrameRequest(positions, OVERSIZE * self._source().image_size)
 
     def setup(self) -> None:
-        from stages.clip_models import load_model
+        from stages.pretrained.clip_models import load_model
 
         source = self._source()
         self.model = load_model(source, self.device)
@@ -63,7 +63,7 @@ class Match:
 
     def _frames(self, clips: Sequence[ClipInput]) -> list[np.ndarray]:
         """(k, width) of each clip's distinct frames; computed for those that have none yet, and left for others."""
-        from stages.frame_embeddings import FrameVectors
+        from stages.scores.frame_embeddings import FrameVectors
 
         todo = [clip for clip in clips if self.key not in clip.features]
         pictures = [list({at: picture for at, picture in sorted(c.frames, key=lambda f: f[0])}.values()) for c in todo]
@@ -75,6 +75,6 @@ class Match:
         return [clip.features[self.key].vectors.astype(np.float64) for clip in clips]
 
     def _source(self) -> Any:
-        from stages.clip_models import find_model
+        from stages.pretrained.clip_models import find_model
 
         return find_model(self.settings.model, self.settings.pretrained)

@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 
 from stages.base import Needs, SettingsError, one_line
 from stages.captions import audit, prompts
+from stages.captions.answer_cache import Spool
 from stages.captions.answers import Answer, Deadline, Source
-from stages.captions.flights import stream_concurrently
+from stages.captions.async_batch import stream_concurrently
 from stages.captions.language import language
 from stages.captions.manifest import Manifest
 from stages.captions.match import Match
 from stages.captions.settings import CaptionSettings
-from stages.captions.spool import Spool
 from stages.clip_stage import ClipError, ClipInput, ClipStage
-from stages.devices import on_gpu
 from stages.frames import FrameRequest
+from stages.pretrained.devices import on_gpu
 
 VERSION = 1  # changes whenever the same answers would be audited otherwise
 

@@ -16,7 +16,7 @@ from stages.base import SettingsError, one_line
 from stages.captions.answers import Answer, Deadline
 from stages.captions.settings import CaptionSettings
 from stages.clip_stage import ClipError, ClipInput
-from stages.pretrained import local_folder, read_config
+from stages.pretrained.lookup import local_folder, read_config
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
@@ -48,7 +48,7 @@ class VisionLanguage:
 
     def content(self) -> str:
         """Hash of a local model's files, '' for one of a hub (its name and revision are settings)."""
-        from stages.weights import revision_of
+        from stages.pretrained.weights import revision_of
 
         folder = local_folder(self.settings.name)
         return revision_of([*self._weights(), *folder.glob("*.json")]) if folder is not None else ""

@@ -13,7 +13,8 @@ import numpy as np
 from stages.base import SettingsError
 from stages.clip_stage import ClipError
 from stages.encode.settings import EncodeSettings
-from stages.latent_coders import CoderInfo, load_coder
+from stages.latent_coders.info import CoderInfo
+from stages.latent_coders.load import load_coder
 from stages.shards.format import not_finite, widened
 
 MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")

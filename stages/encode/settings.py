@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from stages.settings import FetchSettings, ModelSettings
-from stages.text_encoders import TextEncoderSettings
+from stages.decode.settings import FetchSettings
+from stages.settings import ModelSettings
+from stages.text_encoders.settings import TextEncoderSettings
 from stages.windows.buckets import Bucket
 
 

@@ -20,16 +20,18 @@ import numpy as np
 
 from stages.base import Needs, SettingsError
 from stages.clip_stage import ClipError, ClipInput, ClipStage
-from stages.devices import cores, on_gpu
 from stages.encode.network import Network
 from stages.encode.settings import EncodeSettings, TextSettings
 from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
-from stages.latent_coders import describe_coder
+from stages.latent_coders.describe import describe_coder
+from stages.pretrained.devices import cores, on_gpu
 from stages.shards.contract import Contract
 from stages.shards.folder import WriteError
 from stages.shards.format import ShardError
 from stages.shards.writer import ShardWriter
-from stages.text_encoders import TextEncoder, describe_text, load_text_encoder
+from stages.text_encoders.describe import describe_text
+from stages.text_encoders.encoder import TextEncoder
+from stages.text_encoders.load import load_text_encoder
 from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.pool import WindowPool
 from stages.windows.window import PREPROCESSING_VERSION, Pixels, Window

@@ -6,11 +6,11 @@ import json
 
 from models import vae_config
 from models.vae_settings import VAESettings
-from stages import weight_hash
 from stages.base import SettingsError
 from stages.latent_coders.info import CoderInfo
 from stages.latent_coders.published import LAYOUTS, scaling
-from stages.model_files import ModelFolder, find
+from stages.pretrained import weight_hash
+from stages.pretrained.model_files import ModelFolder, find
 
 OWN = vae_config.KIND
 UNKNOWN = "no statistics of its latents were saved with this VAE: they are taken to have mean 0 and deviation 1"

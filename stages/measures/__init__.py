@@ -4,9 +4,3 @@ observations = Observations(["motion", "sharpness"])
 observations.observe(sample)                # each sample of the source, in order
 row = observations.close(span, facts)       # each clip, in order: {'motion': 3.4, 'sharpness': 210.0}
 """
-
-from stages.measures.base import ClipFacts, Measure
-from stages.measures.observations import Observations
-from stages.measures.registry import MEASURES
-
-__all__ = ["MEASURES", "ClipFacts", "Measure", "Observations"]

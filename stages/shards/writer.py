@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from stages.reading import one_line
+from stages.decode.reading import one_line
 from stages.shards.contract import Contract, canonical
 from stages.shards.folder import WriteError, shard_folder
 from stages.shards.format import EMPTY, HEADER, INDEX, JSON, ShardError, member_name, not_finite, padded

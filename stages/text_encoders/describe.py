@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages import weight_hash
 from stages.base import SettingsError
-from stages.clip_models import CONFIG, HUB, WEIGHTS, ClipSource, available, find_model
-from stages.clip_registry import architectures, tags_of
-from stages.hub import cached, hub_file
-from stages.model_files import ModelFolder, fetched_beside, find
+from stages.pretrained import weight_hash
+from stages.pretrained.clip_models import CONFIG, HUB, WEIGHTS, ClipSource, available, find_model
+from stages.pretrained.clip_registry import architectures, tags_of
+from stages.pretrained.hub import cached, hub_file
+from stages.pretrained.model_files import ModelFolder, fetched_beside, find
 from stages.text_encoders.settings import TextEncoderSettings
 
 TOKENIZER = (

@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.base import SettingsError
-from stages.text_encoders.describe import is_open_clip
-from stages.text_encoders.settings import TextEncoderSettings
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -77,22 +73,3 @@ class TextEncoder(ABC):
         if not np.isfinite(found).all():
             raise ValueError(f"{self.info['encoder']} gives numbers that float16 can't hold for {text[:60]!r}")
         return found
-
-
-def load_text_encoder(settings: TextEncoderSettings, device: str = "auto") -> TextEncoder:
-    """The model that `describe_text` describes, ready to run. Raises SettingsError, in one line: no such device,
-    weights that do not fit, and whatever `describe_text` raises.
-    """
-    import torch
-
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(f"device: {device}, but there is no GPU that torch can use")
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    dtype = settings.dtype
-    if dtype == "auto":  # T5 overflows in float16
-        dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
-    if is_open_clip(settings):
-        from stages.text_encoders.open_clip_tower import OpenClipTower as Kind
-    else:
-        from stages.text_encoders.from_transformers import TransformersEncoder as Kind
-    return Kind.load(settings, chosen, dtype)

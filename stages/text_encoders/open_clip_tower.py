@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stages.base import SettingsError
-from stages.clip_models import load_model
+from stages.pretrained.clip_models import load_model
 from stages.text_encoders.describe import describe_text, open_clip_source
 from stages.text_encoders.encoder import TextEncoder
 from stages.text_encoders.settings import TextEncoderSettings

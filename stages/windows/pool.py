@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from stages.base import one_line
-from stages.child import Child, ChildDied, ChildTimeout
-from stages.settings import FetchSettings
+from stages.decode.child import Child, ChildDied, ChildTimeout
+from stages.decode.settings import FetchSettings
 from stages.windows.shared_pixels import Arena
 from stages.windows.window import Pixels, Window
 

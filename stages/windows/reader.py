@@ -14,9 +14,9 @@ import av
 import cv2
 import numpy as np
 
+from stages.decode.reading import SafeFile, one_line, open_source
+from stages.decode.seek_reader import check_time_base, open_seeker
 from stages.frames import Box, SourceError
-from stages.reading import SafeFile, one_line, open_source
-from stages.seek_reader import check_time_base, open_seeker
 from stages.windows.shared_pixels import Attached, Room
 from stages.windows.window import Pixels, Window, covering
 

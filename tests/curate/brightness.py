@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from curate.stage_kinds import KINDS, StageKind
+from curate.recipe.registry import KINDS, StageKind
 from stages.clip_stage import ClipError, ClipInput, ClipStage
 from stages.frames import FrameRequest
 from stages.settings import ModelSettings
@@ -48,7 +48,7 @@ class Brightness(ClipStage):
         return {"brightness": self.settings.gain * mean, "frames": len(clip.frames), "model": "green"}
 
 
-KIND = {"brightness": StageKind("clips", "BrightnessSettings", __name__, "Brightness")}
+KIND = {"brightness": StageKind("clips", f"{__name__}:BrightnessSettings", f"{__name__}:Brightness")}
 
 
 def register(monkeypatch: Any) -> None:

@@ -11,11 +11,11 @@ from multiprocessing.process import BaseProcess
 
 import pyarrow as pa
 
-from curate.catalog import Catalog
-from curate.tables import rows_to_table
+from curate.catalog.catalog import Catalog
+from curate.catalog.schema import rows_to_table
 
 BATCH = 3
-MODULES = ["curate.ledger", "curate.views", "curate.verify", "pyarrow.parquet", "s3fs"]
+MODULES = ["curate.catalog.ledger", "curate.catalog.views", "curate.run.verify", "pyarrow.parquet", "s3fs"]
 
 
 def clips_of(key: str, version: str) -> int:
@@ -45,7 +45,7 @@ def rows_of(wanted: Mapping[str, str]) -> dict[str, pa.Table]:
 
 def work(uri: str, wanted: Mapping[str, str], compact: bool = True) -> None:
     """What a run does: everything that is not committed at its wanted version, in batches."""
-    from curate.ledger import Ledger
+    from curate.catalog.ledger import Ledger
 
     catalog = Catalog.open_or_create(uri)
     with Ledger(catalog, mark="sources", key="source_id", run_id=f"run of {os.getpid()}") as ledger:
@@ -63,7 +63,7 @@ def work(uri: str, wanted: Mapping[str, str], compact: bool = True) -> None:
 
 def seen(uri: str) -> dict[str, tuple[str, int, int]]:
     """source_id -> (version, clips, thumbnails) as the views show it; AssertionError for a mixture."""
-    from curate.views import connect
+    from curate.catalog.views import connect
 
     with connect(Catalog.open(uri)) as sql:
         rows = sql.execute("""
@@ -97,12 +97,12 @@ def work_and_die(environment: dict[str, str], uri: str, wanted: dict[str, str], 
     from deltalake import DeltaTable
     from deltalake.table import TableMerger, TableOptimizer
 
-    import curate.compaction
-    import curate.ledger
+    import curate.catalog.compaction
+    import curate.catalog.ledger
 
     os.environ.update(environment)
-    curate.compaction.SMALL_FILES = 2  # so that every run compacts
-    curate.compaction.LOG_ENTRIES = 3
+    curate.catalog.compaction.SMALL_FILES = 2  # so that every run compacts
+    curate.catalog.compaction.LOG_ENTRIES = 3
     changes = 0
 
     def dying(change):
@@ -118,7 +118,7 @@ def work_and_die(environment: dict[str, str], uri: str, wanted: dict[str, str], 
 
         return changed
 
-    curate.ledger.write_deltalake = dying(curate.ledger.write_deltalake)
+    curate.catalog.ledger.write_deltalake = dying(curate.catalog.ledger.write_deltalake)
     DeltaTable.delete = dying(DeltaTable.delete)
     DeltaTable.vacuum = dying(DeltaTable.vacuum)
     DeltaTable.create_checkpoint = dying(DeltaTable.create_checkpoint)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.catalog import Catalog
-from curate.run import RunOptions, run_recipes
-from curate.views import connect
+from curate.catalog.catalog import Catalog
+from curate.catalog.views import connect
+from curate.run.command import RunOptions, run_recipes
 from tests.hostile import moving_square, write_video
 
 CLIPMILL = str(Path(sys.executable).with_name("clipmill"))

@@ -1,11 +1,11 @@
-"""What the tests run in the child in place of `stages.seek_reader.fetch`: decoders that die or hang."""
+"""What the tests run in the child in place of `stages.decode.seek_reader.fetch`: decoders that die or hang."""
 
 import os
 import signal
 import time
 from pathlib import Path
 
-from stages.seek_reader import fetch
+from stages.decode.seek_reader import fetch
 
 
 def hangs_after_one(uri, clips, *more, progress):

@@ -11,10 +11,11 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from stages.decode.pixels import MadePicture, line_means
 from stages.frames import SMALL_SIDE, Sample, Span
-from stages.measures import ClipFacts, Observations
-from stages.pixels import MadePicture, line_means
-from stages.samples import Sampler
+from stages.measures.base import ClipFacts
+from stages.measures.observations import Observations
+from stages.scan.samples import Sampler
 
 TICKS = 90_000  # PTS per second
 

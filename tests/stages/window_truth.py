@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.pyav_reader import PyAVReader
-from stages.reading import open_source
+from stages.decode.pyav_reader import PyAVReader
+from stages.decode.reading import open_source
 from stages.windows.buckets import Bucket, window_of
 from stages.windows.window import covering
 from tests.hostile import write_video
-from tests.stages.test_seek import COUNT, FILMS, textured
+from tests.stages.decode.test_seek import COUNT, FILMS, textured
 
 
 def write_films(folder: Path, *names: str) -> Path:

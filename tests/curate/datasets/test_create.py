@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curate.catalog import Catalog
+from curate.catalog.catalog import Catalog
+from curate.catalog.ledger import Ledger
+from curate.catalog.schema import rows_to_table
 from curate.datasets.create import run_dataset_create
 from curate.datasets.files import open_dataset
 from curate.errors import DamagedError, UserError
-from curate.ledger import Ledger
-from curate.tables import rows_to_table
 from stages.shards.format import index_path, read_index
 from tests.curate.loader.latents import EMPTY, clip_ids, contract, fields_of, make_catalog, source_of, write_shard
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.catalog import Catalog
-from curate.ledger import Ledger
-from curate.tables import rows_to_table
+from curate.catalog.catalog import Catalog
+from curate.catalog.ledger import Ledger
+from curate.catalog.schema import rows_to_table
 from stages.shards.contract import Contract
 from stages.shards.writer import ShardWriter
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from curate.catalog import Catalog
+from curate.catalog.catalog import Catalog
 from curate.errors import UserError
 from curate.shards import export as shard_export
 from curate.shards.export import export_parquet, run_export

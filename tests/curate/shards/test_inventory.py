@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate import lease
-from curate.catalog import Catalog
-from curate.ledger import Ledger
+from curate.catalog import lease
+from curate.catalog.catalog import Catalog
+from curate.catalog.ledger import Ledger
 from curate.shards.export import export_parquet
 from curate.shards.inventory import collect_orphans, orphans
 from tests import shard_catalogs as made

@@ -12,13 +12,13 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.catalog import Catalog
+from curate.catalog.catalog import Catalog
+from curate.catalog.views import connect
 from curate.shards import verify as shard_verify
 from curate.shards.check import Expected, check_shard
 from curate.shards.decode import Sampled, decode_again
 from curate.shards.inventory import shards_of, tables_with_shards
 from curate.shards.verify import Findings, shard_problems
-from curate.views import connect
 from stages.shards.contract import Contract
 from stages.shards.format import index_path, read_index
 from stages.shards.writer import ShardWriter

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from curate.cli import main
+from curate.cli.main import main
 from curate.datasets.create import run_dataset_create
 from curate.datasets.files import open_dataset
 from curate.training.data import training_data
@@ -23,7 +23,7 @@ from curate.training.held_out import split
 from models import vae_files
 from models.vae import CausalVAE
 from models.vae_settings import sized
-from stages.latent_coders import describe_coder
+from stages.latent_coders.describe import describe_coder
 from tests.curate.loader import latents
 from train.checkpoints import Checkpoints
 from train.config import TrainConfig

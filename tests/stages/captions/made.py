@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from curate.units import Unit
-from stages.captions import Caption, CaptionSettings
+from stages.captions.settings import CaptionSettings
+from stages.captions.stage import Caption
 from stages.frames import FrameRequest
+from stages.unit import Unit
 from tests.caption_server import MODEL
 
 PROMPT = "Describe clip {clip_id}."

@@ -12,11 +12,11 @@ from collections import Counter
 import duckdb
 import pytest
 
-from curate.catalog import Catalog
-from curate.verify import verify
-from stages.captions import Caption
+from curate.catalog.catalog import Catalog
+from curate.run.verify import verify
+from stages.captions.answer_cache import Spool
 from stages.captions.answers import Answer
-from stages.captions.spool import Spool
+from stages.captions.stage import Caption
 from tests.caption_server import MODEL, CaptionServer
 from tests.curate.running import ask, cut_film, ingest, pipelines
 from tests.s3 import bucket, s3_server
@@ -30,7 +30,10 @@ CONCURRENCY = 8
 PROMPTS = {"short": "{clip_id} in short", "long": "{clip_id} at length"}
 # Commits of a few rows, so that kills fall before, between and behind them.
 BATCH_ROWS = 12
-OFTEN = f"import sys, curate.committer as c; c.BATCH_ROWS = {BATCH_ROWS}; from curate.cli import main; sys.exit(main())"
+OFTEN = (
+    f"import sys, curate.run.committer as c; c.BATCH_ROWS = {BATCH_ROWS}; "
+    "from curate.cli.main import main; sys.exit(main())"
+)
 PIPELINES = """
 recipes:
   ingest:

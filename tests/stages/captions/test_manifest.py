@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from stages.base import SettingsError
-from stages.captions import Caption, CaptionSettings
+from stages.captions.settings import CaptionSettings
+from stages.captions.stage import Caption
 from tests.stages.captions.made import rows_of, run, unit_of
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from stages.base import SettingsError
-from stages.captions import Caption, CaptionSettings
 from stages.captions.audit import sentences
+from stages.captions.settings import CaptionSettings
+from stages.captions.stage import Caption
 from tests.clip_model import by_hand, clip_folder
 from tests.stages.captions.made import rows_of, run, unit_of
 
@@ -60,8 +61,8 @@ def test_a_score_does_not_depend_on_which_clips_come_together(folder):
 
 
 def test_behind_embed_the_network_sees_no_frame_again(folder, monkeypatch):
-    from stages.clip_models import ClipModel
-    from stages.embed import Embed, EmbedSettings
+    from stages.pretrained.clip_models import ClipModel
+    from stages.scores.embed import Embed, EmbedSettings
 
     stage = matched(folder)
     embed = Embed(EmbedSettings(model=str(folder), positions=FRAMES["positions"], device="cpu"))

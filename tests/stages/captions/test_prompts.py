@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.captions import CaptionSettings, prompts
+from stages.captions import prompts
 from stages.captions.prompts import FieldError, check_template, fields, fill
+from stages.captions.settings import CaptionSettings
 from tests.stages.captions.made import clip_row
 
 NAMES = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from stages.base import SettingsError
-from stages.captions import Caption
 from stages.captions import server as server_module
+from stages.captions.stage import Caption
 from tests import caption_server as faults
 from tests.caption_server import KEY, MODEL, OK, SLOW, CaptionServer
 from tests.stages.captions.made import asked_about, rows_of, run, served, unit_of

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from stages.base import SettingsError
-from stages.captions import Caption, CaptionSettings
+from stages.captions.settings import CaptionSettings
+from stages.captions.stage import Caption
 from tests.stages.captions.made import rows_of, run, unit_of
 from tests.stages.captions.tiny_models import save_blip, save_llava
 

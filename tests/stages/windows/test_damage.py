@@ -12,7 +12,7 @@ from stages.windows.buckets import Bucket, window_of
 from stages.windows.pool import WindowPool
 from stages.windows.reader import WindowReader
 from tests.hostile import write_video
-from tests.stages.test_seek import B_FRAMES, textured
+from tests.stages.decode.test_seek import B_FRAMES, textured
 from tests.stages.window_truth import known, same, spans, windows_of, write_films
 
 

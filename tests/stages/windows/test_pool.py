@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stages.settings import FetchSettings
+from stages.decode.settings import FetchSettings
 from stages.windows.pool import WindowPool
 from stages.windows.shared_pixels import Arena
 from stages.windows.window import Window

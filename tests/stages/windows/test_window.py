@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.decode.images import ImageReader
+from stages.decode.pixels import Display, VideoFrame
+from stages.decode.reading import open_source
+from stages.decode.scaler import Scaler
 from stages.frames import SourceError
-from stages.images import ImageReader
-from stages.pixels import Display, VideoFrame
-from stages.reading import open_source
-from stages.scaler import Scaler
 from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.reader import WindowReader
 from stages.windows.window import Window, covering
 from tests.films import Drawn, compose
 from tests.hostile import moving_square, write_video
-from tests.stages.test_seek import B_FRAMES, COUNT, FILMS, GROUP, textured
+from tests.stages.decode.test_seek import B_FRAMES, COUNT, FILMS, GROUP, textured
 from tests.stages.window_truth import known, same, spans, windows_of, write_films
 
 

@@ -1,0 +1,264 @@
+"""A catalog: a folder or bucket of Delta tables, and the small tables that describe its runs and gates."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from curate.catalog import delta_log, parquet
+from curate.catalog.gates import Gate
+from curate.catalog.schema import BASE, plain_types, rows_to_table
+from curate.errors import DamagedError, UserError
+from curate.storage import filesystem, is_local, join, local_path, storage_options
+
+MARKER = "catalog.json"
+FORMAT = "clipmill catalog"
+LOOKS = 5  # how often a snapshot is taken again because a commit came in between
+OWN_TABLES = ("runs", "gates")  # appended to by any run, without a ledger
+
+
+class Catalog:
+    """`uri` is a local folder or the URI of a store; tables lie below it by name."""
+
+    def __init__(self, uri: str):
+        self.uri = local_path(uri) if is_local(uri) else uri.rstrip("/")
+        refused = [c for c in self.uri if c in "[]%" or not c.isprintable()]
+        if refused:
+            raise UserError(f"a catalog's path can't hold {refused[0]!r}, which Delta Lake does not read: {uri}")
+        self.storage_options = storage_options(self.uri)
+        self.fs, self.path = filesystem(self.uri)
+
+    @classmethod
+    def open(cls, uri: str) -> Catalog:
+        """The catalog at `uri`; UserError if there is none."""
+        catalog = cls(uri)
+        if not catalog._is_there():
+            raise UserError(f"no catalog at {uri}: make one with `clipmill run ingest --input FOLDER --catalog {uri}`")
+        return catalog
+
+    @classmethod
+    def open_or_create(cls, uri: str) -> Catalog:
+        """The catalog at `uri`, or a new one, which appears with its first write.
+
+        UserError for a place that holds other files: a mistyped path must not scatter tables among them.
+        """
+        catalog = cls(uri)
+        if not catalog._is_there():
+            there = [name for name in catalog._contents() if not _is_part(name)]  # of a killed run
+            if there:
+                raise UserError(
+                    f"{uri} is no catalog and not empty (it holds {there[0]!r}): give a new or empty folder"
+                )
+        return catalog
+
+    def create(self) -> None:
+        """Writes what makes this place a catalog, unless it is one."""
+        if self._is_there():
+            return
+        made = {"format": FORMAT, "version": 1, "created_at": _now().isoformat(timespec="seconds")}
+        with self._plain_errors("write to"):
+            self.fs.makedirs(self.path, exist_ok=True)
+            if is_local(self.uri):  # whole or absent, on a full disk too; a store's objects are so by nature
+                part = Path(self.path, f".{MARKER}.{os.getpid()}.part")
+                part.write_text(json.dumps(made))
+                part.replace(Path(self.path, MARKER))
+            else:
+                self.fs.pipe_file(f"{self.path}/{MARKER}", json.dumps(made).encode())
+
+    def table_uri(self, name: str) -> str:
+        return join(self.uri, name)
+
+    def table(self, name: str, version: int | None = None) -> DeltaTable | None:
+        """A table, at its latest or a given version; None if there is none. DamagedError for a damaged log."""
+        try:
+            table = DeltaTable(self.table_uri(name), version=version, storage_options=self.storage_options)
+        except TableNotFoundError:
+            return None
+        except DeltaError as error:
+            self._refuse_damaged(name)
+            raise DamagedError(f"can't open table {name!r} of {self.uri}: {str(error).splitlines()[0]}") from error
+        if is_local(self.uri) and delta_log.has_empty_entry(join(self.path, name), table.version()):
+            self._refuse_damaged(name)
+        return table
+
+    def _refuse_damaged(self, name: str) -> None:
+        lines = delta_log.damages(self.fs, join(self.path, name))
+        if lines:
+            raise DamagedError(f"table {name!r} is damaged: {lines[-1]}")
+
+    def tables(self) -> list[str]:
+        """Names of the tables there are, sorted."""
+        with self._plain_errors("read"):
+            found = self.fs.glob(f"{_escaped(self.path)}/*/_delta_log")
+        names = [path.rstrip("/").rsplit("/", 2)[-2] for path in found]
+        return sorted(name for name in names if not name.startswith(("_", ".")))
+
+    def snapshot(self) -> dict[str, int]:
+        """The version of every table at one moment, as two looks that agree show."""
+        found: dict[str, int] = {}
+        for _ in range(LOOKS):
+            before = found
+            found = {name: table.version() for name in self.tables() if (table := self.table(name)) is not None}
+            if found == before:
+                break
+        return found
+
+    def start_run(self, run: Mapping[str, Any]) -> None:
+        """Notes a run that begins; `run` has columns of the runs table, which is at hand as BASE['runs']."""
+        self._note_run({"event": "start", **run})
+
+    def end_run(self, run_id: str, end: Mapping[str, Any]) -> None:
+        """Notes how a run ended: status and counts."""
+        self._note_run({"event": "end", "run_id": run_id, **end})
+
+    def _note_run(self, event: Mapping[str, Any]) -> None:
+        unknown = set(event) - set(BASE["runs"].names)
+        if unknown:
+            raise ValueError(f"the runs table has no {', '.join(sorted(unknown))}")
+        row = {k: v if v is None or isinstance(v, str) else json.dumps(v) for k, v in event.items()}
+        self._append("runs", [row | {"at": _now()}])
+
+    def last_stages(self, mark: str) -> dict[str, Any] | None:
+        """The stages and versions by which the last run that filled a mark table made its rows; None if none did."""
+        rows = self._rows("runs", ["event", "at", "stages"])
+        found = {row["at"]: json.loads(row["stages"]) for row in rows if row["event"] == "start" and row["stages"]}
+        return next((found[at][mark] for at in sorted(found, reverse=True) if mark in found[at]), None)
+
+    def put_gates(self, recipe: str, gates: Sequence[Gate], run_id: str) -> bool:
+        """Puts the gates of a recipe in force, if they differ from those that are; True if they did."""
+        history = self._rows("gates")
+        generation = max((row["generation"] for row in history), default=0)
+        latest = max((row["generation"] for row in history if row["recipe"] == recipe), default=None)
+        before = sorted(
+            (row for row in history if row["recipe"] == recipe and row["generation"] == latest),
+            key=lambda row: row["position"],
+        )
+        if (latest is not None or not gates) and [_gate(row) for row in before if row["name"]] == list(gates):
+            return False
+        now = {"recipe": recipe, "run_id": run_id, "set_at": _now(), "generation": generation + 1}
+        rows = [
+            now | {"position": i, "name": gate.name, "condition": gate.where, "unknown": gate.unknown}
+            for i, gate in enumerate(gates)
+        ]
+        # No gates at all is also a decision: a row without a name says so.
+        self._append("gates", rows or [now | {"position": 0}])
+        return True
+
+    def gates(self, version: int | None = None, without: str | None = None) -> list[Gate]:
+        """The gates in force: the latest of each recipe (but one), recipes in the order of their first gates."""
+        history = [row for row in self._rows("gates", version=version) if row["recipe"] != without]
+        first: dict[str, int] = {}
+        latest: dict[str, int] = {}
+        for row in sorted(history, key=lambda row: row["generation"]):
+            first.setdefault(row["recipe"], row["generation"])
+            latest[row["recipe"]] = row["generation"]
+        rows = [row for row in history if row["name"] and row["generation"] == latest[row["recipe"]]]
+        return [_gate(r) for r in sorted(rows, key=lambda r: (first[r["recipe"]], r["recipe"], r["position"]))]
+
+    def read(self, table: DeltaTable, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Parts of a table, file by file, with those of `columns` that a file has (None: all)."""
+        from pyarrow.parquet import ParquetFile
+
+        for uri in file_paths(table):
+            with self.fs.open(uri) as file:
+                opened = ParquetFile(file)
+                there = opened.schema_arrow.names
+                chosen = there if columns is None else [name for name in columns if name in there]
+                for batch in opened.iter_batches(columns=chosen):
+                    yield plain_types(pa.Table.from_batches([batch]))
+
+    def _rows(
+        self, name: str, columns: Sequence[str] | None = None, version: int | None = None
+    ) -> list[dict[str, Any]]:
+        table = self.table(name, version)
+        columns = columns or BASE[name].names
+        if table is None:
+            return []
+        empty = dict.fromkeys(columns)
+        return [empty | row for part in self.read(table, columns) for row in _without_times(part).to_pylist()]
+
+    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        self.create()
+        table = rows_to_table(name, rows)
+        write_deltalake(
+            self.table_uri(name),
+            table,
+            mode="append",
+            schema_mode="merge",
+            storage_options=self.storage_options,
+            writer_properties=parquet.CHECKED,
+        )
+
+    def _is_there(self) -> bool:
+        with self._plain_errors("read"):
+            try:
+                content = self.fs.cat_file(f"{self.path}/{MARKER}")
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        try:
+            return json.loads(content)["format"] == FORMAT
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    def _contents(self) -> list[str]:
+        with self._plain_errors("read"):
+            try:
+                found = self.fs.ls(self.path, detail=False)
+            except FileNotFoundError:
+                return []
+        names = [path.rstrip("/").rsplit("/", 1)[-1] for path in found if path.rstrip("/") != self.path.rstrip("/")]
+        return sorted(names) or ([self.path] if found else [])  # a file's own path is all that is found of it
+
+    def _plain_errors(self, verb: str) -> _PlainErrors:
+        return _PlainErrors(f"can't {verb} {self.uri}")
+
+
+class _PlainErrors:
+    """Turns whatever a store's client raises (permissions, credentials, no such host) into one line."""
+
+    def __init__(self, what: str):
+        self.what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, FileNotFoundError | UserError):
+            said = str(error).strip().splitlines()
+            raise UserError(f"{self.what}: {said[0] if said else type(error).__name__}") from error
+
+
+def file_paths(table: DeltaTable) -> list[str]:
+    """The data files of a table, as fsspec and DuckDB take them (Delta names them percent-encoded)."""
+    return [unquote(uri).removeprefix("file://") for uri in table.file_uris()]
+
+
+def _gate(row: Mapping[str, Any]) -> Gate:
+    return Gate(name=row["name"], where=row["condition"], unknown=row["unknown"])
+
+
+def _without_times(table: pa.Table) -> pa.Table:
+    """Times as microseconds: to make Python's of them, pyarrow imports pandas, which takes a second."""
+    kinds = {f.name: pa.int64() if pa.types.is_timestamp(f.type) else f.type for f in table.schema}
+    return table.cast(pa.schema(kinds))
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith(f".{MARKER}.") and name.endswith(".part")
+
+
+def _escaped(path: str) -> str:
+    return "".join(f"[{c}]" if c in "*?" else c for c in path)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,273 @@
+"""The columns that every catalog has, and the way from a worker's rows to an Arrow table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+
+from curate.catalog.arrays import array
+from curate.errors import UserError
+
+TEXT, INT, BIGINT, DOUBLE = pa.string(), pa.int32(), pa.int64(), pa.float64()
+TIME = pa.timestamp("us", tz="UTC")  # the views show it as a plain TIMESTAMP, always UTC
+
+BATCH = "batch"  # added by the ledger as the first column of its tables: which commit a row came with
+
+BASE: dict[str, pa.Schema] = {
+    "sources": pa.schema(
+        {
+            "source_id": TEXT,
+            "uri": TEXT,
+            "status": TEXT,  # 'done' or 'failed'
+            "reason": TEXT,  # why it failed
+            "media": TEXT,  # 'video' or 'image'
+            "duration_s": DOUBLE,
+            "width": INT,
+            "height": INT,
+            "fps": DOUBLE,
+            "codec": TEXT,
+            "pixel_format": TEXT,
+            "container": TEXT,
+            "rotation": INT,
+            "sample_aspect_ratio": TEXT,
+            "bytes": BIGINT,
+            "content_hash": TEXT,
+            "frames": BIGINT,
+            "decode_errors": BIGINT,
+            "clips": BIGINT,
+            "settings": TEXT,  # hash of the settings that made the row
+            "recipe": TEXT,
+            "run_id": TEXT,
+            "cpu_seconds": DOUBLE,
+            "committed_at": TIME,
+        }
+    ),
+    "clips": pa.schema(
+        {
+            "clip_id": TEXT,
+            "source_id": TEXT,
+            "uri": TEXT,
+            "media": TEXT,
+            "scene": INT,
+            "start_s": DOUBLE,
+            "end_s": DOUBLE,
+            "start_pts": BIGINT,
+            "end_pts": BIGINT,
+            "time_base_num": INT,
+            "time_base_den": INT,
+            "width": INT,
+            "height": INT,
+            "fps": DOUBLE,
+            "frames": BIGINT,
+            "versions": TEXT,
+        }
+    ),
+    "thumbnails": pa.schema({"clip_id": TEXT, "source_id": TEXT, "jpeg": pa.binary()}),
+    "runs": pa.schema(
+        {
+            "run_id": TEXT,
+            "event": TEXT,  # 'start' or 'end'; the view joins the two
+            "at": TIME,
+            "recipe": TEXT,
+            "recipe_text": TEXT,
+            "stages": TEXT,  # JSON: by table that the run fills, the stages that make its rows
+            "settings": TEXT,  # JSON: by table, their hash, which stands in its rows
+            "versions": TEXT,
+            "inputs": TEXT,
+            "engine": TEXT,
+            "status": TEXT,
+            "counts": TEXT,
+        }
+    ),
+    "gates": pa.schema(
+        {
+            "recipe": TEXT,
+            "position": INT,
+            "name": TEXT,
+            "condition": TEXT,
+            "unknown": TEXT,
+            "run_id": TEXT,
+            "set_at": TIME,
+            "generation": BIGINT,
+        }
+    ),
+}
+
+# What every table that marks clips as done says beside its signals; `clips` does not show it.
+MARKED = pa.schema(
+    {
+        "clip_id": TEXT,
+        "source_id": TEXT,
+        "status": TEXT,  # 'done' or 'failed'
+        "reason": TEXT,  # why it failed
+        "content_hash": TEXT,  # of the source that the row was made of
+        "settings": TEXT,  # hash of the settings that made the row
+        "recipe": TEXT,
+        "run_id": TEXT,
+        "committed_at": TIME,
+    }
+)
+JUDGED = ("verdict", "dropped_by", "failed_gates", "unknown_gates")  # what the view `clips` adds of gates
+BOOKKEEPING = frozenset([*MARKED.names, BATCH])
+
+_DUCKDB_NAMES = {
+    pa.bool_(): "BOOLEAN",
+    pa.int8(): "TINYINT",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
+    pa.large_string(): "VARCHAR",
+    pa.string_view(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.large_binary(): "BLOB",
+    pa.binary_view(): "BLOB",
+    pa.date32(): "DATE",
+}
+
+
+def duckdb_type(kind: pa.DataType | str) -> str:
+    """DuckDB's name of an Arrow type that Delta can store (a str is an Arrow type's name: 'double')."""
+    if isinstance(kind, str):
+        kind = pa.type_for_alias(kind)
+    if kind in _DUCKDB_NAMES:
+        return _DUCKDB_NAMES[kind]
+    if pa.types.is_timestamp(kind):
+        return "TIMESTAMP"
+    if pa.types.is_decimal(kind):
+        return f"DECIMAL({kind.precision}, {kind.scale})"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"{duckdb_type(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        fields = (f'"{f.name.replace(chr(34), chr(34) * 2)}" {duckdb_type(f.type)}' for f in kind)
+        return f"STRUCT({', '.join(fields)})"
+    if pa.types.is_map(kind):
+        return f"MAP({duckdb_type(kind.key_type)}, {duckdb_type(kind.item_type)})"
+    raise UserError(f"a column of type {kind} can't be kept in a catalog; use text, numbers, dates or lists of them")
+
+
+def storable(kind: pa.DataType) -> pa.DataType | None:
+    """The type a Delta column takes for values of an Arrow type; None where there is nothing to store."""
+    if pa.types.is_null(kind):
+        return None
+    if pa.types.is_dictionary(kind):
+        return storable(kind.value_type)
+    if pa.types.is_unsigned_integer(kind):
+        return BIGINT
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_large_string(kind) or kind == pa.string_view() or pa.types.is_time(kind):
+        return TEXT
+    if pa.types.is_large_binary(kind) or kind == pa.binary_view() or pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if pa.types.is_date64(kind):
+        return pa.date32()
+    if pa.types.is_timestamp(kind):
+        return TIME
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        inner = storable(kind.value_type)
+        return None if inner is None else pa.list_(inner)
+    if pa.types.is_struct(kind):
+        fields = [(f.name, storable(f.type)) for f in kind]
+        fields = [(name, inner) for name, inner in fields if inner is not None]
+        return pa.struct(fields) if fields else None
+    return kind
+
+
+def plain_types(table: pa.Table) -> pa.Table:
+    """The same table with the types of `storable`: files that Delta rewrote come back with string views."""
+    wanted = {f.name: kind for f in table.schema if (kind := storable(f.type)) is not None}
+    return table.select(list(wanted)).cast(pa.schema(wanted))
+
+
+def clip_columns(added: Mapping[str, pa.DataType | str] = MappingProxyType({})) -> dict[str, pa.DataType]:
+    """The columns of `clips`: those that every catalog has, and `added` (Arrow types or their names)."""
+    base = {field.name: field.type for field in BASE["clips"]}
+    return base | {n: pa.type_for_alias(k) if isinstance(k, str) else k for n, k in added.items()}
+
+
+def rows_to_table(
+    name: str, rows: Iterable[Mapping[str, Any]], extra: Mapping[str, pa.DataType | str] | None = None
+) -> pa.Table:
+    """Rows of one table as Arrow: declared types for its base columns and for `extra`, the rest inferred.
+
+    A column without a type, which no row has a value of, is left out; NaN becomes NULL, since both mean
+    unknown and SQL would call NaN the greatest of numbers. Raises UserError, naming column and types, for a
+    value that does not fit and for an extra column that takes a base column's name.
+    """
+    rows = list(rows)
+    declared: dict[str, pa.DataType] = {f.name: f.type for f in BASE.get(name, pa.schema([]))}
+    lowered = {column.lower(): column for column in declared}
+    for column, kind in (extra or {}).items():
+        kind = pa.type_for_alias(kind) if isinstance(kind, str) else kind
+        if declared.setdefault(column, kind) != kind:
+            raise UserError(
+                f"column {column!r} of {name} is {duckdb_type(declared[column])}, not {duckdb_type(kind)}: rename yours"
+            )
+    columns = dict.fromkeys(declared)
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    arrays: dict[str, pa.Array] = {}
+    for column in columns:
+        same = lowered.setdefault(column.lower(), column)
+        if same != column:
+            raise UserError(f"columns {same!r} and {column!r} of {name} differ only in case: rename one")
+        made = _column(name, column, [row.get(column) for row in rows], declared.get(column))
+        if made is not None:
+            arrays[column] = made
+    return pa.table(arrays)
+
+
+def _column(table: str, column: str, values: list[Any], kind: pa.DataType | None) -> pa.Array | None:
+    try:
+        column_array = array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        wanted = duckdb_type(kind) if kind is not None else None
+        found = sorted({type(value).__name__ for value in values if value is not None})
+        if wanted is None:
+            raise UserError(f"column {column!r} of {table} mixes {', '.join(found)}: give it one type") from error
+        raise UserError(f"column {column!r} of {table} is {wanted}, but got {', '.join(found)}: {error}") from error
+    target = storable(column_array.type)
+    if target is None:
+        return None
+    return column_array if target == column_array.type else column_array.cast(target)
+
+
+def conform(name: str, table: pa.Table, stored: pa.Schema) -> pa.Table:
+    """`table` with the types of the columns already stored; columns without any type are left out.
+
+    Numbers may change type where no value changes (2 -> 2.0); everything else that differs is a UserError
+    naming the column and both types.
+    """
+    lowered = {field.name.lower(): field for field in stored}
+    arrays: dict[str, pa.ChunkedArray] = {}
+    for column in table.column_names:
+        values = table[column]
+        field = lowered.get(column.lower())
+        if field is not None and field.name != column:
+            raise UserError(f"column {column!r} of {name} is already there as {field.name!r}: rename it")
+        target = field.type if field is not None else storable(values.type)
+        if target is None or pa.types.is_null(values.type):
+            continue
+        arrays[column] = values if values.type == target else _cast(name, column, values, target)
+    return pa.table(arrays)
+
+
+def _cast(name: str, column: str, values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    number_to_text = pa.types.is_string(target) and not pa.types.is_string(storable(values.type) or values.type)
+    text_to_other = pa.types.is_string(values.type) and not pa.types.is_string(target)
+    boolean = pa.types.is_boolean(values.type) != pa.types.is_boolean(target)
+    try:
+        if number_to_text or text_to_other or boolean:
+            raise pa.ArrowInvalid("not the same kind of value")
+        return values.cast(target)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"column {column!r} of {name} is {duckdb_type(target)} in the catalog, but now comes as "
+            f"{duckdb_type(storable(values.type) or values.type)} ({error}): give it one type or another name"
+        ) from error

@@ -1,0 +1,216 @@
+"""The views: a catalog as DuckDB sees it, the verdicts judged at each query.
+
+DuckDB reads the Parquet files that Delta names, with no extension. `sources`, `clips`, `thumbnails`, `runs`,
+`gates` and every later table are views; schema `raw` has the tables as they are stored, batch number and all.
+Neither shows the rows of a batch that was not committed as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from curate.catalog.catalog import OWN_TABLES, Catalog, file_paths
+from curate.catalog.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
+from curate.catalog.lease import live_runs
+from curate.catalog.ledger import application, belongs_to, unsettled
+from curate.catalog.schema import BASE, BATCH, BOOKKEEPING, duckdb_type
+from curate.catalog.superseded_rows import latest_sql, no_glob
+from curate.errors import UserError
+from curate.storage import is_local
+
+LOOKS = 5  # how often a snapshot is taken again because a commit came in between
+READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+
+
+def connect(
+    catalog: Catalog, at: Mapping[str, int] | None = None, without_gates_of: str | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A connection with the views of a catalog, now or at the versions of an earlier `catalog.snapshot()`.
+
+    All tables are seen at one moment between two batches, however a run goes on meanwhile. A recipe's own gates
+    are left out of the verdicts that it selects by: what it says of clips must not decide which it looks at.
+    """
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",  # a table name is no variable of ours
+        }
+    )
+    if not is_local(catalog.uri):
+        connection.register_filesystem(catalog.fs)
+    _run(connection, "SET parquet_metadata_cache = true")
+    _run(connection, "CREATE SCHEMA raw")
+    tables = _snapshot(catalog, at)
+    joined = [n for n, t in tables.items() if (belongs_to(t) or {}) == {"mark": n, "key": "clip_id"}]
+    for name in sorted({*BASE, *tables}):
+        _run(connection, f"CREATE VIEW raw.{quote(name)} AS {_stored_sql(connection, name, tables)}")
+        if name not in ("clips", *OWN_TABLES):
+            _run(connection, f"CREATE VIEW {quote(name)} AS {_shown_sql(connection, name)}")
+    gates = catalog.gates(None if at is None else at.get("gates"), without=without_gates_of)
+    _run(connection, f"CREATE VIEW clips AS {_clips_sql(connection, gates, joined)}")
+    _run(connection, f"CREATE VIEW runs AS {_runs_sql(live_runs(catalog.uri))}")
+    _run(connection, f"CREATE VIEW gates AS {GATES_SQL}")
+    return connection
+
+
+def query(connection: duckdb.DuckDBPyConnection, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """(column names, rows) of one question; UserError with DuckDB's own words for a wrong one.
+
+    Only a SELECT (DESCRIBE, SUMMARIZE, EXPLAIN, ...) is taken: nothing in a catalog can be changed by it.
+    """
+    try:
+        statements = connection.extract_statements(text)
+        if len(statements) != 1:
+            raise UserError(f"expected one SQL statement, not {len(statements)}")
+        if statements[0].type not in READING or _explains_writing(connection, statements[0]):
+            raise UserError(f"clipmill sql only reads: give a SELECT, not {statements[0].type.name}")
+        connection.execute(statements[0])
+        return [column[0] for column in connection.description], connection.fetchall()
+    except duckdb.Error as error:
+        raise UserError(one_line(error)) from error
+
+
+def _explains_writing(connection: duckdb.DuckDBPyConnection, statement: Any) -> bool:
+    """EXPLAIN ANALYZE runs what it explains."""
+    if statement.type != duckdb.StatementType.EXPLAIN:
+        return False
+    words = statement.query.split()
+    rest = words[2:] if len(words) > 1 and words[1].upper() == "ANALYZE" else words[1:]
+    if "--" in statement.query or "/*" in statement.query:  # a comment could hide what follows
+        return True
+    explained = connection.extract_statements(" ".join(rest))
+    return [one.type for one in explained] != [duckdb.StatementType.SELECT]
+
+
+def _run(connection: duckdb.DuckDBPyConnection, text: str) -> list[tuple[Any, ...]]:
+    return connection.execute(text).fetchall()
+
+
+def _snapshot(catalog: Catalog, at: Mapping[str, int] | None) -> dict[str, DeltaTable]:
+    """Every table, such that no mark table changed while the others were opened."""
+    if at is not None:
+        return {n: t for n, v in at.items() if (t := catalog.table(n, v)) is not None}
+    tables: dict[str, DeltaTable] = {}
+    for _ in range(LOOKS):
+        names = sorted(catalog.tables(), key=lambda name: (name != "sources", name))
+        tables = {n: t for n in names if (t := catalog.table(n)) is not None}
+        owners = {n: owner["mark"] for n, t in tables.items() if (owner := belongs_to(t))}
+        order = list(tables)
+        for name, mark in owners.items():
+            if mark in tables and order.index(name) < order.index(mark):  # seen before its mark: look again
+                tables[name] = catalog.table(name) or tables[name]
+        marks = set(owners.values()) & set(tables)
+        if all((now := catalog.table(mark)) and now.version() == tables[mark].version() for mark in marks):
+            break
+    return tables
+
+
+def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mapping[str, DeltaTable]) -> str:
+    """A table as stored: base columns first, then what later batches brought, times in UTC."""
+    table = tables.get(name)
+    types = {field.name: field.type for field in BASE.get(name, pa.schema([]))}
+    if name not in OWN_TABLES:
+        types |= {BATCH: pa.int64()}
+    if table is not None:
+        types |= {field.name: field.type for field in pa.schema(table.schema().to_arrow())}
+    paths = file_paths(table) if table is not None else []
+    if not paths:
+        nulls = ", ".join(f"CAST(NULL AS {duckdb_type(kind)}) AS {quote(column)}" for column, kind in types.items())
+        return f"SELECT {nulls} WHERE false"
+    if "deletionVectors" in (table.protocol().reader_features or []):
+        raise UserError(f"table {name!r} has deletion vectors, written by another program: run OPTIMIZE on it there")
+    files = f"read_parquet([{', '.join(literal(no_glob(path)) for path in paths)}], union_by_name = true)"
+    there = {row[0] for row in _run(connection, f"DESCRIBE SELECT * FROM {files}")}
+    columns = ", ".join(_column_sql(column, kind, column in there) for column, kind in types.items())
+    return f"SELECT {columns} FROM {files}{_whole_batches_sql(name, tables)}"
+
+
+def _column_sql(column: str, kind: pa.DataType, there: bool) -> str:
+    if not there:
+        return f"CAST(NULL AS {duckdb_type(kind)}) AS {quote(column)}"
+    if pa.types.is_timestamp(kind) and kind.tz:
+        # A TIMESTAMP WITH TIME ZONE would be shown in the reader's zone, and needs pytz in Python.
+        return f"make_timestamp(epoch_us({quote(column)})) AS {quote(column)}"
+    return quote(column)
+
+
+def _whole_batches_sql(name: str, tables: Mapping[str, DeltaTable]) -> str:
+    """Leaves out orphans and superseded rows (see curate/catalog/ledger.py); nothing to do for a table without any."""
+    owner = belongs_to(tables[name])
+    if owner is None:
+        return ""
+    mark = tables.get(owner["mark"])
+    whole = (mark.transaction_version(application(owner["mark"])) or 0) if mark is not None else 0
+    conditions = []
+    if (tables[name].transaction_version(application(owner["mark"])) or 0) > whole:
+        conditions.append(f"{BATCH} <= {whole}")
+    if mark is not None and unsettled(owner["mark"], mark):
+        conditions.append(latest_sql(owner["key"], mark))
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:
+    rows = _run(connection, f"DESCRIBE raw.{quote(name)}")
+    return {row[0]: row[1] for row in rows if row[0] != BATCH}
+
+
+def _shown_sql(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    return f"SELECT {', '.join(map(quote, _columns(connection, name)))} FROM raw.{quote(name)}"
+
+
+def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined: list[str]) -> str:
+    """Clips with the columns of every table of one row a clip, and what the gates say of each.
+
+    Lists and bytes (embeddings, pictures) stay in their own tables. A name that is taken gets its table's
+    name before it.
+    """
+    own = _columns(connection, "clips")
+    chosen = {column: f"_c.{quote(column)}" for column in own}  # no table of a stage begins with _
+    source = "raw.clips AS _c"
+    for table in joined:
+        found = {n: kind for n, kind in _columns(connection, table).items() if n not in BOOKKEEPING}
+        for column, kind in found.items():
+            if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP", "BLOB")):
+                continue
+            taken = column.lower() in {name.lower() for name in chosen}
+            chosen[f"{table}_{column}" if taken else column] = f"{quote(table)}.{quote(column)}"
+        source += f" LEFT JOIN raw.{quote(table)} ON {quote(table)}.clip_id = _c.clip_id"
+        if "status" in _columns(connection, table):
+            source += f" AND {quote(table)}.status = 'done'"
+    verdicts = ", ".join(f"{sql} AS {name}" for name, sql in verdict_sql(gates).items())
+    # A gate over a signal that no batch brought yet judges it as unknown.
+    there = {name.lower() for name in chosen}
+    named = {column for gate in gates for column in referenced_columns(connection, gate)}
+    lacking = sorted(column for column in named if column.lower() not in there)
+    inner = [f"{sql} AS {quote(column)}" for column, sql in chosen.items()]
+    inner += [f"NULL AS {quote(column)}" for column in lacking]
+    shown = ", ".join(quote(column) for column in chosen)
+    return f"SELECT {shown}, {verdicts} FROM (SELECT {', '.join(inner)} FROM {source}) AS clips"
+
+
+def _runs_sql(live: set[str]) -> str:
+    alive = ", ".join(literal(run) for run in sorted(live)) or "NULL"
+    return f"""
+        SELECT s.run_id, s.recipe, s.recipe_text, s.stages, s.settings, s.versions, s.inputs,
+            s.engine, s."at" AS started_at, e."at" AS ended_at,
+            CASE
+                WHEN e.status IS NOT NULL THEN e.status
+                WHEN coalesce(s.run_id IN ({alive}), false) THEN 'running'
+                ELSE 'killed'
+            END AS status,
+            e.counts
+        FROM (SELECT * FROM raw.runs WHERE event = 'start') AS s
+        LEFT JOIN (SELECT * FROM raw.runs WHERE event = 'end') AS e ON e.run_id = s.run_id
+        ORDER BY started_at"""
+
+
+GATES_SQL = """
+    SELECT recipe, position, name, condition, unknown, run_id, set_at, generation,
+        generation = max(generation) OVER (PARTITION BY recipe) AS in_force
+    FROM raw.gates QUALIFY name IS NOT NULL ORDER BY generation, position"""

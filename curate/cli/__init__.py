@@ -1,0 +1,1 @@
+"""The command line: arguments in, one call out. Each command imports what it needs when it runs."""

@@ -1,0 +1,14 @@
+"""`python -m curate.cli`: the command line as torchrun starts it."""
+
+from __future__ import annotations
+
+import sys
+
+from curate.cli.main import main
+
+code = main()
+if "torch" in sys.modules:
+    from train.parallel import end
+
+    end(code)
+sys.exit(code)

@@ -1,0 +1,1 @@
+"""`clipmill sample`: video from a trained run, and the files and sheets that show it."""

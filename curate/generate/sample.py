@@ -1,0 +1,108 @@
+"""`clipmill sample`: videos from a trained run, by words, written as files to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from curate.errors import UserError
+from curate.generate import pictures
+
+MOST_FRAMES = 10_000  # of one video: more is a slip of the pen
+SAMPLERS = ("euler", "heun", "ddim", "ddpm", "euler_maruyama")
+
+
+def run_sample(
+    folder: str | Path,
+    prompts: Sequence[str],
+    output: str | Path,
+    *,
+    seed: int = 0,
+    steps: int = 50,
+    guidance: float = 4.0,
+    image: str | None = None,
+    negative: str | None = None,
+    frames: int | None = None,
+    bucket: str | None = None,
+    chain: int = 1,
+    sampler: str = "euler",
+    vae: str | None = None,
+    text_model: str | None = None,
+    conditions: Mapping[str, float] | None = None,
+    device: str = "auto",
+) -> int:
+    """Makes a video for each prompt and writes them to `output`; the exit code.
+
+    One prompt makes one file (.mp4, .gif, or a .png strip of frames). Several make as many .mp4 files, numbered
+    (OUT-1.mp4, ...), or one .gif or .png with all of them, each above its prompt. All have the same seed: a prompt
+    gives the same video alone and among others. `image` (JPEG, PNG, WebP) is their first frame. UserError, in
+    one line, for all that can be wrong with it.
+    """
+    output = Path(output)
+    pictures.check_name(output)
+    if not prompts:
+        raise UserError("no prompt: give at least one with --prompt")
+    settings = _settings(steps, guidance, sampler)
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed}: a whole number from 0 on, below 2^63")
+    if chain < 1:
+        raise UserError(f"--chain {chain}: at least one clip")
+
+    from curate.generate.text_to_video import TextToVideo, read_picture
+
+    model = TextToVideo(folder, vae, text_model, device)
+    chosen = model.bucket(bucket, frames)
+    if (all_frames := chain * int(chosen.split("x")[0])) > MOST_FRAMES:
+        raise UserError(f"videos of {all_frames:,} frames: {MOST_FRAMES:,} are the most; ask for fewer")
+    given = None if image is None else read_picture(image, chosen)
+    try:
+        asked = model.prompts(prompts, [seed] * len(prompts), negative, conditions)
+    except ValueError as error:  # of numbers that the encoder can't give
+        raise UserError(str(error)) from error
+    console = Console(stderr=True, highlight=False)
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(f"sampling {len(asked)} of {chosen}")
+        videos = model.videos(
+            asked,
+            chosen,
+            settings,
+            picture=given,
+            chain=chain,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    for path in write_all(output, videos, prompts, model.fps):
+        print(path)
+    return 0
+
+
+def write_all(output: Path, videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Path]:
+    """The files written, in the order of the prompts. See `run_sample`."""
+    if len(videos) == 1:
+        pictures.write_picture(output, videos[0], fps)
+        return [output]
+    if output.suffix.lower() != ".mp4":
+        pictures.write_sheet(output, videos, prompts, fps)
+        return [output]
+    paths = [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, len(videos) + 1)]
+    for path, video in zip(paths, videos, strict=True):
+        pictures.write_picture(path, video, fps)
+    return paths
+
+
+def _settings(steps: int, guidance: float, sampler: str):
+    from train.guidance import Guidance
+    from train.samplers import Sampler
+    from train.sampling import SampleSettings
+
+    if steps < 1:
+        raise UserError(f"--steps {steps}: at least one")
+    if sampler not in SAMPLERS:
+        raise UserError(f"--sampler {sampler}: there are {', '.join(SAMPLERS)}")
+    try:
+        return SampleSettings(steps=steps, sampler=Sampler(sampler), guidance=Guidance(guidance))
+    except ValueError as error:
+        raise UserError(f"--guidance {guidance:g}: {error}") from error

@@ -1,0 +1,272 @@
+"""A trained run with the VAE and the text encoder of its latents: words in, pixels out."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from curate.errors import UserError
+from stages.base import SettingsError
+from stages.shards.contract import Contract, ContractError, sizes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from train.sampling import Prompt, SampleSettings, TrainedRun
+
+BATCH = 16  # samples that go through the network together
+
+
+class TextToVideo:
+    """What `clipmill sample` makes videos with. Models are loaded when they are first needed.
+
+    The run's own files say where the VAE and the text encoder lie; `vae` and `text_model` are for where they have
+    moved. Raises UserError, in one line, for what is not there, and for another VAE or encoder than the run's.
+    """
+
+    def __init__(self, folder: str | Path, vae: str | None = None, text_model: str | None = None, device: str = "auto"):
+        import torch
+
+        from train.sampling import load_run
+
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda, but there is no GPU that torch can use")
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            self.run: TrainedRun = load_run(folder, self.device)
+            self.contract = Contract.from_dict(self.run.contract)
+        except (ValueError, ContractError) as error:
+            raise UserError(str(error)) from error
+        self.folder, self._vae, self._text_model = Path(folder), vae, text_model
+        self._coder: Any = None
+        self._encoder: Any = None
+
+    @property
+    def fps(self) -> float:
+        return self.contract.fps
+
+    @property
+    def coder(self) -> Any:
+        """The VAE that the latents came from (stages.latent_coders)."""
+        if self._coder is None:
+            from stages.latent_coders.describe import describe_coder
+            from stages.latent_coders.load import load_coder
+
+            path = self._vae or self.run.extra.get("vae")
+            if not path:
+                raise UserError(f"{self.folder} does not say where its VAE lies: give its folder with --vae")
+            try:
+                info = describe_coder(path)
+                if info.fingerprint != self.contract.fingerprint:
+                    raise UserError(
+                        f"{path} is another VAE than that of the latents in {self.folder}: its hash is "
+                        f"{info.fingerprint[:12]}…, theirs {self.contract.fingerprint[:12]}…; name theirs with --vae"
+                    )
+                self._coder = load_coder(path, device=self.device)
+            except SettingsError as error:
+                raise UserError(f"the VAE of {self.folder}: {error}; name another place with --vae") from error
+        return self._coder
+
+    @property
+    def encoder(self) -> Any:
+        """The text encoder that the captions went through (stages.text_encoders)."""
+        if self._encoder is None:
+            from stages.text_encoders.describe import describe_text
+            from stages.text_encoders.load import load_text_encoder
+            from stages.text_encoders.settings import TextEncoderSettings
+
+            said = self.contract.text
+            if not said or not self.run.network.settings.text_dim:
+                raise UserError(f'{self.folder} was trained without text: give it the empty prompt, --prompt ""')
+            path = self._text_model or self.run.extra.get("text_model") or said["encoder"]
+            try:
+                model, tag = with_tag(path)
+                settings = TextEncoderSettings(model=model, pretrained=tag, max_tokens=said["max_tokens"])
+                found = describe_text(settings)
+                if found["fingerprint"] != said["fingerprint"]:
+                    raise UserError(
+                        f"{path} is another text encoder than that of the captions in {self.folder}: its hash is "
+                        f"{found['fingerprint'][:12]}…, theirs {said['fingerprint'][:12]}…; name theirs with "
+                        "--text-model"
+                    )
+                self._encoder = load_text_encoder(settings, device=self.device)
+            except SettingsError as error:
+                raise UserError(
+                    f"the text encoder of {self.folder}: {error}; name another place with --text-model"
+                ) from error
+        return self._encoder
+
+    def prompts(
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        negative: str | None = None,
+        conditions: Mapping[str, float] | None = None,
+    ) -> list[Prompt]:
+        """One for each text, encoded; an empty text is the empty prompt. UserError for a text longer than the encoder
+        takes: its end would be ignored.
+        """
+        import torch
+
+        from train.sampling import Prompt
+
+        asked = [text for text in [*texts, negative] if text]
+        for text in asked:
+            if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UserError(f"prompt {text[:60]!r} is no text in UTF-8")
+            if self.encoder.truncated(text):
+                raise UserError(
+                    f"prompt {text[:60]!r}… has more than the {self.encoder.max_tokens} tokens that the text encoder "
+                    "takes: say it in fewer words"
+                )
+        encoded = dict(zip(asked, self.encoder.encode(asked), strict=True)) if asked else {}
+        states = {text: torch.from_numpy(found).float() for text, found in encoded.items()}
+        return [
+            Prompt(states.get(text), states.get(negative or ""), dict(conditions or {}), seed)
+            for text, seed in zip(texts, seeds, strict=True)
+        ]
+
+    def bucket(self, name: str | None = None, frames: int | None = None) -> str:
+        """FRAMESxHEIGHTxWIDTH in pixels: as named, else the one of the run with the most samples; `frames` replaces
+        its length. UserError for one that the VAE or the network does not take.
+        """
+        known = self.run.extra.get("buckets") or {}
+        if not name:
+            if not known:
+                raise UserError(f"{self.folder} names no bucket of its clips: give one with --bucket")
+            name = max(known, key=lambda each: (_samples(known[each]), each))
+        try:
+            if frames:
+                name = "x".join(map(str, (frames, *sizes(name)[1:])))
+            shape = self.contract.latent_shape(name)
+            if not self.run.tokens:
+                self.run.network.grid((1, *shape))
+        except (ContractError, ValueError) as error:
+            raise UserError(
+                f"{error} (the run learned from {', '.join(known) or 'no bucket that it names'})"
+            ) from error
+        return name
+
+    def videos(
+        self,
+        prompts: Sequence[Prompt],
+        bucket: str,
+        settings: SampleSettings,
+        *,
+        picture: np.ndarray | None = None,
+        chain: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[np.ndarray]:
+        """(T, H, W, 3) uint8 RGB of each prompt. `picture` (H, W, 3) or, to go on from, a clip (k, H, W, 3), uint8
+        RGB of the bucket's size, becomes their beginning. `chain` clips follow one another, each overlapping the one
+        before by what one latent in the middle stands for and the frame before it.
+
+        `progress` hears (steps done, of all). UserError for what doesn't fit.
+        """
+        shape = self.contract.latent_shape(bucket)
+        batches = [prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH)]
+        steps, done = settings.steps * chain * len(batches), 0
+
+        def heard(step: int, _: int) -> None:
+            nonlocal done
+            done = min(done + 1, steps)
+            if progress:
+                progress(done, steps)
+
+        found: list[np.ndarray] = []
+        try:
+            first = None if picture is None else self._given(picture, bucket)
+            for batch in batches:
+                if chain == 1:
+                    latents = self.run.sample(batch, shape, settings, first, progress=heard)
+                    found += [_pixels(self._decoded(each[None]))[0] for each in latents]
+                else:
+                    overlap = self.contract.time_stride + int(self.contract.first_frame)
+                    parts = self.run.sample_longer(
+                        batch, shape, chain, overlap, self._decoded, self._encoded, settings, first, heard
+                    )
+                    pieces = [_pixels(part) for part in parts]
+                    found += [np.concatenate(clips) for clips in zip(*pieces, strict=True)]
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+                raise
+            raise UserError(f"there is no memory for {len(prompts)} videos of {bucket}: make them smaller") from error
+        return found
+
+    def _given(self, picture: np.ndarray, bucket: str) -> Tensor:
+        """The latents (1, C, k, h, w), or tokens, of what the videos begin with."""
+        frames = sizes(bucket)[0]
+        clip = picture[None] if picture.ndim == 3 else picture
+        step, first = self.contract.time_stride, int(self.contract.first_frame)
+        if picture.ndim == 3 and not first:
+            clip = clip.repeat(step, axis=0)  # one latent stands for so many frames, and no fewer
+        clip = clip[len(clip) - (len(clip) - (len(clip) - first) % step) :]  # the last ones, as many as make latents
+        if len(clip) >= frames:
+            raise UserError(f"{len(clip)} given frames of videos of {frames}: nothing is left to make")
+        if clip.shape[1:3] != sizes(bucket)[1:]:
+            raise UserError(f"a picture of {clip.shape[2]} x {clip.shape[1]} for videos of {bucket}: resize it first")
+        return self._encoded(_tensor(clip))
+
+    def _encoded(self, video: Tensor) -> Tensor:
+        moments = self.coder.encode(video)
+        return moments.tokens if self.run.tokens else moments.mean
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        return self.coder.decode_tokens(latents) if self.run.tokens else self.coder.decode(latents)
+
+
+def read_picture(path: str, bucket: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of the bucket's size: a JPEG, PNG or WebP, cropped and resized as clips were for training.
+    UserError for a file that is none or is damaged.
+    """
+    from stages.decode.images import ImageReader, is_image
+    from stages.decode.reading import open_source
+    from stages.frames import SourceError
+    from stages.windows.window import covering
+
+    _, height, width = sizes(bucket)
+    try:
+        with open_source(path) as file:
+            if not is_image(file):
+                raise UserError(f"--image {path}: no JPEG, PNG or WebP picture")
+            reader = ImageReader(file)
+            if reader.truncated:
+                raise UserError(f"--image {path}: {reader.truncated}")
+            size = (reader.info.width, reader.info.height)
+            return next(iter(reader)).cropped(covering(size, None, height, width), (width, height))
+    except SourceError as error:
+        raise UserError(f"--image {path}: {error}") from error
+
+
+def with_tag(path: str) -> tuple[str, str | None]:
+    """A model and, for the name that a contract gives to one of OpenCLIP's (ARCHITECTURE/TAG), its tag."""
+    name, _, tag = path.partition("/")
+    if tag and "/" not in tag and not Path(path).exists():
+        from stages.pretrained.clip_registry import architectures
+
+        if importlib.util.find_spec("open_clip") is not None and name in architectures():
+            return name, tag
+    return path, None
+
+
+def _tensor(video: np.ndarray) -> Tensor:
+    """(T, H, W, 3) uint8 to (1, 3, T, H, W) float32 in [-1, 1]."""
+    import torch
+
+    return torch.from_numpy(video).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+
+def _pixels(video: Tensor) -> np.ndarray:
+    """(B, 3, T, H, W) in [-1, 1] to (B, T, H, W, 3) uint8."""
+    found = ((video.float() + 1) * 127.5).round().clamp(0, 255).byte()
+    return found.permute(0, 2, 3, 4, 1).cpu().numpy()
+
+
+def _samples(bucket: Any) -> int:
+    return int(bucket.get("samples", 0)) if isinstance(bucket, Mapping) else 0

@@ -1,0 +1,1 @@
+"""Stages that judge all clips together: duplicates and clusters."""

@@ -1,0 +1,1 @@
+"""Concepts among the clips of a catalog."""

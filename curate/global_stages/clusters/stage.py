@@ -1,0 +1,105 @@
+"""Concepts: what there is in a set of clips, by k-means over their embeddings, for balancing and the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from curate.catalog.vectors import read_embeddings
+from curate.global_stages.base import SetStage
+from curate.global_stages.clusters.kmeans import kmeans, nearest, unit
+from curate.global_stages.clusters.settings import ClusterSettings
+from curate.global_stages.clusters.words import check_model, text_encoder, word_list
+
+VERSION = 1  # changes whenever the same embeddings would be sorted otherwise
+SAMPLE = 64  # clips for each concept that the centres are fitted to
+JUDGED = "clipmill_sorted"  # a temporary table of the clips to be sorted
+
+Encoder = Callable[[Sequence[str]], np.ndarray]  # texts -> (n, dim)
+
+
+class Clusters(SetStage):
+    """Says of every clip which concept it belongs to.
+
+    Centres are fitted anew at every run, to a sample that follows from the set of clips alone: those with the
+    smallest ids, which are hashes. So the table depends on the set and never on the runs that led to it.
+    Concepts are numbered by size, the largest is 0.
+    """
+
+    name: ClassVar[str] = "clusters"
+    default_table: ClassVar[str] = "clusters"
+
+    def __init__(self, settings: ClusterSettings, encode: Encoder | None = None):
+        """`encode` encodes words in place of the model that made the embeddings."""
+        super().__init__(settings.table)
+        self.settings = settings
+        self.encode = encode
+
+    def check(self) -> None:
+        word_list(self.settings)
+        check_model(self.settings)
+
+    def versions(self) -> dict[str, str]:
+        return {self.name: str(VERSION)}
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        made = {
+            "concept": "int32",  # NULL for a clip without an embedding, as are all others
+            "concept_size": "int64",  # clips of the concept
+            "concept_weight": "double",  # 1 / sqrt(size), scaled so that the mean over clips is 1
+            "concept_name": "string",  # the word nearest to its centre
+        }
+        return {self.table: made}
+
+    def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
+        connection.sql(f"CREATE OR REPLACE TEMP TABLE {JUDGED} AS SELECT DISTINCT clip_id FROM ({select}\n)")
+        rows = connection.sql(
+            f"SELECT clip_id, source_id FROM clips SEMI JOIN {JUDGED} USING (clip_id)"
+        ).to_arrow_table()
+        ids, matrix = read_embeddings(connection, self.settings.embeddings, f"clip_id IN (FROM {JUDGED})")
+        connection.sql(f"DROP TABLE {JUDGED}")
+        concept, names = self._concepts(connection, matrix)
+        sizes = np.bincount(concept)
+        weights = concept_weights(sizes)
+        found = pa.table(
+            {
+                "clip_id": pa.array(ids, pa.string()),
+                "concept": pa.array(concept, pa.int32()),
+                "concept_size": pa.array(sizes[concept], pa.int64()),
+                "concept_weight": pa.array(weights[concept], pa.float64()),
+                "concept_name": pa.array(names, pa.string()).take(pa.array(concept)),
+            }
+        )
+        return rows.join(found, "clip_id").sort_by("clip_id").combine_chunks()
+
+    def _concepts(
+        self, connection: duckdb.DuckDBPyConnection, matrix: np.ndarray
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """The concept (n,) of each embedding (n, d), and the name of each concept."""
+        if not len(matrix):
+            return np.zeros(0, np.int32), [None]
+        centres = kmeans(matrix[: SAMPLE * self.settings.k], self.settings.k, self.settings.seed)
+        mine = nearest(matrix, centres)[:, 0]
+        there, first, sizes = np.unique(mine, return_index=True, return_counts=True)
+        order = np.lexsort((first, -sizes))  # of equal sizes the one with the smallest clip id comes first
+        number = np.empty(len(centres), np.int32)
+        number[there[order]] = np.arange(len(there))
+        return number[mine], self._names(connection, centres[there[order]])
+
+    def _names(self, connection: duckdb.DuckDBPyConnection, centres: np.ndarray) -> list[str | None]:
+        words = word_list(self.settings)
+        if not words:
+            return [None] * len(centres)
+        encode = self.encode or text_encoder(connection, self.settings).encode_texts
+        vectors = np.concatenate([encode(words[at : at + 256]) for at in range(0, len(words), 256)])
+        return [words[best] for best in nearest(centres, unit(vectors))[:, 0]]
+
+
+def concept_weights(sizes: np.ndarray) -> np.ndarray:
+    """1 / sqrt(size) of each concept (k,), scaled so that the mean over all clips is 1."""
+    weights = 1 / np.sqrt(np.maximum(sizes, 1))
+    return weights * sizes.sum() / max((weights * sizes).sum(), 1e-300)

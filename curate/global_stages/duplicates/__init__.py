@@ -1,0 +1,1 @@
+"""Duplicates among the clips of a catalog: exact, near and semantic."""

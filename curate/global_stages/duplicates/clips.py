@@ -1,0 +1,183 @@
+"""What is known of the clips to be judged, as arrays, and what was said of them before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from curate.catalog.vectors import read_embeddings
+from curate.global_stages.duplicates.frames import FrameHashes
+from curate.global_stages.duplicates.semantic import Embeddings
+from curate.global_stages.duplicates.settings import DuplicateSettings
+from stages.base import SettingsError
+
+BATCH_ROWS = 65_536
+JUDGED = "clipmill_judged"  # a temporary table: clip (its number), clip_id and what follows from the row
+
+
+@dataclass
+class Clips:
+    """The clips in order of their ids: everything is (n,), and a clip is its place in it.
+
+    `basis` is a hash of all that a clip's judgement follows from: it tells clips that changed since.
+    """
+
+    ids: pa.Array
+    source_ids: pa.Array
+    sources: np.ndarray  # a number for each source
+    media: np.ndarray  # a number for each kind of media
+    content: np.ndarray  # a number for each span of content that several clips have, -1 elsewhere
+    area: np.ndarray  # pixels
+    score: np.ndarray  # NaN where there is none
+    basis: np.ndarray  # uint64
+    frames: FrameHashes | None
+    embeddings: Embeddings | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass
+class Earlier:
+    """What an earlier run said. `clips` (m,) are places in the present order; the rest is (m,) as well."""
+
+    clips: np.ndarray
+    component: np.ndarray  # place of the component's first clip
+    duplicate_of: np.ndarray  # place, -1 where kept
+    kind: pa.Array
+
+
+def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: DuplicateSettings) -> Clips:
+    """The clips that `select` names. SettingsError where a column or table that the settings need is missing."""
+    there = {row[0] for row in connection.sql("DESCRIBE clips").fetchall()}
+    if settings.near and "phash_frames" not in there:
+        raise SettingsError(
+            "near duplicates need the column phash_frames: put phash into `measure:` of the recipe that fills clips, "
+            "or say `near: false`"
+        )
+    connection.sql(f"""
+        CREATE OR REPLACE TEMP TABLE {JUDGED} AS
+        SELECT CAST(row_number() OVER (ORDER BY clip_id) - 1 AS INTEGER) AS clip, clip_id
+        FROM (SELECT DISTINCT clip_id FROM ({select}\n))""")
+    count = connection.sql(f"SELECT count(*) FROM {JUDGED}").fetchall()[0][0]
+    rows = connection.sql(f"""
+        SELECT j.clip, c.source_id, c.score, c.phash_frames,
+            md5_number_lower(c.source_id) AS source, md5_number_lower(c.media) AS media,
+            coalesce(CAST(c.width AS BIGINT) * c.height, 0) AS area,
+            CASE WHEN s.content_hash IS NOT NULL
+                THEN md5_number_lower(concat_ws('|', s.content_hash, c.start_pts, c.end_pts)) END AS content,
+            md5_number_lower([s.content_hash, c.source_id, c.media, c.start_pts::VARCHAR, c.end_pts::VARCHAR,
+                c.width::VARCHAR, c.height::VARCHAR, c.score::VARCHAR, c.phash_frames]::VARCHAR) AS basis
+        FROM {JUDGED} AS j JOIN (
+            SELECT clip_id, source_id, coalesce(media, '') AS media, start_pts, end_pts, width, height,
+                {"phash_frames" if settings.near else "NULL::VARCHAR AS phash_frames"},
+                CAST(({settings.score or "NULL"}\n) AS DOUBLE) AS score
+            FROM clips
+        ) AS c USING (clip_id) LEFT JOIN sources AS s ON s.source_id = c.source_id""").to_arrow_reader(BATCH_ROWS)
+    table = _Columns(count)
+    hashes = FrameHashes.read(table.taking(rows), count)
+    found = table.columns
+    ids = connection.sql(f"SELECT clip_id FROM {JUDGED} ORDER BY clip").to_arrow_table()["clip_id"]
+    clips = Clips(
+        ids.combine_chunks(),
+        table.source_ids(),
+        table.numbers("source"),
+        table.numbers("media"),
+        _shared(found["content"], found["known"]) if settings.exact else np.full(count, -1, np.int64),
+        found["area"],
+        found["score"],
+        found["basis"],
+        hashes if settings.near else None,
+        None,
+    )
+    if settings.semantic:
+        _read_embeddings(connection, clips, settings)
+    connection.sql(f"DROP TABLE {JUDGED}")
+    return clips
+
+
+class _Columns:
+    """Columns of batches that come in any order, laid out by the clips' numbers. Texts that are only compared
+    are hashes.
+    """
+
+    def __init__(self, count: int):
+        kinds = {"source": np.uint64, "media": np.uint64, "content": np.uint64, "known": bool}
+        kinds |= {"area": np.int64, "score": np.float64, "basis": np.uint64}
+        self.columns = {name: np.zeros(count, kind) for name, kind in kinds.items()}
+        self._places: list[np.ndarray] = []
+        self._sources: list[pa.Array] = []
+
+    def taking(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            at = batch.column("clip").to_numpy()
+            for name in ("area", "basis", "source", "media"):
+                self.columns[name][at] = batch.column(name).to_numpy()
+            self.columns["score"][at] = batch.column("score").to_numpy(zero_copy_only=False)  # NULL is NaN
+            self.columns["known"][at] = batch.column("content").is_valid().to_numpy(zero_copy_only=False)
+            self.columns["content"][at] = batch.column("content").fill_null(0).to_numpy()
+            self._places.append(at)
+            self._sources.append(batch.column("source_id"))
+            yield batch.select(["clip", "phash_frames"])
+
+    def source_ids(self) -> pa.Array:
+        order = np.argsort(np.concatenate([np.zeros(0, np.int32), *self._places]))
+        return pa.chunked_array(self._sources, pa.string()).take(pa.array(order)).combine_chunks()
+
+    def numbers(self, name: str) -> np.ndarray:
+        return np.unique(self.columns[name], return_inverse=True)[1].astype(np.int32)
+
+
+def _shared(content: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """A number for each value that several clips have, -1 elsewhere."""
+    _, group, counts = np.unique(content, return_inverse=True, return_counts=True)
+    counts_known = np.bincount(group[known], minlength=len(counts))
+    return np.where(known & (counts_known[group] > 1), group, -1)
+
+
+def _read_embeddings(connection: duckdb.DuckDBPyConnection, clips: Clips, settings: DuplicateSettings) -> None:
+    wanted = settings.semantic
+    ids, matrix = read_embeddings(connection, wanted.table, f"clip_id IN (SELECT clip_id FROM {JUDGED})")
+    rows = np.searchsorted(_keys(clips.ids), np.array(ids, dtype="S"))
+    clips.embeddings = Embeddings(rows, matrix, len(clips), wanted.cosine, wanted.clusters)
+    digests = [xxhash.xxh3_64_intdigest(vector.tobytes()) for vector in matrix]
+    clips.basis[rows] ^= np.array(digests, np.uint64)
+
+
+def read_earlier(clips: Clips, previous: pa.Table | None) -> Earlier | None:
+    """None where a clip of then is gone or has changed: then nothing said before may hold still."""
+    if previous is None or not previous.num_rows:
+        return None
+    keys = _keys(clips.ids)
+
+    def places(column: str) -> np.ndarray:
+        places = np.full(len(previous), -1, np.int64)
+        there = previous[column].is_valid().to_numpy()
+        wanted = _keys(previous[column].drop_null().combine_chunks())
+        if len(keys) and len(wanted):
+            found = np.searchsorted(keys, wanted).clip(0, len(keys) - 1)
+            places[there] = np.where(keys[found] == wanted, found, -1)
+        return places
+
+    at, component, duplicate_of = places("clip_id"), places("duplicate_component"), places("duplicate_of")
+    if (at < 0).any() or (component < 0).any() or len(np.unique(at)) < len(at):
+        return None
+    basis = np.frombuffer(b"".join(previous["duplicate_basis"].to_pylist()), "<u8")
+    if len(basis) != len(at) or not np.array_equal(basis, clips.basis[at]):
+        return None
+    return Earlier(at, component, duplicate_of, previous["duplicate_kind"].combine_chunks())
+
+
+def _keys(ids: pa.Array) -> np.ndarray:
+    """Ids as bytes of one width, which numpy sorts and searches as DuckDB sorts text."""
+    widths = pc.min_max(pc.binary_length(ids)).as_py()
+    if widths["min"] is None or widths["min"] != widths["max"]:
+        return np.array(ids.to_pylist(), dtype="S")
+    fixed = ids.cast(pa.binary()).cast(pa.binary(widths["max"]))
+    return np.frombuffer(fixed.buffers()[1], f"S{widths['max']}", len(ids), fixed.offset * widths["max"])

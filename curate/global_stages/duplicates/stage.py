@@ -1,0 +1,162 @@
+"""Duplicates among all clips, as a set operation over committed rows: see docs/duplicates.md.
+
+Clips are points, duplicates are links between them, a component is all that links join. In a component the
+first clip by the rule is kept, and its cluster are those that are duplicates of itself; the first of the rest
+is kept too, and so on. All of it follows from the set of clips alone, so order, retries and the number of runs
+it took change nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from typing import Any, ClassVar
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from curate.catalog.gates import Gate, check_gates, one_line
+from curate.errors import UserError
+from curate.global_stages.base import SetStage
+from curate.global_stages.duplicates.clips import Clips, Earlier, read_clips, read_earlier
+from curate.global_stages.duplicates.components import components
+from curate.global_stages.duplicates.keep import keep, rule_order
+from curate.global_stages.duplicates.kinds import Exact, Kind, Near, Semantic
+from curate.global_stages.duplicates.settings import DuplicateSettings
+from stages.base import SettingsError
+
+VERSION = 1  # changes whenever the same clips would be judged otherwise
+KINDS = ("exact", "near", "semantic")  # the strongest first
+
+
+class Duplicates(SetStage):
+    """Says of every clip which cluster of duplicates it is in, and whether it is the one to keep."""
+
+    name: ClassVar[str] = "duplicates"
+    default_table: ClassVar[str] = "duplicates"
+
+    def __init__(self, settings: DuplicateSettings):
+        super().__init__(settings.table)
+        self.settings = settings
+
+    def check(self) -> None:
+        if self.settings.score is None:
+            return
+        try:
+            statements = duckdb.connect().extract_statements(f"SELECT ({self.settings.score}\n) FROM clips")
+        except duckdb.Error as error:
+            raise SettingsError(f"score is no SQL expression: {one_line(error)}") from error
+        if len(statements) != 1:
+            raise SettingsError(f"score is one SQL expression over the columns of clips, not {self.settings.score!r}")
+
+    def versions(self) -> dict[str, str]:
+        return {self.name: str(VERSION)}
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        made = {
+            "duplicate_cluster": "string",  # the smallest clip_id of the cluster: its own for a clip without duplicates
+            "duplicate_count": "int64",  # clips in the cluster, 1 for a clip without duplicates
+            "duplicate_keep": "bool",  # one clip of each cluster
+            "duplicate_of": "string",  # the kept clip of its cluster, for the others
+            "duplicate_kind": "string",  # exact, near or semantic: how they are alike, for the kept clip the strongest
+            "duplicate_component": "string",  # the smallest clip_id of all that duplicates of duplicates join
+            "duplicate_basis": "binary",  # hash of what the judgement follows from
+        }
+        return {self.table: made}
+
+    def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
+        if self.settings.score is not None:
+            _check_score(self.settings.score, connection)
+        clips = read_clips(connection, select, self.settings)
+        earlier = read_earlier(clips, previous)
+        with ExitStack() as opened:
+            kinds = self._kinds(clips)
+            for kind in kinds:
+                opened.enter_context(closing(kind))
+            fresh = np.ones(len(clips), bool)
+            if earlier is not None:
+                fresh[earlier.clips] = False
+            component, redone = _components(kinds, fresh, earlier)
+            return _table(clips, kinds, component, redone, earlier)
+
+    def _kinds(self, clips: Clips) -> list[Kind]:
+        kinds: list[Any] = [Exact(clips.content)] if self.settings.exact else []
+        if clips.frames is not None:
+            kinds.append(Near(clips.frames, clips.sources, clips.media, self.settings.near))
+        if clips.embeddings is not None:
+            kinds.append(Semantic(clips.embeddings))
+        return kinds
+
+
+def _components(kinds: list[Kind], fresh: np.ndarray, earlier: Earlier | None) -> tuple[np.ndarray, np.ndarray]:
+    """(component (n,), redone (n,)): for each clip the first clip of its component; the clips to be judged anew.
+
+    Only pairs with a fresh clip are looked at. Where fresh clips unsettled links among the earlier ones, the
+    whole components of these are looked at again.
+    """
+    links = [kind.links(fresh, np.ones(len(fresh), bool)) for kind in kinds]
+    again = fresh.copy()
+    if earlier is not None:
+        unsettled = np.zeros(len(fresh), bool)
+        unsettled[np.concatenate([found.unsettled for found in links])] = True
+        shaken = np.isin(earlier.component, earlier.component[unsettled[earlier.clips]])
+        if shaken.any():
+            again[earlier.clips[shaken]] = True
+            links += [kind.links(again, again) for kind in kinds]
+    ends = [(found.first, found.second) for found in links]
+    if earlier is not None:
+        still = ~again[earlier.clips]
+        ends.append((earlier.component[still], earlier.clips[still]))
+    first, second = (np.concatenate(side).astype(np.int32) for side in zip(*ends, strict=True))
+    component = components(len(fresh), first, second)
+    changed = np.zeros(len(fresh), bool)
+    changed[component[again]] = True
+    return component, changed[component]
+
+
+def _table(
+    clips: Clips, kinds: list[Kind], component: np.ndarray, redone: np.ndarray, earlier: Earlier | None
+) -> pa.Table:
+    together = np.bincount(component, minlength=len(clips))[component] > 1
+    place = rule_order(clips.area, clips.score)
+    duplicate_of, kind = keep(component, np.flatnonzero(redone & together), place, [one.alike for one in kinds])
+    names = [one.name for one in kinds]
+    if earlier is not None:
+        still = ~redone[earlier.clips]
+        duplicate_of[earlier.clips[still]] = earlier.duplicate_of[still]
+        codes = {name: number for number, name in enumerate(names)} | {None: -1}
+        said = [codes[name] for name in earlier.kind.filter(pa.array(still)).to_pylist()]
+        kind[earlier.clips[still]] = said
+    dropped = duplicate_of >= 0
+    everyone = np.arange(len(clips))
+    kept = np.where(dropped, duplicate_of, everyone)
+    smallest = everyone.copy()
+    np.minimum.at(smallest, kept, everyone)
+    return pa.table(
+        {
+            "clip_id": clips.ids,
+            "source_id": clips.source_ids,
+            "duplicate_cluster": clips.ids.take(pa.array(smallest[kept])),
+            "duplicate_count": pa.array(np.bincount(kept, minlength=len(clips))[kept].astype(np.int64)),
+            "duplicate_keep": pa.array(~dropped),
+            "duplicate_of": clips.ids.take(pa.array(duplicate_of, mask=~dropped)),
+            "duplicate_kind": pa.array(names, pa.string()).take(pa.array(kind, mask=kind < 0)),
+            "duplicate_component": clips.ids.take(pa.array(component)),
+            "duplicate_basis": _eight_bytes(clips.basis),
+        }
+    )
+
+
+def _eight_bytes(values: np.ndarray) -> pa.Array:
+    data = pa.py_buffer(values.astype("<u8").tobytes())
+    return pa.Array.from_buffers(pa.binary(8), len(values), [None, data]).cast(pa.binary())
+
+
+def _check_score(score: str, connection: duckdb.DuckDBPyConnection) -> None:
+    """What holds for a gate holds for the score: one value a clip, of its own columns, the same every time."""
+    columns = connection.sql("SELECT * FROM clips LIMIT 0").to_arrow_table().schema
+    try:
+        gate = Gate(name="score", where=f"({score}\n) IS NOT NULL")
+        check_gates([gate], {field.name: field.type for field in columns})
+    except UserError as error:
+        raise SettingsError(str(error).removeprefix("gate ")) from error

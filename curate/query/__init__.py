@@ -1,0 +1,1 @@
+"""Questions to a catalog: SQL, search by meaning, contact sheets."""

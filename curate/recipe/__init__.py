@@ -1,0 +1,1 @@
+"""Recipes: pipelines.yaml loaded and checked, the registry of stages, and the plan of a run."""

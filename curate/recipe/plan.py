@@ -1,0 +1,262 @@
+"""The plan: a recipe turned into the stages that an engine runs, and what they add to the catalog.
+
+Entries that share decoded frames (probe, cut, measure) become one stage, the decode pass. What follows works
+on clips: on those that just left the decode pass, or on those the catalog has. Every stage on clips fills a
+table of its own, whose rows mark the clips it is done with, so that each is resumed by itself.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from curate.catalog.gates import Gate
+from curate.catalog.schema import BASE, BOOKKEEPING, JUDGED
+from curate.errors import UserError, missing_extra
+from curate.global_stages.base import SetStage
+from curate.recipe.gate_stage import GateStage
+from curate.recipe.load import Recipe, StageEntry, settings_hash, stages_json
+from curate.recipe.registry import KINDS
+from stages.base import SettingsError, Stage
+from stages.clip_stage import ClipStage, requests_of
+from stages.cuts.settings import CutSettings
+from stages.decode.settings import ProbeSettings
+from stages.frames import FrameRequest
+
+LONGEST_NAME = 60  # of a table
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A table whose rows say what is done: its key, and the stages that made comparable rows (as JSON)."""
+
+    table: str
+    key: str
+    stages_json: str
+
+    @property
+    def settings(self) -> str:
+        return settings_hash(self.stages_json)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage on clips, its entry in the recipe, and the gates that stand before it."""
+
+    entry: StageEntry
+    stage: ClipStage | SetStage
+    gates: tuple[Gate, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`decode` takes sources; `steps` take clips, in the order of the recipe."""
+
+    recipe: Recipe
+    decode: Stage | None
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def clip_steps(self) -> list[Step]:
+        return [step for step in self.steps if step.entry.runs == "clips"]
+
+    @property
+    def set_steps(self) -> list[Step]:
+        return [step for step in self.steps if step.entry.runs == "set"]
+
+    @property
+    def gathering(self) -> ClipStage | None:
+        """The stage that makes units of its own of the clips, where there is one: it is then the only one."""
+        return next((step.stage for step in self.clip_steps if step.stage.gathers), None)
+
+    @cached_property
+    def marks(self) -> dict[str, Mark]:
+        """By table, in the order in which a batch is committed."""
+        found = {}
+        if self.decode is not None:
+            made = stages_json(self.recipe.entries("decode"), self.decode.versions())
+            found["sources"] = Mark("sources", "source_id", made)
+        for step in self.clip_steps + self.set_steps:
+            made = stages_json([step.entry], step.stage.versions())
+            found[step.stage.table] = Mark(step.stage.table, "clip_id", made)
+        return found
+
+    @cached_property
+    def columns(self) -> dict[str, dict[str, str]]:
+        """Columns that the stages add, by table: name -> Arrow type name."""
+        found: dict[str, dict[str, str]] = {}
+        for stage in ([self.decode] if self.decode else []) + [step.stage for step in self.steps]:
+            for table, columns in stage.columns().items():
+                found.setdefault(table, {}).update(columns)
+        return found
+
+    @cached_property
+    def arrow_columns(self) -> dict[str, dict[str, pa.DataType]]:
+        return {
+            table: {name: pa.type_for_alias(alias) for name, alias in columns.items()}
+            for table, columns in self.columns.items()
+        }
+
+    @cached_property
+    def gates(self) -> list[Gate]:
+        """Gates in the order they are judged: those that stages bring along, then the recipe's own."""
+        brought = self.decode.gates() if self.decode else {}
+        own = [Gate(name=n, where=g.where, unknown=g.unknown) for n, g in self.recipe.gates.items()]
+        return [Gate(name=n, where=sql) for n, sql in brought.items()] + own
+
+    @property
+    def requests(self) -> tuple[FrameRequest, ...]:
+        """The frames of each clip that the stages ask for."""
+        return requests_of(step.stage for step in self.clip_steps)
+
+    def chain(self, columns: Mapping[str, Any], fetch: Stage | None = None) -> tuple[Stage, ...]:
+        """The stages on clips, with the gates between them; `columns` are those of clips before any of these.
+
+        `fetch` gets the frames of clips that no decode pass hands on; it comes behind the first gates.
+        """
+        found: list[Stage] = []
+        judged, known = 0, dict(columns)
+        for step in self.clip_steps:
+            if len(step.gates) > judged:
+                found.append(GateStage(step.gates[judged:], known))
+                judged = len(step.gates)
+            if fetch is not None and self.requests:
+                found.append(fetch)
+                fetch = None
+            found.append(step.stage)
+            known |= step.stage.columns()[step.stage.table]
+        if len(self.gates) > judged and not self.set_steps:
+            found.append(GateStage(self.gates[judged:], known))
+        return tuple(found)
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Raises UserError for stages in an order that can't work, and for what a stage needs and is not there."""
+    _check_order(recipe)
+    made = {id(entry): _make(recipe, entry) for entry in recipe.entries("clips", "set")}
+    decode = _decode_pass(recipe, [made[id(entry)] for entry in recipe.entries("clips")])
+    plan = Plan(recipe, decode)
+    brought, own, steps = len(plan.gates) - len(recipe.gates), 0, []
+    for entry in recipe.stages:
+        if entry.runs == "gate":
+            own += len(entry.settings)
+        elif entry.runs in ("clips", "set"):
+            steps.append(Step(entry, made[id(entry)], tuple(plan.gates[: brought + own])))
+    plan = Plan(recipe, decode, tuple(steps))
+    _check_alone(plan)
+    _check_names(plan)
+    return plan
+
+
+def _check_alone(plan: Plan) -> None:
+    gathering = next((step.entry for step in plan.clip_steps if step.stage.gathers), None)
+    if gathering is not None and (plan.decode is not None or len(plan.steps) > 1):
+        raise UserError(
+            f"{plan.recipe.file}:{gathering.line}: stage {gathering.name!r} stands alone in its recipe, gates aside: "
+            "put it into one of its own with `select`"
+        )
+
+
+def _check_names(plan: Plan) -> None:
+    """Tables, and the columns that the view `clips` shows of them, must not hide one another."""
+    of_clips = {*BASE["clips"].names, *plan.columns.get("clips", {}), *JUDGED, *BOOKKEEPING}
+    made = {name.lower(): "clips" for name in of_clips}
+    tables: set[str] = set()
+    for step in plan.steps:
+        table, where = step.stage.table, f"{plan.recipe.file}:{step.entry.line}"
+        if table in BASE or table in tables or table in ("raw", "main") or len(table) > LONGEST_NAME:
+            raise UserError(f"{where}: table {table!r} is taken or too long: give this stage another `as`")
+        tables.add(table)
+        for column in step.stage.columns()[table]:
+            other = made.setdefault(column.lower(), table)
+            if other != table:
+                raise UserError(
+                    f"{where}: column {column!r} is there already, in {other}: give this stage another `as`"
+                )
+
+
+def _make(recipe: Recipe, entry: StageEntry) -> ClipStage | SetStage:
+    try:
+        stage = KINDS[entry.name].make(entry.settings)
+        stage.check()
+    except SettingsError as error:
+        raise UserError(f"{recipe.file}:{entry.line}: {entry.name}: {error}") from error
+    return stage
+
+
+def _check_order(recipe: Recipe) -> None:
+    order = ("probe", "cut", "measure")
+    after = {"measure": ("cut",), "gate": ("measure",)}
+    names = [entry.name for entry in recipe.stages]
+    for index, entry in enumerate(recipe.stages):
+        needed = order if entry.runs in ("clips", "set") else after.get(entry.name, ())
+        for name in needed:
+            if name in names[index:]:
+                raise UserError(f"{recipe.file}:{entry.line}: stage {entry.name!r} must come after {name!r}")
+        if entry.runs == "clips" and any(other.runs == "set" for other in recipe.stages[:index]):
+            raise UserError(
+                f"{recipe.file}:{entry.line}: stage {entry.name!r} takes clips one by one: put it before those that "
+                "take all at once, or into a recipe of its own with `select`"
+            )
+
+
+def _decode_pass(recipe: Recipe, later: list[Stage]) -> Stage | None:
+    from stages.scan.decode_pass import DecodePass
+
+    by_name: dict[str, Any] = {}
+    for entry in recipe.entries("decode"):
+        by_name[entry.name] = entry.settings
+        if entry.name == "probe" and entry.settings.backend == "decord" and not _installed("decord"):
+            raise missing_extra("decord", "decord")
+        if entry.name == "cut" and entry.settings.detector == "transnetv2":
+            from stages.cuts.detectors import DetectorMissing, check
+
+            try:
+                check(entry.settings)
+            except DetectorMissing as error:
+                raise UserError(f"{recipe.file}:{entry.line}: {error}") from error
+    if not by_name:
+        return None
+    return DecodePass(
+        probe=by_name.get("probe", ProbeSettings()),
+        cut=by_name.get("cut", CutSettings(detector="none", gradual=False, min_seconds=0, max_seconds=1e9)),
+        measures=tuple(by_name.get("measure", ())),
+        wants=requests_of(later),
+    )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # a module that was made unavailable on purpose
+        return False
+
+
+def environment() -> dict[str, str]:
+    """Versions of what decides results, for the `runs` table."""
+    packages = (
+        "clipmill",
+        "av",
+        "opencv-python-headless",
+        "scenedetect-headless",
+        "numpy",
+        "deltalake",
+        "ray",
+        "torch",
+        "open-clip-torch",
+        "transformers",
+    )
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""`clipmill run` and `status`: what is pending, through an engine, into the catalog; progress and reports."""

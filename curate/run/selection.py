@@ -1,0 +1,192 @@
+"""What is still to be done on clips: those that a recipe's stages lack, as a stream of units.
+
+A unit is a group of clips of one source, so that the source is opened once for all of them, or what a stage that
+gathers clips by itself makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
+from typing import Any
+
+import duckdb
+
+from curate.catalog.catalog import Catalog
+from curate.catalog.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
+from curate.catalog.idset import IdSet, pack
+from curate.catalog.schema import BASE, JUDGED
+from curate.errors import UserError
+from curate.recipe.plan import Plan
+from stages.clip_stage import ClipInput
+from stages.unit import Unit
+
+UNIT_CLIPS = 64  # of one source, at most
+BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
+
+
+class Selection:
+    """Iterating gives a Unit for each group of clips that lacks the row of one stage or more.
+
+    `done` counts, by table, the clips that are wanted there and were done before this run; `replace` are the clips
+    whose old rows must go. Raises UserError for a `select` that is no SQL for clips.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        plan: Plan,
+        connection: duckdb.DuckDBPyConnection,
+        limit: int | None = None,
+        retry_failed: bool = False,
+        rebuild: bool = False,
+    ):
+        self.plan, self.connection, self.limit = plan, connection, limit
+        self.tables = [step.stage.table for step in plan.clip_steps]
+        self.replace = {table: IdSet() for table in self.tables}
+        there = set(catalog.tables())
+        columns = [row[0] for row in connection.execute("DESCRIBE clips").fetchall()]
+        joins, flags = " LEFT JOIN sources ON sources.source_id = clips.source_id", []
+        for index, step in enumerate(plan.clip_steps):
+            table = step.stage.table
+            if table in there:
+                joins += f" LEFT JOIN raw.{quote(table)} AS m{index} ON m{index}.clip_id = clips.clip_id"
+                row, status = f"m{index}.clip_id IS NOT NULL", f"m{index}.status"
+                same = f"m{index}.content_hash IS NOT DISTINCT FROM sources.content_hash"
+                fresh = f"m{index}.settings = {literal(plan.marks[table].settings)} AND {same}"
+                fresh = "false" if rebuild else fresh
+            else:
+                row, status, fresh = "false", "CAST(NULL AS VARCHAR)", "false"
+            over = "false" if retry_failed else f"coalesce({fresh} AND {status} = 'failed', false)"
+            flags += [
+                f"{row} AS row{index}",
+                f"coalesce({fresh} AND {status} = 'done', false) AS done{index}",
+                f"{over} AS failed{index}",
+            ]
+        chosen = chosen_sql(plan)
+        wanted = [f"{passes_sql(step.gates)} AS wanted{index}" for index, step in enumerate(plan.clip_steps)]
+        judged = (
+            f"SELECT {', '.join(['clips.*', *wanted])} "
+            f"FROM ({with_nulls_sql(connection, plan.gates, columns)}) AS clips "
+            f"WHERE clips.clip_id IN (SELECT chosen.clip_id FROM ({chosen}\n) AS chosen)"
+        )
+        self._flagged = f"SELECT {', '.join(['clips.*', *flags])} FROM ({judged}) AS clips{joins}"
+        n = len(self.tables)
+        lacking = [f"(wanted{i} AND NOT done{i} AND NOT failed{i})" for i in range(n)]
+        self._lacking = " OR ".join(lacking) or "false"
+        counts = [f"count(*) FILTER (wanted{i} AND done{i})" for i in range(n)]
+        asked = ", ".join(["count(*)", f"count(*) FILTER ({self._lacking})", *counts])
+        try:
+            row = interruptible(connection, f"SELECT {asked} FROM ({self._flagged})")[0]
+        except duckdb.Error as error:
+            raise UserError(f"{plan.recipe.file}:{plan.recipe.select_line}: select: {one_line(error)}") from error
+        self.selected, lacking_now, *done = row
+        self.to_do = lacking_now if limit is None else min(limit, lacking_now)
+        self.done = dict(zip(self.tables, done, strict=True))
+
+    def __iter__(self) -> Iterator[Unit]:
+        limit = "" if self.limit is None else f" LIMIT {self.limit}"
+        reader = self.connection.sql(
+            f"SELECT * FROM (SELECT * EXCLUDE ({', '.join(JUDGED)}) FROM ({self._flagged}) "
+            f"WHERE {self._lacking} ORDER BY source_id, start_pts, clip_id{limit}) AS todo "
+            f"LEFT JOIN ({self._entries_sql()}) AS entry ON entry.entry_id = todo.source_id "
+            "ORDER BY source_id, start_pts, clip_id"
+        ).to_arrow_reader(BATCH_CLIPS)
+        clips = (ClipInput(row, self._entry(row)) for batch in reader for row in batch.to_pylist())
+        groups = self.plan.gathering.gather(clips) if self.plan.gathering else by_source(clips)
+        for group in groups:
+            yield self._unit(group)
+
+    def _entries_sql(self) -> str:
+        """What the manifest said of each source, its size and content, under names that no column of clips has."""
+        found = self.connection.execute("DESCRIBE sources").fetchall()
+        self._extras = ["bytes", "content_hash", *(row[0] for row in found if row[0] not in BASE["sources"].names)]
+        named = [f"{quote(name)} AS entry_{index}" for index, name in enumerate(self._extras)]
+        return f"SELECT {', '.join(['source_id AS entry_id', *named])} FROM sources"
+
+    def _entry(self, row: dict[str, Any]) -> dict[str, Any]:
+        entry = {"uri": row["uri"], "source_id": row["source_id"]}
+        return entry | {name: row[f"entry_{index}"] for index, name in enumerate(self._extras)}
+
+    def _unit(self, group: list[ClipInput]) -> Unit:
+        rows = [clip.row for clip in group]
+        entries = {clip.entry["source_id"]: clip.entry for clip in group}
+        if len(entries) == 1:
+            unit = Unit(f"{rows[0]['source_id']}/{rows[0]['clip_id']}", group[0].entry)
+        else:
+            unit = Unit(f"clips/{rows[0]['clip_id']}", {}, entries=entries)
+        for index, table in enumerate(self.tables):
+            have = {r["clip_id"] for r in rows if r[f"done{index}"] or r[f"failed{index}"]}
+            unit.have[table] = have
+            if old := [r["clip_id"] for r in rows if r[f"row{index}"] and r["clip_id"] not in have]:
+                self.replace[table].add(pack(old))
+        flags = {f"{name}{i}" for i in range(len(self.tables)) for name in ("wanted", "row", "done", "failed")}
+        flags |= {"entry_id", *(f"entry_{i}" for i in range(len(self._extras)))}
+        unit.known = [{k: v for k, v in row.items() if k not in flags} for row in rows]
+        return unit
+
+
+def by_source(clips: Iterable[ClipInput]) -> Iterator[list[ClipInput]]:
+    """Up to UNIT_CLIPS clips of one source at a time."""
+    for _, of_source in groupby(clips, key=lambda clip: clip.row["source_id"]):
+        while group := list(islice(of_source, UNIT_CLIPS)):
+            yield group
+
+
+def chosen_sql(plan: Plan) -> str:
+    """The clips a recipe looks at; all of them behind a decode pass, where its own gates choose."""
+    return plan.recipe.select or "SELECT clip_id FROM clips"
+
+
+def check_select(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Raises UserError, with the recipe's file and line, for a `select` that is no SQL for clips or gives none."""
+    select = chosen_sql(plan)
+    where = f"{plan.recipe.file}:{plan.recipe.select_line}: select"
+    try:
+        kinds = [statement.type for statement in connection.extract_statements(select)]
+        if kinds != [duckdb.StatementType.SELECT]:
+            raise UserError(f"{where}: expected one SELECT, such as SELECT * FROM clips WHERE verdict = 'kept'")
+        columns = {row[0].lower(): row[1] for row in connection.execute(f"DESCRIBE {select}").fetchall()}
+        if columns.get("clip_id") != "VARCHAR":
+            given = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            raise UserError(f"{where}: must give clip_id, a text; gives {given}")
+        found = interruptible(
+            connection,
+            f"SELECT 1 FROM clips WHERE clip_id IN (SELECT chosen.clip_id FROM ({select}\n) AS chosen) LIMIT 1",
+        )
+    except duckdb.Error as error:
+        raise UserError(f"{where}: {one_line(error)}") from error
+    if not found:
+        raise UserError(f"{where}: gives no clip of this catalog: look with `clipmill sql`")
+
+
+def interruptible(connection: duckdb.DuckDBPyConnection, text: str) -> list[tuple[Any, ...]]:
+    """All rows of a query, in a thread of its own: Ctrl-C ends the query, however long it would take."""
+    worker = ThreadPoolExecutor(1, thread_name_prefix="clipmill-sql")
+    asked = worker.submit(lambda: connection.execute(text).fetchall())
+    try:
+        while True:
+            try:
+                return asked.result(timeout=0.2)
+            except TimeoutError:
+                if asked.done():
+                    raise
+    except KeyboardInterrupt:
+        connection.interrupt()
+        raise
+    finally:
+        worker.shutdown(wait=False)
+
+
+def passes_sql(gates: Sequence[Gate]) -> str:
+    """A condition over `clips`: no gate of these drops the clip."""
+    return f"({verdict_sql(gates)['verdict']} = 'kept')"
+
+
+def with_nulls_sql(connection: duckdb.DuckDBPyConnection, gates: Sequence[Gate], columns: Sequence[str]) -> str:
+    """The view `clips` with the columns that gates name and no table has brought yet, as NULL."""
+    there = {name.lower() for name in columns}
+    named = {name for gate in gates for name in referenced_columns(connection, gate)}
+    lacking = sorted({name.lower(): name for name in named if name.lower() not in there}.values())
+    return f"SELECT {', '.join(['clips.*', *(f'NULL AS {quote(name)}' for name in lacking)])} FROM clips"

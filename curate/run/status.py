@@ -1,0 +1,104 @@
+"""`clipmill status`: what is done, failed and pending, and why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from curate.catalog.catalog import Catalog
+from curate.catalog.gates import quote
+from curate.catalog.idset import IdSet, pack
+from curate.catalog.ledger import belongs_to
+from curate.catalog.views import connect
+from curate.errors import UserError
+from curate.recipe.load import endings
+from curate.run.listing import Listing
+from curate.run.pending import Pending
+from curate.run.report import funnel_rows, table_of
+
+
+def print_status(catalog: Catalog) -> int:
+    """Counts from the catalog; pending is counted by listing the runs' inputs again, now."""
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    with connect(catalog) as sql:
+        states = dict(sql.execute("SELECT status, count(*) FROM sources GROUP BY 1").fetchall())
+        reasons = sql.execute(
+            "SELECT split_part(reason, ':', 1), count(*) FROM sources WHERE status = 'failed' "
+            "GROUP BY 1 ORDER BY 2 DESC, 1"
+        ).fetchall()
+        clips = funnel_rows(sql, [gate.name for gate in catalog.gates()])
+        runs = sql.execute(
+            "SELECT recipe, run_id[:8], status, engine, strftime(started_at, '%Y-%m-%d %H:%M:%S') "
+            "FROM runs ORDER BY started_at DESC LIMIT 5"
+        ).fetchall()
+        stale = sql.execute(
+            "SELECT count(*) FROM sources WHERE settings <> (SELECT max_by(json_extract_string(settings, '$.sources'), "
+            "started_at) FROM runs WHERE json_extract_string(settings, '$.sources') IS NOT NULL)"
+        ).fetchall()[0][0]
+        stages = _stages(catalog, sql)
+        pending, trouble = _pending(sql)
+    done, failed = states.get("done", 0), states.get("failed", 0)
+    counted = "unknown" if pending is None else f"{pending:,}"
+    console.print(f"sources: {done:,} done, {failed:,} failed, {counted} pending")
+    if stale:
+        console.print(f"{stale:,} of them are still from before the last run's stages changed: run it again")
+    for line in trouble:
+        console.print(f"pending is not known for {line}", markup=False)
+    if reasons:
+        console.print(table_of("failed", ("reason", "sources"), [(r, f"{n:,}") for r, n in reasons]))
+    console.print(table_of("clips", ("gate", "clips left", "dropped here"), clips))
+    if stages:
+        console.print(table_of("clips by stage", ("table", "done", "failed", "kept clips without"), stages))
+    if runs:
+        console.print(table_of("last runs (UTC)", ("recipe", "run", "status", "engine", "started"), runs))
+    return 0
+
+
+def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
+    """For each table that marks clips: rows done and failed, and kept clips that it has no row of."""
+    rows = []
+    for name in catalog.tables():
+        table = catalog.table(name)
+        if table is None or (belongs_to(table) or {}) != {"mark": name, "key": "clip_id"}:
+            continue
+        states = dict(sql.execute(f"SELECT status, count(*) FROM {quote(name)} GROUP BY 1").fetchall())
+        without = sql.execute(
+            f"SELECT count(*) FROM clips WHERE verdict = 'kept' AND clip_id NOT IN "
+            f"(SELECT clip_id FROM {quote(name)} WHERE status = 'done')"
+        ).fetchall()[0][0]
+        rows.append((name, f"{states.get('done', 0):,}", f"{states.get('failed', 0):,}", f"{without:,}"))
+    return rows
+
+
+def _pending(sql: Any) -> tuple[int | None, list[str]]:
+    """Sources that the inputs of all runs name and the catalog does not hold, and the inputs out of reach."""
+    known = IdSet()
+    reader = sql.sql("SELECT source_id FROM sources").to_arrow_reader(100_000)
+    for batch in reader:
+        if batch.num_rows:
+            known.add(pack(batch["source_id"].to_pylist()))
+    rows = sql.execute("SELECT DISTINCT recipe_text, recipe, inputs FROM runs").fetchall()
+    found, trouble = 0, []
+    for key in dict.fromkeys((text, name, inputs) for text, name, inputs in rows):
+        for one in json.loads(key[2]):
+            listing = Listing((one,), _extensions(key[0], key[1]))
+            try:
+                listing.check()
+                for unit in Pending(listing, done=known):
+                    found += 1
+                    known.add(pack([unit.unit_id]))
+            except (UserError, OSError) as error:
+                trouble.append(f"{one}: {error}")
+    return (None if trouble else found), trouble
+
+
+def _extensions(recipe_text: str, recipe: str) -> tuple[str, ...] | None:
+    """The file endings that the recipe of an earlier run asked for."""
+    import yaml
+
+    body = yaml.safe_load(recipe_text)["recipes"][recipe]
+    given = body.get("extensions") or []
+    return endings((given,) if isinstance(given, str) else tuple(given))

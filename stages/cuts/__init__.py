@@ -1,0 +1,1 @@
+"""Scene cuts: hard cuts, fades, and the detectors of PySceneDetect, from downscaled frames."""

@@ -1,0 +1,118 @@
+"""Opening a container with libav so that it can reach nothing but the bytes it was given.
+
+Three locks, each enough by itself: only formats that hold their own pictures are allowed (no playlist, list,
+session description or image sequence), every request to open something else is refused, and no protocol is
+allowed. libav gets our file object, never a path.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from stages.decode.pixels import MAX_PIXELS, check_size
+from stages.decode.reading import SafeFile
+from stages.frames import SourceError
+
+READ_BLOCK = 256 * 1024  # bytes libav asks for at a time
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,gxf,nut,ivf,wtv,dv,"
+    "h264,hevc,vvc,av1,obu,m4v,mpegvideo,mjpeg,yuv4mpegpipe,gif,apng,"
+    "wav,mp3,flac,aac"  # sound alone is told from rubbish: its reason is "no video stream"
+)
+HEADER_FORMATS = {"mov", "matroska", "avi", "flv", "asf"}  # their header states a length; others estimate it
+
+
+def open_container(file: SafeFile) -> Any:
+    """The file's av.InputContainer. Raises SourceError with what the file seems to be instead."""
+    if file.size == 0:
+        raise SourceError("empty file")
+    try:
+        return av.open(
+            file,
+            buffer_size=READ_BLOCK,
+            io_open=_refuse,
+            options={"max_pixels": str(MAX_PIXELS)},
+            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "none"},
+            metadata_errors="replace",
+        )
+    except SourceError:
+        raise
+    except (av.FFmpegError, ValueError, OSError) as error:
+        if file.failure:
+            raise file.failure from error
+        raise SourceError(_what_it_is(file)) from error
+
+
+def _refuse(url: str, flags: int, options: dict) -> None:
+    raise SourceError("the file refers to another file or address, which is never opened")
+
+
+def _what_it_is(file: SafeFile) -> str:
+    """A line for a file that libav does not take, from its first bytes."""
+    file.seek(0)
+    head = file.read(4096)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith((b"#EXTM3U", b"ffconcat", b"v=0", b"<MPD", b"<?xml", b"RTSPtext", b"[playlist]")):
+        return "a playlist or list of other files, not a video: references are never followed"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+        return "MP4 without a usable index (moov): cut off or damaged"
+    if head.startswith(b"\x1aE\xdf\xa3"):
+        return "damaged Matroska or WebM header"
+    if b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
+        return "text, not a video"
+    return "not a video that can be read: unknown or damaged container"
+
+
+def video_stream(container: Any) -> Any:
+    """The stream to take: the best one that is no attached picture. Raises SourceError."""
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        raise SourceError("no video stream")
+    stream = max(streams, key=lambda s: (bool(s.disposition & av.stream.Disposition.default), -s.index))
+    context = stream.codec_context
+    if context is None:
+        raise SourceError("no decoder for the video's codec")
+    if context.width or context.height:
+        check_size(context.width, context.height)
+    return stream
+
+
+def aspect_of(stream: Any) -> Fraction:
+    """The sample aspect ratio; 1 where it is unstated or absurd (beyond 1:10)."""
+    aspect = stream.sample_aspect_ratio
+    if not aspect or not Fraction(1, 10) <= aspect <= 10:
+        return Fraction(1)
+    return Fraction(aspect)
+
+
+def orientation(frame: Any) -> tuple[int, bool]:
+    """(degrees clockwise, mirrored left-right before that) from a frame's display matrix, to the next 90."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 0, False
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    return round(math.degrees(math.atan2(b, a)) / 90) % 4 * 90, mirrored
+
+
+def stated_seconds(container: Any, stream: Any) -> float | None:
+    """The video's length as its header states it, seconds; None where it says nothing that can be trusted."""
+    times = []
+    if stream.duration and stream.duration > 0:
+        times.append(float(stream.duration * stream.time_base))
+    elif tag := stream.metadata.get("DURATION"):  # Matroska, per track: HH:MM:SS.nnnnnnnnn
+        try:
+            hours, minutes, seconds = tag.split(":")
+            times.append(int(hours) * 3600 + int(minutes) * 60 + float(seconds))
+        except ValueError:
+            pass
+    if container.duration and container.duration > 0:
+        times.append(container.duration / av.time_base)
+    return min(times) if times else None

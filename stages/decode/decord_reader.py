@@ -1,0 +1,134 @@
+"""Reads a video with decord (optional): pixels by decord, header and exact PTS by PyAV under its locks.
+
+decord opens files by itself and knows no locks, so it only gets containers whose first bytes rule out a
+playlist, by a descriptor that is open already. It deadlocks on files that claim more frames than they have:
+run it inside `stages.decode.child` alone. Its colours are swscale's: BT.601 whatever the file states.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import cv2
+
+from stages.decode.picture_frame import PictureFrame
+from stages.decode.pixels import Display
+from stages.decode.pyav_reader import FALLBACK_FPS, PyAVReader
+from stages.decode.reading import SafeFile
+from stages.decode.timeline import shortfall
+from stages.frames import SourceError
+
+try:
+    import decord
+except ImportError as error:
+    raise ImportError("this needs the package decord: pip install 'clipmill[decord]'") from error
+
+
+class DecordReader:
+    """The same interface as `PyAVReader`; raises SourceError for what can't be taken.
+
+    The frames' times are the sorted PTS of the packets, which one demuxing pass reads beforehand.
+    """
+
+    left_out = 0
+
+    def __init__(self, file: SafeFile, threads: int = 1):
+        self.frames = 0
+        self.decode_errors = 0
+        _must_be_binary_container(file)
+        self._packets = PyAVReader(file)
+        self.info = self._packets.info
+        self._copy = None
+        if self._packets.turned:
+            self.close()
+            raise SourceError("decord shows turned videos wrongly: use the pyav backend")
+        try:
+            self._pts = sorted(set(self._packets.demuxed_pts()))
+            if file.local_descriptor is not None:
+                path = f"/proc/self/fd/{file.local_descriptor}"
+            else:
+                self._copy = tempfile.NamedTemporaryFile(suffix=".video")  # noqa: SIM115 (closed by close)
+                file.seek(0)
+                shutil.copyfileobj(file, self._copy, 2**20)
+                self._copy.flush()
+                path = self._copy.name
+            self._video = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=threads)
+        except (decord.DECORDError, RuntimeError) as error:
+            self.close()
+            raise SourceError(f"decord can't open it: {_first_line(error)}") from error
+        except BaseException:
+            self.close()
+            raise
+        if len(self._video) != len(self._pts):
+            self.close()
+            raise SourceError(f"decord counts {len(self._video)} frames, the container {len(self._pts)}")
+
+    def __iter__(self) -> Iterator[PictureFrame]:
+        tick = float(self.info.time_base)
+        display: Display | None = None
+        for pts in self._pts:
+            try:
+                rgb = self._video.next().asnumpy()
+            except StopIteration:
+                return
+            except decord.DECORDError:  # it can't go on after an error
+                self.decode_errors += 1
+                return
+            if rgb.ndim != 3 or rgb.shape[2] != 3:  # of a film 2 pixels wide it makes rows of bytes
+                raise SourceError(f"decord gives a picture of the shape {rgb.shape}: use the pyav backend")
+            pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+            if display is None:
+                height, width = pixels.shape[:2]
+                display = Display(self.info.width, self.info.height, 0, False, width, height)
+            self.frames += 1
+            yield PictureFrame(pixels, pts, pts * tick, display)
+
+    @property
+    def last_end_pts(self) -> int | None:
+        """PTS at which the last frame so far ends, by the step before it."""
+        if not self.frames:
+            return None
+        last = self._pts[self.frames - 1]
+        if self.frames > 1:
+            return 2 * last - self._pts[self.frames - 2]
+        return last + max(1, round(1 / ((self.info.fps or FALLBACK_FPS) * self.info.time_base)))
+
+    @property
+    def truncated(self) -> str | None:
+        """After the iteration: a line when clearly less was decoded than the header states, else None."""
+        if not self.frames:
+            return "no frame decoded"
+        decoded = float((self.last_end_pts - self._pts[0]) * self.info.time_base)
+        return shortfall(decoded, self.info.duration_s)
+
+    def packets_bytes(self, start_pts: int, end_pts: int) -> int:
+        """Bytes of the packets with start_pts <= PTS < end_pts; forgets every packet before end_pts."""
+        return self._packets.packets_bytes(start_pts, end_pts)
+
+    def close(self) -> None:
+        self._video = None
+        self._packets.close()
+        if self._copy is not None:
+            self._copy.close()
+
+
+def _must_be_binary_container(file: SafeFile) -> None:
+    """MP4/MOV, Matroska/WebM or AVI by their first bytes, none of which any playlist can begin with."""
+    file.seek(0)
+    head = file.read(12)
+    file.seek(0)
+    boxes = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+    is_mp4 = head[:1] == b"\0" and head[4:8] in boxes
+    if not (is_mp4 or head.startswith(b"\x1aE\xdf\xa3") or (head[:4] == b"RIFF" and head[8:] == b"AVI ")):
+        raise SourceError("the decord backend takes MP4, MOV, Matroska, WebM and AVI only")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    said = re.sub(r"^\[[\d:]+\] \S+: (Error: )?", "", lines[0].strip())  # the hour, and a path of its makers
+    return re.sub(r"/proc/self/fd/\d+\W*", "the file", said)[:200]

@@ -1,0 +1,205 @@
+"""Reads a video with PyAV: the default backend.
+
+Every packet is decoded once, in order, on one thread, and never sought: a file that claims more than it has,
+or claims nothing, ends where its bytes end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from typing import Any
+
+import av
+
+from stages.decode.containers import (
+    HEADER_FORMATS,
+    aspect_of,
+    open_container,
+    orientation,
+    stated_seconds,
+    video_stream,
+)
+from stages.decode.pixels import MAX_PIXELS, Display, VideoFrame, check_size
+from stages.decode.reading import SafeFile
+from stages.decode.scaler import Scaler
+from stages.decode.timeline import PacketSizes, Timeline, backward, shortfall
+from stages.frames import SourceError, SourceInfo
+
+DEMUX_ATTEMPTS = 8  # demuxer errors in a row, without a packet between them, that end a film
+LEAP_SECONDS = 2.0  # a longer step between frames has to be confirmed by the frame after it
+FALLBACK_FPS = 25  # for a raw stream, and for the length of a film of one frame, that states no rate
+RAW_FORMATS = {"h264", "hevc", "vvc"}  # no times in them: frames are counted, at the rate they state
+
+av.logging.set_level(None)  # libav's own messages say nothing that the reasons do not
+
+
+class PyAVReader:
+    """Iterates over the frames of a video, once. Raises SourceError for what can't be taken.
+
+    Of the iteration so far: `frames` given, `decode_errors` (packets that failed and frames flagged corrupt),
+    `left_out` (frames without a place in time), `last_end_pts`; after it, `truncated`.
+    """
+
+    def __init__(self, file: SafeFile, threads: int = 1):
+        self.frames = 0
+        self.decode_errors = 0
+        self._file = file
+        self._container = open_container(file)
+        try:
+            self._stream = video_stream(self._container)
+            self._open_decoder(threads)
+            self._sizes = PacketSizes()
+            self._decoding = self._decoded()
+            first = next(self._decoding, None)  # the size, format and turn that count are the decoder's
+            if first is None:
+                raise self._file.failure or SourceError(
+                    f"no frame could be decoded ({self.decode_errors} errors)" if self.decode_errors
+                    else "the video stream has no frames"
+                )  # fmt: skip
+            self.info, self._display = self._described(first)
+        except BaseException:
+            self._container.close()
+            raise
+        self._timeline = Timeline(max(1, round(LEAP_SECONDS / self.info.time_base)), self._period)
+        self._decoding = chain([first], self._decoding)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        display, scaler = self._display, Scaler()
+        tick = float(self.info.time_base)
+        for pts, frame in self._timeline.ordered(self._decoding):
+            self.frames += 1
+            yield VideoFrame(frame, pts, pts * tick, display, scaler)
+        if self._file.failure:  # libav may have taken a failed read for the end
+            raise self._file.failure
+        if not self.frames:
+            raise SourceError(f"none of the {self.left_out} frames has a time stamp")
+
+    @property
+    def turned(self) -> bool:
+        """Whether frames are rotated or mirrored for display."""
+        return bool(self._display.rotation or self._display.mirrored)
+
+    @property
+    def left_out(self) -> int:
+        return self._timeline.left_out
+
+    @property
+    def last_end_pts(self) -> int | None:
+        """PTS at which the last frame so far ends."""
+        return self._timeline.end_pts(round(1 / ((self.info.fps or FALLBACK_FPS) * self.info.time_base)))
+
+    @property
+    def truncated(self) -> str | None:
+        """After the iteration: a line when clearly less was decoded than the header states, else None."""
+        if self.left_out > max(2, 0.05 * self.frames):
+            return backward(self.left_out, self._container.format.name)
+        if self._container.format.name.split(",")[0] not in HEADER_FORMATS or self.last_end_pts is None:
+            return None
+        # Matroska states where the last frame ends, MP4 how long it is from the first: either will do.
+        first = min(0, self._timeline.first_pts)
+        decoded = float((self.last_end_pts - first) * self.info.time_base)
+        return shortfall(decoded, self.info.duration_s)
+
+    def packets_bytes(self, start_pts: int, end_pts: int) -> int:
+        """Bytes of the packets with start_pts <= PTS < end_pts; forgets every packet before end_pts."""
+        return self._sizes.take(start_pts, end_pts)
+
+    def demuxed_pts(self) -> Iterator[int]:
+        """Instead of the iteration: the PTS of every packet, nothing decoded; fills `packets_bytes`."""
+        self._container.seek(0)
+        self._sizes = PacketSizes()
+        for packet in self._packets():
+            if packet is not None and packet.pts is not None and not packet.is_discard:
+                yield packet.pts
+
+    def close(self) -> None:
+        """Closes the container; the file stays open (its hash may still be wanted)."""
+        self._decoding = iter(())
+        self._container.close()
+
+    def _open_decoder(self, threads: int) -> None:
+        for other in self._container.streams:
+            if other is not self._stream:
+                other.discard = av.stream.Discard.all
+        context = self._stream.codec_context
+        context.thread_count = threads
+        context.thread_type = "NONE" if threads == 1 else "AUTO"
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+
+    def _described(self, frame: Any) -> tuple[SourceInfo, Display]:
+        check_size(frame.width, frame.height)
+        stream = self._stream
+        aspect = aspect_of(stream)
+        rotation, mirrored = orientation(frame)
+        display = Display.of(frame.width, frame.height, aspect, rotation, mirrored)
+        rate = self._raw_rate or stream.average_rate or stream.guessed_rate
+        info = SourceInfo(
+            media="video",
+            container=self._container.format.name,
+            codec=stream.codec_context.name,
+            pixel_format=frame.format.name,
+            width=display.width,
+            height=display.height,
+            rotation=rotation,
+            sample_aspect_ratio=aspect,
+            fps=float(rate) if rate else None,
+            duration_s=stated_seconds(self._container, stream),
+            time_base=stream.time_base,
+        )
+        return info, display
+
+    @property
+    def _raw_rate(self) -> Fraction | None:
+        """Frames per second of a raw stream, None of any other: libav's average of one is a guess."""
+        if self._container.format.name not in RAW_FORMATS:
+            return None
+        rate = self._stream.codec_context.framerate
+        return rate if rate and rate <= 1000 else Fraction(FALLBACK_FPS)
+
+    @property
+    def _period(self) -> int | None:
+        return round(1 / (self._raw_rate * self._stream.time_base)) if self._raw_rate else None
+
+    def _decoded(self) -> Iterator[Any]:
+        """Frames as the decoder gives them; what fails is counted and passed over."""
+        for packet in self._packets():
+            try:
+                for frame in self._stream.codec_context.decode(packet):
+                    if frame.is_corrupt:
+                        self._failed(frame)
+                    yield frame
+            except EOFError:
+                return
+            except av.FFmpegError:
+                self._failed(packet)
+
+    def _failed(self, what: Any) -> None:
+        """Counts a packet that could not be decoded, or a frame that is damaged; None stands for the last."""
+        self.decode_errors += 1
+
+    def _unread(self) -> None:
+        """Counts something between packets that could not be read."""
+        self.decode_errors += 1
+
+    def _packets(self) -> Iterator[Any]:
+        """The stream's packets, then None, which empties the decoder."""
+        failures, count, period = 0, 0, self._period
+        while failures < DEMUX_ATTEMPTS:
+            try:
+                for packet in self._container.demux(self._stream):
+                    if not packet.size:
+                        continue
+                    failures = 0
+                    pts = packet.pts if packet.pts is not None else packet.dts
+                    self._sizes.add(pts if pts is not None or period is None else count * period, packet.size)
+                    count += 1
+                    yield packet
+                break
+            except av.FFmpegError:
+                if self._file.failure:
+                    break
+                self._unread()
+                failures += 1
+        yield None

@@ -1,0 +1,1 @@
+"""Pretrained models: where they lie, which they are (hashes of weights), and how they are loaded."""

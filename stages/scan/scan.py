@@ -1,0 +1,191 @@
+"""The scan of one source: decode once, cut, measure; clips leave as soon as they are settled.
+
+Runs in the killable child. Memory is bounded by the longest clip, never by the length of the source.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from stages.cuts.scenes import SceneCutter
+from stages.cuts.settings import CUT_VERSION
+from stages.decode.readers import open_reader
+from stages.decode.reading import open_source
+from stages.frames import FrameRequest, Sample, SourceError, SourceInfo, Span
+from stages.measures.base import ClipFacts
+from stages.measures.observations import Observations
+from stages.scan.decode_pass import THUMBNAIL, Found, ScanSettings
+from stages.scan.samples import Candidates, Sampler, encode_jpeg
+
+BATCH_FRAMES = 32  # looked at together: decoder and cutter push each other out of the processor's caches
+BATCH_SECONDS = 1.0  # and no more than this of a slow film: frames are kept for clips that end late
+
+
+def scan(uri: str, settings: ScanSettings, progress: Callable[[int], None]) -> Iterator[dict[str, Any] | Found]:
+    """Yields dicts of `sources` columns (header first, totals last) and a Found for each clip, in order.
+
+    Raises SourceError with the reason why the source can't be taken.
+    """
+    cv2.setNumThreads(1)  # one decoder a core: OpenCV's own threads would only fight over the same cores
+    began = time.process_time()
+    with open_source(uri) as file:
+        yield {"bytes": file.size}
+        reader = open_reader(file, settings.probe.backend, settings.probe.threads)
+        info: SourceInfo = reader.info
+        yield _header(info)
+        if _too_short(info, settings):
+            yield _undecoded(info, settings)
+            frames, duration = None, info.duration_s
+        else:
+            pass_ = _Pass(reader, info, settings)
+            yield from pass_.clips(progress)
+            frames, duration = reader.frames, pass_.duration_s
+            if reader.truncated and settings.probe.truncated == "fail":
+                raise SourceError(reader.truncated)
+        yield {
+            "duration_s": duration,
+            "fps": info.fps or (frames / duration if frames and duration else None),
+            "frames": frames,
+            "decode_errors": reader.decode_errors if frames is not None else None,
+            "content_hash": file.content_hash(),
+            "cpu_seconds": time.process_time() - began,
+        }
+
+
+class _Seen(NamedTuple):
+    """What is left of a frame when the decoder goes on."""
+
+    pts: int
+    seconds: float
+    small: np.ndarray
+    sample: Sample | None
+
+
+class _Pass:
+    """One walk over the frames of a reader."""
+
+    def __init__(self, reader: Any, info: SourceInfo, settings: ScanSettings):
+        self.reader, self.info, self.settings = reader, info, settings
+        self.cutter = SceneCutter(settings.cut, info.time_base)
+        self.sampler = Sampler()
+        self.observations = Observations(settings.measures)
+        self.requests: tuple[FrameRequest, ...] = (THUMBNAIL, *settings.wants)
+        versions = {"cut": str(CUT_VERSION)} | self.observations.versions
+        self.versions = " ".join(f"{name}={version}" for name, version in versions.items())
+        self.candidates = Candidates(
+            max(request.long_side for request in self.requests), interval_s=0.25 if settings.wants else 0.5
+        )
+        self.duration_s: float | None = None  # known at the end
+        self.pts: deque[int] = deque()  # of the frames no clip was made of yet
+
+    def clips(self, progress: Callable[[int], None]) -> Iterator[Found]:
+        first: int | None = None
+        batch: list[_Seen] = []
+        for number, frame in enumerate(self.reader):
+            if first is None:
+                first = frame.pts
+            if number % 16 == 0:
+                progress(number)
+            self.pts.append(frame.pts)
+            batch.append(_Seen(frame.pts, frame.seconds, frame.small, self.sampler.observe(frame)))
+            self.candidates.offer(frame)
+            if len(batch) == BATCH_FRAMES or frame.seconds >= batch[0].seconds + BATCH_SECONDS:
+                yield from self._look(batch)
+                batch.clear()
+        yield from self._look(batch)
+        if first is None:
+            raise SourceError("no frame could be decoded")
+        if self.info.media == "video":  # what was decoded: headers are often wrong or silent
+            self.duration_s = float((self.reader.last_end_pts - first) * self.info.time_base)
+        for span in self.cutter.finish(self.reader.last_end_pts):
+            yield self._close(span)
+
+    def _look(self, batch: list[_Seen]) -> Iterator[Found]:
+        """The clips that became final with these frames."""
+        for seen in batch:
+            if seen.sample is not None:
+                self.observations.observe(seen.sample)
+            for span in self.cutter.observe(seen):
+                yield self._close(span)
+
+    def _close(self, span: Span) -> Found:
+        info = self.info
+        while self.pts and self.pts[0] < span.start_pts:  # frames inside a transition
+            self.pts.popleft()
+        frames = 0
+        while self.pts and self.pts[0] < span.end_pts:
+            self.pts.popleft()
+            frames += 1
+        seconds = span.end_s - span.start_s
+        image = info.media == "image"
+        fps = None if image or seconds <= 0 else frames / seconds
+        facts = ClipFacts(
+            width=info.width,
+            height=info.height,
+            fps=fps,
+            frames=frames,
+            start_s=span.start_s,
+            end_s=span.end_s,
+            packet_bytes=None if image else self.reader.packets_bytes(span.start_pts, span.end_pts),
+            media=info.media,
+        )
+        columns = _columns(info, span, frames, fps) | self.observations.close(span, facts)
+        columns["versions"] = self.versions
+        take = self.candidates.take
+        pictures = [take(span, request, spare=request is THUMBNAIL) for request in self.requests]
+        self.candidates.forget(span.end_s)
+        thumbnail = None
+        if pictures[0]:
+            picture = pictures[0][0][1]
+            thumbnail = (picture.shape[1], picture.shape[0], encode_jpeg(picture))
+        return Found(span, columns, thumbnail, pictures[1:])
+
+
+def _header(info: SourceInfo) -> dict[str, Any]:
+    ratio = info.sample_aspect_ratio
+    return {
+        "media": info.media,
+        "container": info.container,
+        "codec": info.codec,
+        "pixel_format": info.pixel_format,
+        "width": info.width,
+        "height": info.height,
+        "rotation": info.rotation,
+        "sample_aspect_ratio": f"{ratio.numerator}:{ratio.denominator}",
+        "fps": info.fps,
+        "duration_s": info.duration_s,
+    }
+
+
+def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None) -> dict[str, Any]:
+    return {
+        "scene": span.scene,
+        "start_s": span.start_s,
+        "end_s": span.end_s,
+        "start_pts": span.start_pts,
+        "end_pts": span.end_pts,
+        "time_base_num": info.time_base.numerator,
+        "time_base_den": info.time_base.denominator,
+        "width": info.width,
+        "height": info.height,
+        "fps": fps,
+        "frames": frames,
+        "source_s": info.duration_s,
+    }
+
+
+def _too_short(info: SourceInfo, settings: ScanSettings) -> bool:
+    return info.media == "video" and info.duration_s is not None and info.duration_s < settings.probe.min_seconds
+
+
+def _undecoded(info: SourceInfo, settings: ScanSettings) -> Found:
+    """The one clip of a source that the probe turns down: its span, and no scores."""
+    seconds = info.duration_s or 0.0
+    span = Span(0, 0, round(seconds / info.time_base), 0.0, seconds)
+    return Found(span, _columns(info, span, None, info.fps), None)

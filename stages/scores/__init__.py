@@ -1,0 +1,1 @@
+"""Scores of clips from models: embeddings, aesthetics, text area, classifiers."""

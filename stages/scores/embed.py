@@ -1,0 +1,71 @@
+"""`embed:` one OpenCLIP embedding a clip, from a few of its frames, and how far neighbouring frames agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from stages.clip_stage import ClipInput
+from stages.pretrained.clip_models import ClipModelSettings
+from stages.scores.frame_embeddings import FrameEmbeddingStage
+
+EMBED_VERSION = 1  # changes whenever the same frames and weights would give another embedding
+
+
+class EmbedSettings(ClipModelSettings):
+    """`embed:` the model, and at which shares of a clip's length it looks."""
+
+
+class Embed(FrameEmbeddingStage):
+    """Fills `embeddings`. Pooled: the L2-normalised mean of the frames' L2-normalised embeddings, float16.
+
+    `temporal_consistency` is the least cosine of neighbouring frames, NULL for a clip of one frame: a low one
+    is probably a cut that was missed.
+    """
+
+    name: ClassVar[str] = "embed"
+    default_table: ClassVar[str] = "embeddings"
+
+    def signals(self) -> dict[str, str]:
+        return {
+            "embedding": "binary",
+            "dim": "int32",
+            "frames": "int32",
+            "temporal_consistency": "double",
+            "model": "string",
+            "revision": "string",
+        }
+
+    def versions(self) -> dict[str, str]:
+        return {"embed": f"{EMBED_VERSION} {self.source.content()}".strip()}
+
+    def score(self, clips: Sequence[ClipInput]) -> list[dict[str, Any]]:
+        answers = []
+        for found in self.vectors_of(clips):
+            vector = pooled(found.vectors)
+            answers.append(
+                {
+                    "embedding": vector.astype("<f2").tobytes(),
+                    "dim": len(vector),
+                    "frames": len(found.vectors),
+                    "temporal_consistency": consistency(found.vectors),
+                    "model": self.source.name,
+                    "revision": found.revision,
+                }
+            )
+        return answers
+
+
+def pooled(vectors: np.ndarray) -> np.ndarray:
+    """(width,) float32: the normalised mean of normalised embeddings (k, width)."""
+    mean = vectors.mean(axis=0)
+    return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+def consistency(vectors: np.ndarray) -> float | None:
+    """The least cosine of neighbours among normalised embeddings (k, width); None for one."""
+    if len(vectors) < 2:
+        return None
+    return float((vectors[:-1] * vectors[1:]).sum(axis=1).min())

@@ -1,0 +1,376 @@
+"""The ledger: nothing lost, nothing doubled, whatever dies when."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import curate.catalog.compaction
+import curate.catalog.ledger
+from curate.catalog.catalog import Catalog
+from curate.catalog.ledger import Ledger, belongs_to
+from curate.catalog.views import connect
+from curate.errors import UserError
+from curate.run.verify import verify
+from tests.curate.ledgers import clips_of, expected, in_child, rows_of, seen, work, work_and_die, work_in_peace
+from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
+
+KEYS = [f"{i:02d}'" for i in range(7)]  # a quote in a key must not matter
+OLD = dict.fromkeys(KEYS, "old")
+NEW = OLD | dict.fromkeys(KEYS[2:], "new") | {"later": "new"}
+
+
+def die(uri, wanted, at, after) -> bool:
+    """True if the change number `at` came, and the run died of it."""
+    child = in_child(work_and_die, uri, wanted, at, after)
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
+
+
+def check(uri, *allowed) -> None:
+    """Every source is whole at one of the allowed states, or absent; verify is content."""
+    if not os.path.exists(uri) and "://" not in uri:
+        return
+    now = seen(uri)
+    for key, state in now.items():
+        assert state in [expected(wanted).get(key) for wanted in allowed]
+    assert verify(Catalog.open(uri)) == []
+
+
+def finish(uri, wanted) -> None:
+    child = in_child(work_in_peace, uri, wanted)
+    child.join()
+    assert child.exitcode == 0
+    assert seen(uri) == expected(wanted)
+    assert verify(Catalog.open(uri)) == []
+
+
+@pytest.mark.timeout(240)
+def test_a_run_killed_at_any_commit_loses_and_doubles_nothing(tmp_path):
+    for at in itertools.count(0):  # death before a change leaves what death after the one before it leaves
+        uri = str(tmp_path / f"{at}")
+        if not die(uri, OLD, max(at, 1), after=at > 0):
+            break
+        if os.path.exists(os.path.join(uri, "catalog.json")):
+            check(uri, OLD)
+        finish(uri, OLD)
+    assert at > 9  # three batches, three tables each, were all tried
+
+
+@pytest.mark.timeout(240)
+def test_a_replacement_killed_at_any_commit_leaves_each_source_old_or_new(tmp_path):
+    work(str(tmp_path / "before"), OLD)
+    for at in itertools.count(0):
+        uri = str(shutil.copytree(tmp_path / "before", tmp_path / f"{at}"))
+        if not die(uri, NEW, max(at, 1), after=at > 0):
+            break
+        check(uri, OLD, NEW)
+        assert set(seen(uri)) >= set(OLD)  # none was given up before its new rows were whole
+        finish(uri, NEW)
+    assert at > 15
+
+
+@pytest.mark.timeout(240)
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.integers(1, 12), st.booleans(), st.booleans()), min_size=2, max_size=4))
+def test_deaths_while_healing_the_death_before_are_healed_too(tmp_path_factory, deaths):
+    uri = str(tmp_path_factory.mktemp("catalog"))
+    wanted = OLD
+    for at, after, newer in deaths:
+        wanted = NEW if newer else wanted
+        die(uri, wanted, at, after)
+        check(uri, OLD, NEW)
+    finish(uri, NEW)
+
+
+@pytest.mark.timeout(120)
+def test_kill_9_at_random_moments_loses_nothing(tmp_path):
+    uri = str(tmp_path / "catalog")
+    wanted = {f"{i:03d}": "old" for i in range(150)}
+    killed = 0
+    for delay in (0.01, 0.02, 0.05, 0.08, 0.12):
+        child = in_child(work_in_peace, uri, wanted)
+        child.join(delay)
+        child.kill()  # which does nothing to a child that was done before
+        child.join()
+        killed += child.exitcode == -signal.SIGKILL
+        if os.path.exists(os.path.join(uri, "catalog.json")):
+            check(uri, wanted)
+    assert killed >= 3
+    finish(uri, wanted)
+
+
+def test_a_catalog_whose_making_was_killed_can_be_made(tmp_path):
+    (tmp_path / ".catalog.json.123.part").write_text("{")
+    work(str(tmp_path), OLD)
+    assert seen(str(tmp_path)) == expected(OLD)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.sets(st.sampled_from(KEYS), min_size=1), st.booleans()), min_size=2, max_size=6))
+def test_whatever_is_replaced_and_whenever_it_is_settled_the_latest_rows_are_seen(tmp_path_factory, batches):
+    catalog = Catalog.open_or_create(str(tmp_path_factory.mktemp("catalog")))
+    now: dict[str, str] = {}
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        for number, (keys, settle) in enumerate(batches):
+            wanted = dict.fromkeys(keys, f"version {number}")
+            ledger.commit(rows_of(wanted), replace=keys & set(now))
+            now |= wanted
+            if settle:
+                ledger.compact()
+            assert seen(catalog.uri) == expected(now)
+        assert sorted(key for part in ledger.known() for key in part["source_id"].to_pylist()) == sorted(now)
+    assert verify(catalog) == []
+    stored = catalog.table("clips").to_pyarrow_table() if catalog.table("clips") else []
+    assert len(stored) == sum(clips for _, clips, _ in expected(now).values())  # old rows are gone, not only hidden
+
+
+def marks(clips, **columns) -> pa.Table:
+    texts = {"clip_id": clips, "source_id": [clip[0] for clip in clips]}
+    texts |= dict.fromkeys(("status", "settings"), ["done"] * len(clips))
+    return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()} | columns)
+
+
+def test_one_run_keeps_several_mark_tables_at_once(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    keys = [key for key in "abcdefgh" if clips_of(key, "old")]
+    clips = [f"{key}-0" for key in keys]
+    with (
+        Ledger(catalog, "sources", "source_id", "r") as sources,
+        Ledger(catalog, "embeddings", "clip_id", "r") as embeddings,
+        Ledger(catalog, "duplicates", "clip_id", "r") as duplicates,
+    ):
+        for key, clip in zip(keys, clips, strict=True):
+            sources.commit(rows_of({key: "old"}))
+            embeddings.commit({"embeddings": marks([clip], score=[0.5])})
+        duplicates.overwrite(marks(clips, duplicate_of=clips))
+        embeddings.commit({"embeddings": marks(clips[:2], score=[0.75] * 2)}, replace=clips[:2])
+        with pytest.raises(UserError, match=r"run r on .* has been writing 'embeddings'"):
+            Ledger(catalog, "embeddings", "clip_id", "other").__enter__()
+        for ledger in (sources, embeddings, duplicates):
+            ledger.compact()
+    assert verify(catalog) == []
+    with Ledger(catalog, "embeddings", "clip_id", "later") as embeddings:
+        known = pa.concat_tables(embeddings.known())
+    assert known.column_names == ["clip_id", "status", "settings"]
+    assert sorted(known["clip_id"].to_pylist()) == clips
+    with connect(catalog) as sql:
+        scores = sql.execute("SELECT score, count(*) FROM clips WHERE score > 0 GROUP BY ALL ORDER BY ALL").fetchall()
+        assert scores == [(0.5, len(clips) - 2), (0.75, 2)]
+        assert sql.execute("SELECT count(*) FROM clips WHERE duplicate_of = clip_id").fetchall() == [(len(clips),)]
+
+
+@pytest.mark.parametrize("count", [2, 700])  # in a condition, in a merge
+def test_clips_that_are_no_more_can_be_forgotten(tmp_path, count):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    clips = [f"{i:03d}'" for i in range(800)]
+    with Ledger(catalog, "embeddings", "clip_id", "r") as ledger:
+        ledger.forget(clips)  # nothing is there yet
+        ledger.commit({"embeddings": marks(clips[:400])})
+        ledger.commit({"embeddings": marks(clips[400:])})
+        ledger.forget([*clips[-count:], "unknown"])
+        left = [clip for part in ledger.known() for clip in part["clip_id"].to_pylist()]
+    assert sorted(left) == clips[:-count]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_overwrite_shows_the_old_table_or_the_new_one(tmp_path, monkeypatch, after):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    real = curate.catalog.ledger.write_deltalake
+    monkeypatch.setattr(curate.catalog.ledger.time, "sleep", lambda _: None)
+
+    def shown():
+        with connect(catalog) as sql:
+            return sql.execute("SELECT * EXCLUDE (source_id, status, settings) FROM clusters ORDER BY 1").fetchall()
+
+    def failing(*args, **kwargs):
+        if after:
+            real(*args, **kwargs)
+        raise OSError("no answer")
+
+    with Ledger(catalog, "clusters", "clip_id", "r") as ledger:
+        ledger.overwrite(marks(["a", "b"], cluster=[1, 2]))
+        assert shown() == [("a", 1), ("b", 2)]
+        monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", failing)
+        if after:  # the commit was made, its answer lost
+            ledger.overwrite(marks(["b", "c"], cluster=["x", "y"]))
+        else:
+            with pytest.raises(UserError, match="can't write table 'clusters'"):
+                ledger.overwrite(marks(["b", "c"], cluster=["x", "y"]))
+            assert shown() == [("a", 1), ("b", 2)]
+        monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", real)
+        if not after:
+            ledger.overwrite(marks(["b", "c"], cluster=["x", "y"]))
+        assert shown() == [("b", "x"), ("c", "y")]
+        ledger.commit({"clusters": marks(["d"], cluster=["z"])})
+        ledger.overwrite(marks([], cluster=pa.array([], pa.string())))
+        assert shown() == []
+        with pytest.raises(ValueError, match="twice"):
+            ledger.overwrite(marks(["a", "a"]))
+    assert belongs_to(catalog.table("clusters")) == {"mark": "clusters", "key": "clip_id"}
+
+
+def test_a_table_with_data_tables_is_never_overwritten(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        ledger.commit(rows_of(OLD))
+        with pytest.raises(ValueError, match="data tables"):
+            ledger.overwrite(rows_of(OLD)["sources"])
+        with pytest.raises(ValueError, match="data tables"):
+            ledger.forget(OLD)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("at", "after"), [(5, False), (13, True)])
+def test_a_run_killed_on_s3_is_resumed_there(bucket, at, after):  # noqa: F811
+    uri = f"{bucket}/a catalog"
+    die(uri, OLD, at, after)
+    check(uri, OLD)
+    work(uri, OLD)
+    die(uri, NEW, at, after)
+    check(uri, OLD, NEW)
+    finish(uri, NEW)
+
+
+@pytest.mark.timeout(60)
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, monkeypatch):
+    uri, real = str(tmp_path / "catalog"), curate.catalog.ledger.write_deltalake
+    calls = []
+
+    def lossy(*args, **kwargs):
+        calls.append(args)
+        if len(calls) % 3 == 2:
+            raise OSError("connection reset before the request was sent")
+        real(*args, **kwargs)
+        if len(calls) % 3 == 0:
+            raise OSError("connection reset before the answer came")
+
+    monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", lossy)
+    monkeypatch.setattr(curate.catalog.ledger.time, "sleep", lambda _: None)
+    work(uri, OLD)
+    assert len(calls) > 9
+    assert seen(uri) == expected(OLD)
+
+
+def test_a_ledger_goes_on_after_a_commit_that_failed_half_way(tmp_path, monkeypatch):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    real = curate.catalog.ledger.write_deltalake
+    monkeypatch.setattr(curate.catalog.ledger.time, "sleep", lambda _: None)
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        ledger.commit(rows_of({KEYS[0]: "old"}))
+
+        def full(table, *args, **kwargs):
+            if "sources" in str(getattr(table, "table_uri", table)):
+                raise OSError("No space left on device")
+            real(table, *args, **kwargs)
+
+        monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", full)
+        with pytest.raises(UserError, match=r"can't write table 'sources'.*No space left"):
+            ledger.commit(rows_of(dict.fromkeys(KEYS[1:4], "old")))
+        assert seen(catalog.uri) == expected({KEYS[0]: "old"})
+        monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", real)
+        ledger.commit(rows_of(dict.fromkeys(KEYS[1:4], "old")))
+    assert seen(catalog.uri) == expected(dict.fromkeys(KEYS[:4], "old"))
+
+
+@pytest.mark.timeout(60)
+def test_a_reader_sees_only_whole_batches_while_a_run_replaces(tmp_path):
+    uri = str(tmp_path / "catalog")
+    work(uri, OLD)
+    stop = threading.Event()
+
+    def turn():
+        wanted = itertools.cycle([NEW | OLD, OLD | dict.fromkeys(KEYS, "new")])
+        while not stop.is_set():
+            work(uri, next(wanted), compact=False)
+
+    writer = threading.Thread(target=turn)
+    writer.start()
+    try:
+        until = time.monotonic() + 5
+        looks = 0
+        while time.monotonic() < until:
+            seen(uri)  # asserts that clips, thumbnails and sources agree
+            looks += 1
+    finally:
+        stop.set()
+        writer.join()
+    assert looks > 3
+
+
+def test_many_keys_are_replaced_at_once(tmp_path):
+    uri = str(tmp_path / "catalog")
+    catalog = Catalog.open_or_create(uri)
+    before, now = ({f"{i:05d}": v for i in range(3000)} for v in ("old", "new"))
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        ledger.commit(rows_of(before))
+        ledger.commit(rows_of(now), replace=set(now))
+    assert seen(uri) == expected(now)
+
+
+def test_compaction_merges_small_files_and_keeps_every_version_of_the_week(tmp_path, monkeypatch):
+    uri = str(tmp_path / "catalog")
+    catalog = Catalog.open_or_create(uri)
+    monkeypatch.setattr(curate.catalog.compaction, "SMALL_FILES", 4)
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        for key in KEYS[:5]:
+            ledger.commit(rows_of({key: "new"}))
+        early = catalog.snapshot()
+        ledger.commit(rows_of({KEYS[5]: "new"}))
+        ledger.compact()
+        compacted = catalog.snapshot()
+        ledger.compact()
+        assert catalog.snapshot() == compacted  # nothing left to do
+    assert len(catalog.table("sources").file_uris()) == 1
+    assert seen(uri) == expected(dict.fromkeys(KEYS[:6], "new"))
+    with connect(catalog, at=early) as sql:
+        assert sql.execute("SELECT count(*) FROM sources").fetchall() == [(5,)]
+
+
+def test_later_batches_may_bring_new_columns(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    first, second = rows_of({"a": "old"}), rows_of({"b": "old"})
+    second["sources"] = second["sources"].append_column("licence", pa.array(["CC0"]))
+    third = rows_of({"c": "old"})
+    third["sources"] = third["sources"].append_column("licence", pa.nulls(1))
+    third["sources"] = third["sources"].append_column("empty", pa.nulls(1))
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        for tables in (first, second, third):
+            ledger.commit(tables)
+    with connect(catalog) as sql:
+        rows = sql.execute("SELECT source_id, licence FROM sources ORDER BY 1").fetchall()
+    assert rows == [("a", None), ("b", "CC0"), ("c", None)]
+
+
+def test_a_changed_type_is_refused_before_anything_is_written(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    first, second, third = (rows_of({key: "new"}) for key in ("a", "b", "c"))
+    first["sources"] = first["sources"].append_column("score", pa.array([1]))
+    second["sources"] = second["sources"].append_column("score", pa.array(["high"]))
+    third["sources"] = third["sources"].append_column("score", pa.array([2.0]))  # 2.0 is 2
+    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+        ledger.commit(first)
+        before = catalog.snapshot()
+        with pytest.raises(UserError, match="'score' of sources is BIGINT in the catalog, but now comes as VARCHAR"):
+            ledger.commit(second)
+        assert catalog.snapshot() == before
+        ledger.commit(third)
+    assert set(seen(catalog.uri)) == {"a", "c"}
+
+
+def test_a_batch_with_a_key_twice_is_refused(tmp_path):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    twice = rows_of({"a": "old"})
+    twice["sources"] = pa.concat_tables([twice["sources"], twice["sources"]])
+    with Ledger(catalog, "sources", "source_id", "r") as ledger, pytest.raises(ValueError, match="twice"):
+        ledger.commit(twice)

@@ -1,0 +1,109 @@
+"""kill -9 of a run that encodes, at random moments: resumed, each clip is in exactly one shard and none is torn.
+
+CI kills a few times; `CLIPMILL_KILLS=200 pytest tests/curate/run/test_encode_kill.py` goes on for longer.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from curate.catalog.catalog import Catalog
+from curate.run.command import run_recipes
+from curate.run.verify import verify
+from stages.shards.format import read_index
+from tests.curate.killing import run_and_kill
+from tests.curate.running import INLINE, ask, make_folder
+from tests.s3 import bucket, s3_server
+from tests.vae_models import vae_folder
+
+__all__ = ["bucket", "s3_server"]
+
+KILLS = int(os.environ.get("CLIPMILL_KILLS", "3"))
+FILMS = 10
+OFTEN = "import sys, curate.run.committer as c; c.BATCH_ROWS = 2; from curate.cli.main import main; sys.exit(main())"
+RECIPES = """\
+recipes:
+  ingest:
+    stages: [probe: {min_seconds: 0.5}, cut: {min_seconds: 1, max_seconds: 20}, measure: [motion]]
+  latents:
+    select: SELECT * FROM clips WHERE verdict = 'kept'
+    stages:
+      - encode: %s
+"""
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory):
+    """(recipes, films)."""
+    folder = tmp_path_factory.mktemp("encode_kill")
+    films = make_folder(folder / "films", films=FILMS)
+    encode = {"vae": str(vae_folder(folder / "vae")), "buckets": ["9x64x96"], "fps": 8, "shard_clips": 2}
+    (folder / "pipelines.yaml").write_text(RECIPES % json.dumps(encode))
+    return folder / "pipelines.yaml", films
+
+
+def start(file, catalog, engine="inline"):
+    command = [sys.executable, "-P", "-c", OFTEN, "run", "latents", "--catalog", str(catalog)]
+    command += ["--pipelines", str(file), "--engine", engine]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finish(file, catalog, engine="inline"):
+    process = start(file, catalog, engine)
+    error = process.communicate(timeout=180)[1]
+    assert process.returncode == 0, error
+    assert "Traceback" not in error
+
+
+def check(catalog):
+    """Each kept clip in one shard; what lies there is whole, and nothing else lies there."""
+    kept = ask(catalog, "SELECT count(*) FROM clips WHERE verdict = 'kept'")[0][0]
+    rows = ask(catalog, "SELECT clip_id, shard FROM latents WHERE status = 'done'")
+    assert len(rows) == len({clip for clip, _ in rows}) == kept == 2 * FILMS
+    where = Catalog.open(str(catalog))
+    there = {path for path in where.fs.find(f"{where.path}/shards") if path.endswith(".tar")}
+    assert there == {f"{where.path}/{shard}" for _, shard in rows}
+    held = [clip for _, shard in {(0, shard) for _, shard in rows} for clip in clips_of(where, shard)]
+    assert sorted(held) == sorted(clip for clip, _ in rows)
+    assert verify(where) == []
+
+
+def clips_of(where, shard):
+    path = f"{where.uri}/{shard}"
+    return set(read_index(path)["clip_id"].to_pylist())
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_killed_at_random_moments_each_clip_is_in_exactly_one_shard(recipes, tmp_path, engine):
+    file, films = recipes
+    run_recipes(["ingest"], str(tmp_path / "catalog"), [str(films)], file, (), INLINE)
+    dice = random.Random(KILLS)
+    codes = []
+    for number in range(KILLS if engine == "inline" else max(2, KILLS // 3)):
+        whom = ("driver", "all")[number % 2]
+        moment = (0, 0.8) if engine == "inline" else (0, 1.5)
+        codes.append(run_and_kill(lambda: start(file, tmp_path / "catalog", engine), whom, moment, dice, working=True))
+    assert -signal.SIGKILL in codes
+    finish(file, tmp_path / "catalog", engine)
+    check(tmp_path / "catalog")
+
+
+@pytest.mark.timeout(600)
+def test_killed_with_the_catalog_in_a_bucket(recipes, bucket):
+    file, films = recipes
+    catalog = f"{bucket}/catalog"
+    run_recipes(["ingest"], catalog, [str(films)], file, (), INLINE)
+    dice = random.Random(KILLS)
+    for number in range(max(2, KILLS // 3)):
+        whom = ("driver", "all")[number % 2]
+        run_and_kill(lambda: start(file, catalog), whom, (0, 1.2), dice, working=True)
+    finish(file, catalog)
+    check(catalog)
