@@ -1,48 +1,93 @@
-"""What a stage is: settings, needs, what it adds; `setup()` once per worker, then units in, units out."""
+"""The four kinds of stage: on sources, on clips, on shards of clips, and on the whole catalog.
+
+Every stage has one lifecycle. In the driver: `check` when the recipe is read, `prepare` before a run. In each
+worker: `setup` once (models, child processes), then calls, then `close`. A stage must be picklable before `setup`.
+docs/stages.md shows each kind with an example.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from stages.frames import FrameRequest
+from stages.unit import Clip, Row, Unit
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+
+class SettingsError(Exception):
+    """Settings of a stage that can't work here: one line with the fix. Raised in a worker, it ends the run."""
+
+
+class ClipError(Exception):
+    """Why one clip could not be scored: the reason in its row."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What one worker of a stage takes, logical CPUs and GPUs, and how many workers it may have at most."""
+    """What one worker of a stage takes, in logical CPUs and GPUs, and how many workers it may have at most."""
 
     cpus: float = 1.0
     gpus: float = 0.0
     workers: int | None = None  # None: as many as fit
 
 
-class Stage:
-    """A callable that takes a unit and yields units (one, or several parts of a long source).
+@dataclass(frozen=True)
+class Context:
+    """What a stage is told before a run: where the catalog lies, and which columns there are.
 
-    Subclasses set `name`, and say what they add: `columns` by table (Arrow type names), `gates` that they
-    bring along (name -> SQL condition), and the frames of each clip they want from the decode pass.
-    A stage must be picklable before `setup()`; whatever is heavy is loaded there.
+    `clips` maps the columns of the view `clips` to Arrow types. Both are empty in a recipe that begins with sources.
     """
+
+    catalog_uri: str
+    sources: Collection[str] = ()
+    clips: Mapping[str, pa.DataType] = field(default_factory=dict)
+
+
+class Stage:
+    """A step of a recipe. Subclasses set `name`, and say what they add to the catalog."""
 
     name: ClassVar[str]
     needs: Needs = Needs()
 
+    def check(self) -> None:
+        """Raises SettingsError for settings that can't work on this machine; loads no model."""
+
+    def prepare(self, context: Context) -> None:
+        """Called in the driver before a run. Raises SettingsError, for a column that is missing for instance."""
+
     def setup(self) -> None:
-        """Loads models and starts helpers; called once in each worker, before the first unit."""
+        """Loads models and starts child processes; called once in each worker, before the first unit."""
 
     def close(self) -> None:
-        """Ends what `setup()` started; called when the run is over."""
+        """Ends what `setup` started."""
 
-    def __call__(self, unit: Any) -> Iterator[Any]:
-        raise NotImplementedError
+    def columns(self) -> dict[str, dict[str, str]]:
+        """The columns this stage fills: {table: {column: Arrow type name}}."""
+        return {}
 
-    def stream(self, units: Iterable[Any]) -> Iterator[Any]:
-        """Every unit through this stage; an exception fails its unit and nothing else.
+    def versions(self) -> dict[str, str]:
+        """Versions of the code or models whose change makes old rows incomparable."""
+        return {}
 
-        A stage that works on many units at a time overrides this. The order may change, but not that of the
-        parts of one unit.
+
+class UnitStage(Stage, ABC):
+    """A stage that takes units one after the other: the base of all kinds but GlobalStage."""
+
+    @abstractmethod
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
+        """Yields the unit, or several parts of it. An exception fails this unit and nothing else."""
+
+    def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        """Every unit through this stage. A stage that works on several units at a time overrides this.
+
+        The order of units may change, but not that of the parts of one unit.
         """
         for unit in units:
             if unit.failure is not None:
@@ -51,27 +96,163 @@ class Stage:
             try:
                 yield from self(unit)
             except SettingsError:
-                raise  # would meet every unit: ends the run
+                raise  # every unit would meet it: ends the run
             except Exception as error:
-                yield unit.failed(f"{self.name}: {one_line(error)}"[:500])
+                yield unit.failed(f"{self.name}: {one_line(error)}")
 
-    def columns(self) -> dict[str, dict[str, str]]:
-        return {}
+
+class SourceStage(UnitStage):
+    """Takes sources and finds their clips. `gates` are SQL conditions that it brings along, by name."""
 
     def gates(self) -> dict[str, str]:
         return {}
 
+
+class TableStage(Stage, ABC):
+    """A stage that fills one table keyed by clip_id, whose rows say which clips are done.
+
+    `table` is the stage's `as:` setting. Under its default name a signal is a column by its plain name; under another
+    name the table's name goes before it, so that a second model's scores stand beside the first's.
+    """
+
+    default_table: ClassVar[str]
+
+    def __init__(self, table: str | None = None):
+        self.table = table or self.default_table
+
+    @abstractmethod
+    def signals(self) -> dict[str, str]:
+        """Columns by plain name -> Arrow type name, `model` and `revision` among them where there is a model."""
+
+    def column(self, signal: str) -> str:
+        """The column of a signal: `model`, `revision` and `frames` always carry the table's name."""
+        if self.table == self.default_table and signal not in ("model", "revision", "frames"):
+            return signal
+        return f"{self.table}_{signal}" if signal != self.default_table else self.table
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        return {self.table: {self.column(name): kind for name, kind in self.signals().items()}}
+
+
+class ClipStage(TableStage, UnitStage):
+    """Scores clips in batches: frames (or columns alone) in, one row a clip out.
+
+    Inside a recipe with a decode pass it takes the frames that the pass hands on; in a recipe of its own it takes
+    those that stages.decode.seek fetches. Subclasses give `signals` and `score`.
+    """
+
+    batch_clips: int = 32  # clips that `score` is given at a time, across units
+
     def wants(self) -> FrameRequest | None:
+        """The frames of each clip that `score` needs; None for none."""
         return None
 
-    def versions(self) -> dict[str, str]:
-        """Versions of the code or models whose change makes old rows incomparable."""
-        return {}
+    @abstractmethod
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
+        """For each clip its signals by plain name, or why there are none.
+
+        What a clip gets must not depend on which clips come together in a batch.
+        """
+
+    def left_over(self) -> set[str]:
+        """Ids of clips for which the stage keeps something beside the catalog until their rows are committed."""
+        return set()
+
+    def committed(self, clip_ids: Collection[str]) -> None:
+        """Told in the driver that the rows of these clips are committed as done."""
+
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
+        return self.stream([unit])
+
+    def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        """Units in their order, held back until a batch of clips is full or there are no more units."""
+        waiting: list[Unit] = []
+        clips = 0
+        for unit in units:
+            waiting.append(unit)
+            clips += sum(1 for _ in unit.lacking(self.table))
+            if clips >= self.batch_clips:
+                yield from self._score(waiting)
+                waiting, clips = [], 0
+        yield from self._score(waiting)
+
+    def ready_clips(self, unit: Unit) -> list[Clip]:
+        """The clips to score of a unit; those without the frames they need are failed at once."""
+        request, found = self.wants(), []
+        for clip in unit.lacking(self.table):
+            clip.frames = clip.pixels.get(request, []) if request is not None else []
+            if request is not None and not clip.frames:
+                self.add(clip, ClipError(clip.lost or "no frame of it could be had"))
+            else:
+                found.append(clip)
+        return found
+
+    def add(self, clip: Clip, answer: Row | ClipError) -> None:
+        """Keeps a clip's row of this stage's table."""
+        row: Row = {"clip_id": clip.row["clip_id"], "source_id": clip.row["source_id"]}
+        if isinstance(answer, ClipError):
+            row |= {"status": "failed", "reason": one_line(answer)[:500]}
+        else:
+            row |= {"status": "done", "reason": None} | {self.column(name): value for name, value in answer.items()}
+        clip.results[self.table] = row
+
+    def _score(self, units: list[Unit]) -> list[Unit]:
+        began = time.process_time()
+        clips = [clip for unit in units for clip in self.ready_clips(unit)]
+        for start in range(0, len(clips), self.batch_clips):
+            batch = clips[start : start + self.batch_clips]
+            for clip, answer in zip(batch, self._answers(batch), strict=True):
+                self.add(clip, answer)
+        seconds = time.process_time() - began
+        for unit in units:
+            unit.spent(self.name, seconds / len(units))
+        return units
+
+    def _answers(self, clips: list[Clip]) -> list[Row | ClipError]:
+        """A batch that raises is taken apart, so that one bad clip costs itself alone."""
+        try:
+            return self.score(clips)
+        except SettingsError:
+            raise
+        except Exception as error:
+            if len(clips) == 1:
+                return [error if isinstance(error, ClipError) else ClipError(one_line(error))]
+            return [self._answers([clip])[0] for clip in clips]
+
+
+class ShardStage(ClipStage):
+    """Writes clips into shards, one shard a unit, below <catalog>/shards/<table>; its rows name them.
+
+    It makes units of its own (`gather`), so it stands alone in its recipe, gates aside.
+    """
+
+    @abstractmethod
+    def gather(self, clips: Iterable[Clip]) -> Iterator[list[Clip]]:
+        """Clips in order of their source, put together as shards."""
+
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
+        raise TypeError(f"{self.name} writes shards: it takes whole units by `stream`")
+
+
+class GlobalStage(TableStage):
+    """Judges all clips together, by SQL over committed rows; its table is replaced as a whole in one commit.
+
+    What it says of a clip follows from the whole set alone, so retries, order and reruns change nothing.
+    """
+
+    @abstractmethod
+    def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
+        """The table's whole content: one row for each clip_id that the SQL `select` gives.
+
+        `connection` has the views of the catalog; `previous` is what the table holds, made under the same settings
+        (None: nothing).
+        """
+
+
+def requests_of(stages: Iterable[ClipStage]) -> tuple[FrameRequest, ...]:
+    """The distinct frame requests of stages, in their order."""
+    return tuple(dict.fromkeys(want for stage in stages if (want := stage.wants()) is not None))
 
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-class SettingsError(Exception):
-    """Settings of a stage that can't work here: one line with the fix. Raised in a worker, it ends the run."""

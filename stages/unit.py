@@ -1,57 +1,103 @@
-"""The unit: the atom of work that travels through the stages of a plan."""
+"""What travels through the stages: sources, clips, and units of them, with the ids that name them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import xxhash
 
-from stages.frames import Frames
+from stages.frames import FrameRequest, Picture
+
+Row = dict[str, Any]  # column -> value, of one row of a table
+
+
+@dataclass
+class Source:
+    """One input video, as the listing or the catalog names it."""
+
+    source_id: str
+    uri: str
+    columns: Row = field(default_factory=dict)  # what the manifest says of it: caption, licence, ...
+    bytes: int | None = None  # its size and content when it was scanned; None before that
+    content_hash: str | None = None
+
+
+@dataclass
+class Clip:
+    """A span of a source, with what is known of it so far.
+
+    `row` has the columns of `clips` and, for clips that the catalog holds, of every table joined to it. `results`
+    are the rows that stages of this run made, by table; `done` names the tables that have a row of it already.
+    `pixels` are the frames that stages asked for, by request; `frames` are those of the stage that scores the clip now;
+    `lost` says why there are none. `features` passes what one model stage computed to the next in the same worker.
+    """
+
+    row: Row
+    source: Source
+    new: bool = False  # made by this run's decode pass: its row is to be written too
+    thumbnail: Row | None = None
+    pixels: dict[FrameRequest, list[Picture]] = field(default_factory=dict)
+    frames: list[Picture] = field(default_factory=list)
+    lost: str | None = None
+    features: dict[Any, Any] = field(default_factory=dict)
+    results: dict[str, Row] = field(default_factory=dict)
+    done: frozenset[str] = frozenset()
+    passing: bool = True  # no gate so far dropped it
+
+    @property
+    def clip_id(self) -> str:
+        return self.row["clip_id"]
+
+    def lacks(self, table: str) -> bool:
+        """Whether a stage still has to make this clip's row of a table."""
+        return self.passing and table not in self.done and table not in self.results
+
+    def drop_frames(self) -> None:
+        self.pixels, self.frames, self.features = {}, [], {}
 
 
 @dataclass
 class Unit:
-    """One source on its way through a plan (or one part of it: a long source leaves in several parts), or a
-    group of clips that the catalog holds already: of one source, or of many, whose entries are then `entries`.
+    """The atom of work: one source to scan, or a group of clips that the catalog holds.
 
-    `rows` are what will be committed, by table; `known` are clips the catalog has, which are not. The rest is
-    transient and never committed: `pixels` are the frames that stages asked for, by clip id; `lost` says of
-    clips why they have none; `features` are what one model stage leaves for the next, by clip id.
-    `passing` are the clip ids that the gates so far keep (None: no gate was met). A part with `last` False is
-    followed by more parts of the same unit_id.
+    A long unit may leave a stage in several parts with the same `unit_id`: `part` counts them, `last` marks the
+    final one. All parts are committed together, or none. `scanned` has the columns of `sources` that the decode pass
+    read (on the last part). `progress` counts clips that a part without clips reports as finished.
     """
 
     unit_id: str
-    entry: dict[str, Any]  # uri, source_id and the manifest's extra columns; empty for clips of many sources
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    known: list[dict[str, Any]] = field(default_factory=list)
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of clips of many sources, by source_id
-    pixels: dict[str, Frames] = field(default_factory=dict)
-    have: dict[str, set[str]] = field(default_factory=dict)  # by table: known clips that have their row there
-    lost: dict[str, str] = field(default_factory=dict)
-    features: dict[str, dict[str, Any]] = field(default_factory=dict)
-    passing: set[str] | None = None
+    clips: list[Clip] = field(default_factory=list)
+    source: Source | None = None  # of a unit that is to be scanned
+    scanned: Row = field(default_factory=dict)
     part: int = 0
     last: bool = True
-    failure: str | None = None
+    failure: str | None = None  # why the whole unit failed
     seconds: dict[str, float] = field(default_factory=dict)  # CPU seconds by stage
+    progress: int = 0
+    redone: bool = False  # rows of an earlier run are superseded by this unit's
 
-    @property
-    def clips(self) -> list[dict[str, Any]]:
-        """The clips of the unit, just made or known from the catalog: their columns, `clip_id` among them."""
-        return self.known or self.rows.get("clips", [])
+    def lacking(self, table: str) -> Iterator[Clip]:
+        """The clips that still need a row of a table; none of a failed unit."""
+        return (clip for clip in self.clips if self.failure is None and clip.lacks(table))
 
-    def entry_of(self, clip: dict[str, Any]) -> dict[str, Any]:
-        """The entry of a clip's source."""
-        return self.entries.get(clip["source_id"], self.entry)
+    def new_part(self, number: int) -> Unit:
+        """A part of this unit without clips."""
+        return Unit(self.unit_id, source=self.source, part=number, redone=self.redone)
 
     def failed(self, reason: str) -> Unit:
         """What is left of the unit when a stage could not take it."""
-        left = Unit(self.unit_id, self.entry, known=self.known, entries=self.entries, have=self.have)
-        left.part, left.last = self.part, self.last
-        left.failure = reason
+        kept = [] if self.source is not None else self.clips
+        for clip in kept:
+            clip.drop_frames()
+        left = Unit(self.unit_id, kept, self.source, self.scanned, self.part, self.last, redone=self.redone)
+        left.failure = reason[:500]
         return left
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """Adds CPU seconds that a stage spent on this unit."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 def source_id(uri: str) -> str:

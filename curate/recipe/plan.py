@@ -24,8 +24,7 @@ from curate.global_stages.base import SetStage
 from curate.recipe.gate_stage import GateStage
 from curate.recipe.load import Recipe, StageEntry, settings_hash, stages_json
 from curate.recipe.registry import KINDS
-from stages.base import SettingsError, Stage
-from stages.clip_stage import ClipStage, requests_of
+from stages.base import ClipStage, SettingsError, Stage, requests_of
 from stages.cuts.settings import CutSettings
 from stages.decode.settings import ProbeSettings
 from stages.frames import FrameRequest

@@ -19,8 +19,7 @@ from curate.catalog.idset import IdSet, pack
 from curate.catalog.schema import BASE, JUDGED
 from curate.errors import UserError
 from curate.recipe.plan import Plan
-from stages.clip_stage import ClipInput
-from stages.unit import Unit
+from stages.unit import Clip, Unit
 
 UNIT_CLIPS = 64  # of one source, at most
 BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
@@ -93,7 +92,7 @@ class Selection:
             f"LEFT JOIN ({self._entries_sql()}) AS entry ON entry.entry_id = todo.source_id "
             "ORDER BY source_id, start_pts, clip_id"
         ).to_arrow_reader(BATCH_CLIPS)
-        clips = (ClipInput(row, self._entry(row)) for batch in reader for row in batch.to_pylist())
+        clips = (Clip(row, self._entry(row)) for batch in reader for row in batch.to_pylist())
         groups = self.plan.gathering.gather(clips) if self.plan.gathering else by_source(clips)
         for group in groups:
             yield self._unit(group)
@@ -109,7 +108,7 @@ class Selection:
         entry = {"uri": row["uri"], "source_id": row["source_id"]}
         return entry | {name: row[f"entry_{index}"] for index, name in enumerate(self._extras)}
 
-    def _unit(self, group: list[ClipInput]) -> Unit:
+    def _unit(self, group: list[Clip]) -> Unit:
         rows = [clip.row for clip in group]
         entries = {clip.entry["source_id"]: clip.entry for clip in group}
         if len(entries) == 1:
@@ -127,7 +126,7 @@ class Selection:
         return unit
 
 
-def by_source(clips: Iterable[ClipInput]) -> Iterator[list[ClipInput]]:
+def by_source(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
     """Up to UNIT_CLIPS clips of one source at a time."""
     for _, of_source in groupby(clips, key=lambda clip: clip.row["source_id"]):
         while group := list(islice(of_source, UNIT_CLIPS)):

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from stages.clip_stage import ClipInput
+from stages.unit import Clip
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Source(Protocol):
     def close(self) -> None:
         """Ends what `setup` began, answers under way included."""
 
-    def caption(self, clip: ClipInput, name: str, prompt: str, deadline: Deadline) -> Answer | None:
+    def caption(self, clip: Clip, name: str, prompt: str, deadline: Deadline) -> Answer | None:
         """The clip's caption of that name, None where this source has none.
 
         Raises ClipError with the reason, and SettingsError for what would meet every clip.

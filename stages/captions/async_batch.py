@@ -9,8 +9,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.base import one_line
-from stages.clip_stage import ClipError, ClipInput
+from stages.base import ClipError, one_line
+from stages.unit import Clip
 
 AHEAD = 2  # clips taken in for each that is asked about, so that no thread waits for the next unit's frames
 GRACE_S = 10.0  # a run that is stopped lets answers under way arrive for so long: they are paid for
@@ -21,7 +21,7 @@ class Flight:
     """A unit whose clips are being asked about."""
 
     unit: Any
-    clips: list[ClipInput]
+    clips: list[Clip]
     answers: list[Any]
     left: int
     seconds: float = 0.0  # CPU seconds of its threads
@@ -55,7 +55,7 @@ def stream_concurrently(stage: Any, units: Iterable[Any], concurrency: int) -> I
                 if unit is None:
                     ended = True
                     break
-                clips = stage.clips_of(unit)
+                clips = stage.ready_clips(unit)
                 flight = Flight(unit, clips, [None] * len(clips), len(clips))
                 lines.setdefault(unit.unit_id, Line()).flights.append(flight)
                 for index, clip in enumerate(flight.clips):
@@ -86,14 +86,14 @@ def _leave(stage: Any, lines: dict[str, Line], unit_id: str) -> Iterator[Any]:
         except Exception as error:
             rows = [ClipError(one_line(error))] * len(flight.clips)
         for clip, row in zip(flight.clips, rows, strict=True):
-            stage.add(flight.unit, clip.row, row)
+            stage.add(clip, row)
         spent = flight.seconds + time.thread_time() - began
-        flight.unit.seconds[stage.name] = flight.unit.seconds.get(stage.name, 0.0) + spent
+        flight.unit.spent(stage.name, spent)
         yield flight.unit
     if not line.flights:
         del lines[unit_id]
 
 
-def _timed(ask: Any, clip: ClipInput) -> tuple[Any, float]:
+def _timed(ask: Any, clip: Clip) -> tuple[Any, float]:
     began = time.thread_time()
     return ask(clip), time.thread_time() - began

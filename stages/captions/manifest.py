@@ -10,12 +10,12 @@ import urllib.parse
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from stages.base import SettingsError
+from stages.base import ClipError, SettingsError
 from stages.captions.answers import Answer, Deadline
 from stages.captions.settings import ManifestSettings
-from stages.clip_stage import ClipError, ClipInput
 from stages.decode.reading import open_source
 from stages.frames import SourceError
+from stages.unit import Clip
 
 MAX_BYTES = 2**20  # of a sidecar file
 
@@ -59,13 +59,13 @@ class Manifest:
         column = self.settings.column
         return column.get(name) if isinstance(column, dict) else column
 
-    def caption(self, clip: ClipInput, name: str, prompt: str, deadline: Deadline) -> Answer | None:
+    def caption(self, clip: Clip, name: str, prompt: str, deadline: Deadline) -> Answer | None:
         column = self.column(name)
         if column is None:
             return None
-        text = _text(clip.entry.get(column), f"column {column!r} of the manifest")
+        text = _text(clip.source.columns.get(column), f"column {column!r} of the manifest")
         if text is None and self.settings.sidecar:
-            found = self._sidecar(clip.entry["uri"])
+            found = self._sidecar(clip.source.uri)
             value = found.get(column) if isinstance(found, dict) else found
             text = _text(value, f"key {column!r} of the {self.settings.sidecar} file beside the source")
         return Answer(text, "manifest") if text else None

@@ -14,8 +14,8 @@ import numpy as np
 
 from stages.captions.audit import pieces
 from stages.captions.settings import MatchSettings
-from stages.clip_stage import ClipInput
 from stages.frames import FrameRequest
+from stages.unit import Clip
 
 
 class Match:
@@ -50,7 +50,7 @@ class Match:
         self.name, self.revision = self.model.name, self.model.revision
         self.key = ("frame_vectors", source.model, source.pretrained, "auto", self.request)
 
-    def scores(self, clips: Sequence[ClipInput], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+    def scores(self, clips: Sequence[Clip], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """For each clip the cosine of each of its texts, -1 to 1."""
         parts = [[pieces(text, self.model.fits) for text in of_clip] for of_clip in texts]
         flat = list(dict.fromkeys(piece for of_clip in parts for found in of_clip for piece in found))
@@ -61,7 +61,7 @@ class Match:
             scores.append([float(np.mean(of_text)) if of_text else 0.0 for of_text in cosines])
         return scores
 
-    def _frames(self, clips: Sequence[ClipInput]) -> list[np.ndarray]:
+    def _frames(self, clips: Sequence[Clip]) -> list[np.ndarray]:
         """(k, width) of each clip's distinct frames; computed for those that have none yet, and left for others."""
         from stages.scores.frame_embeddings import FrameVectors
 

@@ -10,6 +10,8 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
+from stages.unit import Clip
+
 # A clip's own, whatever a manifest calls by the same name.
 CLIP_FIELDS = ("clip_id", "source_id", "uri", "media", "start_s", "end_s", "width", "height", "fps", "frames")
 MAX_FILLED = 2000  # characters of one field; a manifest may hold anything
@@ -37,9 +39,11 @@ def check_template(template: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def fields(row: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+def fields(clip: Clip) -> dict[str, Any]:
     """What a prompt may say of a clip: its columns, those of its source's manifest, and its length in seconds."""
-    found = {**row, **entry} | {name: row[name] for name in CLIP_FIELDS if name in row}
+    row, source = clip.row, clip.source
+    found = row | source.columns | {"uri": source.uri, "source_id": source.source_id}
+    found |= {name: row[name] for name in CLIP_FIELDS if name in row}
     start, end = row.get("start_s"), row.get("end_s")
     if start is not None and end is not None:
         found["duration"] = end - start

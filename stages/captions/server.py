@@ -17,12 +17,12 @@ from typing import Any
 
 import cv2
 
-from stages.base import SettingsError
+from stages.base import ClipError, SettingsError
 from stages.captions.answers import Answer, Deadline
 from stages.captions.exchange import Exchange, NoReply, Reply
 from stages.captions.pace import Pace, backoff, retry_after
 from stages.captions.settings import CaptionSettings, ServerSettings
-from stages.clip_stage import ClipError, ClipInput
+from stages.unit import Clip
 
 TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 STOP_AFTER = 20  # clips in a row, with no caption in between, that were refused alike or got no reply at all
@@ -78,14 +78,14 @@ class Server:
         if self._exchange:
             self._exchange.abort()
 
-    def caption(self, clip: ClipInput, name: str, prompt: str, deadline: Deadline) -> Answer:
+    def caption(self, clip: Clip, name: str, prompt: str, deadline: Deadline) -> Answer:
         """Waiting for a turn under our own limits does not count against the deadline."""
         began = time.monotonic()
         with self._slots:
             deadline.extend(time.monotonic() - began)
             return self._caption(clip, prompt, deadline)
 
-    def _caption(self, clip: ClipInput, prompt: str, deadline: Deadline) -> Answer:
+    def _caption(self, clip: Clip, prompt: str, deadline: Deadline) -> Answer:
         body = json.dumps(self.asking | {"messages": messages(clip, prompt)}).encode()
         silent, said = True, ""
         for attempt in range(self.settings.tries):
@@ -139,7 +139,7 @@ class Server:
         return os.environ.get(self.settings.api_key_env or "", "").strip()
 
 
-def messages(clip: ClipInput, prompt: str) -> list[dict[str, Any]]:
+def messages(clip: Clip, prompt: str) -> list[dict[str, Any]]:
     """The clip's frames as JPEG data URLs in their order, then the prompt."""
     parts: list[dict[str, Any]] = []
     for _, picture in clip.frames:

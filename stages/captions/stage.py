@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from stages.base import Needs, SettingsError, one_line
+from stages.base import ClipError, ClipStage, Context, Needs, SettingsError, one_line
 from stages.captions import audit, prompts
 from stages.captions.answer_cache import Spool
 from stages.captions.answers import Answer, Deadline, Source
@@ -18,9 +18,9 @@ from stages.captions.language import language
 from stages.captions.manifest import Manifest
 from stages.captions.match import Match
 from stages.captions.settings import CaptionSettings
-from stages.clip_stage import ClipError, ClipInput, ClipStage
 from stages.frames import FrameRequest
 from stages.pretrained.devices import on_gpu
+from stages.unit import Clip, Unit
 
 VERSION = 1  # changes whenever the same answers would be audited otherwise
 
@@ -85,19 +85,17 @@ class Caption(ClipStage):
         if self.match:
             self.match.check()
 
-    def bind(self, catalog_uri: str) -> None:
+    def prepare(self, context: Context) -> None:
         """Answers are kept below the catalog until their rows are committed."""
         if any(source.costly for source in self.sources):
-            self.spool = Spool(catalog_uri, self.table)
+            self.spool = Spool(context.catalog_uri, self.table)
+        if context.sources and len(self.sources) == 1 and isinstance(self.sources[0], Manifest):
+            self.sources[0].check_sources(context.sources, self.settings.names)
 
     def committed(self, clip_ids: Collection[str]) -> None:
         """To be told of clips done, not of failed ones: the captions they do have are for the next try."""
         if self.spool:
             self.spool.clear(set(clip_ids))
-
-    def check_sources(self, columns: Collection[str]) -> None:
-        if len(self.sources) == 1 and isinstance(self.sources[0], Manifest):
-            self.sources[0].check_sources(columns, self.settings.names)
 
     def left_over(self) -> set[str]:
         """Clips that have answers kept, of earlier runs. A run that was killed between committing rows and
@@ -122,16 +120,16 @@ class Caption(ClipStage):
         for source in self.sources:
             source.close()
 
-    def stream(self, units: Iterable[Any]) -> Iterator[Any]:
+    def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """With a server, clips are asked about side by side, and units leave as they are finished."""
         if self.served is None:
             return super().stream(units)
         return stream_concurrently(self, units, self.served.concurrency)
 
-    def score(self, clips: Sequence[ClipInput]) -> list[dict[str, Any] | ClipError]:
+    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any] | ClipError]:
         return self.rows(clips, [self.ask(clip) for clip in clips])
 
-    def ask(self, clip: ClipInput) -> dict[str, Answer] | ClipError:
+    def ask(self, clip: Clip) -> dict[str, Answer] | ClipError:
         """All captions of a clip by name, or why one is missing. Raises SettingsError for what meets every clip."""
         deadline = Deadline.within(self.served.deadline_seconds if self.served else math.inf)
         try:
@@ -153,7 +151,7 @@ class Caption(ClipStage):
             return ClipError(one_line(error))
 
     def rows(
-        self, clips: Sequence[ClipInput], found: Sequence[dict[str, Answer] | ClipError]
+        self, clips: Sequence[Clip], found: Sequence[dict[str, Answer] | ClipError]
     ) -> list[dict[str, Any] | ClipError]:
         """The audited rows of what `ask` gave."""
         good = [(clip, answers) for clip, answers in zip(clips, found, strict=True) if isinstance(answers, dict)]
@@ -165,7 +163,7 @@ class Caption(ClipStage):
             answers if isinstance(answers, ClipError) else self._row(answers, next(scores, None)) for answers in found
         ]
 
-    def _caption(self, clip: ClipInput, name: str, kept: dict[str, Answer], deadline: Deadline) -> Answer:
+    def _caption(self, clip: Clip, name: str, kept: dict[str, Answer], deadline: Deadline) -> Answer:
         why: list[str] = []
         for source in self.sources:
             if isinstance(source, Manifest):
@@ -186,8 +184,8 @@ class Caption(ClipStage):
                 return answer
         raise ClipError("; ".join(why))
 
-    def _prompt(self, clip: ClipInput, name: str) -> str:
-        values = prompts.fields(clip.row, clip.entry)
+    def _prompt(self, clip: Clip, name: str) -> str:
+        values = prompts.fields(clip)
         template = self.settings.template(name)
         wanted = prompts.check_template(template)
         try:

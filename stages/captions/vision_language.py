@@ -12,11 +12,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from stages.base import SettingsError, one_line
+from stages.base import ClipError, SettingsError, one_line
 from stages.captions.answers import Answer, Deadline
 from stages.captions.settings import CaptionSettings
-from stages.clip_stage import ClipError, ClipInput
 from stages.pretrained.lookup import local_folder, read_config
+from stages.unit import Clip
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
@@ -93,7 +93,7 @@ class VisionLanguage:
     def close(self) -> None:
         self.model = self.processor = None
 
-    def caption(self, clip: ClipInput, name: str, prompt: str, deadline: Deadline) -> Answer:
+    def caption(self, clip: Clip, name: str, prompt: str, deadline: Deadline) -> Answer:
         """Seeded anew for each caption, so that it is the same whatever was captioned before."""
         import torch
 
@@ -114,7 +114,7 @@ class VisionLanguage:
             raise ClipError("the model's answer has no text")
         return Answer(text, "model", "stop" if self._ended(said) else "length", self.label, self.revision)
 
-    def _inputs(self, clip: ClipInput, prompt: str) -> Any:
+    def _inputs(self, clip: Clip, prompt: str) -> Any:
         import torch
         from PIL import Image
 

@@ -9,22 +9,22 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from stages.base import Stage, one_line
+from stages.base import UnitStage, one_line
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.seek_reader import ClipSpan
 from stages.decode.settings import FetchSettings
 from stages.frames import FrameRequest, SourceError
+from stages.unit import Clip, Unit
 
 FETCH = "stages.decode.seek_reader:fetch"  # what the child runs
 AHEAD_BYTES = 256 << 20  # pixels that may wait for the stages after this one …
 AHEAD_UNITS = 64  # … and units
 
 
-class FetchFrames(Stage):
+class FetchFrames(UnitStage):
     """Gives the clips of a unit the frames that later stages want, through a child that may be killed.
 
-    A unit's clips are of one source (`entry["uri"]`; `entry["bytes"]`, where it is there, is the size the file
-    had when it was scanned). A clip without its frames is `lost`, with the reason; the unit goes on.
+    A unit's clips are of one source. A clip without its frames says why in `lost`; the unit goes on.
     """
 
     name: ClassVar[str] = "seek"
@@ -44,10 +44,10 @@ class FetchFrames(Stage):
         if self.child is not None:
             self.child.close()
 
-    def __call__(self, unit: Any) -> Iterator[Any]:
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
         """A decoder that dies is given one more chance with the clips that are left; one that hangs is not."""
         began = time.monotonic()
-        left = {row["clip_id"]: _span(row) for row in _chosen(unit)}
+        left = {clip.clip_id: clip for clip in unit.clips if clip.passing}
         reason = "the decoder gave no answer for it"
         for _ in range(2):
             try:
@@ -59,11 +59,12 @@ class FetchFrames(Stage):
             except (SourceError, ChildError, ChildTimeout) as error:
                 reason = str(error)
                 break
-        unit.lost.update(dict.fromkeys(left, reason))
+        for clip in left.values():
+            clip.lost = reason
         unit.seconds.setdefault(self.name, time.monotonic() - began)
         yield unit
 
-    def stream(self, units: Iterable[Any]) -> Iterator[Any]:
+    def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Units in their order. The child fetches those to come while later stages work on those before."""
         worker = ThreadPoolExecutor(1, thread_name_prefix="seek")
         ahead: deque[tuple[Future, int]] = deque()
@@ -88,50 +89,44 @@ class FetchFrames(Stage):
             self._leaving = False
 
     @staticmethod
-    def _oldest(ahead: deque[tuple[Future, int]]) -> Any:
+    def _oldest(ahead: deque[tuple[Future, int]]) -> Unit:
         unit = ahead[0][0].result()
         ahead.popleft()
         return unit
 
-    def _one(self, unit: Any) -> Any:
+    def _one(self, unit: Unit) -> Unit:
         if unit.failure is not None:
             return unit
         try:
             (unit,) = self(unit)
             return unit
         except Exception as error:
-            return unit.failed(f"{self.name}: {one_line(error)}"[:500])
+            return unit.failed(f"{self.name}: {one_line(error)}")
 
-    def _fetch(self, unit: Any, left: dict[str, ClipSpan]) -> None:
+    def _fetch(self, unit: Unit, left: dict[str, Clip]) -> None:
         """Takes clips out of `left` as they are answered."""
         assert self.child is not None, "setup() was not called"
         limits = {"stall_s": self.settings.stall_seconds, "limit_s": self.settings.limit_seconds}
-        size = unit.entry.get("bytes")
-        spans = list(left.values())
+        source = next(iter(left.values())).source
+        spans = [_span(clip.row) for clip in left.values()]
         for message in self.child.call(
-            FETCH, unit.entry["uri"], spans, self.asked, size, self.settings.threads, **limits
+            FETCH, source.uri, spans, self.asked, source.bytes, self.settings.threads, **limits
         ):
             if isinstance(message, dict):
                 self.decoded += message["decoded"]
-                unit.seconds[self.name] = unit.seconds.get(self.name, 0.0) + message["cpu_seconds"]
+                unit.spent(self.name, message["cpu_seconds"])
                 continue
-            clip, found = message
-            del left[clip]
+            clip_id, found = message
+            clip = left.pop(clip_id)
             if isinstance(found, str):
-                unit.lost[clip] = found
+                clip.lost = found
             else:
-                unit.pixels.setdefault(clip, {}).update(zip(self.asked, found, strict=True))
+                clip.pixels.update(zip(self.asked, found, strict=True))
 
-    def _most_bytes(self, unit: Any) -> int:
+    def _most_bytes(self, unit: Unit) -> int:
         """Pixels that a unit's clips can hold at most."""
         each = sum(3 * request.long_side**2 * len(request.positions) for request in self.asked)
-        return each * len(_chosen(unit))
-
-
-def _chosen(unit: Any) -> list[dict[str, Any]]:
-    if unit.failure is not None:
-        return []
-    return [row for row in unit.clips if unit.passing is None or row["clip_id"] in unit.passing]
+        return each * sum(clip.passing for clip in unit.clips)
 
 
 def _span(row: dict[str, Any]) -> ClipSpan:

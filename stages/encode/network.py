@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.base import SettingsError
-from stages.clip_stage import ClipError
+from stages.base import ClipError, SettingsError
 from stages.encode.settings import EncodeSettings
 from stages.latent_coders.info import CoderInfo
 from stages.latent_coders.load import load_coder

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 
 from stages.shards.writer import ShardWriter
+from stages.unit import Clip, Unit
 from stages.windows.window import Pixels, Window
 
 
 @dataclass
 class ShardJob:
-    """`rows` are the clips that are encoded, by id; `left` those whose pixels have not come; `waiting` those whose
+    """`clips` are those that are encoded, by id; `left` those whose pixels have not come; `waiting` those whose
     pixels have and that the network has not seen; `written` what is said of those in the shard, by id.
     """
 
-    unit: Any
+    unit: Unit
     bucket: str = ""
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clips: dict[str, Clip] = field(default_factory=dict)
     windows: list[Window] = field(default_factory=list)
     left: set[str] = field(default_factory=set)
     waiting: list[tuple[Window, Pixels]] = field(default_factory=list)
@@ -30,23 +31,21 @@ class ShardJob:
     over: int = 0  # clips that are written or failed …
     said: int = 0  # … and of which a part has said so
 
-    def expect(self, row: dict[str, Any], bucket: str, window: Window) -> None:
+    def expect(self, clip: Clip, bucket: str, window: Window) -> None:
         self.bucket = bucket
-        self.rows[window.clip_id] = row
+        self.clips[window.clip_id] = clip
         self.windows.append(window)
         self.left.add(window.clip_id)
 
-    def part(self) -> Any:
-        """A part of the unit without rows: so many more of its clips are over."""
-        known = [{"clip_id": None, "source_id": None}] * (self.over - self.said)
-        part = type(self.unit)(self.unit.unit_id, {}, known=known, part=self.parts, last=False)
+    def part(self) -> Unit:
+        """A part of the unit without clips, which reports how many more of them are finished."""
+        part = Unit(self.unit.unit_id, part=self.parts, last=False, progress=self.over - self.said)
         self.said, self.parts = self.over, self.parts + 1
         return part
 
-    def end(self) -> Any:
+    def end(self) -> Unit:
         """The unit itself, as the last of its parts."""
-        self.unit.part = self.parts
-        self.unit.known = self.unit.known[self.said :]
+        self.unit.part, self.unit.progress = self.parts, len(self.unit.clips) - self.said
         return self.unit
 
     def close(self) -> None:

@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stages.base import Needs, SettingsError
-from stages.clip_stage import ClipError, ClipInput, ClipStage
+from stages.base import ClipError, Context, Needs, SettingsError, ShardStage
 from stages.encode.network import Network
 from stages.encode.settings import EncodeSettings, TextSettings
 from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
@@ -32,6 +31,7 @@ from stages.shards.writer import ShardWriter
 from stages.text_encoders.describe import describe_text
 from stages.text_encoders.encoder import TextEncoder
 from stages.text_encoders.load import load_text_encoder
+from stages.unit import Clip, Unit
 from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.pool import WindowPool
 from stages.windows.window import PREPROCESSING_VERSION, Pixels, Window
@@ -43,13 +43,11 @@ CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, as guessed for the size o
 UNFIT_CLIPS = 1000  # clips that fit no bucket, failed together
 
 
-class Encode(ClipStage):
+class Encode(ShardStage):
     """Fills `latents`, and writes <catalog>/shards/latents/<bucket>/<shard>.tar with its index beside it."""
 
     name: ClassVar[str] = "encode"
     default_table: ClassVar[str] = "latents"
-    gathers: ClassVar[bool] = True
-    keeps_shards: ClassVar[bool] = True
 
     def __init__(self, settings: EncodeSettings):
         super().__init__(settings.table)
@@ -101,7 +99,14 @@ class Encode(ClipStage):
             except ValueError as error:
                 raise SettingsError(f"bucket {bucket}: {error}") from error
 
-    def check_clips(self, columns: Mapping[str, Any]) -> None:
+    def prepare(self, context: Context) -> None:
+        if self.info.note:
+            print(f"encode: {self.info.note}", file=sys.stderr, flush=True)
+        self.folder = f"{context.catalog_uri.rstrip('/')}/shards/{self.table}"
+        if context.clips:
+            self._check_clips(context.clips)
+
+    def _check_clips(self, columns: Mapping[str, Any]) -> None:
         for wanted in (*(self.settings.conditions or ()), *self.text_fields.values()):
             if wanted not in columns:
                 raise SettingsError(f"clips have no column {wanted!r}: run the recipe that makes it first")
@@ -118,11 +123,6 @@ class Encode(ClipStage):
     def _of_latents(self, column: str) -> bool:
         """Whether it is what this stage, under this name or another, says of a clip's shard."""
         return any(column == signal or column.endswith(f"_{signal}") for signal in self.signals())
-
-    def bind(self, catalog_uri: str) -> None:
-        if self.info.note:
-            print(f"encode: {self.info.note}", file=sys.stderr, flush=True)
-        self.folder = f"{catalog_uri.rstrip('/')}/shards/{self.table}"
 
     def signals(self) -> dict[str, str]:
         return {
@@ -152,9 +152,9 @@ class Encode(ClipStage):
             self.pool.close()
         self.network = self.pool = self.texts = None
 
-    def gather(self, clips: Iterable[ClipInput]) -> Iterator[list[ClipInput]]:
+    def gather(self, clips: Iterable[Clip]) -> Iterator[list[Clip]]:
         """Clips of one bucket, as many as make a shard; those that fit none by themselves."""
-        groups: dict[Bucket | None, list[ClipInput]] = {}
+        groups: dict[Bucket | None, list[Clip]] = {}
         most = {bucket: self._clips_a_shard(bucket) for bucket in self.settings.buckets}
         met = set()
         for clip in clips:
@@ -177,7 +177,7 @@ class Encode(ClipStage):
         size += sum(2 * self.text["dim"] * min(CAPTION_TOKENS, self.text["max_tokens"]) for _ in self.text_fields)
         return int(max(1, min(self.settings.shard_clips, self.settings.shard_mb * 2**20 / size)))
 
-    def stream(self, units: Iterable[Any]) -> Iterator[Any]:
+    def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Shards in their order. Of a long one parts leave meanwhile, without rows: they say how far it is."""
         jobs: deque[ShardJob] = deque()
 
@@ -202,21 +202,21 @@ class Encode(ClipStage):
             for job in jobs:
                 job.close()
 
-    def _job(self, unit: Any) -> ShardJob:
+    def _job(self, unit: Unit) -> ShardJob:
         """What is to be decoded for a unit; clips that are known to fail are failed at once."""
         job = ShardJob(unit)
-        for row in self._chosen(unit):
+        for clip in unit.lacking(self.table):
             try:
-                bucket = self._bucket(row)
+                bucket = self._bucket(clip.row)
                 if isinstance(bucket, str):
                     raise ClipError(bucket)
-                self._captions(row)
+                self._captions(clip.row)
             except ClipError as error:
-                self.add(unit, row, error)
+                self.add(clip, error)
                 job.over += 1
                 continue
-            window = window_of(self._row(row), unit.entry_of(row), bucket, self.settings.fps, self.settings.window)
-            job.expect(row, str(bucket), window)
+            window = window_of(self._row(clip.row), clip.source, bucket, self.settings.fps, self.settings.window)
+            job.expect(clip, str(bucket), window)
         return job
 
     def _take(self, job: ShardJob, window: Window, answer: Pixels | str) -> None:
@@ -233,13 +233,13 @@ class Encode(ClipStage):
         began = time.process_time()
         waiting, job.waiting = job.waiting, []
         answers = self.network.encode([pixels.video for _, pixels in waiting])
-        captions_of = [self._captions(job.rows[window.clip_id]) for window, _ in waiting]
+        captions_of = [self._captions(job.clips[window.clip_id].row) for window, _ in waiting]
         texts = self._text_arrays(captions_of)
         for (window, pixels), answer, captions, text in zip(waiting, answers, captions_of, texts, strict=True):
             if isinstance(answer, ClipError):
                 self._failed(job, window, answer)
                 continue
-            row = job.rows[window.clip_id]
+            row = job.clips[window.clip_id].row
             said = {"window_start_s": start_seconds(window), "window_fps": window.fps, "decode_psnr": None}
             if len(job.written) < self.settings.sample:
                 said["decode_psnr"] = self.network.decode_psnr(answer, pixels.video)
@@ -257,10 +257,9 @@ class Encode(ClipStage):
                 continue
             job.written[window.clip_id] = said
             job.over += 1
-        seconds = time.process_time() - began
-        job.unit.seconds[self.name] = job.unit.seconds.get(self.name, 0.0) + seconds
+        job.unit.spent(self.name, time.process_time() - began)
 
-    def _finished(self, job: ShardJob) -> Any:
+    def _finished(self, job: ShardJob) -> Unit:
         """The unit with its rows, its shard published."""
         if job.waiting:
             self._encode(job)
@@ -276,11 +275,11 @@ class Encode(ClipStage):
                 "contract": self.contract.to_json(),
             }
             for clip, said in job.written.items():
-                self.add(job.unit, job.rows[clip], shared | said)
+                self.add(job.clips[clip], shared | said)
         return job.end()
 
     def _failed(self, job: ShardJob, window: Window, error: ClipError) -> None:
-        self.add(job.unit, job.rows[window.clip_id], error)
+        self.add(job.clips[window.clip_id], error)
         job.over += 1
 
     def _writer(self, bucket: str) -> ShardWriter:

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stages.base import Stage
+from stages.base import SourceStage
 from stages.cuts.settings import CUT_VERSION, CutSettings
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.settings import ProbeSettings
 from stages.frames import FrameRequest, SourceError, Span
-from stages.unit import clip_id
+from stages.unit import Clip, Row, Source, Unit, clip_id
 
 SCAN = "stages.scan.scan:scan"  # what the child runs
 THUMBNAIL = FrameRequest((0.5,), 320)
@@ -48,7 +48,7 @@ class Found:
     pixels: list[list[tuple[float, np.ndarray]]] = field(default_factory=list)
 
 
-class DecodePass(Stage):
+class DecodePass(SourceStage):
     """Fills `sources`, `clips` and `thumbnails`, a source at a time, through a child that may be killed."""
 
     name: ClassVar[str] = "decode"
@@ -93,12 +93,12 @@ class DecodePass(Stage):
             gates["cut.min_seconds"] = f"media = 'image' OR end_s - start_s >= {self.settings.cut.min_seconds!r}"
         return gates
 
-    def __call__(self, unit: Any) -> Iterator[Any]:
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
         """Parts of the unit, in order. A decoder that dies is given one more chance, unless a part has left."""
         began = time.monotonic()
         for chance in (1, 2):
             source: dict[str, Any] = {}
-            part = self._part(unit, 0)
+            part = unit.new_part(0)
             try:
                 for part in self._parts(unit, source):
                     if not part.last:
@@ -112,49 +112,46 @@ class DecodePass(Stage):
             except (SourceError, ChildError, ChildTimeout) as error:
                 part = self._failed(unit, part, error)
                 break
-        part.seconds[self.name] = source.get("cpu_seconds", time.monotonic() - began)
-        part.rows["sources"] = [{**unit.entry, **source}]
+        part.spent(self.name, source.get("cpu_seconds", time.monotonic() - began))
+        part.scanned = source
         yield part
 
-    def _parts(self, unit: Any, source: dict[str, Any]) -> Iterator[Any]:
+    def _parts(self, unit: Unit, source: Row) -> Iterator[Unit]:
         """Parts as a scan fills them; `source` takes the columns of `sources` on the way."""
-        assert self.child is not None, "setup() was not called"
+        assert self.child is not None and unit.source is not None, "setup() was not called"
         probe = self.settings.probe
-        part, size = self._part(unit, 0), 0
+        part, size = unit.new_part(0), 0
         for message in self.child.call(
-            SCAN, unit.entry["uri"], self.settings, stall_s=probe.stall_seconds, limit_s=probe.limit_seconds
+            SCAN, unit.source.uri, self.settings, stall_s=probe.stall_seconds, limit_s=probe.limit_seconds
         ):
             if isinstance(message, dict):
                 source.update(message)
                 continue
-            self._add(part, unit, source, message)
+            part.clips.append(self._clip(unit.source, source, message))
             size += sum(picture.nbytes for asked in message.pixels for _, picture in asked)
-            if size >= PART_BYTES or len(part.rows["clips"]) >= PART_CLIPS:
+            if size >= PART_BYTES or len(part.clips) >= PART_CLIPS:
                 part.last = False
                 yield part
-                part, size = self._part(unit, part.part + 1), 0
+                part, size = unit.new_part(part.part + 1), 0
         yield part
 
-    def _failed(self, unit: Any, left: Any, error: Exception) -> Any:
+    @staticmethod
+    def _failed(unit: Unit, left: Unit, error: Exception) -> Unit:
         """The part that says why: it follows the last one that has left."""
-        part = self._part(unit, left.part if left.last else left.part + 1)
+        part = unit.new_part(left.part if left.last else left.part + 1)
         part.failure = str(error)
         return part
 
-    @staticmethod
-    def _part(unit: Any, number: int) -> Any:
-        return type(unit)(unit.unit_id, unit.entry, rows={"clips": [], "thumbnails": []}, part=number)
-
-    def _add(self, part: Any, unit: Any, source: dict[str, Any], found: Found) -> None:
-        owner = unit.entry["source_id"]
-        clip = clip_id(owner, found.span.start_pts, found.span.end_pts)
-        part.rows["clips"].append(
-            {"clip_id": clip, "source_id": owner, "uri": unit.entry["uri"], "media": source["media"]} | found.columns
-        )
+    def _clip(self, source: Source, scanned: Row, found: Found) -> Clip:
+        """A clip as the scan found it, with its thumbnail and the frames that later stages asked for."""
+        ids = {
+            "clip_id": clip_id(source.source_id, found.span.start_pts, found.span.end_pts),
+            "source_id": source.source_id,
+        }
+        clip = Clip(ids | {"uri": source.uri, "media": scanned["media"]} | found.columns, source, new=True)
         if found.thumbnail is not None:
             width, height, jpeg = found.thumbnail
-            part.rows["thumbnails"].append(
-                {"clip_id": clip, "source_id": owner, "width": width, "height": height, "jpeg": jpeg}
-            )
+            clip.thumbnail = ids | {"width": width, "height": height, "jpeg": jpeg}
         if found.pixels:
-            part.pixels[clip] = dict(zip(self.settings.wants, found.pixels, strict=True))
+            clip.pixels = dict(zip(self.settings.wants, found.pixels, strict=True))
+        return clip

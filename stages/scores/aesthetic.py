@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from stages.base import SettingsError, one_line
-from stages.clip_stage import ClipInput
 from stages.pretrained.clip_models import HUB, ClipModelSettings, file_hash
 from stages.pretrained.hub import cached_or_reachable, hub_file
 from stages.scores.frame_embeddings import FrameEmbeddingStage
+from stages.unit import Clip
 
 AESTHETIC_VERSION = 1  # changes whenever the same embeddings and head would give another score
 
@@ -73,7 +73,7 @@ class Aesthetic(FrameEmbeddingStage):
         head = "" if self.head_path.startswith(HUB) else file_hash(self._file())
         return {"aesthetic": " ".join(f"{AESTHETIC_VERSION} {self.source.content()} {head}".split())}
 
-    def score(self, clips: Sequence[ClipInput]) -> list[dict[str, Any]]:
+    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
         answers = []
         for found in self.vectors_of(clips):
             scores = self.head(found.vectors)

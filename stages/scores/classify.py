@@ -13,12 +13,12 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from stages.base import Needs, SettingsError
-from stages.clip_stage import ClipError, ClipInput, ClipStage
+from stages.base import ClipError, ClipStage, Needs, SettingsError
 from stages.frames import FrameRequest
 from stages.pretrained.lookup import local_folder, located, read_config
 from stages.pretrained.weights import revision_of
 from stages.settings import ModelSettings, Positions
+from stages.unit import Clip
 
 VERSION = "1"  # changes whenever the same frames would get other scores
 MOST_NAMED = 12  # labels that an error lists; of more, the nearest
@@ -130,7 +130,7 @@ class Classify(ClipStage):
     def close(self) -> None:
         self._model = self._processor = None
 
-    def score(self, clips: Sequence[ClipInput]) -> list[dict[str, Any] | ClipError]:
+    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any] | ClipError]:
         from PIL import Image
 
         pictures = [Image.fromarray(picture[..., ::-1]) for clip in clips for _, picture in clip.frames]

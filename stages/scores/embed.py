@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stages.clip_stage import ClipInput
 from stages.pretrained.clip_models import ClipModelSettings
 from stages.scores.frame_embeddings import FrameEmbeddingStage
+from stages.unit import Clip
 
 EMBED_VERSION = 1  # changes whenever the same frames and weights would give another embedding
 
@@ -41,7 +41,7 @@ class Embed(FrameEmbeddingStage):
     def versions(self) -> dict[str, str]:
         return {"embed": f"{EMBED_VERSION} {self.source.content()}".strip()}
 
-    def score(self, clips: Sequence[ClipInput]) -> list[dict[str, Any]]:
+    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
         answers = []
         for found in self.vectors_of(clips):
             vector = pooled(found.vectors)

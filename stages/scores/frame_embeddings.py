@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.base import Needs
-from stages.clip_stage import ClipError, ClipInput, ClipStage
+from stages.base import ClipError, ClipStage, Needs
 from stages.frames import FrameRequest, Picture
 from stages.pretrained.clip_models import (
     ClipModel,
@@ -26,6 +25,7 @@ from stages.pretrained.clip_models import (
     settings_source,
 )
 from stages.pretrained.devices import cores, leave_a_core, on_gpu
+from stages.unit import Clip, Unit
 
 OVERSIZE = 2  # frames are asked for with a long side so many times the network's, so that it is what shrinks them
 PREPARING_THREADS = 8  # threads that resize pictures ahead of the network, at most
@@ -74,7 +74,7 @@ class FrameEmbeddingStage(ClipStage):
             self._threads.shutdown(cancel_futures=True)
         self.model = self._threads = None
 
-    def stream(self, units: Iterable[Any]) -> Iterator[Any]:
+    def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Units in their order, a batch behind: one batch is in the network while the next is gathered.
 
         On a GPU two are in the network, so that it has the next one's work when the first one's rows are made.
@@ -89,13 +89,13 @@ class FrameEmbeddingStage(ClipStage):
             while running:
                 yield from running.popleft().result()
 
-    def _batches(self, units: Iterable[Any]) -> Iterator[list[Any]]:
-        waiting: list[Any] = []
+    def _batches(self, units: Iterable[Unit]) -> Iterator[list[Unit]]:
+        waiting: list[Unit] = []
         clips = 0
         for unit in units:
             waiting.append(unit)
-            for row in self._chosen(unit):
-                self._begin(unit, row["clip_id"])
+            for clip in unit.lacking(self.table):
+                self._begin(clip)
                 clips += 1
             if clips >= self.batch_clips:
                 yield waiting
@@ -107,17 +107,16 @@ class FrameEmbeddingStage(ClipStage):
     def _key(self) -> tuple[Any, ...]:
         return ("frame_vectors", self.source.model, self.source.pretrained, self.settings.precision, self.request)
 
-    def _begin(self, unit: Any, clip: str) -> None:
+    def _begin(self, clip: Clip) -> None:
         """Starts to prepare a clip's pictures, unless its embeddings are there already."""
-        features = unit.features.setdefault(clip, {})
-        frames = unit.pixels.get(clip, {}).get(self.request)
-        if frames and self._key not in features:
-            features[("prepared", *self._key)] = self._preparing(frames)
+        frames = clip.pixels.get(self.request)
+        if frames and self._key not in clip.features:
+            clip.features[("prepared", *self._key)] = self._preparing(frames)
 
     def _preparing(self, frames: Sequence[Picture]) -> list[Future]:
         return [self._threads.submit(self.model.prepared, picture) for picture in _distinct(frames)]
 
-    def vectors_of(self, clips: Sequence[ClipInput]) -> list[FrameVectors]:
+    def vectors_of(self, clips: Sequence[Clip]) -> list[FrameVectors]:
         """The embeddings of each clip's frames. A frame that was asked for twice (a short clip) counts once."""
         todo = [clip for clip in clips if self._key not in clip.features]
         prepared = [clip.features.pop(("prepared", *self._key), None) or self._preparing(clip.frames) for clip in todo]

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from stages.base import Needs, SettingsError, one_line
-from stages.clip_stage import ClipError, ClipInput, ClipStage
+from stages.base import ClipError, ClipStage, Needs, SettingsError, one_line
 from stages.frames import FrameRequest
 from stages.pretrained.weights import revision_of
 from stages.settings import ModelSettings, Positions
+from stages.unit import Clip
 
 VERSION = "1"  # changes whenever the same frames would get other figures
 DETECTOR, READER = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"  # as the wheel of rapidocr carries them
@@ -114,7 +114,7 @@ class TextArea(ClipStage):
     def close(self) -> None:
         self._engine = None
 
-    def score(self, clips: Sequence[ClipInput]) -> list[dict[str, Any] | ClipError]:
+    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any] | ClipError]:
         model = self._files()[0].stem
         answers: list[dict[str, Any] | ClipError] = []
         for clip in clips:

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from stages.frames import Box, SourceError
+from stages.unit import Row, Source
 from stages.windows.window import Window, covering, rate
 
 _NAME = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
@@ -72,11 +73,11 @@ def choose(row: dict[str, Any], buckets: Iterable[Bucket], fps: float, max_upsca
 
 
 def window_of(
-    row: dict[str, Any], entry: dict[str, Any], bucket: Bucket, fps: float, where: Literal["middle", "start"] = "middle"
+    row: Row, source: Source, bucket: Bucket, fps: float, where: Literal["middle", "start"] = "middle"
 ) -> Window:
     """The clip's window for a bucket that it fits: frames from its middle or its start.
 
-    `row` is one of `clips`, `entry` its source ("uri" and, where it is there, "bytes", its size when scanned).
+    `row` is one of `clips`.
     """
     base = _time_base(row)
     ticks = row["end_pts"] - row["start_pts"]
@@ -85,7 +86,7 @@ def window_of(
         taken = bucket.frames / (rate(fps) * base)  # ticks, as if the last frame had its whole time
         spare = max(0, math.floor((ticks - taken) / 2))
     return Window(
-        row["clip_id"], entry["uri"], entry.get("bytes"), row["start_pts"], row["end_pts"], base,
+        row["clip_id"], source.uri, source.bytes, row["start_pts"], row["end_pts"], base,
         float(spare * base), fps, bucket.frames, _crop(row), bucket.height, bucket.width,
     )  # fmt: skip
 

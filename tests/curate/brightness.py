@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import Field
 
 from curate.recipe.registry import KINDS, StageKind
-from stages.clip_stage import ClipError, ClipInput, ClipStage
+from stages.base import ClipError, ClipStage
 from stages.frames import FrameRequest
 from stages.settings import ModelSettings
+from stages.unit import Clip
 
 
 class BrightnessSettings(ModelSettings):
@@ -35,10 +36,10 @@ class Brightness(ClipStage):
     def signals(self) -> dict[str, str]:
         return {"brightness": "double", "frames": "int32", "model": "string"}
 
-    def score(self, clips: Sequence[ClipInput]) -> list[dict[str, Any] | ClipError]:
+    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any] | ClipError]:
         return [self._score_one(clip) for clip in clips]
 
-    def _score_one(self, clip: ClipInput) -> dict[str, Any] | ClipError:
+    def _score_one(self, clip: Clip) -> dict[str, Any] | ClipError:
         if self.settings.log:
             with open(self.settings.log, "a") as log:
                 log.write(clip.clip_id + "\n")

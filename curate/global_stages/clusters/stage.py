@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from curate.catalog.vectors import read_embeddings
-from curate.global_stages.base import SetStage
 from curate.global_stages.clusters.kmeans import kmeans, nearest, unit
 from curate.global_stages.clusters.settings import ClusterSettings
 from curate.global_stages.clusters.words import check_model, text_encoder, word_list
+from stages.base import GlobalStage
 
 VERSION = 1  # changes whenever the same embeddings would be sorted otherwise
 SAMPLE = 64  # clips for each concept that the centres are fitted to
@@ -22,7 +22,7 @@ JUDGED = "clipmill_sorted"  # a temporary table of the clips to be sorted
 Encoder = Callable[[Sequence[str]], np.ndarray]  # texts -> (n, dim)
 
 
-class Clusters(SetStage):
+class Clusters(GlobalStage):
     """Says of every clip which concept it belongs to.
 
     Centres are fitted anew at every run, to a sample that follows from the set of clips alone: those with the
@@ -46,14 +46,13 @@ class Clusters(SetStage):
     def versions(self) -> dict[str, str]:
         return {self.name: str(VERSION)}
 
-    def columns(self) -> dict[str, dict[str, str]]:
-        made = {
+    def signals(self) -> dict[str, str]:
+        return {
             "concept": "int32",  # NULL for a clip without an embedding, as are all others
             "concept_size": "int64",  # clips of the concept
             "concept_weight": "double",  # 1 / sqrt(size), scaled so that the mean over clips is 1
             "concept_name": "string",  # the word nearest to its centre
         }
-        return {self.table: made}
 
     def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
         connection.sql(f"CREATE OR REPLACE TEMP TABLE {JUDGED} AS SELECT DISTINCT clip_id FROM ({select}\n)")

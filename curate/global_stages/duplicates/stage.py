@@ -17,19 +17,18 @@ import pyarrow as pa
 
 from curate.catalog.gates import Gate, check_gates, one_line
 from curate.errors import UserError
-from curate.global_stages.base import SetStage
 from curate.global_stages.duplicates.clips import Clips, Earlier, read_clips, read_earlier
 from curate.global_stages.duplicates.components import components
 from curate.global_stages.duplicates.keep import keep, rule_order
 from curate.global_stages.duplicates.kinds import Exact, Kind, Near, Semantic
 from curate.global_stages.duplicates.settings import DuplicateSettings
-from stages.base import SettingsError
+from stages.base import GlobalStage, SettingsError
 
 VERSION = 1  # changes whenever the same clips would be judged otherwise
 KINDS = ("exact", "near", "semantic")  # the strongest first
 
 
-class Duplicates(SetStage):
+class Duplicates(GlobalStage):
     """Says of every clip which cluster of duplicates it is in, and whether it is the one to keep."""
 
     name: ClassVar[str] = "duplicates"
@@ -52,8 +51,8 @@ class Duplicates(SetStage):
     def versions(self) -> dict[str, str]:
         return {self.name: str(VERSION)}
 
-    def columns(self) -> dict[str, dict[str, str]]:
-        made = {
+    def signals(self) -> dict[str, str]:
+        return {
             "duplicate_cluster": "string",  # the smallest clip_id of the cluster: its own for a clip without duplicates
             "duplicate_count": "int64",  # clips in the cluster, 1 for a clip without duplicates
             "duplicate_keep": "bool",  # one clip of each cluster
@@ -62,7 +61,6 @@ class Duplicates(SetStage):
             "duplicate_component": "string",  # the smallest clip_id of all that duplicates of duplicates join
             "duplicate_basis": "binary",  # hash of what the judgement follows from
         }
-        return {self.table: made}
 
     def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
         if self.settings.score is not None:

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.base import SettingsError
-from stages.clip_stage import ClipInput
 from stages.scores.classify import Classify, ClassifySettings
-from stages.unit import Unit
+from stages.unit import Clip, Unit
 
 torch = pytest.importorskip("torch")
 LABELS = ("clean", "watermark", "channel logo")
@@ -72,7 +71,7 @@ def chosen(folder, label="watermark", **given) -> ClassifySettings:
     return ClassifySettings(**{"model": str(folder), "label": label, "as": "watermark", **given})
 
 
-def clips(counts, seed=0) -> list[ClipInput]:
+def clips(counts, seed=0) -> list[Clip]:
     """One clip for each count of frames, sizes and pixels of their own."""
     rng = np.random.default_rng(seed)
     made = []
@@ -80,7 +79,7 @@ def clips(counts, seed=0) -> list[ClipInput]:
         height, width = rng.integers(20, 90, 2)
         colour = rng.integers(0, 256, (count, 1, 1, 3))
         frames = np.clip(colour + rng.normal(0, 40, (count, height, width, 3)), 0, 255).astype(np.uint8)
-        made.append(ClipInput({"clip_id": str(index), "source_id": "s"}, {}, [(0.0, frame) for frame in frames]))
+        made.append(Clip({"clip_id": str(index), "source_id": "s"}, {}, [(0.0, frame) for frame in frames]))
     return made
 
 

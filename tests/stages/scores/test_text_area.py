@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from curate.demo.scenes import SHAPES, Painter, Scene
 from stages.base import SettingsError
-from stages.clip_stage import ClipInput
 from stages.scores.text_area import TextArea, TextSettings, covered
-from stages.unit import Unit
+from stages.unit import Clip, Unit
 
 WIDTH, HEIGHT = 640, 360
 WORDS = ("ONLY TODAY", "Chapter Seven", "the long way home", "BREAKING NEWS", "Paris, 1984", "ALL RIGHTS RESERVED")
@@ -58,9 +57,9 @@ def written(picture: np.ndarray, words: str, x: int, y: int, scale: float) -> fl
     return width * height / blank.size
 
 
-def clip(*pictures: np.ndarray, name: str = "a") -> ClipInput:
+def clip(*pictures: np.ndarray, name: str = "a") -> Clip:
     frames = [(float(i), picture) for i, picture in enumerate(pictures)]
-    return ClipInput({"clip_id": name, "source_id": "s"}, {}, frames)
+    return Clip({"clip_id": name, "source_id": "s"}, {}, frames)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
