@@ -142,6 +142,7 @@ class ClipStage(TableStage, UnitStage):
     """
 
     batch_clips: int = 32  # clips that `score` is given at a time, across units
+    keeps_answers: bool = False  # wants to be told of committed clips, see `left_over`
 
     def wants(self) -> FrameRequest | None:
         """The frames of each clip that `score` needs; None for none."""

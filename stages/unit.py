@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import xxhash
@@ -45,6 +45,7 @@ class Clip:
     results: dict[str, Row] = field(default_factory=dict)
     done: frozenset[str] = frozenset()
     passing: bool = True  # no gate so far dropped it
+    redone: bool = False  # the catalog holds an older row that this run's supersedes
 
     @property
     def clip_id(self) -> str:
@@ -73,6 +74,7 @@ class Unit:
     scanned: Row = field(default_factory=dict)
     part: int = 0
     last: bool = True
+    attempt: int = 0  # how often an engine began it before, because a worker or node was lost
     failure: str | None = None  # why the whole unit failed
     seconds: dict[str, float] = field(default_factory=dict)  # CPU seconds by stage
     progress: int = 0
@@ -84,16 +86,14 @@ class Unit:
 
     def new_part(self, number: int) -> Unit:
         """A part of this unit without clips."""
-        return Unit(self.unit_id, source=self.source, part=number, redone=self.redone)
+        return Unit(self.unit_id, source=self.source, part=number, attempt=self.attempt, redone=self.redone)
 
     def failed(self, reason: str) -> Unit:
         """What is left of the unit when a stage could not take it."""
         kept = [] if self.source is not None else self.clips
         for clip in kept:
             clip.drop_frames()
-        left = Unit(self.unit_id, kept, self.source, self.scanned, self.part, self.last, redone=self.redone)
-        left.failure = reason[:500]
-        return left
+        return replace(self, clips=kept, failure=reason[:500], progress=0)
 
     def spent(self, stage: str, seconds: float) -> None:
         """Adds CPU seconds that a stage spent on this unit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -11,18 +12,19 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake import DeltaTable, Field, Schema, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from curate.catalog import delta_log, parquet
+from curate.catalog import delta_log, parquet, state
 from curate.catalog.gates import Gate
 from curate.catalog.schema import BASE, plain_types, rows_to_table
 from curate.errors import DamagedError, UserError
 from curate.storage import filesystem, is_local, join, local_path, storage_options
 
 MARKER = "catalog.json"
+VERSION = 2  # of what a catalog holds; changes when older ones can no longer be read
 FORMAT = "clipmill catalog"
-LOOKS = 5  # how often a snapshot is taken again because a commit came in between
+SMALL_FILES = 32  # of an own table, which are then merged
 OWN_TABLES = ("runs", "gates")  # appended to by any run, without a ledger
 
 
@@ -64,7 +66,7 @@ class Catalog:
         """Writes what makes this place a catalog, unless it is one."""
         if self._is_there():
             return
-        made = {"format": FORMAT, "version": 1, "created_at": _now().isoformat(timespec="seconds")}
+        made = {"format": FORMAT, "version": VERSION, "created_at": _now().isoformat(timespec="seconds")}
         with self._plain_errors("write to"):
             self.fs.makedirs(self.path, exist_ok=True)
             if is_local(self.uri):  # whole or absent, on a full disk too; a store's objects are so by nature
@@ -102,15 +104,46 @@ class Catalog:
         names = [path.rstrip("/").rsplit("/", 2)[-2] for path in found]
         return sorted(name for name in names if not name.startswith(("_", ".")))
 
+    def open_tables(self, at: Mapping[str, int] | None = None) -> dict[str, DeltaTable]:
+        """Every table, now or at the versions of an earlier `snapshot`; each data table as its state table notes it.
+
+        What a run commits meanwhile is seen whole or not at all. A data table that no commit notes yet is left out.
+        """
+        if at is not None:
+            return {name: table for name, version in at.items() if (table := self.table(name, version)) is not None}
+        tables = {name: table for name in self.tables() if (table := self.table(name)) is not None}
+        owners = {name: found for name, table in tables.items() if (found := state.owner(table))}
+        opened = {n: table for n, table in tables.items() if n not in owners or owners[n].state == n}
+        for name, found in owners.items():
+            if found.state != name and found.state in opened:
+                noted = state.number(opened[found.state], state.version_of(name))
+                there = tables[name] if tables[name].version() == noted else self.table(name, noted)
+                if there is not None:
+                    opened[name] = there
+        return {name: opened[name] for name in tables if name in opened}
+
     def snapshot(self) -> dict[str, int]:
-        """The version of every table at one moment, as two looks that agree show."""
-        found: dict[str, int] = {}
-        for _ in range(LOOKS):
-            before = found
-            found = {name: table.version() for name in self.tables() if (table := self.table(name)) is not None}
-            if found == before:
-                break
-        return found
+        """The versions of all tables that belong together at this moment."""
+        return {name: table.version() for name, table in self.open_tables().items()}
+
+    def create_table(self, name: str, fields: list[Field], description: str) -> DeltaTable:
+        """A new, empty table."""
+        with self._plain_errors("write to"):
+            return DeltaTable.create(
+                self.table_uri(name), Schema(fields), description=description, storage_options=self.storage_options
+            )
+
+    def file_names(self, name: str) -> list[str]:
+        """The names of the files that lie in a table's folder, committed or not."""
+        try:
+            found = self.fs.ls(join(self.path, name), detail=False)
+        except FileNotFoundError:
+            return []
+        return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
+
+    def delete_file(self, name: str, file: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(f"{join(self.path, name)}/{file}")
 
     def start_run(self, run: Mapping[str, Any]) -> None:
         """Notes a run that begins; `run` has columns of the runs table, which is at hand as BASE['runs']."""
@@ -127,11 +160,11 @@ class Catalog:
         row = {k: v if v is None or isinstance(v, str) else json.dumps(v) for k, v in event.items()}
         self._append("runs", [row | {"at": _now()}])
 
-    def last_stages(self, mark: str) -> dict[str, Any] | None:
-        """The stages and versions by which the last run that filled a mark table made its rows; None if none did."""
+    def last_stages(self, table: str) -> dict[str, Any] | None:
+        """The stages and versions by which the last run that filled a state table made its rows; None if none did."""
         rows = self._rows("runs", ["event", "at", "stages"])
         found = {row["at"]: json.loads(row["stages"]) for row in rows if row["event"] == "start" and row["stages"]}
-        return next((found[at][mark] for at in sorted(found, reverse=True) if mark in found[at]), None)
+        return next((found[at][table] for at in sorted(found, reverse=True) if table in found[at]), None)
 
     def put_gates(self, recipe: str, gates: Sequence[Gate], run_id: str) -> bool:
         """Puts the gates of a recipe in force, if they differ from those that are; True if they did."""
@@ -163,6 +196,17 @@ class Catalog:
             latest[row["recipe"]] = row["generation"]
         rows = [row for row in history if row["name"] and row["generation"] == latest[row["recipe"]]]
         return [_gate(r) for r in sorted(rows, key=lambda r: (first[r["recipe"]], r["recipe"], r["position"]))]
+
+    def compact_own_tables(self) -> None:
+        """Merges the small files of `runs` and `gates`, and shortens their logs; cheap where there is no need."""
+        for name in OWN_TABLES:
+            table = self.table(name)
+            if table is None or len(table.file_uris()) < SMALL_FILES:
+                continue
+            with contextlib.suppress(CommitFailedError):  # another run appends meanwhile: the next run compacts
+                table.optimize.compact(writer_properties=parquet.CHECKED)
+                table.create_checkpoint()
+                table.vacuum(dry_run=False)
 
     def read(self, table: DeltaTable, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Parts of a table, file by file, with those of `columns` that a file has (None: all)."""
@@ -205,9 +249,18 @@ class Catalog:
             except (FileNotFoundError, NotADirectoryError):
                 return False
         try:
-            return json.loads(content)["format"] == FORMAT
+            found = json.loads(content)
+            if found["format"] != FORMAT:
+                return False
+            version = found["version"]
         except (ValueError, KeyError, TypeError):
             return False
+        if version != VERSION:
+            raise UserError(
+                f"the catalog at {self.uri} is of version {version}, this clipmill reads version {VERSION}: "
+                "make it again with `clipmill run`, or use the clipmill that made it"
+            )
+        return True
 
     def _contents(self) -> list[str]:
         with self._plain_errors("read"):
@@ -240,6 +293,11 @@ class _PlainErrors:
 def file_paths(table: DeltaTable) -> list[str]:
     """The data files of a table, as fsspec and DuckDB take them (Delta names them percent-encoded)."""
     return [unquote(uri).removeprefix("file://") for uri in table.file_uris()]
+
+
+def relative_paths(table: DeltaTable) -> list[str]:
+    """The data files of a table, relative to its folder."""
+    return pa.table(table.get_add_actions())["path"].to_pylist()
 
 
 def _gate(row: Mapping[str, Any]) -> Gate:

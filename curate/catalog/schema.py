@@ -14,7 +14,7 @@ from curate.errors import UserError
 TEXT, INT, BIGINT, DOUBLE = pa.string(), pa.int32(), pa.int64(), pa.float64()
 TIME = pa.timestamp("us", tz="UTC")  # the views show it as a plain TIMESTAMP, always UTC
 
-BATCH = "batch"  # added by the ledger as the first column of its tables: which commit a row came with
+PASS = "pass"  # the first column of every table that a ledger writes: which pass of a run made the row
 
 BASE: dict[str, pa.Schema] = {
     "sources": pa.schema(
@@ -65,7 +65,9 @@ BASE: dict[str, pa.Schema] = {
             "versions": TEXT,
         }
     ),
-    "thumbnails": pa.schema({"clip_id": TEXT, "source_id": TEXT, "jpeg": pa.binary()}),
+    "thumbnails": pa.schema(
+        {"clip_id": TEXT, "source_id": TEXT, "width": BIGINT, "height": BIGINT, "jpeg": pa.binary()}
+    ),
     "runs": pa.schema(
         {
             "run_id": TEXT,
@@ -96,8 +98,8 @@ BASE: dict[str, pa.Schema] = {
     ),
 }
 
-# What every table that marks clips as done says beside its signals; `clips` does not show it.
-MARKED = pa.schema(
+# What the table of every stage on clips says beside its signals; `clips` does not show it.
+STATE = pa.schema(
     {
         "clip_id": TEXT,
         "source_id": TEXT,
@@ -111,7 +113,7 @@ MARKED = pa.schema(
     }
 )
 JUDGED = ("verdict", "dropped_by", "failed_gates", "unknown_gates")  # what the view `clips` adds of gates
-BOOKKEEPING = frozenset([*MARKED.names, BATCH])
+BOOKKEEPING = frozenset([*STATE.names, PASS])
 
 _DUCKDB_NAMES = {
     pa.bool_(): "BOOLEAN",
@@ -238,36 +240,55 @@ def _column(table: str, column: str, values: list[Any], kind: pa.DataType | None
     return column_array if target == column_array.type else column_array.cast(target)
 
 
-def conform(name: str, table: pa.Table, stored: pa.Schema) -> pa.Table:
-    """`table` with the types of the columns already stored; columns without any type are left out.
+def merge_schemas(name: str, stored: pa.Schema, wanted: pa.Schema) -> pa.Schema:
+    """The stored columns of a table and those of `wanted` that it lacks, in types that a table can store.
 
-    Numbers may change type where no value changes (2 -> 2.0); everything else that differs is a UserError
-    naming the column and both types.
+    UserError, naming the column and both types, where a column is there with another type, or differs only in case.
+    Integers may go into a column of floating-point numbers.
     """
+    merged = stored
     lowered = {field.name.lower(): field for field in stored}
-    arrays: dict[str, pa.ChunkedArray] = {}
-    for column in table.column_names:
-        values = table[column]
-        field = lowered.get(column.lower())
-        if field is not None and field.name != column:
-            raise UserError(f"column {column!r} of {name} is already there as {field.name!r}: rename it")
-        target = field.type if field is not None else storable(values.type)
-        if target is None or pa.types.is_null(values.type):
+    for field in wanted:
+        kind = storable(field.type)
+        there = lowered.get(field.name.lower())
+        if kind is None:
             continue
-        arrays[column] = values if values.type == target else _cast(name, column, values, target)
-    return pa.table(arrays)
+        if there is None:
+            merged = merged.append(pa.field(field.name, kind))
+            lowered[field.name.lower()] = merged.field(field.name)
+        elif there.name != field.name:
+            raise UserError(f"column {field.name!r} of {name} is already there as {there.name!r}: rename it")
+        elif there.type != kind and not _widens(kind, there.type):
+            raise UserError(
+                f"column {field.name!r} of {name} is {duckdb_type(there.type)} in the catalog, but now comes as "
+                f"{duckdb_type(kind)}: give it one type or another name"
+            )
+    return merged
 
 
-def _cast(name: str, column: str, values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    number_to_text = pa.types.is_string(target) and not pa.types.is_string(storable(values.type) or values.type)
-    text_to_other = pa.types.is_string(values.type) and not pa.types.is_string(target)
-    boolean = pa.types.is_boolean(values.type) != pa.types.is_boolean(target)
+def _widens(kind: pa.DataType, stored: pa.DataType) -> bool:
+    """Whether values of one type can be stored as another without a change."""
+    if pa.types.is_integer(kind) and pa.types.is_integer(stored):
+        return kind.bit_width <= stored.bit_width
+    return (pa.types.is_integer(kind) or kind == pa.float32()) and stored == pa.float64()
+
+
+def stored_type(name: str, column: str, values: pa.Array, stored: pa.DataType) -> None:
+    """UserError, naming both types, where values can't be stored as the type that a column has already.
+
+    Numbers may change type where no value changes (2 -> 2.0).
+    """
+    kind = storable(values.type)
+    if kind is None or kind == stored:
+        return
+    number_to_text = pa.types.is_string(stored) != pa.types.is_string(kind)
+    boolean = pa.types.is_boolean(kind) != pa.types.is_boolean(stored)
     try:
-        if number_to_text or text_to_other or boolean:
+        if number_to_text or boolean:
             raise pa.ArrowInvalid("not the same kind of value")
-        return values.cast(target)
+        values.cast(stored)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
-            f"column {column!r} of {name} is {duckdb_type(target)} in the catalog, but now comes as "
-            f"{duckdb_type(storable(values.type) or values.type)} ({error}): give it one type or another name"
+            f"column {column!r} of {name} is {duckdb_type(stored)} in the catalog, but now comes as "
+            f"{duckdb_type(kind)} ({error}): give it one type or another name"
         ) from error

@@ -1,8 +1,8 @@
 """The views: a catalog as DuckDB sees it, the verdicts judged at each query.
 
 DuckDB reads the Parquet files that Delta names, with no extension. `sources`, `clips`, `thumbnails`, `runs`,
-`gates` and every later table are views; schema `raw` has the tables as they are stored, batch number and all.
-Neither shows the rows of a batch that was not committed as a whole.
+`gates` and every later table are views; schema `raw` has the tables as they are stored, pass numbers and all.
+Neither shows rows that were not committed as whole units.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from deltalake import DeltaTable
 from curate.catalog.catalog import OWN_TABLES, Catalog, file_paths
 from curate.catalog.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
 from curate.catalog.lease import live_runs
-from curate.catalog.ledger import application, belongs_to, unsettled
-from curate.catalog.schema import BASE, BATCH, BOOKKEEPING, duckdb_type
+from curate.catalog.schema import BASE, BOOKKEEPING, PASS, duckdb_type
+from curate.catalog.state import has_superseded, owner
 from curate.catalog.superseded_rows import latest_sql, no_glob
 from curate.errors import UserError
 from curate.storage import is_local
 
-LOOKS = 5  # how often a snapshot is taken again because a commit came in between
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
@@ -32,7 +31,7 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """A connection with the views of a catalog, now or at the versions of an earlier `catalog.snapshot()`.
 
-    All tables are seen at one moment between two batches, however a run goes on meanwhile. A recipe's own gates
+    All tables are seen as whole units left them, however a run goes on meanwhile. A recipe's own gates
     are left out of the verdicts that it selects by: what it says of clips must not decide which it looks at.
     """
     connection = duckdb.connect(
@@ -46,8 +45,8 @@ def connect(
         connection.register_filesystem(catalog.fs)
     _run(connection, "SET parquet_metadata_cache = true")
     _run(connection, "CREATE SCHEMA raw")
-    tables = _snapshot(catalog, at)
-    joined = [n for n, t in tables.items() if (belongs_to(t) or {}) == {"mark": n, "key": "clip_id"}]
+    tables = catalog.open_tables(at)
+    joined = [name for name, table in tables.items() if owner(table) == (name, "clip_id")]
     for name in sorted({*BASE, *tables}):
         _run(connection, f"CREATE VIEW raw.{quote(name)} AS {_stored_sql(connection, name, tables)}")
         if name not in ("clips", *OWN_TABLES):
@@ -92,31 +91,12 @@ def _run(connection: duckdb.DuckDBPyConnection, text: str) -> list[tuple[Any, ..
     return connection.execute(text).fetchall()
 
 
-def _snapshot(catalog: Catalog, at: Mapping[str, int] | None) -> dict[str, DeltaTable]:
-    """Every table, such that no mark table changed while the others were opened."""
-    if at is not None:
-        return {n: t for n, v in at.items() if (t := catalog.table(n, v)) is not None}
-    tables: dict[str, DeltaTable] = {}
-    for _ in range(LOOKS):
-        names = sorted(catalog.tables(), key=lambda name: (name != "sources", name))
-        tables = {n: t for n in names if (t := catalog.table(n)) is not None}
-        owners = {n: owner["mark"] for n, t in tables.items() if (owner := belongs_to(t))}
-        order = list(tables)
-        for name, mark in owners.items():
-            if mark in tables and order.index(name) < order.index(mark):  # seen before its mark: look again
-                tables[name] = catalog.table(name) or tables[name]
-        marks = set(owners.values()) & set(tables)
-        if all((now := catalog.table(mark)) and now.version() == tables[mark].version() for mark in marks):
-            break
-    return tables
-
-
 def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mapping[str, DeltaTable]) -> str:
     """A table as stored: base columns first, then what later batches brought, times in UTC."""
     table = tables.get(name)
     types = {field.name: field.type for field in BASE.get(name, pa.schema([]))}
     if name not in OWN_TABLES:
-        types |= {BATCH: pa.int64()}
+        types |= {PASS: pa.int64()}
     if table is not None:
         types |= {field.name: field.type for field in pa.schema(table.schema().to_arrow())}
     paths = file_paths(table) if table is not None else []
@@ -128,7 +108,7 @@ def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mappin
     files = f"read_parquet([{', '.join(literal(no_glob(path)) for path in paths)}], union_by_name = true)"
     there = {row[0] for row in _run(connection, f"DESCRIBE SELECT * FROM {files}")}
     columns = ", ".join(_column_sql(column, kind, column in there) for column, kind in types.items())
-    return f"SELECT {columns} FROM {files}{_whole_batches_sql(name, tables)}"
+    return f"SELECT {columns} FROM {files}{_latest_rows_sql(name, tables)}"
 
 
 def _column_sql(column: str, kind: pa.DataType, there: bool) -> str:
@@ -140,24 +120,18 @@ def _column_sql(column: str, kind: pa.DataType, there: bool) -> str:
     return quote(column)
 
 
-def _whole_batches_sql(name: str, tables: Mapping[str, DeltaTable]) -> str:
-    """Leaves out orphans and superseded rows (see curate/catalog/ledger.py); nothing to do for a table without any."""
-    owner = belongs_to(tables[name])
-    if owner is None:
+def _latest_rows_sql(name: str, tables: Mapping[str, DeltaTable]) -> str:
+    """Leaves out superseded rows; nothing to do for a table without any."""
+    found = owner(tables[name])
+    state_table = tables.get(found.state) if found else None
+    if found is None or state_table is None or not has_superseded(state_table):
         return ""
-    mark = tables.get(owner["mark"])
-    whole = (mark.transaction_version(application(owner["mark"])) or 0) if mark is not None else 0
-    conditions = []
-    if (tables[name].transaction_version(application(owner["mark"])) or 0) > whole:
-        conditions.append(f"{BATCH} <= {whole}")
-    if mark is not None and unsettled(owner["mark"], mark):
-        conditions.append(latest_sql(owner["key"], mark))
-    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f" WHERE {latest_sql(found.key, state_table)}"
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:
     rows = _run(connection, f"DESCRIBE raw.{quote(name)}")
-    return {row[0]: row[1] for row in rows if row[0] != BATCH}
+    return {row[0]: row[1] for row in rows if row[0] != PASS}
 
 
 def _shown_sql(connection: duckdb.DuckDBPyConnection, name: str) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from curate.errors import UserError
-from stages.base import Needs, Stage
+from stages.base import Needs, UnitStage
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolPlan:
     """Neighbouring stages with the same needs, run by `size` workers of `needs` each."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[UnitStage, ...]
     needs: Needs
     size: int
 
@@ -21,14 +21,14 @@ class Pool:
         return "+".join(stage.name for stage in self.stages)
 
 
-def make_pools(stages: tuple[Stage, ...], cpus: float, gpus: float) -> list[Pool]:
+def make_pools(stages: tuple[UnitStage, ...], cpus: float, gpus: float) -> list[PoolPlan]:
     """Pools that fit into what there is: at least one worker each, shares shrunk where CPUs or GPUs are few.
 
     Ray Data starves without a word when pools ask for more logical CPUs than exist, so they never may. Pools
     that are small by their nature (a GPU each, or `workers`) are sized first, the others share the CPUs left.
     Raises UserError for a stage that needs more GPUs than there are.
     """
-    groups: list[list[Stage]] = []
+    groups: list[list[UnitStage]] = []
     for stage in stages:
         if groups and groups[-1][0].needs == stage.needs:
             groups[-1].append(stage)
@@ -53,7 +53,7 @@ def make_pools(stages: tuple[Stage, ...], cpus: float, gpus: float) -> list[Pool
     cpu_share = min(1.0, cpus / wanted) if wanted else 1.0
     gpu_share = min(1.0, gpus / on_gpus) if on_gpus else 1.0
     return [
-        Pool(
+        PoolPlan(
             tuple(group),
             Needs(_floor(need.cpus * cpu_share), _gpus(need.gpus * gpu_share), need.workers),
             size,

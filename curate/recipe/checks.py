@@ -10,7 +10,7 @@ from curate.catalog.schema import BOOKKEEPING, JUDGED
 from curate.errors import UserError
 from curate.recipe.load import Recipe
 from curate.recipe.plan import Plan
-from stages.base import SettingsError
+from stages.base import Context, SettingsError
 
 
 def check_plan_gates(plan: Plan, known: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ def check_together(plans: list[Plan]) -> None:
     """Recipes that fill the same tables must make their rows alike: told before the first of them runs."""
     made: dict[str, tuple[Recipe, str]] = {}
     for plan in plans:
-        for table, mark in plan.marks.items():
+        for table, mark in plan.state_tables.items():
             other, stages = made.setdefault(table, (plan.recipe, mark.stages_json))
             if stages != mark.stages_json:
                 fix = "give each a catalog of its own" if table == "sources" else "give one of the stages another `as`"
@@ -51,7 +51,7 @@ def check_columns(plan: Plan, catalog: Catalog) -> None:
     mine = {c.lower(): step for step in plan.steps for c in step.stage.columns()[step.stage.table]}
     for name in catalog.tables() if mine else ():
         table = catalog.table(name)
-        if name in plan.marks or name in ("thumbnails", *OWN_TABLES) or table is None:
+        if name in plan.state_tables or name in ("thumbnails", *OWN_TABLES) or table is None:
             continue
         if name == "sources" or (name == "clips" and plan.decode is not None):
             continue
@@ -64,14 +64,16 @@ def check_columns(plan: Plan, catalog: Catalog) -> None:
                 )
 
 
-def check_sources(plan: Plan, sql: Any) -> None:
-    """A column of the manifest or of clips that a stage wants and that is not there is the recipe's error."""
-    columns = {row[0] for row in sql.execute("DESCRIBE sources").fetchall()}
-    of_clips = clip_columns(sql)
-    for step in plan.clip_steps:
+def prepare(plan: Plan, catalog: Catalog, sql: Any = None) -> None:
+    """Prepares the stages on clips. A column that one wants and that is not there is the recipe's error.
+
+    Without `sql` the recipe begins with sources, and nothing is known of columns yet.
+    """
+    sources = {row[0] for row in sql.execute("DESCRIBE sources").fetchall()} if sql is not None else ()
+    context = Context(catalog.uri, sources, clip_columns(sql) if sql is not None else {})
+    for step in plan.steps:
         try:
-            step.stage.check_sources(columns)
-            step.stage.check_clips(of_clips)
+            step.stage.prepare(context)
         except SettingsError as error:
             raise UserError(f"{plan.recipe.file}:{step.entry.line}: {step.entry.name}: {error}") from error
 

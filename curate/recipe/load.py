@@ -60,7 +60,7 @@ class Recipe:
         return {k: g for entry in self.stages if entry.name == "gate" for k, g in entry.settings.items()}
 
     def entries(self, *runs: str) -> list[StageEntry]:
-        """The stages that run in one of these ways (see stage_kinds), in order."""
+        """The stages that run in one of these ways (see registry.StageKind), in order."""
         return [entry for entry in self.stages if entry.runs in runs]
 
 
@@ -170,7 +170,7 @@ class _Checker:
         seen: set[str] = set()
         for index, entry in enumerate(entries):
             if entry.label in seen and entry.name != "gate":
-                fix = ": give one of them another name with `as`" if entry.runs == "clips" else ""
+                fix = ": give one of them another name with `as`" if entry.runs in ("clips", "shards") else ""
                 raise self.error((*at, "stages", index), f"stage {entry.label!r} stands twice in recipe {name!r}{fix}")
             seen.add(entry.label)
         gates: dict[str, int] = {}
@@ -201,7 +201,7 @@ class _Checker:
     def _select(self, at: Path_, body: dict[str, Any], entries: list[StageEntry]) -> str | None:
         """A recipe takes sources (`input`) through the decode pass, or clips (`select`) through what follows."""
         select = body.get("select")
-        decoding = [entry for entry in entries if entry.runs == "decode"]
+        decoding = [entry for entry in entries if entry.runs == "sources"]
         if select is None:
             if not decoding:
                 wanted = "select: SELECT * FROM clips WHERE verdict = 'kept'"

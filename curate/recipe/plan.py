@@ -20,11 +20,10 @@ import pyarrow as pa
 from curate.catalog.gates import Gate
 from curate.catalog.schema import BASE, BOOKKEEPING, JUDGED
 from curate.errors import UserError, missing_extra
-from curate.global_stages.base import SetStage
 from curate.recipe.gate_stage import GateStage
 from curate.recipe.load import Recipe, StageEntry, settings_hash, stages_json
 from curate.recipe.registry import KINDS
-from stages.base import ClipStage, SettingsError, Stage, requests_of
+from stages.base import ClipStage, GlobalStage, SettingsError, ShardStage, SourceStage, UnitStage, requests_of
 from stages.cuts.settings import CutSettings
 from stages.decode.settings import ProbeSettings
 from stages.frames import FrameRequest
@@ -33,8 +32,8 @@ LONGEST_NAME = 60  # of a table
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A table whose rows say what is done: its key, and the stages that made comparable rows (as JSON)."""
+class StateTable:
+    """A table whose rows say what is done: its key, and as JSON the stages whose rows can be compared."""
 
     table: str
     key: str
@@ -50,7 +49,7 @@ class Step:
     """A stage on clips, its entry in the recipe, and the gates that stand before it."""
 
     entry: StageEntry
-    stage: ClipStage | SetStage
+    stage: ClipStage | GlobalStage
     gates: tuple[Gate, ...]
 
 
@@ -59,32 +58,32 @@ class Plan:
     """`decode` takes sources; `steps` take clips, in the order of the recipe."""
 
     recipe: Recipe
-    decode: Stage | None
+    decode: SourceStage | None
     steps: tuple[Step, ...] = ()
 
     @property
-    def clip_steps(self) -> list[Step]:
-        return [step for step in self.steps if step.entry.runs == "clips"]
+    def clip_stages(self) -> list[ClipStage]:
+        return [step.stage for step in self.steps if isinstance(step.stage, ClipStage)]
 
     @property
-    def set_steps(self) -> list[Step]:
-        return [step for step in self.steps if step.entry.runs == "set"]
+    def global_steps(self) -> list[Step]:
+        return [step for step in self.steps if isinstance(step.stage, GlobalStage)]
 
     @property
-    def gathering(self) -> ClipStage | None:
+    def shard_stage(self) -> ShardStage | None:
         """The stage that makes units of its own of the clips, where there is one: it is then the only one."""
-        return next((step.stage for step in self.clip_steps if step.stage.gathers), None)
+        return next((stage for stage in self.clip_stages if isinstance(stage, ShardStage)), None)
 
     @cached_property
-    def marks(self) -> dict[str, Mark]:
+    def state_tables(self) -> dict[str, StateTable]:
         """By table, in the order in which a batch is committed."""
         found = {}
         if self.decode is not None:
-            made = stages_json(self.recipe.entries("decode"), self.decode.versions())
-            found["sources"] = Mark("sources", "source_id", made)
-        for step in self.clip_steps + self.set_steps:
+            made = stages_json(self.recipe.entries("sources"), self.decode.versions())
+            found["sources"] = StateTable("sources", "source_id", made)
+        for step in self.steps:
             made = stages_json([step.entry], step.stage.versions())
-            found[step.stage.table] = Mark(step.stage.table, "clip_id", made)
+            found[step.stage.table] = StateTable(step.stage.table, "clip_id", made)
         return found
 
     @cached_property
@@ -113,16 +112,18 @@ class Plan:
     @property
     def requests(self) -> tuple[FrameRequest, ...]:
         """The frames of each clip that the stages ask for."""
-        return requests_of(step.stage for step in self.clip_steps)
+        return requests_of(self.clip_stages)
 
-    def chain(self, columns: Mapping[str, Any], fetch: Stage | None = None) -> tuple[Stage, ...]:
+    def stages_on_clips(self, columns: Mapping[str, Any], fetch: UnitStage | None = None) -> tuple[UnitStage, ...]:
         """The stages on clips, with the gates between them; `columns` are those of clips before any of these.
 
         `fetch` gets the frames of clips that no decode pass hands on; it comes behind the first gates.
         """
-        found: list[Stage] = []
+        found: list[UnitStage] = []
         judged, known = 0, dict(columns)
-        for step in self.clip_steps:
+        for step in self.steps:
+            if not isinstance(step.stage, ClipStage):
+                continue
             if len(step.gates) > judged:
                 found.append(GateStage(step.gates[judged:], known))
                 judged = len(step.gates)
@@ -131,7 +132,7 @@ class Plan:
                 fetch = None
             found.append(step.stage)
             known |= step.stage.columns()[step.stage.table]
-        if len(self.gates) > judged and not self.set_steps:
+        if len(self.gates) > judged and not self.global_steps:
             found.append(GateStage(self.gates[judged:], known))
         return tuple(found)
 
@@ -139,14 +140,14 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Raises UserError for stages in an order that can't work, and for what a stage needs and is not there."""
     _check_order(recipe)
-    made = {id(entry): _make(recipe, entry) for entry in recipe.entries("clips", "set")}
-    decode = _decode_pass(recipe, [made[id(entry)] for entry in recipe.entries("clips")])
+    made = {id(entry): _make(recipe, entry) for entry in recipe.entries("clips", "shards", "catalog")}
+    decode = _decode_pass(recipe, [stage for stage in made.values() if isinstance(stage, ClipStage)])
     plan = Plan(recipe, decode)
     brought, own, steps = len(plan.gates) - len(recipe.gates), 0, []
     for entry in recipe.stages:
         if entry.runs == "gate":
             own += len(entry.settings)
-        elif entry.runs in ("clips", "set"):
+        elif id(entry) in made:
             steps.append(Step(entry, made[id(entry)], tuple(plan.gates[: brought + own])))
     plan = Plan(recipe, decode, tuple(steps))
     _check_alone(plan)
@@ -155,7 +156,7 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def _check_alone(plan: Plan) -> None:
-    gathering = next((step.entry for step in plan.clip_steps if step.stage.gathers), None)
+    gathering = next((step.entry for step in plan.steps if isinstance(step.stage, ShardStage)), None)
     if gathering is not None and (plan.decode is not None or len(plan.steps) > 1):
         raise UserError(
             f"{plan.recipe.file}:{gathering.line}: stage {gathering.name!r} stands alone in its recipe, gates aside: "
@@ -181,7 +182,7 @@ def _check_names(plan: Plan) -> None:
                 )
 
 
-def _make(recipe: Recipe, entry: StageEntry) -> ClipStage | SetStage:
+def _make(recipe: Recipe, entry: StageEntry) -> ClipStage | GlobalStage:
     try:
         stage = KINDS[entry.name].make(entry.settings)
         stage.check()
@@ -195,22 +196,22 @@ def _check_order(recipe: Recipe) -> None:
     after = {"measure": ("cut",), "gate": ("measure",)}
     names = [entry.name for entry in recipe.stages]
     for index, entry in enumerate(recipe.stages):
-        needed = order if entry.runs in ("clips", "set") else after.get(entry.name, ())
+        needed = order if entry.runs in ("clips", "shards", "catalog") else after.get(entry.name, ())
         for name in needed:
             if name in names[index:]:
                 raise UserError(f"{recipe.file}:{entry.line}: stage {entry.name!r} must come after {name!r}")
-        if entry.runs == "clips" and any(other.runs == "set" for other in recipe.stages[:index]):
+        if entry.runs in ("clips", "shards") and any(other.runs == "catalog" for other in recipe.stages[:index]):
             raise UserError(
                 f"{recipe.file}:{entry.line}: stage {entry.name!r} takes clips one by one: put it before those that "
                 "take all at once, or into a recipe of its own with `select`"
             )
 
 
-def _decode_pass(recipe: Recipe, later: list[Stage]) -> Stage | None:
+def _decode_pass(recipe: Recipe, later: list[ClipStage]) -> SourceStage | None:
     from stages.scan.decode_pass import DecodePass
 
     by_name: dict[str, Any] = {}
-    for entry in recipe.entries("decode"):
+    for entry in recipe.entries("sources"):
         by_name[entry.name] = entry.settings
         if entry.name == "probe" and entry.settings.backend == "decord" and not _installed("decord"):
             raise missing_extra("decord", "decord")

@@ -1,7 +1,7 @@
-"""A run: recipes to plans, what is pending to units, an engine to do them, a committer to keep them.
+"""`clipmill run`: recipes to plans, what is pending to units, an engine to do them, ledgers to keep them.
 
-A plan has up to three parts, in this order: sources through the decode pass and the stages behind it; clips
-that lack the row of a stage; and set operations over all clips.
+A plan has up to three parts, in this order: sources through the decode pass and the stages after it; clips that lack
+the row of a stage; and stages over all clips.
 """
 
 from __future__ import annotations
@@ -10,46 +10,52 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from curate.catalog.catalog import Catalog
-from curate.catalog.idset import IdSet
 from curate.catalog.ledger import Ledger
+from curate.catalog.schema import BASE
+from curate.catalog.unit_writer import FileSet, Schemas, WriterSettings, state_schema
 from curate.catalog.views import connect
-from curate.engines import run_units
+from curate.engines.choose import ENGINES, Engines
+from curate.engines.engine import CloseRule, Work
 from curate.errors import EngineError, UserError
-from curate.global_stages.base import run_set
+from curate.global_stages.run_global import run_global
 from curate.interrupts import STOPPED, Interrupts
-from curate.recipe.checks import check_columns, check_plan_gates, check_sources, check_together, clip_columns
+from curate.recipe.checks import check_columns, check_plan_gates, check_together, clip_columns, prepare
 from curate.recipe.load import load_recipes
 from curate.recipe.plan import Plan, environment, make_plan
 from curate.run.committer import Committer
 from curate.run.listing import Listing
-from curate.run.pending import Pending, known_ids, pending_sources
+from curate.run.pending import PendingSources, pending_sources
 from curate.run.progress import Progress
 from curate.run.report import report_run
 from curate.run.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.run.settings_guard import refuse_mixture
 from curate.run.stale_rows import forget_stale, of_other_settings
+from curate.run.stop import stop_requests
 from curate.shards.inventory import collect_orphans
 from curate.storage import is_local, local_path
-from stages.base import SettingsError, Stage
+from stages.base import GlobalStage, SettingsError, ShardStage, UnitStage
+from stages.unit import Unit
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What the command line says about how to run, beside the recipe."""
 
-    engine: str = "ray"
+    engine: str = "auto"  # one of ENGINES
     limit: int | None = None
     retry_failed: bool = False
     rebuild: bool = False
     quiet: bool = False
+    closing: CloseRule = CloseRule()
 
 
 def run_recipes(
@@ -61,6 +67,8 @@ def run_recipes(
     options: RunOptions = RunOptions(),
 ) -> int:
     """Runs recipes one after the other; returns 0, or 1 where sources or clips failed. Raises UserError."""
+    if options.engine not in ENGINES:
+        raise UserError(f"no engine {options.engine!r}: there is {', '.join(ENGINES)}")
     recipes = load_recipes(pipelines, names, overrides)
     if inputs:
         if all(recipe.select for recipe in recipes):
@@ -74,10 +82,10 @@ def run_recipes(
             check_plan_gates(plan, {})
             listing.check()
     check_together(plans)
-    with ExitStack() as keep:  # what an engine starts is shared by all recipes
+    with Engines(options.engine, quiet=options.quiet) as engines:  # what is started is shared by all recipes
         codes = []
         for plan, listing in zip(plans, listings, strict=True):
-            codes.append(_Run(plan, listing, where, options, keep).run())
+            codes.append(_Run(plan, listing, where, options, engines).run())
             if codes[-1] == STOPPED:
                 break
         return max(codes)
@@ -91,47 +99,38 @@ def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
 class _Run:
     """One recipe on one catalog."""
 
-    def __init__(self, plan: Plan, listing: Listing | None, catalog: Catalog, options: RunOptions, keep: ExitStack):
-        self.plan, self.listing, self.catalog, self.options, self.keep = plan, listing, catalog, options, keep
+    def __init__(self, plan: Plan, listing: Listing | None, catalog: Catalog, options: RunOptions, engines: Engines):
+        self.plan, self.listing, self.catalog, self.options, self.engines = plan, listing, catalog, options, engines
         self.run_id = uuid.uuid4().hex
-        self.stamp = {"recipe": plan.recipe.name, "run_id": self.run_id}
-        self.sources: Pending | None = None
+        self.sources: PendingSources | None = None
         self.selection: Selection | None = None
+        self._writer: WriterSettings | None = None
 
     def run(self) -> int:
-        plan, catalog, options = self.plan, self.catalog, self.options
-        for step in plan.clip_steps:
-            step.stage.bind(catalog.uri)
+        plan, catalog = self.plan, self.catalog
         check_columns(plan, catalog)
         if plan.decode is None:
             with connect(catalog, without_gates_of=plan.recipe.name) as sql:
                 check_select(sql, plan)
                 check_plan_gates(plan, clip_columns(sql))
-                check_sources(plan, sql)
+                prepare(plan, catalog, sql)
+        else:
+            prepare(plan, catalog)
         with ExitStack() as stack:
             self.ledgers = {
-                table: stack.enter_context(Ledger(catalog, mark=table, key=mark.key, run_id=self.run_id))
-                for table, mark in plan.marks.items()
+                table: stack.enter_context(Ledger(catalog, table, state.key, self.run_id))
+                for table, state in plan.state_tables.items()
             }
+            self.committer = Committer(self.ledgers, {stage.table: stage for stage in plan.clip_stages})
             self._refuse_mixtures()
             self._clear_left_over()
             self._collect_orphans()
-            if plan.decode is not None:
-                settings = plan.marks["sources"].settings
-                self.sources = pending_sources(
-                    self.ledgers["sources"],
-                    self.listing,
-                    settings,
-                    limit=options.limit,
-                    retry_failed=options.retry_failed,
-                    rebuild=options.rebuild,
-                )
+            self.sources = self._pending_sources()
             catalog.put_gates(plan.recipe.name, plan.gates, self.run_id)
             self._note_start()
-            self.committer = Committer(plan, self.ledgers, self._replaced(), self.stamp)
             began = time.monotonic()
             error: Exception | None = None
-            with Interrupts() as interrupts:
+            with Interrupts() as interrupts, stop_requests(catalog.uri, self.run_id, interrupts.stop):
                 try:
                     self._work(interrupts)
                 except SettingsError as caught:
@@ -143,47 +142,97 @@ class _Run:
             if error is not None:
                 raise error
             for ledger in self.ledgers.values():
-                ledger.compact()
+                ledger.maintain(self.engines.rewrite)
+            catalog.compact_own_tables()
             if not interrupts.seen:
                 self._collect_orphans()
         if interrupts.seen:
             print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
             return STOPPED
-        return report_run(
-            catalog, plan, self.committer, self.sources, self.selection, self.listing, quiet=options.quiet
-        )
+        total = self.committer.total
+        return report_run(catalog, plan, total, self.sources, self.selection, self.listing, quiet=self.options.quiet)
 
     def _work(self, interrupts: Interrupts) -> None:
-        plan = self.plan
-        if plan.decode is not None:
-            stages = (plan.decode, *plan.chain(plan.columns.get("clips", {})))
-            self._units(self.sources, stages, Progress.of_sources(plan, self.committer, self.sources), interrupts)
-            if len(self.sources.replace) and not interrupts.seen:
+        plan, sources = self.plan, self.sources
+        if plan.decode is not None and sources is not None:
+            stages = (plan.decode, *plan.stages_on_clips(plan.columns.get("clips", {})))
+            progress = Progress.of_sources(plan, self.committer.total, sources)
+            self._units(iter(sources), stages, progress, interrupts)
+            if len(sources.redo) and not interrupts.seen:
                 with connect(self.catalog) as sql:
                     forget_stale(self.catalog, sql, self.ledgers)
-        if plan.clip_steps and not interrupts.seen:
+        if plan.clip_stages and not interrupts.seen:
             self._select(interrupts)
-        if plan.set_steps and not interrupts.seen:
-            self._sets()
+        if plan.global_steps and not interrupts.seen:
+            self._global_stages()
 
-    def _units(self, pending: Iterable[Any], stages: tuple[Stage, ...], progress: Progress, stop: Interrupts) -> None:
-        """Pending units through the engine, which is started only if there is one; all of them committed."""
-        todo = iter(pending)
+    def _pending_sources(self) -> PendingSources | None:
+        if self.listing is None:
+            return None
+        options, ledger = self.options, self.ledgers["sources"]
+        found = pending_sources(
+            ledger,
+            self.listing,
+            self.plan.state_tables["sources"].settings,
+            limit=options.limit,
+            retry_failed=options.retry_failed,
+            rebuild=options.rebuild,
+        )
+        found.columns = ledger.schema("sources") if "sources" in ledger.tables else BASE["sources"]
+        found.see_columns = self._add_manifest_columns
+        return found
+
+    def _units(self, todo: Iterator[Unit], stages: tuple[UnitStage, ...], progress: Progress, stop: Interrupts) -> None:
+        """Pending units through an engine, which is started only if there is one; file sets to the ledgers."""
         progress.quiet = self.options.quiet
-        if (first := next(todo, None)) is None:
+        self._writer = None
+        engine, todo = self.engines.choose(todo)
+        if engine is None:
             return
-        units = run_units(stages, chain([first], todo), self.options.engine, stop.stop, self.keep)
+        events = engine.run(Work(stages, todo, self._begin(), self._schemas, self.options.closing, stop.stop))
         with progress:
             try:
-                for unit in units:
-                    self.committer.add(unit)
+                for event in events:
+                    if isinstance(event, FileSet):
+                        self.committer.commit(event)
+                    else:
+                        self.committer.total.add(event)
                     progress.update()
             finally:
-                units.close()
-                self.committer.flush()
+                events.close()
+
+    def _begin(self) -> WriterSettings:
+        """Takes a pass in every ledger, once for each phase, and makes tables and columns for the rows to come."""
+        if self._writer is not None:
+            return self._writer
+        wanted: dict[str, dict[str, pa.Schema]] = {}
+        for table in self.plan.state_tables:
+            if table == "sources":
+                own = [pa.field(n, k) for n, k in self.plan.arrow_columns.get("clips", {}).items()]
+                wanted[table] = {name: BASE[name] for name in ("sources", "thumbnails")}
+                wanted[table]["clips"] = pa.schema([*BASE["clips"], *own])
+            elif table in self.committer.stages:
+                wanted[table] = {table: state_schema(self.plan.columns[table])}
+        writers = {table: self.ledgers[table].begin(schemas) for table, schemas in wanted.items()}
+        stamps = {table: {"settings": self.plan.state_tables[table].settings, **self._stamp} for table in writers}
+        reports = frozenset(stage.table for stage in self.plan.clip_stages if stage.keeps_answers)
+        self._writer = WriterSettings(writers, stamps, reports)
+        return self._writer
+
+    def _schemas(self) -> Schemas:
+        """The stored columns of every table, as they are now."""
+        return {name: ledger.schema(name) for ledger in self.ledgers.values() for name in ledger.tables}
+
+    def _add_manifest_columns(self, found: pa.Schema) -> None:
+        self._begin()
+        self.ledgers["sources"].add_columns("sources", found)
+
+    @property
+    def _stamp(self) -> dict[str, str]:
+        return {"recipe": self.plan.recipe.name, "run_id": self.run_id}
 
     def _select(self, interrupts: Interrupts) -> None:
-        """Clips that lack the row of a stage: those a recipe selects, or that a decode pass left behind."""
+        """Clips that lack the row of a stage: those a recipe selects, or that a decode pass left."""
         from stages.decode.seek import FetchFrames
 
         plan, options, again = self.plan, self.options, self.plan.decode is None
@@ -196,26 +245,28 @@ class _Run:
                 retry_failed=options.retry_failed,
                 rebuild=options.rebuild and again,
             )
-            self.committer.replace |= self.selection.replace
-            chain_ = plan.chain(clip_columns(sql), FetchFrames(plan.requests) if plan.requests else None)
-            progress = Progress.of_clips(plan, self.committer, self.selection)
-            self._units(self.selection, chain_, progress, interrupts)
+            fetch = FetchFrames(plan.requests) if plan.requests else None
+            stages = plan.stages_on_clips(clip_columns(sql), fetch)
+            if self.selection.to_do:
+                progress = Progress.of_clips(plan, self.committer.total, self.selection)
+                self._units(iter(self.selection), stages, progress, interrupts)
         if self.selection.limit is None and not interrupts.seen:
             self._forget_other_settings()
 
     def _forget_other_settings(self) -> None:
         """Everything that is wanted was made under today's settings: what a rebuild did not reach is no longer."""
         with connect(self.catalog) as sql:
-            for table in self.selection.tables:
-                if table in self.catalog.tables():
-                    gone = of_other_settings(sql, table, self.plan.marks[table].settings)
+            for stage in self.plan.clip_stages:
+                if stage.table in self.catalog.tables():
+                    gone = of_other_settings(sql, stage.table, self.plan.state_tables[stage.table].settings)
                     if gone:
-                        self.ledgers[table].forget(gone)
+                        self.ledgers[stage.table].forget(gone, self.engines.rewrite)
 
-    def _sets(self) -> None:
-        for step in self.plan.set_steps:
+    def _global_stages(self) -> None:
+        for step in self.plan.global_steps:
+            assert isinstance(step.stage, GlobalStage)
             table = step.stage.table
-            stamp = {"settings": self.plan.marks[table].settings, **self.stamp}
+            stamp = {"settings": self.plan.state_tables[table].settings, **self._stamp}
             with connect(self.catalog, without_gates_of=self.plan.recipe.name) as sql:
                 columns = [row[0] for row in sql.execute("DESCRIBE clips").fetchall()]
                 chosen = f"SELECT chosen.clip_id FROM ({chosen_sql(self.plan)}\n) AS chosen"
@@ -224,55 +275,45 @@ class _Run:
                     f"WHERE {passes_sql(step.gates)} AND clip_id IN ({chosen})"
                 )
                 try:
-                    rows = run_set(step.stage, self.catalog, self.ledgers[table], sql, select, stamp)
+                    rows = run_global(step.stage, self.catalog, self.ledgers[table], sql, select, stamp)
                 except (SettingsError, UserError) as error:
                     raise UserError(f"{self.plan.recipe.file}:{step.entry.line}: {step.entry.name}: {error}") from error
-            self.committer.marked[table, "done"] += rows
+            self.committer.total.results[table, "done"] += rows
 
     def _refuse_mixtures(self) -> None:
-        for table, mark in self.plan.marks.items():
+        for table, state in self.plan.state_tables.items():
             if any(
-                text != mark.settings and (status == "done" or table == "sources")
+                text != state.settings and (status == "done" or table == "sources")
                 for part in self.ledgers[table].known()
                 for text, status in set(zip(part["settings"].to_pylist(), part["status"].to_pylist(), strict=True))
             ):
-                refuse_mixture(self.catalog, self.plan, mark, self.options.rebuild)
+                refuse_mixture(self.catalog, self.plan, state, self.options.rebuild)
 
     def _clear_left_over(self) -> None:
         """After a kill between a commit and what a stage clears then."""
-        for step in self.plan.clip_steps:
-            if left := step.stage.left_over():
+        for stage in self.plan.clip_stages:
+            if left := stage.left_over():
                 done = set()
-                for part in self.ledgers[step.stage.table].known():
+                for part in self.ledgers[stage.table].known():
                     rows = zip(part["clip_id"].to_pylist(), part["status"].to_pylist(), strict=True)
                     done |= {clip for clip, status in rows if clip in left and status == "done"}
-                step.stage.committed(done)
+                stage.committed(done)
 
     def _collect_orphans(self) -> None:
         """Shards that no row names, of runs that were killed or of rows that were made again. No worker is writing."""
-        for step in self.plan.clip_steps:
-            if step.stage.keeps_shards:
-                collect_orphans(self.ledgers[step.stage.table])
-
-    def _replaced(self) -> dict[str, IdSet]:
-        """Rows that go where sources are made again: their own, and those that stages made of their clips."""
-        if self.sources is None:
-            return {}
-        replaced = {"sources": self.sources.replace}
-        if len(self.sources.replace):
-            for step in self.plan.clip_steps:
-                replaced[step.stage.table] = known_ids(self.ledgers[step.stage.table])
-        return replaced
+        for stage in self.plan.clip_stages:
+            if isinstance(stage, ShardStage):
+                collect_orphans(self.ledgers[stage.table])
 
     def _note_start(self) -> None:
-        marks = self.plan.marks
+        states = self.plan.state_tables
         self.catalog.start_run(
             {
                 "run_id": self.run_id,
                 "recipe": self.plan.recipe.name,
                 "recipe_text": self.plan.recipe.text,
-                "stages": json.dumps({table: json.loads(mark.stages_json) for table, mark in marks.items()}),
-                "settings": json.dumps({table: mark.settings for table, mark in marks.items()}),
+                "stages": json.dumps({table: json.loads(state.stages_json) for table, state in states.items()}),
+                "settings": json.dumps({table: state.settings for table, state in states.items()}),
                 "versions": json.dumps(environment()),
                 "inputs": json.dumps(self.listing.inputs if self.listing is not None else []),
                 "engine": self.options.engine,
@@ -280,9 +321,10 @@ class _Run:
         )
 
     def _note_end(self, status: str, seconds: float) -> None:
-        counts: dict[str, Any] = dict(self.committer.counts)
-        if self.sources is not None:
+        total = self.committer.total
+        counts: dict[str, Any] = {name: getattr(total, name) for name in ("done", "failed", "kept", "dropped")}
+        if self.sources is not None and self.listing is not None:
             counts |= {"listed": self.sources.listed, "left_out": self.listing.left_out}
-        counts |= {"seconds": round(seconds, 3), "stage_seconds": dict(self.committer.stage_seconds)}
-        counts |= {"tables": {f"{table} {state}": n for (table, state), n in self.committer.marked.items()}}
+        counts |= {"seconds": round(seconds, 3), "stage_seconds": dict(total.stage_seconds)}
+        counts |= {"tables": {f"{table} {state}": n for (table, state), n in total.results.items()}}
         self.catalog.end_run(self.run_id, {"status": status, "counts": json.dumps(counts)})

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from curate.engines.tally import Tally
 from curate.recipe.plan import Plan
-from curate.run.committer import Committer
-from curate.run.pending import Pending
+from curate.run.pending import PendingSources
 from curate.run.selection import Selection
 
 Say = Callable[[float], tuple[int, str, str]]
@@ -33,34 +33,35 @@ class Progress:
         self.live: Any = None
 
     @classmethod
-    def of_sources(cls, plan: Plan, committer: Committer, pending: Pending) -> Progress:
+    def of_sources(cls, plan: Plan, total: Tally, pending: PendingSources) -> Progress:
         """'h/h' is hours of video an hour."""
 
         def say(seconds: float) -> tuple[int, str, str]:
-            counts = committer.counts
-            clips = counts["kept"] + counts["dropped"]
+            clips = total.kept + total.dropped
             return (
-                counts["done"] + counts["failed"],
+                total.done + total.failed,
                 "sources",
-                f"{clips:,} clips {clips / seconds:.1f}/s · {committer.video_seconds / seconds:.1f} h/h · "
-                f"{counts['kept']:,} kept {counts['dropped']:,} dropped {counts['failed']:,} failed",
+                f"{clips:,} clips {clips / seconds:.1f}/s · {total.video_seconds / seconds:.1f} h/h · "
+                f"{total.kept:,} kept {total.dropped:,} dropped {total.failed:,} failed",
             )
 
         def count() -> int:
             """Lists once more, only to count."""
             listing = type(pending.entries)(pending.entries.inputs, pending.entries.extensions)
-            return sum(1 for _ in Pending(listing, limit=pending.limit, done=pending.done, failed=pending.failed))
+            return sum(
+                1 for _ in PendingSources(listing, limit=pending.limit, done=pending.done, failed=pending.failed)
+            )
 
         return cls(plan.recipe.name, say, count=count)
 
     @classmethod
-    def of_clips(cls, plan: Plan, committer: Committer, selection: Selection) -> Progress:
-        tables = [step.stage.table for step in plan.clip_steps]
+    def of_clips(cls, plan: Plan, total: Tally, selection: Selection) -> Progress:
+        tables = [stage.table for stage in plan.clip_stages]
 
         def say(seconds: float) -> tuple[int, str, str]:
-            marked = committer.marked
-            each = [f"{t} {marked[t, 'done']:,} done {marked[t, 'failed']:,} failed" for t in tables]
-            return committer.clips, "clips", " · ".join(each)
+            found = total.results
+            each = [f"{t} {found[t, 'done']:,} done {found[t, 'failed']:,} failed" for t in tables]
+            return total.clips, "clips", " · ".join(each)
 
         return cls(plan.recipe.name, say, total=selection.to_do)
 

@@ -13,34 +13,33 @@ from rich.table import Table
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote
 from curate.catalog.views import connect
+from curate.engines.tally import Tally
 from curate.recipe.plan import Plan
-from curate.run.committer import Committer
 from curate.run.listing import Listing
-from curate.run.pending import Pending
+from curate.run.pending import PendingSources
 from curate.run.selection import Selection
 
 
 def report_run(
     catalog: Catalog,
     plan: Plan,
-    committer: Committer,
-    sources: Pending | None,
+    total: Tally,
+    sources: PendingSources | None,
     selection: Selection | None,
     listing: Listing | None,
     quiet: bool = False,
 ) -> int:
     """Prints the tables of a run; returns the exit code: 1 where the catalog holds failed sources or clips."""
     with connect(catalog) as sql:
-        failed = failed_by_table(sql, list(plan.marks))
+        failed = failed_by_table(sql, list(plan.state_tables))
         funnel = funnel_rows(sql, [gate.name for gate in catalog.gates()])
     if quiet:
         return 1 if failed else 0
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     if sources is not None:
-        counts = committer.counts
         console.print(
             f"{plan.recipe.name}: {sources.listed:,} sources listed; before: {sources.already_done:,} done, "
-            f"{sources.already_failed:,} failed; now: {counts['done']:,} done, {counts['failed']:,} failed"
+            f"{sources.already_failed:,} failed; now: {total.done:,} done, {total.failed:,} failed"
         )
         for reason, number in sorted(listing.left_out.items()):
             console.print(f"left out of the listing: {number:,} {reason}", markup=False)
@@ -49,17 +48,17 @@ def report_run(
     elif selection is not None:
         console.print(f"{plan.recipe.name}: {selection.selected:,} clips selected, {selection.to_do:,} taken")
     else:
-        judged = max(committer.marked[step.stage.table, "done"] for step in plan.set_steps)
+        judged = max(total.results[step.stage.table, "done"] for step in plan.global_steps)
         console.print(f"{plan.recipe.name}: {judged:,} clips compared")
     console.print(table_of("clips", ("gate", "clips left", "dropped here"), funnel))
-    if len(plan.marks) > (sources is not None):
-        rows = [_stage_row(table, committer, selection) for table in plan.marks if table != "sources"]
+    if len(plan.state_tables) > (sources is not None):
+        rows = [_stage_row(table, total, selection) for table in plan.state_tables if table != "sources"]
         console.print(table_of("clips by stage", ("table", "done before", "done now", "failed now"), rows))
-    if committer.reasons:
-        rows = [(reason, f"{n:,}") for reason, n in committer.reasons.most_common()]
+    if total.reasons:
+        rows = [(reason, f"{n:,}") for reason, n in total.reasons.most_common()]
         console.print(table_of("failures of this run", ("reason", "number"), rows))
-    if committer.stage_seconds:
-        rows = [(stage, f"{s:,.1f}") for stage, s in Counter(committer.stage_seconds).most_common()]
+    if total.stage_seconds:
+        rows = [(stage, f"{s:,.1f}") for stage, s in Counter(total.stage_seconds).most_common()]
         console.print(table_of("time by stage", ("stage", "CPU seconds"), rows))
     for table, number in failed.items():
         named, columns = ("sources", "uri, reason") if table == "sources" else (f"clips in {table}", "clip_id, reason")
@@ -71,16 +70,16 @@ def report_run(
     return 1 if failed else 0
 
 
-def _stage_row(table: str, committer: Committer, selection: Selection | None) -> tuple[str, str, str, str]:
+def _stage_row(table: str, total: Tally, selection: Selection | None) -> tuple[str, str, str, str]:
     before = selection.done.get(table, 0) if selection is not None else 0
-    now, failed = committer.marked[table, "done"], committer.marked[table, "failed"]
-    if selection is not None and committer.counts:  # what the decode pass handed on is in the catalog by then
+    now, failed = total.results[table, "done"], total.results[table, "failed"]
+    if selection is not None and total.done:  # what the decode pass handed on is in the catalog by then
         before = max(0, before - now)
     return table, f"{before:,}", f"{now:,}", f"{failed:,}"
 
 
 def failed_by_table(sql: Any, tables: list[str]) -> dict[str, int]:
-    """How many rows of mark tables say 'failed', where any do."""
+    """How many rows of state tables say 'failed', where any do."""
     found = {}
     there = {row[0] for row in sql.execute("SELECT view_name FROM duckdb_views() WHERE schema_name = 'raw'").fetchall()}
     for table in tables:

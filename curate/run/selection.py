@@ -15,11 +15,11 @@ import duckdb
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
-from curate.catalog.idset import IdSet, pack
 from curate.catalog.schema import BASE, JUDGED
 from curate.errors import UserError
 from curate.recipe.plan import Plan
-from stages.unit import Clip, Unit
+from stages.base import ClipStage
+from stages.unit import Clip, Row, Source, Unit
 
 UNIT_CLIPS = 64  # of one source, at most
 BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
@@ -28,8 +28,8 @@ BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
 class Selection:
     """Iterating gives a Unit for each group of clips that lacks the row of one stage or more.
 
-    `done` counts, by table, the clips that are wanted there and were done before this run; `replace` are the clips
-    whose old rows must go. Raises UserError for a `select` that is no SQL for clips.
+    `done` counts, by table, the clips that are wanted there and were done before this run. Raises UserError for a
+    `select` that is no SQL for clips.
     """
 
     def __init__(
@@ -42,18 +42,18 @@ class Selection:
         rebuild: bool = False,
     ):
         self.plan, self.connection, self.limit = plan, connection, limit
-        self.tables = [step.stage.table for step in plan.clip_steps]
-        self.replace = {table: IdSet() for table in self.tables}
+        steps = [step for step in plan.steps if isinstance(step.stage, ClipStage)]
+        self.tables = [stage.table for stage in plan.clip_stages]
         there = set(catalog.tables())
         columns = [row[0] for row in connection.execute("DESCRIBE clips").fetchall()]
         joins, flags = " LEFT JOIN sources ON sources.source_id = clips.source_id", []
-        for index, step in enumerate(plan.clip_steps):
+        for index, step in enumerate(steps):
             table = step.stage.table
             if table in there:
                 joins += f" LEFT JOIN raw.{quote(table)} AS m{index} ON m{index}.clip_id = clips.clip_id"
                 row, status = f"m{index}.clip_id IS NOT NULL", f"m{index}.status"
                 same = f"m{index}.content_hash IS NOT DISTINCT FROM sources.content_hash"
-                fresh = f"m{index}.settings = {literal(plan.marks[table].settings)} AND {same}"
+                fresh = f"m{index}.settings = {literal(plan.state_tables[table].settings)} AND {same}"
                 fresh = "false" if rebuild else fresh
             else:
                 row, status, fresh = "false", "CAST(NULL AS VARCHAR)", "false"
@@ -64,7 +64,7 @@ class Selection:
                 f"{over} AS failed{index}",
             ]
         chosen = chosen_sql(plan)
-        wanted = [f"{passes_sql(step.gates)} AS wanted{index}" for index, step in enumerate(plan.clip_steps)]
+        wanted = [f"{passes_sql(step.gates)} AS wanted{index}" for index, step in enumerate(steps)]
         judged = (
             f"SELECT {', '.join(['clips.*', *wanted])} "
             f"FROM ({with_nulls_sql(connection, plan.gates, columns)}) AS clips "
@@ -92,10 +92,12 @@ class Selection:
             f"LEFT JOIN ({self._entries_sql()}) AS entry ON entry.entry_id = todo.source_id "
             "ORDER BY source_id, start_pts, clip_id"
         ).to_arrow_reader(BATCH_CLIPS)
-        clips = (Clip(row, self._entry(row)) for batch in reader for row in batch.to_pylist())
-        groups = self.plan.gathering.gather(clips) if self.plan.gathering else by_source(clips)
-        for group in groups:
-            yield self._unit(group)
+        clips = (self._clip(row) for batch in reader for row in batch.to_pylist())
+        stage = self.plan.shard_stage
+        for group in stage.gather(clips) if stage is not None else by_source(clips):
+            first = group[0]
+            unit_id = first.clip_id if stage is not None else f"{first.source.source_id}/{first.clip_id}"
+            yield Unit(unit_id, group, redone=any(clip.redone for clip in group))
 
     def _entries_sql(self) -> str:
         """What the manifest said of each source, its size and content, under names that no column of clips has."""
@@ -104,31 +106,24 @@ class Selection:
         named = [f"{quote(name)} AS entry_{index}" for index, name in enumerate(self._extras)]
         return f"SELECT {', '.join(['source_id AS entry_id', *named])} FROM sources"
 
-    def _entry(self, row: dict[str, Any]) -> dict[str, Any]:
-        entry = {"uri": row["uri"], "source_id": row["source_id"]}
-        return entry | {name: row[f"entry_{index}"] for index, name in enumerate(self._extras)}
-
-    def _unit(self, group: list[Clip]) -> Unit:
-        rows = [clip.row for clip in group]
-        entries = {clip.entry["source_id"]: clip.entry for clip in group}
-        if len(entries) == 1:
-            unit = Unit(f"{rows[0]['source_id']}/{rows[0]['clip_id']}", group[0].entry)
-        else:
-            unit = Unit(f"clips/{rows[0]['clip_id']}", {}, entries=entries)
+    def _clip(self, row: Row) -> Clip:
+        extras = {name: row.pop(f"entry_{index}") for index, name in enumerate(self._extras)}
+        row.pop("entry_id")
+        size, content_hash = extras.pop("bytes"), extras.pop("content_hash")
+        source = Source(row["source_id"], row["uri"], extras, size, content_hash)
+        done, redone = set(), False
         for index, table in enumerate(self.tables):
-            have = {r["clip_id"] for r in rows if r[f"done{index}"] or r[f"failed{index}"]}
-            unit.have[table] = have
-            if old := [r["clip_id"] for r in rows if r[f"row{index}"] and r["clip_id"] not in have]:
-                self.replace[table].add(pack(old))
-        flags = {f"{name}{i}" for i in range(len(self.tables)) for name in ("wanted", "row", "done", "failed")}
-        flags |= {"entry_id", *(f"entry_{i}" for i in range(len(self._extras)))}
-        unit.known = [{k: v for k, v in row.items() if k not in flags} for row in rows]
-        return unit
+            row.pop(f"wanted{index}")
+            there, is_done, is_failed = (row.pop(f"{name}{index}") for name in ("row", "done", "failed"))
+            if is_done or is_failed:
+                done.add(table)
+            redone = redone or (there and table not in done)
+        return Clip(row, source, done=frozenset(done), redone=redone)
 
 
 def by_source(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
     """Up to UNIT_CLIPS clips of one source at a time."""
-    for _, of_source in groupby(clips, key=lambda clip: clip.row["source_id"]):
+    for _, of_source in groupby(clips, key=lambda clip: clip.source.source_id):
         while group := list(islice(of_source, UNIT_CLIPS)):
             yield group
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from curate.catalog.catalog import Catalog
 from curate.errors import UserError
-from curate.recipe.plan import Mark, Plan
+from curate.recipe.plan import Plan, StateTable
 
 
-def refuse_mixture(catalog: Catalog, plan: Plan, mark: Mark, rebuild: bool = False) -> None:
+def refuse_mixture(catalog: Catalog, plan: Plan, mark: StateTable, rebuild: bool = False) -> None:
     """UserError, unless the last run made rows as this one would: a rebuild that was stopped goes on.
 
     Even a rebuild does not put the rows of another kind of stage in place of those there are.

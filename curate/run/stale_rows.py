@@ -8,18 +8,19 @@ import duckdb
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import literal, quote
-from curate.catalog.ledger import Ledger, belongs_to
+from curate.catalog.ledger import Ledger
 from curate.catalog.schema import BASE
+from curate.catalog.state import owner
 from curate.errors import UserError
 
 
 def forget_stale(catalog: Catalog, connection: duckdb.DuckDBPyConnection, ledgers: Mapping[str, Ledger]) -> None:
-    """After sources were made again, in every table that marks clips: rows whose clip is gone or whose source
+    """After sources were made again, in every table of a stage on clips: rows whose clip is gone or whose source
     has other content now. A table that another run fills is left to the next run that does.
     """
     for name in catalog.tables():
         table = catalog.table(name)
-        if name in BASE or table is None or belongs_to(table) != {"mark": name, "key": "clip_id"}:
+        if name in BASE or table is None or owner(table) != (name, "clip_id"):
             continue
         gone = stale_clips(connection, name)
         if not gone:
@@ -28,7 +29,7 @@ def forget_stale(catalog: Catalog, connection: duckdb.DuckDBPyConnection, ledger
             ledgers[name].forget(gone)
             continue
         try:
-            with Ledger(catalog, mark=name, key="clip_id", run_id=next(iter(ledgers.values())).run_id) as ledger:
+            with Ledger(catalog, name, key="clip_id", run_id=next(iter(ledgers.values())).run_id) as ledger:
                 ledger.forget(gone)
         except UserError:
             continue

@@ -11,12 +11,12 @@ from rich.console import Console
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote
 from curate.catalog.idset import IdSet, pack
-from curate.catalog.ledger import belongs_to
+from curate.catalog.state import owner
 from curate.catalog.views import connect
 from curate.errors import UserError
 from curate.recipe.load import endings
 from curate.run.listing import Listing
-from curate.run.pending import Pending
+from curate.run.pending import PendingSources
 from curate.run.report import funnel_rows, table_of
 
 
@@ -58,11 +58,11 @@ def print_status(catalog: Catalog) -> int:
 
 
 def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
-    """For each table that marks clips: rows done and failed, and kept clips that it has no row of."""
+    """For each table of a stage on clips: rows done and failed, and kept clips that it has no row of."""
     rows = []
     for name in catalog.tables():
         table = catalog.table(name)
-        if table is None or (belongs_to(table) or {}) != {"mark": name, "key": "clip_id"}:
+        if table is None or owner(table) != (name, "clip_id"):
             continue
         states = dict(sql.execute(f"SELECT status, count(*) FROM {quote(name)} GROUP BY 1").fetchall())
         without = sql.execute(
@@ -87,7 +87,7 @@ def _pending(sql: Any) -> tuple[int | None, list[str]]:
             listing = Listing((one,), _extensions(key[0], key[1]))
             try:
                 listing.check()
-                for unit in Pending(listing, done=known):
+                for unit in PendingSources(listing, done=known):
                     found += 1
                     known.add(pack([unit.unit_id]))
             except (UserError, OSError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from deltalake import DeltaTable
@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from curate.catalog import delta_log, parquet
 from curate.catalog.catalog import Catalog, file_paths
 from curate.catalog.gates import quote
-from curate.catalog.ledger import batches, belongs_to
+from curate.catalog.state import owner
 from curate.catalog.views import connect
 from curate.errors import DamagedError
 from curate.shards.inventory import tables_with_shards
@@ -39,9 +39,9 @@ CHECKS = {
     "a clip's source is not done": """
         SELECT clip_id, concat('source ', source_id, ' is ', status)
         FROM raw.clips JOIN raw.sources USING (source_id) WHERE status IS DISTINCT FROM 'done'""",
-    "a clip was committed with another batch than its source": """
-        SELECT clip_id, concat('batch ', c.batch, ', source ', source_id, ' batch ', s.batch)
-        FROM raw.clips AS c JOIN raw.sources AS s USING (source_id) WHERE c.batch IS DISTINCT FROM s.batch""",
+    "a clip was made in another pass than its source": """
+        SELECT clip_id, concat('pass ', c.pass, ', source ', source_id, ' pass ', s.pass)
+        FROM raw.clips AS c JOIN raw.sources AS s USING (source_id) WHERE c.pass IS DISTINCT FROM s.pass""",
     "a source has another number of clips than it says": """
         SELECT source_id, 'says ' || coalesce(s.clips, 0) || ', has ' || coalesce(c.clips, 0)
         FROM raw.sources AS s
@@ -61,15 +61,15 @@ CHECKS = {
         SELECT clip_id, concat(start_pts, ' to ', end_pts)
         FROM raw.clips WHERE end_pts < start_pts OR end_s < start_s""",
     "a thumbnail has no clip": """
-        SELECT clip_id, 'batch ' || coalesce(batch::VARCHAR, 'NULL')
+        SELECT clip_id, 'pass ' || coalesce(pass::VARCHAR, 'NULL')
         FROM raw.thumbnails ANTI JOIN raw.clips USING (clip_id)""",
     "a clip has more than one thumbnail": """
         SELECT clip_id, count(*) || ' rows' FROM raw.thumbnails GROUP BY clip_id HAVING count(*) > 1""",
 }
 
 
-# The same of every table that marks clips, as embeddings are; each where its columns are there.
-MARK_CHECKS = {
+# The same of the table of every stage on clips; each where its columns are there.
+STAGE_CHECKS = {
     "a clip_id stands more than once": (
         "clip_id",
         "SELECT clip_id, count(*) || ' rows' FROM {table} GROUP BY clip_id HAVING count(*) > 1",
@@ -89,27 +89,28 @@ MARK_CHECKS = {
 def verify(catalog: Catalog, notes: list[str] | None = None) -> list[str]:
     """Mismatches, one line each; empty where everything agrees. What is only worth knowing is added to `notes`.
 
-    What an interrupted run left for the next one to heal is no mismatch: no view shows it. Logs and files are
+    What an interrupted run left for the next one to recover is no mismatch: no view shows it. Logs and files are
     looked at first, every page of them, since rows of damaged tables can't be reconciled.
     """
-    problems, tables = [], {}
-    for name in catalog.tables():
-        problems += (found := _log(catalog, name))
-        if not found and (table := catalog.table(name)) is not None:
-            tables[name] = table
-            problems += _files(catalog, name, table)
-    problems = problems or _marks(catalog, tables)
+    names = catalog.tables()
+    problems = [problem for name in names for problem in _log(catalog, name)]
+    if problems:
+        return problems
+    tables = catalog.open_tables()
+    for name, table in tables.items():
+        problems += _files(catalog, name, table)
+    problems = problems or _without_state(catalog, names)
     if problems:
         return problems
     with connect(catalog) as connection:
         for claim, text in CHECKS.items():
             problems += _check(connection, claim, text)
         for name, table in tables.items():
-            if belongs_to(table) != {"mark": name, "key": "clip_id"}:
+            if owner(table) != (name, "clip_id"):
                 continue
             columns = table.schema().to_arrow().names
             problems += _check(connection, f"{name}: a row has no clip", _without_clip_sql(name, columns))
-            for claim, (needed, text) in MARK_CHECKS.items():
+            for claim, (needed, text) in STAGE_CHECKS.items():
                 if needed in columns:
                     problems += _check(connection, f"{name}: {claim}", text.format(table=f"raw.{quote(name)}"))
         if tables_with_shards(connection) or catalog.fs.exists(join(catalog.path, "shards")):
@@ -126,7 +127,7 @@ def _without_clip_sql(name: str, columns: Collection[str]) -> str:
     """Rows without a clip, but for those whose source was made again, and cut otherwise, since the run began that
     made them: the next run of their recipe deletes them.
     """
-    text = f"SELECT clip_id, concat('batch ', batch) FROM raw.{quote(name)} AS t ANTI JOIN raw.clips USING (clip_id)"
+    text = f"SELECT clip_id, concat('pass ', pass) FROM raw.{quote(name)} AS t ANTI JOIN raw.clips USING (clip_id)"
     if {"source_id", "committed_at"} <= set(columns):
         began = "t.committed_at"
         if "run_id" in columns:
@@ -147,14 +148,14 @@ def _check(connection: duckdb.DuckDBPyConnection, claim: str, text: str) -> list
     return [f"{claim}: {examples}" + (f" and {more:,} more" if more else "")]
 
 
-def _marks(catalog: Catalog, tables: Mapping[str, DeltaTable]) -> list[str]:
-    """Tables whose rows are marked as whole by a table that is missing."""
-    problems = []
-    for name, table in tables.items():
-        owner = belongs_to(table)
-        if owner and owner["mark"] not in tables and len(batches(catalog, table)) > 1:
-            problems.append(f"table {name} has rows, but {owner['mark']}, which marks them as whole, is missing")
-    return problems
+def _without_state(catalog: Catalog, names: Collection[str]) -> list[str]:
+    """Data tables whose state table is missing."""
+    owners = {name: owner(table) for name in names if (table := catalog.table(name)) is not None}
+    return [
+        f"table {name} has rows, but {found.state}, which says what is done, is missing"
+        for name, found in owners.items()
+        if found is not None and found.state not in owners
+    ]
 
 
 def _log(catalog: Catalog, name: str) -> list[str]:

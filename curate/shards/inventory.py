@@ -40,7 +40,7 @@ class Shard:
     buckets: list[str]
     contracts: list[str]  # JSON
     psnr: dict[str, float]  # by clip, where it was sampled
-    batch: int  # the latest that its rows came with
+    pass_number: int  # the latest that its rows came with
     committed_at: datetime.datetime  # the latest of its rows
 
 
@@ -88,7 +88,7 @@ def shards_of(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[Shard]:
         SELECT shard, list(clip_id ORDER BY clip_id), list(DISTINCT shard_hash), list(DISTINCT shard_bytes),
             list(DISTINCT index_hash), list(DISTINCT bucket), list(DISTINCT contract),
             list(clip_id) FILTER (decode_psnr IS NOT NULL), list(decode_psnr) FILTER (decode_psnr IS NOT NULL),
-            max(batch), max(committed_at)
+            max(pass), max(committed_at)
         FROM {shard_rows_sql(sql, table)} WHERE shard IS NOT NULL GROUP BY shard ORDER BY shard""")
     while page := cursor.fetchmany(PAGE):
         for path, clips, hashes, sizes, index_hashes, buckets, contracts, sampled, psnr, *last in page:
@@ -108,12 +108,12 @@ def orphans(catalog: Catalog, table: str) -> list[Orphan]:
 
 
 def collect_orphans(ledger: Ledger) -> list[Orphan]:
-    """Deletes the orphans of the table that a ledger marks; gives what was deleted.
+    """Deletes the orphans of a ledger's state table; gives what was deleted.
 
     Only while none of this run's workers is writing: before they start, or after the last row was committed. The
     ledger's lease says that no other run is.
     """
-    found = orphans(ledger.catalog, ledger.mark)
+    found = orphans(ledger.catalog, ledger.state)
     ledger.lease.check()  # after the look: another run's files can't be among them
     for orphan in found:
         try:

@@ -135,19 +135,19 @@ def _beyond(sql: duckdb.DuckDBPyConnection, table: str, beyond: dict[str, list[S
     superseded that one; else the row is lost, or the clip is in two shards.
     """
     rows = sql.execute(
-        f"SELECT clip_id, t.shard, t.batch, c.clip_id, s.committed_at FROM (SELECT unnest(?) AS clip_id) "
+        f"SELECT clip_id, t.shard, t.pass, c.clip_id, s.committed_at FROM (SELECT unnest(?) AS clip_id) "
         f"LEFT JOIN {shard_rows_sql(sql, table)} AS t USING (clip_id) LEFT JOIN raw.clips AS c USING (clip_id) "
         "LEFT JOIN raw.sources AS s ON s.source_id = c.source_id ORDER BY clip_id",
         [sorted(beyond)],
     ).fetchall()
     stale: dict[str, list[str]] = {}
-    for clip, elsewhere, batch, there, source_made in rows:
+    for clip, elsewhere, made, there, source_made in rows:
         for shard in beyond[clip]:
             about = f"{table}: the shard {shard.path} holds the clip {clip}"
             gone = there is None or (source_made is not None and source_made > shard.committed_at)
-            if (batch is not None and batch > shard.batch) or (batch is None and gone):
+            if (made is not None and made > shard.pass_number) or (made is None and gone):
                 stale.setdefault(shard.path, []).append(clip)
-            elif batch is None:
+            elif made is None:
                 findings.problems.append(f"{about}, which no row names")
             else:
                 named = f"the shard {elsewhere}" if elsewhere else "no shard"

@@ -89,6 +89,7 @@ class Caption(ClipStage):
         """Answers are kept below the catalog until their rows are committed."""
         if any(source.costly for source in self.sources):
             self.spool = Spool(context.catalog_uri, self.table)
+            self.keeps_answers = True
         if context.sources and len(self.sources) == 1 and isinstance(self.sources[0], Manifest):
             self.sources[0].check_sources(context.sources, self.settings.names)
 

@@ -1,0 +1,129 @@
+"""The writers of a Ray run: a few actors that gather rows of whole units and write them as files.
+
+The payloads that were given to a writer are kept until its files are known, so a writer that dies costs a resend.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from curate.catalog.unit_writer import FileSet
+from curate.engines.engine import Work
+from curate.engines.ray_worker import WriterWorker
+from curate.errors import EngineError, UserError
+
+RESENDS = 3  # writers that die in a row, before the run gives up
+
+
+@dataclass
+class _Sent:
+    """A call of `add` and its arguments."""
+
+    failures: dict[str, str]
+    skipped: frozenset[str]
+    payloads: list[Any]
+    ref: Any = None
+
+
+@dataclass
+class _Writer:
+    actor: Any
+    sent: list[_Sent] = field(default_factory=list)  # since the last close
+    closing: tuple[Any, list[_Sent]] | None = None  # the call under way, and what its files hold
+
+
+class Writers:
+    """`add` gives payloads to the writers in turn; all of them close their files together."""
+
+    def __init__(self, work: Work, count: int):
+        self.work, self.count = work, count
+        self.writers: list[_Writer] = []
+        self.turn = self.rows = self.size = self.deaths = 0
+        self.closed_at = time.monotonic()
+
+    def add(
+        self, unit_ids: Sequence[str], payloads: list[Any], rows: int, size: int,
+        failures: Mapping[str, str] | None = None, skipped: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
+        """Whole units of one payload, or one unit whose parts are the payloads. `failures` are reasons by unit id."""
+        if len(self.writers) < self.count:
+            self.writers.append(_Writer(self._start()))
+        self.turn += 1
+        self._send(self.writers[self.turn % len(self.writers)], _Sent(dict(failures or {}), skipped, payloads))
+        self.rows += rows
+        self.size += size
+
+    def closing_refs(self) -> list[Any]:
+        return [writer.closing[0] for writer in self.writers if writer.closing is not None]
+
+    def close_if_due(self) -> None:
+        rule = self.work.closing
+        late = time.monotonic() - self.closed_at >= rule.seconds
+        if late or self.rows >= rule.rows or self.size >= rule.size:
+            self._close()
+
+    def take_closed(self, timeout: float = 0) -> Iterator[FileSet]:
+        """The file sets of writers that have closed their files."""
+        import ray
+
+        for index, writer in enumerate(self.writers):
+            if writer.closing is None or not ray.wait([writer.closing[0]], timeout=timeout)[0]:
+                continue
+            ref, sent = writer.closing
+            try:
+                ray.get([each.ref for each in sent])
+                found = ray.get(ref)
+            except ray.exceptions.RayActorError as error:
+                self._replace(index, error)
+                continue
+            except UserError:
+                raise
+            except ray.exceptions.RayTaskError as error:
+                cause = getattr(error, "cause", None) or error
+                raise EngineError(f"can't write: {' '.join(str(cause).split())[:300]}") from error
+            writer.closing, self.deaths = None, 0
+            if found is not None:
+                yield found
+
+    def finish(self) -> Iterator[FileSet]:
+        """Closes all writers and waits for their last files."""
+        while any(writer.sent or writer.closing for writer in self.writers):
+            self._close()
+            yield from self.take_closed(timeout=0.5)
+
+    def kill(self) -> None:
+        import ray
+
+        for writer in self.writers:
+            ray.kill(writer.actor)
+        self.writers = []
+
+    def _close(self) -> None:
+        for writer in self.writers:
+            if writer.sent and writer.closing is None:
+                writer.closing = (writer.actor.close.remote(self.work.schemas()), writer.sent)
+                writer.sent = []
+        self.rows = self.size = 0
+        self.closed_at = time.monotonic()
+
+    def _send(self, writer: _Writer, sent: _Sent) -> None:
+        sent.ref = writer.actor.add.remote(sent.failures, sent.skipped, *sent.payloads)
+        writer.sent.append(sent)
+
+    def _replace(self, index: int, error: Exception) -> None:
+        """A new writer in place of one that died: what is not known to be in files is sent again."""
+        self.deaths += 1
+        if self.deaths >= RESENDS:
+            raise EngineError(f"writers can't work: {' '.join(str(error).split())[:300]}")
+        old, new = self.writers[index], _Writer(self._start())
+        for sent in [*(old.closing[1] if old.closing else ()), *old.sent]:
+            self._send(new, sent)
+        self.writers[index] = new
+
+    def _start(self) -> Any:
+        import ray
+
+        return ray.remote(WriterWorker).options(num_cpus=0, max_restarts=0).remote(self.work.writer)
