@@ -32,7 +32,7 @@ from measuring import interleaved, median, show
 from stages.decode.seek import FetchFrames
 from stages.pretrained.clip_models import find_model
 from stages.scores.embed import Embed, EmbedSettings
-from stages.unit import Unit
+from stages.unit import Clip, Source, Unit
 
 UNIT_CLIPS = 8
 
@@ -63,33 +63,34 @@ def units_of(files: list[Path], clip_seconds: float, count: int) -> list[Unit]:
             seconds = (container.duration or 0) / 1e6
             start = stream.start_time or 0
         length = round(clip_seconds / base)
-        clips = [
+        rows = [
             {
                 "clip_id": f"{file.name}{i}", "source_id": file.name, "start_pts": start + i * length,
                 "end_pts": start + (i + 1) * length, "time_base_num": base.numerator, "time_base_den": base.denominator,
             }
             for i in range(int(seconds / clip_seconds))
         ]  # fmt: skip
-        for at in range(0, len(clips), UNIT_CLIPS):
-            entry = {"uri": str(file), "source_id": file.name}
-            units.append(Unit(f"{file.name}/{at}", entry, known=clips[at : at + UNIT_CLIPS]))
+        source = Source(file.name, str(file))
+        for at in range(0, len(rows), UNIT_CLIPS):
+            units.append(Unit(f"{file.name}/{at}", [Clip(row, source) for row in rows[at : at + UNIT_CLIPS]]))
     if not units:
         raise SystemExit(f"no file holds a clip of {clip_seconds:g} s")
     once, turn = list(units), 0
-    while sum(len(unit.known) for unit in units) < count:
+    while sum(len(unit.clips) for unit in units) < count:
         turn += 1
         units += [
             Unit(
-                f"{u.unit_id}/{turn}", u.entry, known=[row | {"clip_id": f"{row['clip_id']}/{turn}"} for row in u.known]
+                f"{unit.unit_id}/{turn}",
+                [Clip(clip.row | {"clip_id": f"{clip.clip_id}/{turn}"}, clip.source) for clip in unit.clips],
             )
-            for u in once
+            for unit in once
         ]
     return units
 
 
 def fresh(units: list[Unit]) -> Iterator[Unit]:
     for unit in units:
-        yield Unit(unit.unit_id, unit.entry, known=unit.known)
+        yield Unit(unit.unit_id, [Clip(clip.row, clip.source) for clip in unit.clips])
 
 
 def timed(work: Callable[[], None]) -> float:
@@ -114,14 +115,11 @@ def end_to_end(files: list[Path], args: argparse.Namespace) -> dict:
     fetch = FetchFrames((embed.wants(),))
     fetch.setup()
     units = units_of(files, args.clip_seconds, args.clips)
-    found = [unit for unit in fetch.stream(fresh(units)) if unit.pixels]  # warms the child and the page cache
-    count = sum(len(unit.pixels) for unit in found)
+    # A first turn warms the child and the page cache.
+    found = [clip for unit in fetch.stream(fresh(units)) for clip in unit.clips if clip.pixels]
+    count = len(found)
     prepared = [
-        embed.model.prepared(picture)
-        for unit in found
-        for frames in unit.pixels.values()
-        for asked in frames.values()
-        for _, picture in asked
+        embed.model.prepared(picture) for clip in found for asked in clip.pixels.values() for _, picture in asked
     ]
     embed.model.encode_prepared(prepared[:8])
     del found
@@ -138,7 +136,7 @@ def end_to_end(files: list[Path], args: argparse.Namespace) -> dict:
     def both() -> None:
         done = 0
         for unit in embed.stream(fetch.stream(fresh(units))):
-            done += sum(row["status"] == "done" for row in unit.rows.get("embeddings", []))
+            done += sum(clip.results["embeddings"]["status"] == "done" for clip in unit.clips)
         if done != count:
             raise SystemExit(f"{done} of {count} clips were embedded")
 
@@ -197,11 +195,11 @@ def on_gpu(architecture: str, images: int, rounds: int) -> dict:
 
     def units() -> Iterator[Unit]:
         for at in range(0, clips, UNIT_CLIPS):
-            unit = Unit(str(at), {"uri": "", "source_id": ""})
-            for clip in range(at, min(clips, at + UNIT_CLIPS)):
-                unit.known.append({"clip_id": str(clip), "source_id": ""})
-                asked = [(float(i), pictures[(clip * frames + i) % len(pictures)]) for i in range(frames)]
-                unit.pixels[str(clip)] = {embed.wants(): asked}
+            unit = Unit(str(at))
+            for number in range(at, min(clips, at + UNIT_CLIPS)):
+                asked = [(float(i), pictures[(number * frames + i) % len(pictures)]) for i in range(frames)]
+                row = {"clip_id": str(number), "source_id": ""}
+                unit.clips.append(Clip(row, Source("", ""), pixels={embed.wants(): asked}))
             yield unit
 
     def stage() -> float:

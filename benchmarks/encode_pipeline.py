@@ -30,9 +30,10 @@ from typing import Any
 import psutil
 from measuring import interleaved, median, show
 
+from stages.base import Context
 from stages.encode.settings import EncodeSettings
 from stages.encode.stage import Encode
-from stages.unit import Unit
+from stages.unit import Clip, Row, Source, Unit
 from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.window import Window
 
@@ -51,11 +52,11 @@ def random_vae(width: int, folder: Path) -> str:
     return str(folder)
 
 
-def rows_of(files: list[Path], bucket: Bucket, fps: float, count: int) -> tuple[list[dict[str, Any]], dict[str, dict]]:
-    """The files cut into clips as long as the bucket, as a catalog would give them, again up to `count`; sources."""
+def rows_of(files: list[Path], bucket: Bucket, fps: float, count: int) -> list[tuple[Row, Source]]:
+    """The files cut into clips as long as the bucket, as a catalog would give them, again up to `count`."""
     import av
 
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for number, file in enumerate(files):
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
@@ -78,7 +79,8 @@ def rows_of(files: list[Path], bucket: Bucket, fps: float, count: int) -> tuple[
         raise SystemExit(f"no file holds a clip of {bucket.frames} frames at {fps:g} fps")
     turns = -(-count // len(rows))
     again = [row | {"clip_id": f"{row['clip_id']}-{turn}"} for turn in range(turns) for row in rows]
-    return again[:count], {file.name: {"uri": str(file), "bytes": file.stat().st_size} for file in files}
+    sources = {file.name: Source(file.name, str(file), bytes=file.stat().st_size) for file in files}
+    return [(row, sources[row["source_id"]]) for row in again[:count]]
 
 
 def cpu_of_tree() -> float:
@@ -91,7 +93,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     import torch
 
     bucket = args.bucket
-    rows, entries = rows_of(args.files, bucket, args.fps, args.clips)
+    rows = rows_of(args.files, bucket, args.fps, args.clips)
     encode = Encode(
         EncodeSettings(
             vae=random_vae(args.width, folder / "vae"), buckets=(bucket,), fps=args.fps, max_upscale=100.0,
@@ -99,15 +101,15 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             decoder={"children": args.children, "ahead_mb": args.ahead_mb},
         )
     )  # fmt: skip
-    encode.bind(str(folder / "catalog"))
+    encode.prepare(Context(str(folder / "catalog")))
     encode.setup()
 
     def windows() -> list[Window]:
-        return [window_of(row, entries[row["source_id"]], bucket, args.fps) for row in rows]
+        return [window_of(row, source, bucket, args.fps) for row, source in rows]
 
     def units() -> Iterator[Unit]:
         for at in range(0, len(rows), SHARD_CLIPS):
-            yield Unit(str(at), {}, known=rows[at : at + SHARD_CLIPS], entries=entries)
+            yield Unit(str(at), [Clip(row, source) for row, source in rows[at : at + SHARD_CLIPS]])
 
     ready = []  # in memory of its own
     for window, pixels in encode.pool.fetch(windows()):
@@ -129,7 +131,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     def both() -> None:
         shutil.rmtree(folder / "catalog", ignore_errors=True)
         began, waited = time.perf_counter(), encode.pool.waited_s
-        done = [row["status"] for unit in encode.stream(units()) for row in unit.rows.get("latents", [])]
+        done = [clip.results["latents"]["status"] for unit in encode.stream(units()) for clip in unit.clips]
         waiting.append((encode.pool.waited_s - waited) / (time.perf_counter() - began))
         if done != ["done"] * len(rows):
             raise SystemExit(f"{done.count('done')} of {len(rows)} clips were encoded")

@@ -15,6 +15,7 @@ from curate.catalog.schema import rows_to_table
 from curate.storage import join
 from stages.shards.contract import Contract
 from stages.shards.writer import Published, ShardWriter
+from stages.unit import Source
 from stages.windows.buckets import Bucket, window_of
 from stages.windows.pool import WindowPool
 from stages.windows.window import PREPROCESSING_VERSION
@@ -82,8 +83,8 @@ def encoded(
         space_stride=info.space_stride, mean=info.mean, std=info.std, dtype="int32" if info.codebook else dtype,
         codebook=info.codebook,
     )  # fmt: skip
-    entries = {source["source_id"]: source for source in sources}
-    windows = [window_of(clip, entries[clip["source_id"]], Bucket.parse(BUCKET), FPS) for clip in clips]
+    scanned = {row["source_id"]: Source(row["source_id"], row["uri"], bytes=row["bytes"]) for row in sources}
+    windows = [window_of(clip, scanned[clip["source_id"]], Bucket.parse(BUCKET), FPS) for clip in clips]
     made = []
     with WindowPool() as pool:
         for clip, (window, pixels) in zip(clips, pool.fetch(windows), strict=True):

@@ -21,6 +21,7 @@ from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect, query
 from curate.errors import UserError
 from curate.training.vae_order import Order
+from stages.unit import Source
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
 from stages.windows.pool import WindowPool
 from stages.windows.window import Window, rate
@@ -47,8 +48,8 @@ class Clip:
 
     def window(self, fps: float, first: int, frames: int) -> Window:
         """`frames` frames at `fps` from frame `first` on."""
-        entry = {"uri": self.row["uri"], "bytes": self.row["bytes"]}
-        whole = window_of(self.row, entry, self.bucket, fps, where="start")
+        source = Source(self.row["source_id"], self.row["uri"], bytes=self.row["bytes"])
+        whole = window_of(self.row, source, self.bucket, fps, where="start")
         return Window(**{**vars(whole), "offset_s": float(first / rate(fps)), "frames": frames})
 
 

@@ -11,7 +11,7 @@ from curate.recipe.registry import KINDS, StageKind
 from stages.base import ClipError, ClipStage
 from stages.frames import FrameRequest
 from stages.settings import ModelSettings
-from stages.unit import Clip
+from stages.unit import Clip, Row
 
 
 class BrightnessSettings(ModelSettings):
@@ -36,14 +36,14 @@ class Brightness(ClipStage):
     def signals(self) -> dict[str, str]:
         return {"brightness": "double", "frames": "int32", "model": "string"}
 
-    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any] | ClipError]:
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
         return [self._score_one(clip) for clip in clips]
 
-    def _score_one(self, clip: Clip) -> dict[str, Any] | ClipError:
+    def _score_one(self, clip: Clip) -> Row | ClipError:
         if self.settings.log:
             with open(self.settings.log, "a") as log:
                 log.write(clip.clip_id + "\n")
-        if self.settings.refuse and self.settings.refuse in clip.entry["uri"]:
+        if self.settings.refuse and self.settings.refuse in clip.source.uri:
             return ClipError("too ugly: 7 of 10")
         mean = sum(float(picture[..., 1].mean()) for _, picture in clip.frames) / len(clip.frames)
         return {"brightness": self.settings.gain * mean, "frames": len(clip.frames), "model": "green"}

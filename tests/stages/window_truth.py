@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.decode.pyav_reader import PyAVReader
 from stages.decode.reading import open_source
+from stages.unit import Source
 from stages.windows.buckets import Bucket, window_of
 from stages.windows.window import covering
 from tests.hostile import write_video
@@ -61,7 +62,7 @@ def spans(path, *cuts):
 
 def windows_of(path, clips=4, bucket="5x32x48", fps=12.0):
     rows = spans(path, *range(0, COUNT, COUNT // clips))
-    return [window_of(row, {"uri": str(path)}, Bucket.parse(bucket), fps) for row in rows]
+    return [window_of(row, Source("s", str(path)), Bucket.parse(bucket), fps) for row in rows]
 
 
 def same(pixels, window):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,9 @@ from curate.catalog.schema import rows_to_table
 from curate.catalog.views import connect
 from curate.errors import UserError
 from curate.recipe.gate_stage import GateStage
+from stages.frames import FrameRequest
 from stages.unit import Unit
+from tests.stages.units import clip_of
 
 COLUMNS = {"motion": "double", "luma_mean": "double", "caption": "string", "faces": "int32"}
 GATES = [
@@ -78,14 +81,21 @@ def test_null_is_unknown_and_never_fails_silently():
 def test_a_stage_passes_on_only_the_clips_and_pixels_that_are_kept():
     stage = pickle.loads(pickle.dumps(GateStage(GATES[:1], COLUMNS)))
     stage.setup()
-    rows = [{"clip_id": "still", "motion": 0.0}, {"clip_id": "lively", "motion": 1.0}, {"clip_id": "?"}]
-    unit = Unit("u", {}, {"clips": rows}, pixels={"still": 1, "lively": 2})
-    (found,) = stage(unit)
-    assert found.passing == {"lively", "?"}
-    assert found.pixels == {"lively": 2}
-    assert found.rows["clips"] == rows  # dropped clips keep their scores
-    (found,) = stage(Unit("u", {}, {"clips": rows}, passing={"still", "?"}))
-    assert found.passing == {"?"}
+    motions = {"still": {"motion": 0.0}, "lively": {"motion": 1.0}, "?": {}}
+    picture, request = np.zeros((9, 16, 3), np.uint8), FrameRequest((0.5,), 16)
+
+    def unit():
+        with_frames = [clip_of(name, [picture], request, **motions[name]) for name in ("still", "lively")]
+        return Unit("u", [*with_frames, clip_of("?", **motions["?"])])
+
+    (found,) = stage(unit())
+    assert [clip.clip_id for clip in found.clips if clip.passing] == ["lively", "?"]
+    assert [clip.clip_id for clip in found.clips if clip.pixels] == ["lively"]
+    assert [clip.row for clip in found.clips] == [clip.row for clip in unit().clips]  # dropped clips keep their scores
+    given = unit()
+    given.clips[1].passing = False
+    (found,) = stage(given)
+    assert [clip.clip_id for clip in found.clips if clip.passing] == ["?"]
 
 
 @pytest.mark.parametrize(

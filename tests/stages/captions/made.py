@@ -10,8 +10,9 @@ import numpy as np
 from stages.captions.settings import CaptionSettings
 from stages.captions.stage import Caption
 from stages.frames import FrameRequest
-from stages.unit import Unit
+from stages.unit import Clip, Row, Source, Unit
 from tests.caption_server import MODEL
+from tests.stages.units import rows_of as rows_by_clip
 
 PROMPT = "Describe clip {clip_id}."
 FRAMES = {"positions": [0.5], "long_side": 16}
@@ -23,14 +24,18 @@ def clip_row(number: int, **columns: Any) -> dict[str, Any]:
 
 
 def unit_of(
-    numbers: list[int], stage: Caption | None = None, unit_id: str = "u", entry: dict | None = None, **more: Any
+    numbers: list[int],
+    stage: Caption,
+    unit_id: str = "u",
+    uri: str = "films/a.mp4",
+    entry: Row | None = None,
+    **more: Any,
 ) -> Unit:
-    """A unit of known clips, with a frame for each position that the stage wants."""
-    request = stage.wants() if stage else None
-    unit = Unit(unit_id, {"uri": "films/a.mp4", "source_id": "s" * 32} | (entry or {}), **more)
-    unit.known = [clip_row(number) for number in numbers]
-    if request:
-        unit.pixels = {row["clip_id"]: {request: pictures(request, row["clip_id"])} for row in unit.known}
+    """A unit of clips with a frame for each position that the stage wants; `entry` is what the manifest says."""
+    request = stage.wants()
+    unit = Unit(unit_id, [Clip(clip_row(number), Source("s" * 32, uri, entry or {})) for number in numbers], **more)
+    for clip in unit.clips if request else ():
+        clip.pixels[request] = pictures(request, clip.clip_id)
     return unit
 
 
@@ -58,10 +63,7 @@ def run(stage: Caption, units: list[Unit]) -> list[Unit]:
 
 def rows_of(units: list[Unit], table: str = "captions") -> dict[int, dict[str, Any]]:
     """The rows of a table by the number of their clip; each clip has one."""
-    rows = [row for unit in units for row in unit.rows.get(table, [])]
-    found = {int(row["clip_id"], 16): row for row in rows}
-    assert len(found) == len(rows)
-    return found
+    return {int(clip_id, 16): row for clip_id, row in rows_by_clip(units, table).items()}
 
 
 def asked_about(prompt: str) -> int:

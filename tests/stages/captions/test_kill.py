@@ -14,6 +14,7 @@ import pytest
 
 from curate.catalog.catalog import Catalog
 from curate.run.verify import verify
+from stages.base import Context
 from stages.captions.answer_cache import Spool
 from stages.captions.answers import Answer
 from stages.captions.stage import Caption
@@ -165,10 +166,10 @@ def test_what_a_kill_left_half_written_is_no_answer(tmp_path):
 def test_a_stage_travels_to_its_worker_and_takes_up_what_another_left(tmp_path):
     with CaptionServer() as server:
         first = Caption(served(server.url))
-        first.bind(str(tmp_path))
+        first.prepare(Context(str(tmp_path)))
         run(first, [unit_of([1, 2], first)])
         again = pickle.loads(pickle.dumps(first.__class__(first.settings)))
-        again.bind(str(tmp_path))
+        again.prepare(Context(str(tmp_path)))
         rows = rows_of(run(pickle.loads(pickle.dumps(again)), [unit_of([1, 2, 3], again)]))
         assert sorted(rows) == [1, 2, 3]
         assert len(server.answered) == len(set(server.answered)) == 3

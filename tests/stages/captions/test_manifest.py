@@ -14,9 +14,9 @@ from stages.captions.stage import Caption
 from tests.stages.captions.made import rows_of, run, unit_of
 
 
-def captions(entry, numbers=(1, 2), **settings):
+def captions(entry, uri="films/a.mp4", **settings):
     stage = Caption(CaptionSettings.model_validate(settings))
-    return rows_of(run(stage, [unit_of(list(numbers), stage, entry=entry)]), stage.table)
+    return rows_of(run(stage, [unit_of([1, 2], stage, uri=uri, entry=entry)]), stage.table)
 
 
 def test_the_manifest_s_caption_is_that_of_every_clip_of_the_source():
@@ -64,11 +64,11 @@ def test_a_file_beside_the_source_holds_its_caption(tmp_path, where):
     store.pipe_file(f"{path}/b.json", json.dumps({"caption": "A cat sits.", "other": 1}).encode())
     text = {"manifest": {"sidecar": ".txt"}}
     keyed = {"manifest": {"sidecar": ".json"}}
-    assert captions({"uri": f"{folder}/a.mp4"}, **text)[1]["caption"] == "A dog runs."
-    assert captions({"uri": f"{folder}/b.tar.mkv"}, **keyed)[1]["status"] == "failed"
-    assert captions({"uri": f"{folder}/b.mkv"}, **keyed)[1]["caption"] == "A cat sits."
-    assert captions({"uri": f"{folder}/a.mp4", "caption": "The manifest's."}, **text)[1]["caption"] == "The manifest's."
-    assert "no .txt file" in captions({"uri": f"{folder}/c.mp4"}, **text)[1]["reason"]
+    assert captions({}, f"{folder}/a.mp4", **text)[1]["caption"] == "A dog runs."
+    assert captions({}, f"{folder}/b.tar.mkv", **keyed)[1]["status"] == "failed"
+    assert captions({}, f"{folder}/b.mkv", **keyed)[1]["caption"] == "A cat sits."
+    assert captions({"caption": "The manifest's."}, f"{folder}/a.mp4", **text)[1]["caption"] == "The manifest's."
+    assert "no .txt file" in captions({}, f"{folder}/c.mp4", **text)[1]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_file_beside_the_source_holds_its_caption(tmp_path, where):
 )
 def test_a_damaged_file_beside_the_source_is_the_clip_s_reason(tmp_path, ending, data, why):
     (tmp_path / f"a{ending}").write_bytes(data)
-    row = captions({"uri": str(tmp_path / "a.mp4")}, manifest={"sidecar": ending})[1]
+    row = captions({}, str(tmp_path / "a.mp4"), manifest={"sidecar": ending})[1]
     assert row["status"] == "failed"
     assert why in row["reason"]
     assert len(row["reason"]) <= 500
@@ -91,7 +91,7 @@ def test_a_damaged_file_beside_the_source_is_the_clip_s_reason(tmp_path, ending,
 
 def test_a_pipe_beside_the_source_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.txt")
-    row = captions({"uri": str(tmp_path / "a.mp4")}, manifest={"sidecar": ".txt"})[1]
+    row = captions({}, str(tmp_path / "a.mp4"), manifest={"sidecar": ".txt"})[1]
     assert "not a regular file but a pipe" in row["reason"]
 
 

@@ -33,7 +33,7 @@ def test_the_score_is_the_mean_cosine_of_text_and_frames(folder):
     unit = unit_of([1], stage, entry={"caption": SHORT})
     row = rows_of(run(stage, [unit]))[1]
     network, preprocess, tokenizer = by_hand(folder)
-    frames = [Image.fromarray(p[:, :, ::-1].copy()) for _, p in unit.pixels[f"{1:032x}"][stage.wants()]]
+    frames = [Image.fromarray(p[:, :, ::-1].copy()) for _, p in unit.clips[0].pixels[stage.wants()]]
     with torch.inference_mode():
         seen = network.encode_image(torch.stack([preprocess(one) for one in frames]), normalize=True)
         said = network.encode_text(tokenizer([SHORT]), normalize=True)
@@ -46,7 +46,7 @@ def test_a_text_too_long_for_the_encoder_scores_the_mean_of_its_sentences(folder
     entries = [{"caption": text} for text in (LONG, *sentences(LONG))]
     stage = matched(folder)
     units = [unit_of([1], stage, f"u{n}", entry=entry) for n, entry in enumerate(entries)]
-    whole, *parts = [unit.rows["captions"][0]["caption_clip_match"] for unit in run(stage, units)]
+    whole, *parts = [rows_of([unit])[1]["caption_clip_match"] for unit in run(stage, units)]
     assert len(parts) == 3
     assert np.ptp(parts) > 1e-3
     assert whole == pytest.approx(np.mean(parts), abs=1e-5)

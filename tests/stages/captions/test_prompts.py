@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from stages.captions import prompts
 from stages.captions.prompts import FieldError, check_template, fields, fill
 from stages.captions.settings import CaptionSettings
+from stages.unit import Clip, Source
 from tests.stages.captions.made import clip_row
 
 NAMES = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
@@ -32,7 +33,8 @@ def test_only_plain_fields_are_let_in(template):
 
 
 def test_a_clip_is_described_by_its_columns_and_its_manifest():
-    values = fields(clip_row(1), {"caption": "a dog", "width": 1, "licence": "cc0"})
+    source = Source("s" * 32, "films/a.mp4", {"caption": "a dog", "width": 1, "licence": "cc0"})
+    values = fields(Clip(clip_row(1), source))
     said = fill("{duration} s of {width}x{height}, {fps:.2f} fps, {{braces}}: {caption} ({licence})", values)
     assert said == "2.5 s of 640x360, 24.00 fps, {braces}: a dog (cc0)"
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from stages.base import SettingsError
+from stages.base import Context, SettingsError
 from stages.captions import server as server_module
 from stages.captions.stage import Caption
 from tests import caption_server as faults
@@ -53,7 +53,7 @@ def test_every_clip_ends_captioned_or_failed_with_its_reason(tmp_path):
     with CaptionServer(script) as server:
         limits = {"timeout_seconds": 0.4, "deadline_seconds": 1.6, "tries": 3, "concurrency": 32}
         stage = Caption(served(server.url, server=limits))
-        stage.bind(str(tmp_path))
+        stage.prepare(Context(str(tmp_path)))
         began = time.monotonic()
         clips = list(range(len(FAULTS) + len(forever)))
         rows = rows_of(run(stage, [unit_of([n], stage, f"u{n}") for n in clips]))
@@ -187,13 +187,13 @@ def test_an_answer_is_never_asked_for_twice_not_even_of_a_failed_clip(tmp_path):
     with CaptionServer(lambda prompt, attempt: "400" if prompt.endswith("long") and not attempt else OK) as server:
         for status in ("failed", "done", "done"):
             stage = Caption(served(server.url, prompts=prompts))
-            stage.bind(str(tmp_path))
+            stage.prepare(Context(str(tmp_path)))
             rows = rows_of(run(stage, [unit_of([1], stage)]))
             assert rows[1]["status"] == status
         assert len(server.answered) == len(set(server.answered)) == 2
         stage.committed([rows[1]["clip_id"], "0" * 32])
         other = Caption(served(server.url, prompts=prompts, seed=1))
-        other.bind(str(tmp_path))
+        other.prepare(Context(str(tmp_path)))
         run(other, [unit_of([1], other)])
         assert len(server.answered) == 4  # under other settings it is another question
     assert [path.name for path in tmp_path.rglob("*.json")] == [f"{1:032x}.json"]
@@ -203,7 +203,7 @@ def test_answers_that_can_not_be_kept_stop_the_run(tmp_path):
     """Going on would pay for what a kill then loses."""
     with CaptionServer() as server:
         stage = Caption(served(server.url, server={"concurrency": 2}))
-        stage.bind(str(tmp_path))
+        stage.prepare(Context(str(tmp_path)))
         stage.setup()
         (tmp_path / "_answers" / "captions").rmdir()
         with pytest.raises(SettingsError, match=r"answers can't be kept .*_answers/captions.*No such file"):
@@ -245,7 +245,7 @@ def test_a_server_that_goes_away_stops_the_run(monkeypatch):
 def test_a_stopped_run_ends_soon_and_keeps_what_arrives(tmp_path):
     with CaptionServer(lambda prompt, attempt: f"{SLOW} 0.3" if asked_about(prompt) else OK) as server:
         stage = Caption(served(server.url, server={"timeout_seconds": 20, "concurrency": 4}))
-        stage.bind(str(tmp_path))
+        stage.prepare(Context(str(tmp_path)))
         stage.setup()
         running = stage.stream(unit_of([n], stage, f"u{n}") for n in range(40))
         next(running)
@@ -306,8 +306,8 @@ def test_a_clip_without_its_frames_says_why():
     with CaptionServer() as server:
         stage = Caption(served(server.url))
         unit = unit_of([1, 2], stage)
-        del unit.pixels[f"{2:032x}"]
-        unit.lost = {f"{2:032x}": "its file is gone"}
+        lost = unit.clips[1]
+        lost.pixels, lost.lost = {}, "its file is gone"
         rows = rows_of(run(stage, [unit]))
     assert rows[1]["status"] == "done"
     assert rows[2]["reason"] == "its file is gone"

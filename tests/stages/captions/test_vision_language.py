@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from stages.base import SettingsError
+from stages.base import Context, SettingsError
 from stages.captions.settings import CaptionSettings
 from stages.captions.stage import Caption
 from tests.stages.captions.made import rows_of, run, unit_of
@@ -48,7 +48,7 @@ def test_a_model_says_what_it_says_when_called_by_hand(folder):
     said = captions(stage, [1])[1]
     processor = AutoProcessor.from_pretrained(folder["llava"])
     model = AutoModelForImageTextToText.from_pretrained(folder["llava"], dtype=torch.float32).eval()
-    pictures = [Image.fromarray(p[:, :, ::-1].copy()) for _, p in unit.pixels[f"{1:032x}"][stage.wants()]]
+    pictures = [Image.fromarray(p[:, :, ::-1].copy()) for _, p in unit.clips[0].pixels[stage.wants()]]
     inputs = processor(
         images=pictures, text="USER: <image> <image> <image> describe the dog ASSISTANT:", return_tensors="pt"
     )
@@ -85,7 +85,7 @@ def test_a_model_without_a_chat_template_goes_on_from_the_prompt(folder):
 
 def test_answers_of_a_model_are_kept_too(folder, tmp_path):
     stage = stage_of(folder["blip"])
-    stage.bind(str(tmp_path))
+    stage.prepare(Context(str(tmp_path)))
     first = captions(stage, [1])
     assert [file.stem for file in tmp_path.rglob("*.json")] == [f"{1:032x}"]
     file = next(tmp_path.rglob("*.json"))
@@ -93,7 +93,7 @@ def test_answers_of_a_model_are_kept_too(folder, tmp_path):
     next(iter(answers.values()))["text"] = "what was kept"
     file.write_text(json.dumps(answers))
     again = stage_of(folder["blip"])
-    again.bind(str(tmp_path))
+    again.prepare(Context(str(tmp_path)))
     assert captions(again, [1]) == {1: "what was kept"} != first
 
 

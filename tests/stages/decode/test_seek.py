@@ -19,7 +19,7 @@ from stages.decode.seek import FetchFrames
 from stages.decode.seek_reader import ClipSpan, SeekReader, fetch
 from stages.decode.settings import FetchSettings
 from stages.frames import FrameRequest, SourceError
-from stages.unit import Unit
+from stages.unit import Clip, Source, Unit
 from tests.hostile import moving_square, write_video
 
 COUNT, GROUP = 96, 12  # frames of a film, and of a group of pictures
@@ -211,14 +211,25 @@ ONE = FrameRequest((0.1, 0.5, 0.9), 48)
 def unit_of(path, clips=4, name="u"):
     base, times, _, end = decoded(path)
     bounds = [*times[:: len(times) // clips][:clips], end]
-    known = [
+    rows = [
         {
             "clip_id": f"{name}{i}", "source_id": "s", "start_pts": a, "end_pts": b,
             "time_base_num": base.numerator, "time_base_den": base.denominator,
         }
         for i, (a, b) in enumerate(pairwise(bounds))
     ]  # fmt: skip
-    return Unit(name, {"uri": str(path), "source_id": "s", "bytes": path.stat().st_size}, known=known)
+    source = Source("s", str(path), bytes=path.stat().st_size)
+    return Unit(name, [Clip(row, source) for row in rows])
+
+
+def with_frames(unit):
+    """Ids of the clips that have the frames that were asked for."""
+    return {clip.clip_id for clip in unit.clips if ONE in clip.pixels}
+
+
+def lost(unit):
+    """Why clips have no frames, by id."""
+    return {clip.clip_id: clip.lost for clip in unit.clips if clip.lost is not None}
 
 
 @pytest.fixture(scope="module")
@@ -234,24 +245,25 @@ def test_units_come_back_in_order_with_the_frames_of_every_clip(stage, films):
     found = list(stage.stream(iter(units)))
     assert [unit.unit_id for unit in found] == [unit.unit_id for unit in units]
     for unit in found:
-        assert unit.failure is None and not unit.lost
-        assert all(len(unit.pixels[row["clip_id"]][ONE]) == 3 for row in unit.known)
+        assert unit.failure is None and not lost(unit)
+        assert [len(clip.pixels[ONE]) for clip in unit.clips] == [3] * 4
         assert unit.seconds["seek"] > 0
 
 
 def test_clips_that_gates_drop_are_not_fetched(stage, films):
     unit = unit_of(films / "mpeg4.mp4")
-    unit.passing = {"u1"}
+    for clip in unit.clips:
+        clip.passing = clip.clip_id == "u1"
     (found,) = stage(unit)
-    assert set(found.pixels) == {"u1"} and not found.lost
+    assert with_frames(found) == {"u1"} and not lost(found)
 
 
 def test_a_missing_source_costs_its_clips_and_not_the_units_beside_it(stage, films):
     gone, there = unit_of(films / "mpeg4.mp4", name="gone"), unit_of(films / "mpeg4.mp4", name="there")
-    gone.entry["uri"] = str(films / "never.mp4")
+    gone.clips[0].source.uri = str(films / "never.mp4")  # that of them all
     first, second = stage.stream([gone, there])
-    assert first.failure is None and len(first.lost) == 4 and "No such file" in first.lost["gone0"]
-    assert len(second.pixels) == 4
+    assert first.failure is None and len(lost(first)) == 4 and "No such file" in lost(first)["gone0"]
+    assert len(with_frames(second)) == 4
 
 
 def made(**limits):
@@ -278,10 +290,10 @@ def test_a_decoder_that_dies_or_hangs_costs_clips_and_not_the_units(films, tmp_p
         (second,) = stage(unit_of(path, name="next"))
     finally:
         stage.close()
-    assert first.failure is None and len(first.pixels) == left
-    assert set(first.lost.values()) == ({reason} if reason else set())
-    assert len(first.lost) == 4 - left
-    assert len(second.pixels) == 4
+    assert first.failure is None and len(with_frames(first)) == left
+    assert set(lost(first).values()) == ({reason} if reason else set())
+    assert len(lost(first)) == 4 - left
+    assert len(with_frames(second)) == 4
 
 
 def test_leaving_the_stream_early_ends_the_decoder_at_once(films, monkeypatch):
@@ -302,9 +314,9 @@ def test_the_next_units_are_fetched_while_a_later_stage_works(films):
     stream = stage.stream(units)
     next(stream)
     until = time.monotonic() + 10
-    while not all(len(unit.pixels) == 4 for unit in units) and time.monotonic() < until:
+    while not all(len(with_frames(unit)) == 4 for unit in units) and time.monotonic() < until:
         time.sleep(0.01)  # the later stage at work
-    assert all(len(unit.pixels) == 4 for unit in units)
+    assert all(len(with_frames(unit)) == 4 for unit in units)
     stream.close()
     stage.close()
 

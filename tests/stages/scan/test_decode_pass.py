@@ -6,8 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Any
 
 import av
 import numpy as np
@@ -20,29 +18,15 @@ from stages.frames import FrameRequest
 from stages.measures.registry import MEASURES
 from stages.scan.decode_pass import DecodePass, Found, ScanSettings
 from stages.scan.scan import scan
-from stages.unit import source_id
+from stages.unit import Source, Unit, source_id
 from tests.hostile import moving_square, write_video
 
 PROBE, CUT = ProbeSettings(), CutSettings(min_seconds=0.5, max_seconds=20)
 EVERYTHING = tuple(MEASURES)
 
 
-@dataclass
-class Part:
-    """What the pass needs of a unit, without the data plane above it."""
-
-    unit_id: str
-    entry: dict[str, Any]
-    rows: dict[str, list] = field(default_factory=dict)
-    pixels: dict[str, Any] = field(default_factory=dict)
-    part: int = 0
-    last: bool = True
-    failure: str | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
 def unit(path):
-    return Part("u", {"uri": str(path), "source_id": source_id(str(path))})
+    return Unit("u", source=Source(source_id(str(path)), str(path)))
 
 
 @pytest.fixture
@@ -111,10 +95,10 @@ def test_a_long_source_leaves_in_parts_and_only_the_last_one_marks_it(tmp_path, 
     parts = list(decode_pass()(unit(film)))
     assert [p.last for p in parts] == [False] * (len(parts) - 1) + [True]
     assert len(parts) > 2
-    assert [bool(p.rows.get("sources")) for p in parts] == [p.last for p in parts]
-    clips = [clip for p in parts for clip in p.rows["clips"]]
-    assert len({clip["clip_id"] for clip in clips}) == len(clips)
-    assert sum(clip["frames"] for clip in clips) == parts[-1].rows["sources"][0]["frames"] == 1600
+    assert [bool(p.scanned) for p in parts] == [p.last for p in parts]
+    clips = [clip for p in parts for clip in p.clips]
+    assert len({clip.clip_id for clip in clips}) == len(clips)
+    assert sum(clip.row["frames"] for clip in clips) == parts[-1].scanned["frames"] == 1600
 
 
 def test_the_frames_later_stages_ask_for_come_from_the_same_decode(tmp_path, decode_pass, monkeypatch):
@@ -142,8 +126,9 @@ def test_every_clip_has_a_thumbnail_that_can_be_looked_at(tmp_path, decode_pass)
 
     film = write_video(tmp_path / "film.mp4", moving_square(96, 640, 360))
     part = list(decode_pass()(unit(film)))[-1]
-    assert len(part.rows["thumbnails"]) == len(part.rows["clips"]) > 0
-    for row in part.rows["thumbnails"]:
+    assert part.clips
+    for clip in part.clips:
+        row = clip.thumbnail
         picture = cv2.imdecode(np.frombuffer(row["jpeg"], np.uint8), cv2.IMREAD_COLOR)
         assert picture.shape == (row["height"], row["width"], 3) == (180, 320, 3)
 
@@ -153,8 +138,8 @@ def test_even_a_clip_of_one_frame_has_a_thumbnail(tmp_path, decode_pass):
     takes = [rng.integers(0, 255, (9, 12, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8) for _ in range(3)]
     film = write_video(tmp_path / "film.mp4", [takes[0]] * 50 + [takes[1]] * 7 + [takes[2]])
     part = list(decode_pass()(unit(film)))[-1]
-    assert min(clip["frames"] for clip in part.rows["clips"]) == 1
-    assert {row["clip_id"] for row in part.rows["thumbnails"]} == {row["clip_id"] for row in part.rows["clips"]}
+    assert min(clip.row["frames"] for clip in part.clips) == 1
+    assert [clip.thumbnail["clip_id"] for clip in part.clips] == [clip.clip_id for clip in part.clips]
 
 
 def test_an_early_end_fails_a_source_unless_the_recipe_keeps_what_is_left(tmp_path, decode_pass):
@@ -163,11 +148,11 @@ def test_an_early_end_fails_a_source_unless_the_recipe_keeps_what_is_left(tmp_pa
     cut.write_bytes(whole[: len(whole) // 2])
     failed = list(decode_pass()(unit(cut)))[-1]
     assert failed.failure.startswith("truncated")
-    assert failed.rows["clips"] == []
-    assert failed.rows["sources"][0]["width"] == 320  # what the header said stays known
+    assert failed.clips == []
+    assert failed.scanned["width"] == 320  # what the header said stays known
     kept = list(decode_pass(probe=ProbeSettings(truncated="keep"))(unit(cut)))[-1]
     assert kept.failure is None
-    assert kept.rows["clips"]
+    assert kept.clips
 
 
 def stopped(stage, whole):
@@ -201,7 +186,7 @@ def test_a_source_that_takes_too_long_is_failed_with_the_limit(tmp_path, decode_
     film = repeated(tmp_path / "long.mkv", 7200)
     part = list(decode_pass(probe=ProbeSettings(limit_seconds=1.5))(unit(film)))[-1]
     assert "1.5 s" in part.failure
-    assert part.rows["clips"] == []
+    assert part.clips == []
 
 
 def test_a_decoder_that_always_dies_fails_the_source_with_the_signal(tmp_path, decode_pass, monkeypatch):
@@ -219,7 +204,7 @@ def test_a_decoder_that_dies_once_is_given_another_chance(tmp_path, decode_pass)
     part = list(stage(unit(film)))[-1]
     thread.join()
     assert part.failure is None
-    assert sum(clip["frames"] for clip in part.rows["clips"]) == 4000
+    assert sum(clip.row["frames"] for clip in part.clips) == 4000
 
 
 def suicide(uri, settings, progress):

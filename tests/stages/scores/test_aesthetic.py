@@ -13,6 +13,7 @@ from stages.scores.embed import Embed, EmbedSettings
 from stages.unit import Unit
 from tests.clip_model import clip_folder
 from tests.stages.scores.test_embed import hand_made, pictures, unit_of
+from tests.stages.units import rows_of
 
 WIDTHS = (1024, 128, 64, 16, 1)
 
@@ -119,7 +120,7 @@ def test_a_clip_has_the_mean_and_the_least_score_of_its_frames(tmp_path):
     frames = pictures(1, 3)
     with running(stage):
         unit = through([stage], unit_of(stage, "u", {"c": frames}))
-    (row,) = unit.rows["aesthetics"]
+    row = rows_of([unit], "aesthetics")["c"]
     with torch.no_grad():
         scores = head.double()(torch.from_numpy(hand_made(frames)))[:, 0].numpy()
     assert row["aesthetic"] == pytest.approx(scores.mean(), abs=1e-4)
@@ -146,7 +147,7 @@ def test_the_network_runs_once_for_stages_of_the_same_model(tmp_path, monkeypatc
             real = stage.model.encode_prepared
             monkeypatch.setattr(stage.model, "encode_prepared", lambda p, real=real: calls.append(len(p)) or real(p))
         unit = through([embed, score], unit_of(embed, "u", {"a": pictures(1, 3), "b": pictures(2, 2)}))
-    assert [row["status"] for table in unit.rows.values() for row in table] == ["done"] * 4
+    assert [row["status"] for clip in unit.clips for row in clip.results.values()] == ["done"] * 4
     assert calls == [5] * runs
 
 
@@ -155,10 +156,10 @@ def test_scores_are_the_same_with_and_without_an_embedding_stage_before(tmp_path
     embed, score = Embed(EmbedSettings(model=str(clip_folder()), device="cpu")), aesthetic(path)
     with running(embed, score):
         rows = [
-            through(stages, unit_of(score, "u", {"a": pictures(1, 3)})).rows["aesthetics"]
+            rows_of([through(stages, unit_of(score, "u", {"a": pictures(1, 3)}))], "aesthetics")
             for stages in ([embed, score], [score])
         ]
-    assert rows[0] == rows[1]
+    assert rows[0] == rows[1] and set(rows[0]) == {"a"}
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -195,4 +196,5 @@ def test_a_head_on_a_hub_out_of_reach_says_how_to_give_a_path(monkeypatch):
 def test_a_unit_without_clips_passes(tmp_path):
     stage = aesthetic(saved(tmp_path, "linear")[0])
     with running(stage):
-        assert through([stage], Unit("u", {"uri": "u", "source_id": "s"})).rows == {}
+        found = through([stage], Unit("u"))
+    assert found.clips == [] and found.failure is None

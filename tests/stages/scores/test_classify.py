@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from stages.base import SettingsError
 from stages.scores.classify import Classify, ClassifySettings
 from stages.unit import Clip, Unit
+from tests.stages.units import clip_of, rows_of
 
 torch = pytest.importorskip("torch")
 LABELS = ("clean", "watermark", "channel logo")
@@ -79,7 +80,7 @@ def clips(counts, seed=0) -> list[Clip]:
         height, width = rng.integers(20, 90, 2)
         colour = rng.integers(0, 256, (count, 1, 1, 3))
         frames = np.clip(colour + rng.normal(0, 40, (count, height, width, 3)), 0, 255).astype(np.uint8)
-        made.append(Clip({"clip_id": str(index), "source_id": "s"}, {}, [(0.0, frame) for frame in frames]))
+        made.append(clip_of(str(index), frames))
     return made
 
 
@@ -151,9 +152,8 @@ def test_columns_carry_the_name_given_and_rows_the_model_and_its_revision(stage)
     fresh = pickle.loads(pickle.dumps(Classify(stage.settings)))
     fresh.setup()
     (clip,) = clips([3])
-    pixels = {"0": {fresh.wants(): clip.frames}}
-    (unit,) = fresh(Unit("u", {}, rows={"clips": [clip.row]}, pixels=pixels))
-    (row,) = unit.rows["watermark"]
+    asked = clip_of("0", [picture for _, picture in clip.frames], fresh.wants())
+    row = rows_of(fresh(Unit("u", [asked])), "watermark")["0"]
     assert set(row) == {"clip_id", "source_id", "status", "reason", *columns["watermark"]}
     assert (row["status"], row["watermark_model"], len(row["watermark_revision"])) == ("done", "marks", 16)
     assert row["watermark"] == stage.score([clip])[0]["score"]

@@ -17,9 +17,10 @@ from stages.base import Needs, SettingsError
 from stages.decode.seek import FetchFrames
 from stages.pretrained.clip_models import find_model, load_model
 from stages.scores.embed import Embed, EmbedSettings, consistency
-from stages.unit import Unit
+from stages.unit import Clip, Source, Unit
 from tests.clip_model import by_hand, clip_folder
 from tests.hostile import moving_square, write_video
+from tests.stages.units import clip_of, rows_of
 
 CLOSE = 1e-4
 
@@ -56,23 +57,14 @@ def stage():
     made.close()
 
 
-def clip_of(name, frames):
-    return {"clip_id": name, "source_id": "s"}, [(float(i), picture) for i, picture in enumerate(frames)]
-
-
 def unit_of(stage, name, clips):
     """A unit of clips, {clip id: pictures}."""
-    unit = Unit(name, {"uri": f"{name}.mp4", "source_id": "s"})
-    for clip, frames in clips.items():
-        row, pixels = clip_of(clip, frames)
-        unit.known.append(row)
-        unit.pixels[clip] = {stage.wants(): pixels}
-    return unit
+    return Unit(name, [clip_of(clip, frames, stage.wants()) for clip, frames in clips.items()])
 
 
 def embedded(stage, units):
     """{clip id: row} of everything that the stage says of units."""
-    return {row["clip_id"]: row for unit in stage.stream(units) for row in unit.rows["embeddings"]}
+    return rows_of(stage.stream(units), "embeddings")
 
 
 def vector_of(row):
@@ -101,7 +93,7 @@ def test_an_embedding_is_that_of_open_clip_whatever_comes_with_it(stage, sizes, 
     stage.batch_clips = batch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stages.scores.frame_embeddings.NETWORK_IMAGES", images)
-        rows = {row["clip_id"]: row for unit in stage.stream(units) for row in unit.rows.get("embeddings", [])}
+        rows = embedded(stage, units)
     assert set(rows) == set(truth)
     for clip, frames in truth.items():
         hand = hand_pooled(frames)
@@ -128,13 +120,16 @@ def film(tmp_path_factory):
 
 def catalog_units(film):
     path, spans = film
-    known = [
-        {"clip_id": f"c{i}", "source_id": "s", "start_pts": a, "end_pts": b, "time_base_num": 1, "time_base_den": 12288}
+    source = Source("s", str(path))
+    clips = [
+        Clip(
+            {"clip_id": f"c{i}", "source_id": "s", "start_pts": a, "end_pts": b}
+            | {"time_base_num": 1, "time_base_den": 12288},
+            source,
+        )
         for i, (a, b) in enumerate(spans)
     ]
-    return [
-        Unit(f"u{i}", {"uri": str(path), "source_id": "s"}, known=known[i : i + 2]) for i in range(0, len(known), 2)
-    ]
+    return [Unit(f"u{i}", clips[i : i + 2]) for i in range(0, len(clips), 2)]
 
 
 def test_both_engines_give_the_same_embeddings(film):
@@ -144,10 +139,7 @@ def test_both_engines_give_the_same_embeddings(film):
         fetch.needs = embed.needs = Needs(workers=1)  # one worker imports torch, not two
         return fetch, embed
 
-    found = [
-        {row["clip_id"]: row for unit in run(stages(), iter(catalog_units(film))) for row in unit.rows["embeddings"]}
-        for run in (run_inline, run_on_ray)
-    ]
+    found = [rows_of(run(stages(), iter(catalog_units(film))), "embeddings") for run in (run_inline, run_on_ray)]
     inline, ray = found
     assert set(inline) == set(ray) == {f"c{i}" for i in range(6)}
     for clip, row in inline.items():
@@ -159,7 +151,7 @@ def test_both_engines_give_the_same_embeddings(film):
 def test_a_frame_that_a_short_clip_gives_twice_counts_once(stage):
     one, other = pictures(1, 2)
     unit = unit_of(stage, "u", {"c": [one]})
-    unit.pixels["c"][stage.wants()] = [(0.5, other), (0.1, one), (0.5, other)]
+    unit.clips[0].pixels[stage.wants()] = [(0.5, other), (0.1, one), (0.5, other)]
     row = embedded(stage, [unit])["c"]
     assert row["embeddings_frames"] == 2
     assert np.abs(vector_of(row) - hand_pooled([one, other])).max() <= CLOSE + 2**-12
@@ -175,8 +167,8 @@ def test_a_missed_cut_shows_as_low_consistency():
 def test_a_clip_without_frames_and_one_of_a_broken_picture_fail_alone(stage):
     good = pictures(2, 1)
     unit = unit_of(stage, "u", {"good": good, "broken": [np.zeros((0, 0, 3), np.uint8)], "lost": good})
-    del unit.pixels["lost"]
-    unit.lost["lost"] = "the file is gone"
+    lost = unit.clips[-1]
+    lost.pixels, lost.lost = {}, "the file is gone"
     stage.batch_clips = 32
     rows = embedded(stage, [unit])
     assert {clip: row["status"] for clip, row in rows.items()} == {"good": "done", "broken": "failed", "lost": "failed"}
@@ -205,8 +197,7 @@ def test_another_model_s_scores_stand_beside_the_first_s():
     assert {"second_embedding", "second_dim", "second_model", "second_revision"} <= set(other.columns()["second"])
     other.setup()
     unit = unit_of(other, "u", {"c": pictures(3, 2)})
-    list(other.stream([unit]))
-    assert unit.rows["second"][0]["second_model"] == "tiny1"
+    assert rows_of(other.stream([unit]), "second")["c"]["second_model"] == "tiny1"
     other.close()
 
 
@@ -230,8 +221,10 @@ def test_the_next_batch_is_gathered_and_prepared_while_the_network_runs(stage, m
 
 
 def test_units_that_failed_before_go_through_untouched(stage):
-    failed = Unit("u", {"uri": "u", "source_id": "s"}).failed("earlier")
-    assert [unit.failure for unit in stage.stream([failed])] == ["earlier"]
+    failed = unit_of(stage, "u", {"c": pictures(1, 1)}).failed("earlier")
+    found = list(stage.stream([failed]))
+    assert [unit.failure for unit in found] == ["earlier"]
+    assert rows_of(found, "embeddings") == {}
 
 
 # Models

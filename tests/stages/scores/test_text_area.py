@@ -14,6 +14,7 @@ from curate.demo.scenes import SHAPES, Painter, Scene
 from stages.base import SettingsError
 from stages.scores.text_area import TextArea, TextSettings, covered
 from stages.unit import Clip, Unit
+from tests.stages.units import clip_of, rows_of
 
 WIDTH, HEIGHT = 640, 360
 WORDS = ("ONLY TODAY", "Chapter Seven", "the long way home", "BREAKING NEWS", "Paris, 1984", "ALL RIGHTS RESERVED")
@@ -57,9 +58,8 @@ def written(picture: np.ndarray, words: str, x: int, y: int, scale: float) -> fl
     return width * height / blank.size
 
 
-def clip(*pictures: np.ndarray, name: str = "a") -> Clip:
-    frames = [(float(i), picture) for i, picture in enumerate(pictures)]
-    return Clip({"clip_id": name, "source_id": "s"}, {}, frames)
+def clip(*pictures: np.ndarray) -> Clip:
+    return clip_of("a", pictures)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -159,10 +159,8 @@ def test_another_detector_by_path_gives_the_same_boxes_under_its_own_name(text, 
 def test_a_stage_travels_before_setup_and_fills_its_table(text):
     stage = pickle.loads(pickle.dumps(TextArea(TextSettings(positions=(0.5,)))))
     stage._engine, stage._revision = text._engine, text._revision
-    row = {"clip_id": "a", "source_id": "s"}
-    pixels = {"a": {stage.wants(): [(0.0, scene(11, "THE OLD MILL"))]}}
-    (unit,) = stage(Unit("u", {}, rows={"clips": [row, {"clip_id": "b", "source_id": "s"}]}, pixels=pixels))
-    rows = {row["clip_id"]: row for row in unit.rows["text"]}
+    unit = Unit("u", [clip_of("a", [scene(11, "THE OLD MILL")], stage.wants()), clip_of("b")])
+    rows = rows_of(stage(unit), "text")
     done, failed = rows["a"], rows["b"]
     assert set(done) == {"clip_id", "source_id", "status", "reason", *stage.columns()["text"]}
     assert (done["status"], done["text_model"], len(done["text_revision"])) == ("done", "PP-OCRv6_det_small", 16)

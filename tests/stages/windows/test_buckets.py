@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.unit import Source
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
 from stages.windows.window import covering
 
-ENTRY = {"uri": "films/a.mp4", "bytes": 1000}
+SOURCE = Source("s", "films/a.mp4", bytes=1000)
 BASES = [Fraction(1, 16), Fraction(1, 1000), Fraction(1, 90000), Fraction(1001, 30000), Fraction(1, 12288)]
 
 
@@ -141,7 +142,7 @@ def test_the_choice_is_the_best_that_fits_and_does_not_depend_on_their_order(row
 @given(data=st.data(), row=clips, fps=rates, where=st.sampled_from(["middle", "start"]))
 def test_a_window_never_leaves_its_clip(data, row, fps, where):
     frames = data.draw(st.integers(1, frames_of(row, fps)))
-    window = window_of(row, ENTRY, Bucket(frames, 64, 64), fps, where)
+    window = window_of(row, SOURCE, Bucket(frames, 64, 64), fps, where)
     places = window.places()  # raises where it would
     assert len(places) == frames and places == sorted(places)
     assert row["start_pts"] <= places[0] and places[-1] < row["end_pts"]
@@ -155,10 +156,10 @@ def test_a_window_never_leaves_its_clip(data, row, fps, where):
 
 def test_a_window_says_where_its_pixels_come_from():
     row = clip(4.0, start=900, crop_x=0, crop_y=20, crop_w=640, crop_h=320)
-    window = window_of(row, ENTRY, Bucket(16, 128, 256), 16.0)
+    window = window_of(row, SOURCE, Bucket(16, 128, 256), 16.0)
     assert (window.uri, window.size, window.crop) == ("films/a.mp4", 1000, (0, 20, 640, 320))
     assert (window.start_pts, window.end_pts, window.offset_s) == (900, 900 + 4 * 90000, 1.5)
-    assert window_of(row, {"uri": "a"}, Bucket(16, 128, 256), 16.0, "start").offset_s == 0.0
+    assert window_of(row, Source("s", "a"), Bucket(16, 128, 256), 16.0, "start").offset_s == 0.0
 
 
 @given(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stages.frames import SourceError
+from stages.unit import Source
 from stages.windows.buckets import Bucket, window_of
 from stages.windows.pool import WindowPool
 from stages.windows.reader import WindowReader
@@ -19,7 +20,7 @@ from tests.stages.window_truth import known, same, spans, windows_of, write_film
 def whole(path, bucket, fps=8.0):
     """The window of all of a film."""
     (row,) = spans(path, 0)
-    return window_of(row, {"uri": str(path), "bytes": path.stat().st_size}, bucket, fps, "start")
+    return window_of(row, Source("s", str(path), bytes=path.stat().st_size), bucket, fps, "start")
 
 
 def damaged(data, seed, length=500):
@@ -114,5 +115,5 @@ def test_frames_that_are_shown_for_long_are_no_damage(tmp_path, pts, container, 
         row = spans(path, first)[0]
         frames = int((end - times[first]) * base * Fraction(fps))
         if frames:
-            window = window_of(row, {"uri": str(path)}, Bucket(frames, 32, 32), fps, "start")
+            window = window_of(row, Source("s", str(path)), Bucket(frames, 32, 32), fps, "start")
             assert same(WindowReader().read(window), window)

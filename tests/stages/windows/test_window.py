@@ -16,6 +16,7 @@ from stages.decode.pixels import Display, VideoFrame
 from stages.decode.reading import open_source
 from stages.decode.scaler import Scaler
 from stages.frames import SourceError
+from stages.unit import Source
 from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.reader import WindowReader
 from stages.windows.window import Window, covering
@@ -120,13 +121,15 @@ def test_every_frame_of_a_window_is_of_its_own_scene(tmp_path, uneven):
             most = choose(row, [Bucket(frames, 18, 32) for frames in range(1, 150)], fps, 1.0)
             length = (row["end_pts"] - row["start_pts"]) * base
             assert most.frames == int(length * Fraction(str(fps)))
-            pixels = reader.read(window_of(row, {"uri": path}, most, fps, where))
+            pixels = reader.read(window_of(row, Source("s", path), most, fps, where))
             assert {scenes[pts] for pts in pixels.pts} == {scene}
     # and what PTS say is what is seen: pictures of one scene are closer to each other than to the others'
-    means = [reader.read(window_of(row, {"uri": path}, Bucket(8, 18, 32), 8.0)).video.mean((0, 1, 2)) for row in rows]
+    means = [
+        reader.read(window_of(row, Source("s", path), Bucket(8, 18, 32), 8.0)).video.mean((0, 1, 2)) for row in rows
+    ]
     for scene, row in enumerate(rows):
         frames = choose(row, [Bucket(frames, 18, 32) for frames in range(1, 150)], 30.0, 1.0).frames
-        video = reader.read(window_of(row, {"uri": path}, Bucket(frames, 18, 32), 30.0)).video
+        video = reader.read(window_of(row, Source("s", path), Bucket(frames, 18, 32), 30.0)).video
         for picture in video:
             apart = [np.abs(picture.mean((0, 1)) - mean).sum() for mean in means]
             assert int(np.argmin(apart)) == scene
@@ -151,7 +154,7 @@ def test_a_still_image_is_one_frame(tmp_path, kind):
         "width": 96, "height": 64,
     }  # fmt: skip
     bucket = choose(row, [Bucket(1, 32, 32), Bucket(17, 32, 32)], 16.0)
-    window = window_of(row, {"uri": str(path), "bytes": path.stat().st_size}, bucket, 16.0)
+    window = window_of(row, Source("s", str(path), bytes=path.stat().st_size), bucket, 16.0)
     pixels = WindowReader().read(window)
     with open_source(str(path)) as file:
         (frame,) = ImageReader(file)
@@ -165,7 +168,7 @@ def test_a_still_image_is_one_frame(tmp_path, kind):
 def test_only_what_a_window_needs_is_decoded(films, name):
     reader = WindowReader()
     row = spans(films / name, 0, 70, 80)[1]
-    reader.read(window_of(row, {"uri": str(films / name)}, Bucket(5, 32, 32), 12.0, "start"))
+    reader.read(window_of(row, Source("s", str(films / name)), Bucket(5, 32, 32), 12.0, "start"))
     assert reader.decoded <= 10 + 3 * GROUP < COUNT / 1.5
 
 
