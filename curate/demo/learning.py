@@ -87,8 +87,8 @@ def sample(folder: Path, show: Show) -> Learnt:
     """Samples of forty prompts, of none, and of first frames, judged by their pixels."""
     from curate.generate.sample import run_sample
     from curate.generate.text_to_video import TextToVideo
-    from train.guidance import Guidance
-    from train.sampling import SampleSettings
+    from train.sampling.guidance import Guidance
+    from train.sampling.trained_run import SampleSettings
 
     run, output = folder / "run", folder / "samples"
     output.mkdir(exist_ok=True)
@@ -120,8 +120,8 @@ def sample(folder: Path, show: Show) -> Learnt:
 def _stills(model: Any, bucket: str, output: Path, rng: np.random.Generator) -> list[float]:
     """PSNR of the first frames of samples that begin with the first frame of a take that nobody trained on."""
     from stages.encode.network import psnr
-    from train.guidance import Guidance
-    from train.sampling import SampleSettings
+    from train.sampling.guidance import Guidance
+    from train.sampling.trained_run import SampleSettings
 
     settings, found, videos = SampleSettings(steps=STEPS, guidance=Guidance(GUIDANCE)), [], []
     chosen = [subjects()[number] for number in rng.permutation(len(subjects()))[:STILLS]]

@@ -94,9 +94,9 @@ def write_all(output: Path, videos: Sequence[np.ndarray], prompts: Sequence[str]
 
 
 def _settings(steps: int, guidance: float, sampler: str):
-    from train.guidance import Guidance
-    from train.samplers import Sampler
-    from train.sampling import SampleSettings
+    from train.sampling.diffusion_samplers import Sampler
+    from train.sampling.guidance import Guidance
+    from train.sampling.trained_run import SampleSettings
 
     if steps < 1:
         raise UserError(f"--steps {steps}: at least one")

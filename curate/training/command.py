@@ -14,8 +14,8 @@ from typing import Any
 
 from curate.errors import UserError
 from curate.interrupts import STOPPED, Interrupts
-from train.config import TrainConfig, with_settings
-from train.settings import ConfigError
+from models.settings.validation import ConfigError
+from train.config.training import TrainConfig, with_settings
 
 FAILED = 1
 KINDS = ("dit", "tokens", "vae")
@@ -91,9 +91,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
     from curate.training.data import training_data
     from curate.training.sinks import wandb_sink
-    from train.loop import DivergedError, Training
-    from train.parallel import started
-    from train.tasks import objective_of
+    from train.devices.parallel import started
+    from train.loop.tasks import objective_of
+    from train.loop.training import DivergedError, Training
 
     with started() as ranks, Interrupts() as interrupts:
         data, opened = training_data(dataset, config, ranks)

@@ -12,9 +12,9 @@ from curate.datasets.files import Dataset, open_dataset
 from curate.errors import UserError
 from curate.loader import Batch, Loader
 from curate.training.held_out import split, subset
-from train.batches import Data
-from train.config import TrainConfig
-from train.parallel import Ranks
+from train.config.training import TrainConfig
+from train.data.batches import Data
+from train.devices.parallel import Ranks
 
 
 def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tuple[Data, Dataset]:

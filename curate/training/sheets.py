@@ -18,14 +18,14 @@ from curate.errors import UserError
 from curate.training.data import fixed_batches
 from curate.training.held_out import split
 from stages.shards.format import JSON, ShardError, read_index, read_sample
-from train.batches import Data
-from train.config import TrainConfig
-from train.guidance import Guidance
-from train.objectives import Objective
-from train.parallel import Ranks
-from train.run_folder import SAMPLES
-from train.sampling import Prompt, SampleSettings, TrainedRun
-from train.tasks import objective_of
+from train.config.training import TrainConfig
+from train.data.batches import Data
+from train.devices.parallel import Ranks
+from train.loop.tasks import objective_of
+from train.objectives.objective import Objective
+from train.run.run_folder import SAMPLES
+from train.sampling.guidance import Guidance
+from train.sampling.trained_run import Prompt, SampleSettings, TrainedRun
 
 
 class Sheets:

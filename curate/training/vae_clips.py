@@ -24,7 +24,7 @@ from curate.training.vae_order import Order
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
 from stages.windows.pool import WindowPool
 from stages.windows.window import Window, rate
-from train.vae.config import VAETrainConfig
+from train.config.vae import VAETrainConfig
 from train.vae.windows import Windows
 
 NEEDED = ("clip_id", "source_id", "uri", "media", "start_pts", "end_pts", "time_base_num", "time_base_den")

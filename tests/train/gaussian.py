@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.objectives import Objective
+from train.objectives.objective import Objective
 
 MEAN, STD = (-1.0, 0.2, 2.0), (0.3, 1.0, 1.7)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.batches import Data
+from train.data.batches import Data
 
 CHANNELS, DIM = 4, 6
 SHAPES = {"1x32x32": (CHANNELS, 1, 4, 4), "9x32x32": (CHANNELS, 3, 4, 4)}

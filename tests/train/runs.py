@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.train.made_up import data
-from train.config import TrainConfig
-from train.log import read
-from train.loop import DivergedError, Training
-from train.parallel import Ranks, end, started
+from train.config.training import TrainConfig
+from train.devices.parallel import Ranks, end, started
+from train.loop.training import DivergedError, Training
+from train.run.log import read
 
 MODEL = {"size": "debug", "width": 48, "depth": 2, "heads": 4}
 

@@ -20,16 +20,16 @@ from curate.datasets.create import run_dataset_create
 from curate.datasets.files import open_dataset
 from curate.training.data import training_data
 from curate.training.held_out import split
-from models import vae_files
-from models.vae import CausalVAE
-from models.vae_settings import sized
+from models.saved import vae_files
+from models.settings.vae import sized
+from models.vae.causal_vae import CausalVAE
 from stages.latent_coders.describe import describe_coder
 from tests.curate.loader import latents
-from train.checkpoints import Checkpoints
-from train.config import TrainConfig
-from train.log import read
-from train.parallel import Ranks
-from train.sampling import load_run
+from train.config.training import TrainConfig
+from train.devices.parallel import Ranks
+from train.run.checkpoints import Checkpoints
+from train.run.log import read
+from train.sampling.trained_run import load_run
 
 BUCKETS = {"5x32x32": 12, "1x32x32": 8}
 CONFIG = {

@@ -13,14 +13,14 @@ from curate.errors import UserError
 from curate.training.command import run_train
 from curate.training.vae_clips import VAEClips, held_out_sources
 from curate.training.vae_order import Order
-from models import vae_files
-from models.vae import CausalVAE
-from models.vae_settings import sized
+from models.saved import vae_files
+from models.settings.vae import sized
+from models.vae.causal_vae import CausalVAE
 from stages.windows.buckets import Bucket
 from tests.curate.running import INLINE, ask, ingest, pipelines
 from tests.torch_state import one_thread
-from train.log import read
-from train.vae.config import VAETrainConfig
+from train.config.vae import VAETrainConfig
+from train.run.log import read
 from train.vae.measures import measure
 
 __all__ = ["one_thread"]

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from models import vae_files
+from models.saved import vae_files
+from models.settings.validation import ConfigError
 from tests.torch_state import one_thread
-from train.log import read
-from train.loop import DivergedError
-from train.settings import ConfigError
-from train.vae.config import VAETrainConfig
-from train.vae.loop import VAETraining, build
+from train.config.vae import VAETrainConfig
+from train.loop.training import DivergedError
+from train.run.log import read
+from train.vae.training import VAETraining, build
 from train.vae.windows import Windows, pixels
 
 __all__ = ["one_thread"]
