@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from models.saved.config_file import CONFIG, WEIGHTS, read_config
 from models.settings.vae import VAESettings
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+__all__ = ["CONFIG", "KIND", "TIME", "WEIGHTS", "checked", "codes", "read", "statistics"]
+
 KIND = "clipmill causal VAE"
 TIME = 4  # frames to a latent, after the first
 CODES, LEVELS = 8192, (8, 8, 8, 5, 5, 5)  # of a codebook whose size no setting says
@@ -18,14 +19,7 @@ CODES, LEVELS = 8192, (8, 8, 8, 5, 5, 5)  # of a codebook whose size no setting 
 
 def read(folder: str | Path) -> dict[str, Any]:
     """The config, with a `settings` that is a dict. Raises ValueError, in one line, for a folder that holds none."""
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is no VAE of clipmill: {CONFIG} can't be read ({error})") from error
-    if not isinstance(config, dict) or config.get("kind") != KIND or not isinstance(config.get("settings"), dict):
-        raise ValueError(f"{folder} is no VAE of clipmill: {CONFIG} does not say {KIND!r}")
-    return config
+    return read_config(folder, "VAE", (KIND,), ("settings",))
 
 
 def statistics(folder: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.tensors import read_tensors
 from models.vae.causal_vae import CausalVAE
 from models.vae.layers.causal_ops import CausalConv3d, FrameGroupNorm
 
@@ -99,10 +100,7 @@ def _kernel(layer: nn.Module) -> tuple[int, ...]:
 
 
 def _read(path: str | Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return read_tensors(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as safetensors: {error}") from error

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from models.files import sync, write_whole
+from models.tensors import read_tensors, write_tensors
 
 NUMBERS = "numbers.json"
 NAME = re.compile(r"\d{8,}")
@@ -90,12 +91,8 @@ class Checkpoints:
             for name, digest in files.items():
                 if _digest(place / name) != digest:
                     raise ValueError(f"{name} is not as it was saved")
-            # Cloned out of the mapped file: it may be removed while its tensors are in use.
-            tensors = {
-                Path(file).stem: {name: tensor.clone() for name, tensor in load_file(place / file).items()}
-                for file in sorted(files)
-            }
-        except (OSError, ValueError, SafetensorError) as error:
+            tensors = {Path(file).stem: read_tensors(place / file) for file in sorted(files)}
+        except (OSError, ValueError) as error:
             said = f"{Path(error.filename).name}: {error.strerror}" if getattr(error, "filename", None) else error
             raise ValueError(
                 f"{place} can't be read ({said}): with that folder removed, the checkpoint before it is taken"
@@ -115,16 +112,13 @@ class Checkpoints:
                 shutil.rmtree(left, ignore_errors=True)
             part.mkdir()
             for group, each in tensors.items():
-                save_file(each, part / f"{group}.safetensors")
+                write_tensors(part / f"{group}.safetensors", each)
             numbers["files"] = {file.name: _digest(file) for file in sorted(part.iterdir())}
-            (part / NUMBERS).write_text(json.dumps(numbers) + "\n")
-            for file in part.iterdir():
-                _sync(file)
-            _sync(part)
+            write_whole(part / NUMBERS, json.dumps(numbers) + "\n")
             if self.place(step).exists():  # saved twice: the later one counts
                 os.rename(self.place(step), self.folder / f".{step:08d}.old")
             os.rename(part, self.place(step))
-            _sync(self.folder)
+            sync(self.folder)
             shutil.rmtree(self.folder / f".{step:08d}.old", ignore_errors=True)
             for old in [each for each in self.steps() if each != step][: -self.keep + 1 or None]:
                 # First out of sight: a checkpoint that is half removed must not be taken for one.
@@ -133,8 +127,6 @@ class Checkpoints:
                 shutil.rmtree(hidden, ignore_errors=True)
             if then is not None:
                 then(tensors)
-        except SafetensorError as error:  # a full disk, for one
-            self.error = OSError(f"{self.folder}: the checkpoint of step {step} can't be written ({error})")
         except BaseException as error:
             self.error = error
         finally:
@@ -162,11 +154,3 @@ def _digest(path: Path) -> str:
 
 def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

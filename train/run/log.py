@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from models.files import write_whole
 
 LINES = "log.jsonl"
 CONSOLE_SECONDS = 10.0
@@ -96,9 +97,7 @@ class Console:
 
 def _cut(path: Path, after: int | None) -> None:
     lines = [each for each in _whole(path.read_bytes()) if after is None or each["step"] <= after]
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, "".join(json.dumps(each) + "\n" for each in lines))
 
 
 def _whole(text: bytes) -> list[dict[str, Any]]:

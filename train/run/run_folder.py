@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from models.files import write_whole
 from models.saved import transformer_files
 from models.settings.transformers import TokenSettings
 from models.settings.validation import ConfigError
+from models.tensors import write_tensors
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
 from train.config.training import differences
 from train.run.checkpoints import Checkpoints, Tensors
 
-CONFIG, CHECKPOINTS, MODEL, SAMPLES, EMPTY_TEXT = "config.json", "checkpoints", "model", "samples", "empty_text"
+CONFIG, CHECKPOINTS, MODEL, SAMPLES = "config.json", "checkpoints", "model", "samples"
+EMPTY_TEXT = "empty_text.safetensors"  # in MODEL; its tensor is called "text", (L, D)
 LOCK = ".lock"
 _held: dict[tuple[int, int], IO[str]] = {}  # by device and inode; open until the process ends
 
@@ -74,9 +76,7 @@ def unlock(folder: Path) -> None:
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Makes the folder if need be; the file is whole or as it was."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{CONFIG}.part"
-    part.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(part, folder / CONFIG)
+    write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def refuse_another(place: Path, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -144,8 +144,7 @@ def save_model(
     place = folder / MODEL
     place.mkdir(exist_ok=True)
     if empty is not None:
-        save_file({"text": empty.contiguous()}, place / f"{EMPTY_TEXT}.part")
-        os.replace(place / f"{EMPTY_TEXT}.part", place / f"{EMPTY_TEXT}.safetensors")
+        write_tensors(place / EMPTY_TEXT, {"text": empty})
     transformer_files.save(built, place, extra)
 
 

@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from models.saved import transformer_files
+from models.tensors import read_tensors
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
 from train.objectives.masks import latents_mask
 from train.objectives.objective import Objective
+from train.run.run_folder import EMPTY_TEXT, MODEL
 from train.sampling.autoregressive import chained, starting_with
 from train.sampling.diffusion_samplers import Sampler, sample
 from train.sampling.guidance import Guidance, guided
-
-MODEL, EMPTY_TEXT = "model", "empty_text.safetensors"  # of a run; the file's tensor is called "text", (L, D)
 
 
 @dataclass(frozen=True)
@@ -298,8 +296,8 @@ def _empty_text(model: Path, device: str | torch.device) -> Tensor | None:
     if not (model / EMPTY_TEXT).exists():
         return None
     try:
-        return load_file(model / EMPTY_TEXT)["text"].clone().float().to(device)
-    except (OSError, SafetensorError, KeyError) as error:
+        return read_tensors(model / EMPTY_TEXT)["text"].float().to(device)
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{model / EMPTY_TEXT} can't be read: {str(error).splitlines()[0]}") from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.full_disk import files_of_at_most
 from train.run.checkpoints import Checkpoints
 
 GROUPS = {
@@ -68,18 +68,13 @@ def test_what_writing_raises_is_raised_by_the_next_call(tmp_path):
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_no_part_of_the_new_one_in_its_place(tmp_path):
-    """With files of at most 1 MB, as a full disk would have them."""
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, GROUPS, {}, wait=True)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"checkpoint of step 2 can't be written|too large"):
-            checkpoints.save(2, {"model": {"w": torch.zeros(1 << 20)}}, {}, wait=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        files_of_at_most(1 << 20),
+        pytest.raises(OSError, match=r"00000002.*model\.safetensors can't be written .*too large"),
+    ):
+        checkpoints.save(2, {"model": {"w": torch.zeros(1 << 20)}}, {}, wait=True)
     assert [each.name for each in tmp_path.iterdir()] == ["00000001"]
     checkpoints.save(3, GROUPS, {}, wait=True)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["00000001", "00000003"]

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.tensors import read_tensors
+
 SHIFT = (-0.030, -0.088, -0.188)  # of pixels in [-1, 1], to those that the networks were trained on
 SCALE = (0.458, 0.448, 0.450)
 # Layers of torchvision's `features`: a number is a convolution's channels, "M" halves, "|" is where LPIPS listens.
@@ -108,9 +110,7 @@ def _take(parameter: Tensor, weights: Mapping[str, Tensor], name: str, what: str
 def _read(path: str | Path) -> dict[str, Tensor]:
     try:
         if Path(path).suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return read_tensors(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file raises in torch is of many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
