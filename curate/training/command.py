@@ -15,7 +15,8 @@ from typing import Any
 from curate.errors import UserError
 from curate.interrupts import STOPPED, Interrupts
 from models.settings.validation import ConfigError
-from train.config.training import TrainConfig, with_settings
+from train.config.changes import with_settings
+from train.config.training import TrainConfig
 
 FAILED = 1
 KINDS = ("dit", "tokens", "vae")

@@ -1,16 +1,16 @@
-"""What can be chosen about the diffusion transformer and the token transformer. No torch here."""
+"""Settings of the diffusion transformer and of the token transformer, and their published sizes. No torch here."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
+
+from models.settings.validation import ConfigError, Settings, at_least, from_0_to_below
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockSettings:
-    """What both have. Raises ValueError for what can't be built."""
+class BlockSettings(Settings):
+    """What both networks have. Raises ConfigError for what can't be built."""
 
     width: int  # channels of a token
     depth: int  # blocks
@@ -22,43 +22,24 @@ class BlockSettings:
     rotary_base: float = 10_000.0
 
     def __post_init__(self) -> None:
-        names = self.conditions
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-            raise ValueError(f"conditions {names!r}: a list of names, each once")
-        object.__setattr__(self, "conditions", tuple(names))  # a list, where it comes from JSON
-        for name in ("width", "depth", "heads"):
-            _whole(name, getattr(self, name))
-        _whole("text_dim", self.text_dim, least=0)
-        head, left = divmod(self.width, self.heads)
-        if left or head % 2 or head < 6:
-            raise ValueError(f"width {self.width} and {self.heads} heads: width / heads must be even and at least 6")
+        super().__post_init__()
+        if len(set(self.conditions)) < len(self.conditions):
+            raise ConfigError(f"conditions {list(self.conditions)}: a list of names, each once")
+        at_least(self, width=1, depth=1, heads=1, text_dim=0)
+        head, rest = divmod(self.width, self.heads)
+        if rest or head % 2 or head < 6:
+            raise ConfigError(f"width {self.width} and {self.heads} heads: width / heads must be even and at least 6")
         if not int(self.width * self.mlp) >= 1:
-            raise ValueError(f"mlp {self.mlp!r}: above 0")
+            raise ConfigError(f"mlp {self.mlp!r}: above 0")
         if not self.rotary_base > 1:
-            raise ValueError(f"rotary_base {self.rotary_base!r}: above 1")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Raises ValueError for a setting that there is not, or one that is missing."""
-        known = {each.name: each for each in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"unknown setting {', '.join(unknown)}: there are {', '.join(known)}")
-        needed = [name for name, each in known.items() if each.default is dataclasses.MISSING]
-        if missing := [name for name in needed if name not in values]:
-            raise ValueError(f"setting {', '.join(missing)} is missing")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        values = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+            raise ConfigError(f"rotary_base {self.rotary_base!r}: above 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiTSettings(BlockSettings):
     """`attention`: "full", every token to every token, or "factorised", within a frame and then along time.
 
-    `mixer_depth` blocks before the others see all tokens; of those, `mask_ratio` may be dropped in training after them
+    The first `mixer_depth` blocks see all tokens; in training a share `mask_ratio` of the tokens is dropped after them
     (deferred masking, MicroDiT, Sehwag et al. 2024).
     """
 
@@ -70,30 +51,21 @@ class DiTSettings(BlockSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "patch", tuple(self.patch))
-        _whole("channels", self.channels)
-        if len(self.patch) != 3:
-            raise ValueError(f"patch {list(self.patch)}: three numbers, along time, height and width")
-        for size in self.patch:
-            _whole("patch", size)
-        if self.attention not in ("full", "factorised"):
-            raise ValueError(f"unknown attention {self.attention!r}: there are full, factorised")
-        _whole("mixer_depth", self.mixer_depth, least=0)
-        if not 0 <= self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio {self.mask_ratio!r}: from 0 to below 1")
+        at_least(self, channels=1, patch=1, mixer_depth=0)
+        from_0_to_below(self, 1, "mask_ratio")
         if self.mask_ratio and self.attention != "full":
-            raise ValueError("mask_ratio needs attention full: tokens left over are in no rows and columns")
+            raise ConfigError("mask_ratio needs attention full: the tokens that remain form no rows and columns")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSettings(BlockSettings):
-    """Of the causal transformer over the tokens of a quantiser."""
+    """Of the causal transformer over the tokens of a quantizer."""
 
     codes: int  # different tokens
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _whole("codes", self.codes)
+        at_least(self, codes=1)
 
 
 SIZES = {
@@ -108,21 +80,16 @@ SIZES = {
 
 
 def sized(name: str, **changes: Any) -> DiTSettings:
-    """A DiT of that size with other settings as given. Raises ValueError for a size or setting that there is not."""
+    """Settings of a DiT of that size, with `changes`. Raises ConfigError for an unknown size or setting."""
     return DiTSettings.from_dict({**_size(name), **changes})
 
 
 def sized_tokens(name: str, codes: int, **changes: Any) -> TokenSettings:
-    """A token transformer of that size, as `sized`."""
+    """Settings of a token transformer of that size, with `changes`, as `sized`."""
     return TokenSettings.from_dict({**_size(name), "codes": codes, **changes})
 
 
 def _size(name: str) -> dict[str, int]:
     if name not in SIZES:
-        raise ValueError(f"unknown size {name!r}: {', '.join(SIZES)}")
+        raise ConfigError(f"unknown size {name!r}: {', '.join(SIZES)}")
     return SIZES[name]
-
-
-def _whole(name: str, value: Any, least: int = 1) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} {value!r}: a whole number from {least} on is needed")

@@ -1,23 +1,23 @@
-"""What can be chosen about the causal VAE. No torch here: settings are read long before a network is made."""
+"""Settings of the causal VAE, and its sizes. No torch here: settings are read long before a network is made."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-FLAT, CAUSAL = 1, 3  # sizes in time of a convolution: of its own frame, or of two before it as well
+from models.settings.validation import ConfigError, Settings, at_least
+
+FLAT, CAUSAL = 1, 3  # kernel sizes in time: a frame alone, or with the two frames before it
 
 
 @dataclass(frozen=True)
-class VAESettings:
-    """A network 4x in time and 2x in space for each of the `multipliers` but the last: 8x for four.
+class VAESettings(Settings):
+    """The network reduces time 4x, and height and width 2x for each of the `multipliers` but the last: 8x for four.
 
-    `variant` says which convolutions see more than their frame (OD-VAE, Chen et al. 2024, 3.2): all (1), every
-    second (2; the first of each residual block, the paper does not say which), those of the inner half of the
-    levels (3), or those and the whole decoder (4, the published model). Halving in time is causal in all of them.
-    Raises ValueError for what can't be built.
+    `variant` says which convolutions see more than their own frame (OD-VAE, Chen et al. 2024, 3.2): all (1); every
+    second one (2: the first of each residual block, the paper does not say which); those of the inner half of the
+    levels (3); or those and the whole decoder (4, the published model). Halving in time is causal in all of them.
+    Raises ConfigError for what can't be built.
     """
 
     variant: Literal[1, 2, 3, 4] = 4
@@ -33,41 +33,24 @@ class VAESettings:
     quantizer_options: dict[str, Any] = field(default_factory=dict)  # arguments of the quantizer's class
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "multipliers", tuple(self.multipliers))  # a list, where it comes from JSON
+        super().__post_init__()
         options = {
             name: list(value) if isinstance(value, tuple) else value for name, value in self.quantizer_options.items()
         }
-        object.__setattr__(self, "quantizer_options", options)
-        if self.variant not in (1, 2, 3, 4):
-            raise ValueError(f"variant {self.variant!r}: there are 1, 2, 3 and 4")
+        object.__setattr__(self, "quantizer_options", options)  # as JSON has it, so that settings compare equal
         if len(self.multipliers) < 3:
-            raise ValueError(f"multipliers {list(self.multipliers)}: time is halved twice, which takes three levels")
-        counts = {name: getattr(self, name) for name in ("channels", "width", "encoder_blocks", "decoder_blocks")}
-        for name, count in {**counts, "groups": self.groups, "multipliers": min(self.multipliers)}.items():
-            if not isinstance(count, int) or count < 1:
-                raise ValueError(f"{name} {count!r}: a whole number from 1 on is needed")
+            raise ConfigError(f"multipliers {list(self.multipliers)}: time is halved twice, which takes three levels")
+        at_least(self, channels=1, width=1, encoder_blocks=1, decoder_blocks=1, groups=1, multipliers=1)
         if self.shortcut and self.channels > (most := 12 * self.space**2):
-            raise ValueError(f"channels {self.channels}: a shortcut has at most {most}, the numbers in a patch")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> VAESettings:
-        """Raises ValueError for a setting that there is not."""
-        known = [each.name for each in dataclasses.fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"unknown VAE setting {', '.join(unknown)}: there are {', '.join(known)}")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {**dataclasses.asdict(self), "multipliers": list(self.multipliers)}
+            raise ConfigError(f"channels {self.channels}: a shortcut has at most {most}, the numbers in a patch")
 
     @property
     def space(self) -> int:
-        """Pixels to a latent, along height and width."""
+        """Pixels per latent along height, and along width."""
         return 2 ** (len(self.multipliers) - 1)
 
     def taps(self, part: Literal["encoder", "decoder"], level: int, second: bool = False) -> int:
-        """Size in time of a convolution at a level (0 is the outermost), `second` of its pair or not."""
+        """Kernel size in time of a convolution of a level (0 is the outermost): the first of its pair, or the `second`."""
         if self.variant == 1:
             return CAUSAL
         if self.variant == 2:
@@ -87,7 +70,7 @@ SIZES = {
 
 
 def sized(name: str, **changes: Any) -> VAESettings:
-    """The settings of that size with some of them changed. Raises ValueError for a size that there is not."""
+    """Settings of a VAE of that size, with `changes`. Raises ConfigError for an unknown size or setting."""
     if name not in SIZES:
-        raise ValueError(f"unknown VAE size {name!r}: {', '.join(SIZES)}")
+        raise ConfigError(f"unknown VAE size {name!r}: {', '.join(SIZES)}")
     return VAESettings.from_dict({**SIZES[name].to_dict(), **changes})

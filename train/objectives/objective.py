@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from train.objectives.paths import PREDICTIONS, Path, Point, Prediction, spread
+from models.settings.validation import ConfigError, Settings
+from train.objectives.paths import Path, Point, Prediction, spread
 from train.objectives.times import TimeLaw
 
 Weighting = Literal["uniform", "min_snr"]
@@ -18,7 +19,7 @@ MARGIN = 1e-3  # how far from an end of the path to stay where a prediction is u
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(Settings):
     """`weighting` of the squared error. uniform: of the network's own output, as it comes (of sigma x score, Song et
     al. 2021, since the score itself grows without bound). min_snr: min(SNR, gamma) of the error in x_0, whatever is
     predicted (Hang et al. 2023).
@@ -31,27 +32,15 @@ class Objective:
     times: TimeLaw = field(default_factory=TimeLaw)
 
     def __post_init__(self) -> None:
-        if self.prediction not in PREDICTIONS:
-            raise ValueError(f"unknown prediction {self.prediction!r}: there are {', '.join(PREDICTIONS)}")
-        if self.weighting not in get_args(Weighting):
-            raise ValueError(f"unknown weighting {self.weighting!r}: there are {', '.join(get_args(Weighting))}")
+        super().__post_init__()
         if not self.gamma > 0:
-            raise ValueError(f"gamma {self.gamma!r}: above 0")
+            raise ConfigError(f"gamma {self.gamma!r}: above 0")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Objective:
-        """From JSON, where `path` and `times` are names or objects. Raises ValueError for what there is not."""
-        known = _known(cls, values, "objective")
-        for name, kind in (("path", Path), ("times", TimeLaw)):
-            value = known.get(name, {})
-            if isinstance(value, str):
-                value = {"name": value}
-            known[name] = value if isinstance(value, kind) else kind(**_known(kind, value, name))
-        return cls(**known)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return dataclasses.asdict(self)
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """From JSON, where `path` and `times` may be a name in place of settings. Raises ConfigError."""
+        named = {name: {"name": values[name]} for name in ("path", "times") if isinstance(values.get(name), str)}
+        return super().from_dict({**values, **named})
 
     @property
     def earliest(self) -> float:
@@ -124,13 +113,6 @@ class Objective:
 
     def _within(self, t: Tensor) -> Tensor:
         return self.earliest + (self.latest - self.earliest) * t
-
-
-def _known(kind: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
-    names = [each.name for each in dataclasses.fields(kind)]
-    if unknown := sorted(set(values) - set(names)):
-        raise ValueError(f"unknown {what} setting {', '.join(unknown)}: there are {', '.join(names)}")
-    return dict(values)
 
 
 PUBLISHED = {

@@ -13,6 +13,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from models.settings.validation import ConfigError, Settings, from_0_to_below
+
 PathName = Literal["linear", "cosine", "linear_beta"]
 Prediction = Literal["eps", "v", "x0", "score", "velocity"]
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
@@ -67,7 +69,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Path:
+class Path(Settings):
     """linear: the straight flow, alpha = 1 - t (Liu et al. 2023, Lipman et al. 2023).
     cosine: variance preserving, alpha = cos(pi t / 2) with the small `offset` at t = 0 of Nichol and Dhariwal 2021.
     linear_beta: variance preserving, beta from `beta_min` to `beta_max` per unit of time (Song et al. 2021), which
@@ -80,12 +82,10 @@ class Path:
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(PathName):
-            raise ValueError(f"unknown path {self.name!r}: there are {', '.join(get_args(PathName))}")
-        if not 0 <= self.offset < 1:
-            raise ValueError(f"offset {self.offset!r}: from 0 to below 1")
+        super().__post_init__()
+        from_0_to_below(self, 1, "offset")
         if not 0 < self.beta_min <= self.beta_max:
-            raise ValueError(f"beta from {self.beta_min!r} to {self.beta_max!r}: above 0 and rising")
+            raise ConfigError(f"beta from {self.beta_min!r} to {self.beta_max!r}: above 0 and rising")
 
     @property
     def ends_in_noise(self) -> bool:

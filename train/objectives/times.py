@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from models.settings.validation import Settings, above_0
 
 LawName = Literal["uniform", "logit_normal"]
 
 
 @dataclass(frozen=True)
-class TimeLaw:
+class TimeLaw(Settings):
     """uniform, or logit_normal (Esser et al. 2024): the middle of the way more often, sigmoid of N(mean, std^2).
 
     More tokens hide the same noise better, so times move towards noise: t -> s t / (1 + (s - 1) t) with s = `shift`
@@ -27,11 +29,8 @@ class TimeLaw:
     base_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(LawName):
-            raise ValueError(f"unknown time law {self.name!r}: there are {', '.join(get_args(LawName))}")
-        for name in ("std", "shift", "base_tokens"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise ValueError(f"{name} {value!r}: above 0")
+        super().__post_init__()
+        above_0(self, "std", "shift", "base_tokens")
 
     def shifted(self, t: Tensor, tokens: int | None = None) -> Tensor:
         """Times in [0, 1], any shape, moved towards 1 for that many tokens; 0 and 1 stay.

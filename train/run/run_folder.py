@@ -19,7 +19,7 @@ from models.settings.validation import ConfigError
 from models.tensors import write_tensors
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
-from train.config.training import differences
+from train.config.changes import differences
 from train.run.checkpoints import Checkpoints, Tensors
 
 CONFIG, CHECKPOINTS, MODEL, SAMPLES = "config.json", "checkpoints", "model", "samples"

@@ -94,7 +94,7 @@ def test_a_folder_that_holds_no_vae_is_refused_in_one_line(tmp_path):
         assert "is no VAE of clipmill" in refusal()
     save(made(), tmp_path)
     config = json.loads((tmp_path / CONFIG).read_text())
-    for settings, said in (({"size": 3}, "unknown VAE setting size"), ({"quantizer": "none"}, "unknown quantizer")):
+    for settings, said in (({"size": 3}, "unknown setting size"), ({"quantizer": "none"}, "quantizer 'none': there")):
         (tmp_path / CONFIG).write_text(json.dumps({**config, "settings": settings}))
         assert f"describes a VAE that can't be built: {said}" in refusal()
     (tmp_path / CONFIG).write_text(json.dumps({**config, "settings": {**config["settings"], "width": 8}}))

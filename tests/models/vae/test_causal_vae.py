@@ -279,11 +279,11 @@ def test_video_of_another_shape_is_refused_by_name(clip, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(variant=5), "variant 5: there are 1, 2, 3 and 4"),
+        (dict(variant=5), "variant 5: there are 1, 2, 3, 4"),
         (dict(multipliers=(1, 2)), "takes three levels"),
-        (dict(width=0), "width 0: a whole number from 1 on"),
+        (dict(width=0), "width 0: at least 1"),
         (dict(multipliers=(1, 2, 0)), "multipliers 0"),
-        (dict(widht=8), "unknown VAE setting widht"),
+        (dict(widht=8), "unknown setting widht: there are variant"),
     ],
 )
 def test_settings_that_build_nothing_are_refused_by_name(changes, message):
@@ -296,7 +296,7 @@ def test_latents_and_sizes_that_do_not_fit_are_refused_by_name():
         network().decode(torch.zeros(1, 8, 2, 2, 2))
     with pytest.raises(ValueError, match="unknown VAE size 'huge': published, debug"):
         sized("huge")
-    with pytest.raises(ValueError, match="unknown norm 'batch'"):
+    with pytest.raises(ValueError, match="norm 'batch': there are group, rms"):
         CausalVAE(sized("debug", norm="batch"))
     with pytest.raises(ValueError, match="FSQ has 6 levels"):
         CausalVAE(sized("debug", quantizer="fsq"))

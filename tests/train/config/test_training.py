@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.settings.validation import ConfigError
-from train.config.training import FREE, TrainConfig, differences, with_settings
+from train.config.training import TrainConfig
 
 fast = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -39,15 +38,15 @@ def test_a_config_comes_back_from_json(lr, warmup, share, compiled, masks, paral
 
 REFUSED = [
     ({"batchsize": 1}, "unknown setting batchsize: there are kind, model, objective, steps, batch_size"),
-    ({"validation": {"part": 1}}, "unknown setting of validation part: there are share, by, every"),
+    ({"validation": {"part": 1}}, "unknown setting validation.part: there are share, by, every"),
     ({"steps": 1.5}, "steps 1.5: int is expected"),
     ({"steps": True}, "steps True: int is expected"),
     ({"steps": 0}, "steps 0: at least 1"),
     ({"optimizer": {"betas": 0.9}}, "optimizer.betas 0.9: a list is expected, such as [0.9, 0.99]"),
-    ({"optimizer": {"betas": [0.9]}}, "optimizer.betas [0.9]: two are expected"),
+    ({"optimizer": {"betas": [0.9]}}, "optimizer.betas [0.9]: 2 values are expected, such as [0.9, 0.99]"),
     ({"optimizer": {"betas": [0.9, 1]}}, "optimizer.betas 1: from 0 to below 1"),
     ({"optimizer": {"betas": [-0.1, 0.9]}}, "optimizer.betas -0.1: from 0 to below 1"),
-    ({"optimizer": {"betas": ["0.9", 0.9]}}, "optimizer.betas '0.9': from 0 to below 1"),
+    ({"optimizer": {"betas": ["0.9", 0.9]}}, "optimizer.betas '0.9': float is expected"),
     ({"optimizer": {"clip": 0}}, "optimizer.clip 0: a finite number above 0 is expected"),
     ({"optimizer": {"clip": -1.0}}, "optimizer.clip -1.0: a finite number above 0"),
     ({"optimizer": {"eps": 0.0}}, "optimizer.eps 0.0: a finite number above 0"),
@@ -66,13 +65,13 @@ REFUSED = [
         "conditions.masks {'predict': 0.6, 'single': 0.6}: at",
     ),
     ({"conditions": {"masks": ["predict"]}}, "conditions.masks ['predict']: settings by name are expected"),
-    ({"optimizer": {"schedule": "linear"}}, "optimizer.schedule 'linear': Literal['constant', 'cosine'] is expected"),
+    ({"optimizer": {"schedule": "linear"}}, "optimizer.schedule 'linear': there are constant, cosine"),
     ({"optimizer": []}, "optimizer []: settings by name are expected"),
     ({"conditions": {"text_dropout": 1.1}}, "conditions.text_dropout 1.1: a share from 0 to 1"),
     ({"validation": {"share": 1}}, "validation.share 1: from 0 to below 1"),
     ({"ema": 1}, "ema 1: from 0 to below 1"),
-    ({"parallel": "tensor"}, "parallel 'tensor': Literal['ddp', 'fsdp'] is expected"),
-    ({"peak_tflops": 0}, "peak_tflops 0: above 0"),
+    ({"parallel": "tensor"}, "parallel 'tensor': there are ddp, fsdp"),
+    ({"peak_tflops": 0}, "peak_tflops 0: a finite number above 0"),
     ({"checkpoint": {"every": 0}}, "checkpoint.every 0: at least 1"),
 ]
 
@@ -82,45 +81,3 @@ def test_what_cannot_be_is_one_line(values, said):
     with pytest.raises(ConfigError) as raised:
         TrainConfig.from_dict(values)
     assert str(raised.value).startswith(said) and "\n" not in str(raised.value)
-
-
-def test_set_puts_values_over_those_of_the_file():
-    values = {"optimizer": {"lr": 1e-4}, "model": {"size": "S"}}
-    found = with_settings(values, ["optimizer.lr=0.5", "model.size=B", "compile=null", "conditions.masks.predict=0.1"])
-    assert found["optimizer"]["lr"] == 0.5 and found["model"]["size"] == "B" and found["compile"] is None
-    assert found["conditions"]["masks"] == {"predict": 0.1} and values["optimizer"]["lr"] == 1e-4
-
-
-def leaves(values, before=""):
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value
-
-
-def changed(config, name):
-    """The config with another value of that setting, as a file might have it."""
-    value = dict(leaves(config))[name]
-    other = (
-        "other" if value is None or isinstance(value, (str, dict)) else not value if isinstance(value, bool) else None
-    )
-    other = other if other is not None else [0.5] if isinstance(value, list) else value + 1
-    return with_settings(config, [f"{name}={other if isinstance(other, str) else str(other).lower()}"])
-
-
-@pytest.mark.parametrize("name", [name for name, _ in leaves(TrainConfig().to_dict())])
-def test_a_checkpoint_goes_with_every_setting_that_what_is_learned_depends_on(name):
-    config = TrainConfig().to_dict()
-    free = name == "steps" or any(name == each or name.startswith(f"{each}.") for each in FREE)
-    found = differences(config, changed(config, name))
-    assert bool(found) != free
-    assert all(line.startswith(f"{name}: ") and " in the checkpoint, " in line for line in found)
-
-
-def test_a_cosine_depends_on_where_it_ends():
-    config = dataclasses.replace(
-        TrainConfig(), optimizer=dataclasses.replace(TrainConfig().optimizer, schedule="cosine")
-    )
-    longer = dataclasses.replace(config, steps=2 * config.steps)
-    assert differences(config.to_dict(), longer.to_dict()) == ["steps: 100000 in the checkpoint, 200000 here"]

@@ -138,7 +138,7 @@ REFUSED = [
     ({"kind": "tokens"}, {"kind": "dit"}, "kind 'tokens', but the dataset holds continuous latents"),
     ({"kind": "dit"}, {"kind": "tokens"}, "kind 'dit', but the dataset holds tokens of 16 codes"),
     ({"objective": "magic"}, {}, "objective 'magic': there are ddpm"),
-    ({"objective": {"path": "linear", "predicts": "v"}}, {}, "unknown objective setting predicts: there are"),
+    ({"objective": {"path": "linear", "predicts": "v"}}, {}, "objective: unknown setting predicts: there are"),
     ({"conditions": {"masks": {"all": 0.5}}}, {}, "conditions.masks 'all': there are none, predict"),
     ({"conditions": {"masks": {"predict": 1.5}}}, {}, "conditions.masks.predict 1.5: a share from 0 to 1"),
     ({"batch_size": 5, "accumulate": 2}, {}, "batch_size 5 does not divide into 1 ranks x accumulate 2"),

@@ -35,13 +35,13 @@ def test_settings_that_there_are_not_are_named():
         Path("cosine"), "v", times=TimeLaw("logit_normal")
     )
     for values, said in (
-        ({"pth": "cosine"}, "unknown objective setting pth"),
-        ({"path": {"name": "cosine", "ofset": 1}}, "unknown path setting ofset"),
-        ({"prediction": "noise"}, "unknown prediction 'noise'"),
-        ({"weighting": "snr"}, "unknown weighting 'snr'"),
+        ({"pth": "cosine"}, "unknown setting pth: there are path"),
+        ({"path": {"name": "cosine", "ofset": 1}}, "unknown setting path.ofset: there are name"),
+        ({"prediction": "noise"}, "prediction 'noise': there are eps"),
+        ({"weighting": "snr"}, "weighting 'snr': there are uniform"),
         ({"gamma": 0}, "gamma 0"),
-        ({"times": "normal"}, "unknown time law 'normal'"),
-        ({"times": {"shift": -1.0}}, "shift -1.0"),
+        ({"times": "normal"}, "times.name 'normal': there are uniform"),
+        ({"times": {"shift": -1.0}}, "times.shift -1.0"),
     ):
         with pytest.raises(ValueError, match=said):
             Objective.from_dict(values)

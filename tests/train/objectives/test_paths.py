@@ -106,7 +106,7 @@ def test_times_spread_over_samples_or_tokens():
 
 
 def test_a_path_that_there_is_not_is_named():
-    with pytest.raises(ValueError, match=r"unknown path 'sigmoid': there are linear, cosine, linear_beta"):
+    with pytest.raises(ValueError, match=r"name 'sigmoid': there are linear, cosine, linear_beta"):
         Path("sigmoid")
     with pytest.raises(ValueError, match=r"beta from 20\.0 to 0\.1"):
         Path("linear_beta", beta_min=20.0, beta_max=0.1)

@@ -231,7 +231,7 @@ def test_a_run_begins_with_another_vae_if_told_to(tmp_path):
     "changes, message",
     [
         ({"stepz": 3}, "unknown setting stepz: there are kind, model"),
-        ({"clips": {"bucket": ["5x16x16"]}}, "unknown setting of clips bucket: there are select, buckets"),
+        ({"clips": {"bucket": ["5x16x16"]}}, r"unknown setting clips\.bucket: there are select, buckets"),
         ({"clips": {"buckets": ["16x16x16"]}}, r"16x16x16: this VAE takes 1 \+ 4n frames of multiples of 8"),
         ({"clips": {"buckets": ["17x20x16"]}}, "17x20x16: this VAE takes"),
         ({"clips": {"buckets": ["big"]}}, "'big': FRAMESxHEIGHTxWIDTH is wanted"),
