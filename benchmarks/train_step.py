@@ -87,7 +87,7 @@ class Step:
         kept, lost = self.network.draw_kept(clean.shape), None
         if kept is not None:
             kept = kept.to(self.device)
-            lost = self.network.dropped(kept, clean.shape)
+            lost = self.network.dropped_mask(kept, clean.shape)
         conditions = torch.randn(len(clean), len(CONDITIONS), device=self.device)
         half = self.args.dtype == "bfloat16"
         with torch.autocast(self.device, torch.bfloat16, enabled=half):

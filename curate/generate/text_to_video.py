@@ -16,7 +16,7 @@ from stages.shards.contract import Contract, ContractError, sizes
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from train.sampling.trained_run import Prompt, SampleSettings, TrainedRun
+    from train.sampling.trained_run import Prompt, SamplingSettings, TrainedRun
 
 BATCH = 16  # samples that go through the network together
 
@@ -155,7 +155,7 @@ class TextToVideo:
         self,
         prompts: Sequence[Prompt],
         bucket: str,
-        settings: SampleSettings,
+        settings: SamplingSettings,
         *,
         picture: np.ndarray | None = None,
         chain: int = 1,

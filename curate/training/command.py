@@ -92,11 +92,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
     from curate.training.data import training_data
     from curate.training.sinks import wandb_sink
-    from train.devices.parallel import started
-    from train.loop.tasks import objective_of
+    from train.devices.parallel import init_ranks
+    from train.loop.tasks import objective_from
     from train.loop.training import DivergedError, Training
 
-    with started() as ranks, Interrupts() as interrupts:
+    with init_ranks() as ranks, Interrupts() as interrupts:
         data, opened = training_data(dataset, config, ranks)
         vae, text_model = _checked_vae(config, opened), _checked_text_model(config)
         extra = {
@@ -113,7 +113,7 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
             },
         }
         if config.kind == "dit":
-            extra["objective"] = objective_of(config).to_dict()
+            extra["objective"] = objective_from(config).to_dict()
         sheets = None
         if config.samples.every and (ranks.first or config.parallel == "fsdp"):
             from curate.training.sheets import Sheets

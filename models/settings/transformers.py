@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from models.settings.validation import ConfigError, Settings, at_least, from_0_to_below
+from models.settings.validation import CheckedSettings, ConfigError, at_least, from_0_to_below
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockSettings(Settings):
+class BlockSettings(CheckedSettings):
     """What both networks have. Raises ConfigError for what can't be built."""
 
     width: int  # channels of a token

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from models.settings.validation import ConfigError, Settings, at_least
+from models.settings.validation import CheckedSettings, ConfigError, at_least
 
 FLAT, CAUSAL = 1, 3  # kernel sizes in time: a frame alone, or with the two frames before it
 
 
 @dataclass(frozen=True)
-class VAESettings(Settings):
+class VAESettings(CheckedSettings):
     """The network reduces time 4x, and height and width 2x for each of the `multipliers` but the last: 8x for four.
 
     `variant` says which convolutions see more than their own frame (OD-VAE, Chen et al. 2024, 3.2): all (1); every

@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses that check themselves, with every error in one line. No torch here."""
+"""CheckedSettings as frozen dataclasses that check themselves, with every error in one line. No torch here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class CheckedSettings:
     """Base of dataclasses whose fields are settings. Values are checked against the fields' types when one is made.
 
     Lists become tuples, 3.0 an int and mappings nested settings where the type says so. A subclass that checks more
@@ -58,7 +58,7 @@ class Settings:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
-def at_least(settings: Settings, **least: float) -> None:
+def at_least(settings: CheckedSettings, **least: float) -> None:
     """Raises ConfigError for a setting below its bound, or NaN. None, here and below, passes; of a tuple each value is
     checked.
     """
@@ -68,7 +68,7 @@ def at_least(settings: Settings, **least: float) -> None:
                 raise ConfigError(f"{name} {value!r}: at least {bound}")
 
 
-def above_0(settings: Settings, *names: str) -> None:
+def above_0(settings: CheckedSettings, *names: str) -> None:
     """Raises ConfigError for a setting that is no finite number above 0."""
     for name in names:
         for value in _values(settings, name):
@@ -76,7 +76,7 @@ def above_0(settings: Settings, *names: str) -> None:
                 raise ConfigError(f"{name} {value!r}: a finite number above 0 is expected")
 
 
-def finite(settings: Settings, *names: str) -> None:
+def finite(settings: CheckedSettings, *names: str) -> None:
     """Raises ConfigError for infinity and NaN."""
     for name in names:
         for value in _values(settings, name):
@@ -84,7 +84,7 @@ def finite(settings: Settings, *names: str) -> None:
                 raise ConfigError(f"{name} {value!r}: a finite number is expected")
 
 
-def from_0_to_below(settings: Settings, bound: float, *names: str, called: str | None = None) -> None:
+def from_0_to_below(settings: CheckedSettings, bound: float, *names: str, called: str | None = None) -> None:
     """Raises ConfigError for a setting outside [0, `bound`); errors call the bound `called`."""
     for name in names:
         for value in _values(settings, name):
@@ -92,7 +92,7 @@ def from_0_to_below(settings: Settings, bound: float, *names: str, called: str |
                 raise ConfigError(f"{name} {value!r}: from 0 to below {called or bound}")
 
 
-def shares(settings: Settings, *names: str) -> None:
+def shares(settings: CheckedSettings, *names: str) -> None:
     """Raises ConfigError for a setting outside [0, 1]."""
     for name in names:
         for value in _values(settings, name):
@@ -107,7 +107,7 @@ def is_number(value: Any) -> bool:
 _types = functools.cache(get_type_hints)
 
 
-def _values(settings: Settings, name: str) -> Iterator[Any]:
+def _values(settings: CheckedSettings, name: str) -> Iterator[Any]:
     value = getattr(settings, name)
     if isinstance(value, tuple):
         yield from value
@@ -137,7 +137,7 @@ def _checked(name: str, wanted: Any, value: Any, example: Any) -> Any:
         raise ConfigError(f"{name} {value!r}: there are {', '.join(map(str, parts))}")
     elif kind is tuple:
         return _tuple(name, parts, value, example)
-    elif kind is dict or issubclass(kind, Settings):
+    elif kind is dict or issubclass(kind, CheckedSettings):
         if kind is not dict and isinstance(value, kind):
             return value
         if not isinstance(value, Mapping):

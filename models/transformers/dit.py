@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from models.settings.transformers import DiTSettings
 from models.transformers.flops import dit_flops
-from models.transformers.layers.blocks import Block, Head, initialised
+from models.transformers.layers.blocks import Block, Head, init_transformer_weights
 from models.transformers.layers.conditions import Context, TimeEmbedding
-from models.transformers.layers.rotary import PLACE_FEATURES, places, rotary
+from models.transformers.layers.rotary import POSITION_FEATURES, position_features, rotary_angles
 
 
 class DiT(nn.Module):
@@ -28,13 +28,13 @@ class DiT(nn.Module):
         frames, height, width = settings.patch
         values = settings.channels * frames * height * width  # of a patch
         self.patches = nn.Linear(values, settings.width)
-        self.places = nn.Linear(PLACE_FEATURES, settings.width)
+        self.places = nn.Linear(POSITION_FEATURES, settings.width)
         self.time = TimeEmbedding(settings.width)
         self.context = Context(settings)
         self.mixer = nn.ModuleList(Block(settings, settings.attention) for _ in range(settings.mixer_depth))
         self.blocks = nn.ModuleList(Block(settings, settings.attention) for _ in range(settings.depth))
         self.head = Head(settings.width, values)
-        initialised(self)
+        init_transformer_weights(self)
 
     def forward(
         self,
@@ -56,28 +56,30 @@ class DiT(nn.Module):
         """
         grid = self.grid(x.shape)
         batch, dtype = len(x), self.patches.weight.dtype
-        c, late = self._times(t, batch, grid)
+        c, high_t_mask = self._times(t, batch, grid)
         context, text, mask = self.context(text, text_mask, conditions, batch, x.device)
         c = F.silu(c + context[:, None, None].to(c.dtype))
-        here = self.places(places(grid, x.device).flatten(1, 2).to(dtype))  # (T', S, D)
+        here = self.places(position_features(grid, x.device).flatten(1, 2).to(dtype))  # (T', S, D)
         tokens = self.patches(self._patched(x.to(dtype))) + here  # (B, T', S, D)
         head = self.settings.width // self.settings.heads
-        angles = rotary(grid, head, x.device, self.settings.rotary_base).flatten(2, 3)[:, None]  # (2, 1, T', S, head/2)
-        of_frames = late is None and c.shape[1] > 1 and c.shape[2] == 1
+        angles = rotary_angles(grid, head, x.device, self.settings.rotary_base).flatten(2, 3)[
+            :, None
+        ]  # (2, 1, T', S, head/2)
+        of_frames = high_t_mask is None and c.shape[1] > 1 and c.shape[2] == 1
         if self.settings.attention == "full" and not of_frames:
             # One sequence (B, 1, N, D): a compiled block then is the same for images and clips.
             tokens, angles = tokens.flatten(1, 2)[:, None], angles.flatten(2, 3)[:, :, None]
-            late = late if late is None else late.flatten(1, 2)[:, None]
+            high_t_mask = high_t_mask if high_t_mask is None else high_t_mask.flatten(1, 2)[:, None]
             c = c if c.shape[2] == 1 else c.flatten(1, 2)[:, None]
         # No views, as no later block gets one: a block would be compiled once for the first and once for the others.
         tokens, angles = tokens.clone(), angles.clone()
         for block in self.mixer:
-            tokens = block(tokens, c, angles, late, text, mask)
+            tokens = block(tokens, c, angles, high_t_mask, text, mask)
         if kept is not None:
-            tokens, c, angles, late = _only(kept, tokens, c, angles, late)
+            tokens, c, angles, high_t_mask = _only(kept, tokens, c, angles, high_t_mask)
         for block in self.blocks:
-            tokens = block(tokens, c, angles, late, text, mask)
-        output = self.head(tokens, c, late)
+            tokens = block(tokens, c, angles, high_t_mask, text, mask)
+        output = self.head(tokens, c, high_t_mask)
         if kept is not None:
             everywhere = output.new_zeros(batch, 1, math.prod(grid), output.shape[-1])
             output = everywhere.scatter(2, kept[:, None, :, None].expand_as(output), output)
@@ -116,7 +118,7 @@ class DiT(nn.Module):
             return None
         return torch.rand(shape[0], count, generator=generator).argsort(1)[:, :kept].sort(1).values
 
-    def dropped(self, kept: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def dropped_mask(self, kept: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Bool (B, T, H, W), true where the output for latents (B, C, T, H, W) means nothing: not to be in the loss."""
         grid = self.grid(shape)
         lost = torch.ones(shape[0], math.prod(grid), dtype=torch.bool, device=kept.device)
@@ -126,7 +128,7 @@ class DiT(nn.Module):
         return lost
 
     def _times(self, t: Tensor, batch: int, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
-        """The embeddings of times and which token has which, as a `Block` takes c and `late`."""
+        """The embeddings of times and which token has which, as a `Block` takes c and `high_t_mask`."""
         sizes = [size * patch for size, patch in zip(grid, self.settings.patch, strict=True)]
         if t.ndim <= 1 and t.numel() in (1, batch):
             return self.time(t.reshape(-1).expand(batch))[:, None, None], None
@@ -143,9 +145,9 @@ class DiT(nn.Module):
             return self.time(t.flatten(2)), None
         t = t.expand(-1, *grid).flatten(2)  # (B, T', S)
         low, high = t.amin((1, 2), keepdim=True), t.amax((1, 2), keepdim=True)
-        late = t == high
-        if bool((late | (t == low)).all()):  # as masks make them: two conditions instead of one per token
-            return self.time(torch.cat([low, high], dim=1)), late.unsqueeze(-1)
+        high_t_mask = t == high
+        if bool((high_t_mask | (t == low)).all()):  # as masks make them: two conditions instead of one per token
+            return self.time(torch.cat([low, high], dim=1)), high_t_mask.unsqueeze(-1)
         return self.time(t), None
 
     def _patched(self, x: Tensor) -> Tensor:
@@ -161,7 +163,7 @@ class DiT(nn.Module):
 
 
 def _only(
-    kept: Tensor, tokens: Tensor, c: Tensor, angles: Tensor, late: Tensor | None
+    kept: Tensor, tokens: Tensor, c: Tensor, angles: Tensor, high_t_mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Tokens (B, 1, n, D), and all that belongs to them, of those at the places `kept` (B, n)."""
 
@@ -169,8 +171,8 @@ def _only(
         x = x.expand(len(kept), *tokens.shape[1:3], -1).flatten(1, 2)
         return x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[-1]))[:, None]
 
-    if late is not None:
-        late = chosen(late)
+    if high_t_mask is not None:
+        high_t_mask = chosen(high_t_mask)
     elif c.shape[1:3] != (1, 1):
         c = chosen(c)
-    return chosen(tokens).clone(), c, torch.stack([chosen(each) for each in angles]), late
+    return chosen(tokens).clone(), c, torch.stack([chosen(each) for each in angles]), high_t_mask

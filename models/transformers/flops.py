@@ -6,7 +6,7 @@ from math import prod
 
 from models.settings.transformers import BlockSettings, DiTSettings
 from models.transformers.layers.conditions import CONDITION_FEATURES, TIME_FEATURES
-from models.transformers.layers.rotary import PLACE_FEATURES
+from models.transformers.layers.rotary import POSITION_FEATURES
 
 
 def dit_flops(
@@ -21,7 +21,7 @@ def dit_flops(
     mixer = settings.mixer_depth * _block(settings, grid, text_tokens, settings.attention)
     blocks = settings.depth * _block(settings, grid if kept is None else (1, 1, kept), text_tokens, settings.attention)
     each = time + _context(settings, text_tokens) + 2 * tokens * values * width + mixer + blocks + head
-    return batch * each + 2 * tokens * PLACE_FEATURES * width
+    return batch * each + 2 * tokens * POSITION_FEATURES * width
 
 
 def token_flops(settings: BlockSettings, batch: int, tokens: int, text_tokens: int = 0) -> int:
@@ -29,7 +29,7 @@ def token_flops(settings: BlockSettings, batch: int, tokens: int, text_tokens: i
     width = settings.width
     head = 4 * width * width + 2 * tokens * width * settings.codes
     blocks = settings.depth * _block(settings, (1, 1, tokens), text_tokens, "full")
-    return batch * (_context(settings, text_tokens) + blocks + head) + 2 * tokens * PLACE_FEATURES * width
+    return batch * (_context(settings, text_tokens) + blocks + head) + 2 * tokens * POSITION_FEATURES * width
 
 
 def _context(settings: BlockSettings, text_tokens: int) -> int:

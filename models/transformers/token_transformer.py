@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from models.settings.transformers import TokenSettings
 from models.transformers.flops import token_flops
-from models.transformers.layers.blocks import Block, Head, initialised
+from models.transformers.layers.blocks import Block, Head, init_transformer_weights
 from models.transformers.layers.conditions import Context
-from models.transformers.layers.rotary import PLACE_FEATURES, places, rotary
+from models.transformers.layers.rotary import POSITION_FEATURES, position_features, rotary_angles
 
 
 class TokenTransformer(nn.Module):
@@ -25,12 +25,12 @@ class TokenTransformer(nn.Module):
         super().__init__()
         self.settings = settings
         self.codes = nn.Embedding(settings.codes + 1, settings.width)  # the last one: nothing before
-        self.places = nn.Linear(PLACE_FEATURES, settings.width)
+        self.places = nn.Linear(POSITION_FEATURES, settings.width)
         self.base = nn.Parameter(torch.randn(settings.width) * 0.02)  # the condition where nothing else is given
         self.context = Context(settings)
         self.blocks = nn.ModuleList(Block(settings, causal=True) for _ in range(settings.depth))
         self.head = Head(settings.width, settings.codes)
-        initialised(self)
+        init_transformer_weights(self)
         nn.init.normal_(self.codes.weight, std=0.02)
 
     def forward(
@@ -141,8 +141,8 @@ class TokenTransformer(nn.Module):
     def _where(self, shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Of the places to be predicted: angles (2, 1, 1, N, head / 2), and what a token is told of its own (N, D)."""
         head = self.settings.width // self.settings.heads
-        angles = rotary(shape, head, device, self.settings.rotary_base).flatten(1, 3)[:, None, None]
-        return angles, self.places(places(shape, device).flatten(0, 2).to(self.places.weight.dtype))
+        angles = rotary_angles(shape, head, device, self.settings.rotary_base).flatten(1, 3)[:, None, None]
+        return angles, self.places(position_features(shape, device).flatten(0, 2).to(self.places.weight.dtype))
 
     def _run(
         self,

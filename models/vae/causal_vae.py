@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.settings.vae import VAESettings
-from models.vae.layers.blocks import BRANCH, Decoder, Encoder, initialise
+from models.vae.layers.blocks import BRANCH, Decoder, Encoder, init_vae_weights
 from models.vae.layers.causal_ops import STRIDE, CausalConv3d, Stream, latent_count
 from models.vae.layers.quantizers import GaussianKL, Quantized, Quantizer, make_quantizer
 from models.vae.layers.shortcut import PatchesIn, PatchesOut
@@ -62,7 +62,7 @@ class CausalVAE(nn.Module):
         self.decoder = Decoder(settings, settings.channels)
         self.shortcut_in = PatchesIn(settings.channels, settings.space) if settings.shortcut else None
         self.shortcut_out = PatchesOut(settings.channels, settings.space) if settings.shortcut else None
-        initialise(self)
+        init_vae_weights(self)
         if settings.shortcut:
             self._start_shortcut()
         if isinstance(self.quantizer, GaussianKL):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from models.settings.validation import (
+    CheckedSettings,
     ConfigError,
-    Settings,
     above_0,
     at_least,
     finite,
@@ -21,7 +21,7 @@ MaskKind = Literal["none", "predict", "backward", "interpolate", "single", "spat
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(Settings):
+class OptimizerConfig(CheckedSettings):
     """AdamW. The learning rate rises from 0 over `warmup` steps, then stays, or falls as a cosine to `final` x lr."""
 
     lr: float = 1e-4
@@ -42,7 +42,7 @@ class OptimizerConfig(Settings):
 
 
 @dataclass(frozen=True)
-class ConditionConfig(Settings):
+class ConditionConfig(CheckedSettings):
     """How often conditions are dropped and latents given. Shares from 0 to 1; each clip is drawn anew in each epoch."""
 
     text_dropout: float = 0.1  # captions replaced by the encoded empty prompt (classifier-free guidance)
@@ -63,7 +63,7 @@ class ConditionConfig(Settings):
 
 
 @dataclass(frozen=True)
-class LoaderConfig(Settings):
+class LoaderConfig(CheckedSettings):
     """Settings of the loader, as curate/loader takes them."""
 
     text: Any = None  # field of the caption, or [[field, share], ...]; null: "text" where the dataset has one
@@ -81,7 +81,7 @@ class LoaderConfig(Settings):
 
 
 @dataclass(frozen=True)
-class ValidationConfig(Settings):
+class ValidationConfig(CheckedSettings):
     """Loss of the averaged weights on held-out clips at fixed, equidistant times with fixed noise."""
 
     share: float = 0.0  # of the clips, held out and never trained on, chosen by a hash; 0: no validation
@@ -97,7 +97,7 @@ class ValidationConfig(Settings):
 
 
 @dataclass(frozen=True)
-class CheckpointConfig(Settings):
+class CheckpointConfig(CheckedSettings):
     """When checkpoints are written, and how many are kept."""
 
     every: int = 1000  # optimiser steps
@@ -109,7 +109,7 @@ class CheckpointConfig(Settings):
 
 
 @dataclass(frozen=True)
-class SamplesConfig(Settings):
+class SampleSheetConfig(CheckedSettings):
     """Pictures of samples from the averaged weights, with the captions of held-out clips."""
 
     every: int = 0  # optimiser steps; 0: none
@@ -123,7 +123,7 @@ class SamplesConfig(Settings):
 
 
 @dataclass(frozen=True)
-class TrainConfig(Settings):
+class TrainConfig(CheckedSettings):
     """A run of `clipmill train` on encoded clips. Raises ConfigError for invalid settings."""
 
     kind: Kind = "dit"  # dit: diffusion or flow on latents; tokens: next token on discrete latents
@@ -139,7 +139,7 @@ class TrainConfig(Settings):
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    samples: SampleSheetConfig = field(default_factory=SampleSheetConfig)
     wandb: bool = False  # log to Weights & Biases too, where it is installed
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of matrix products; auto: bfloat16 on a GPU
     parallel: Literal["ddp", "fsdp"] = "ddp"  # with torchrun: whole weights on each rank, or sharded (FSDP2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models.settings.vae import VAESettings, sized
-from models.settings.validation import ConfigError, Settings, above_0, at_least, from_0_to_below, shares
+from models.settings.validation import CheckedSettings, ConfigError, above_0, at_least, from_0_to_below, shares
 from train.config.training import CheckpointConfig, OptimizerConfig
 
 KEPT = "SELECT clip_id FROM clips WHERE verdict = 'kept'"
@@ -16,7 +16,7 @@ BUCKET = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
 
 
 @dataclass(frozen=True)
-class ClipsConfig(Settings):
+class ClipsConfig(CheckedSettings):
     """Which clips are trained on, and which windows of them. Pixels are decoded while the network learns."""
 
     select: str = KEPT  # SQL that gives clip_id
@@ -40,7 +40,7 @@ class ClipsConfig(Settings):
 
 
 @dataclass(frozen=True)
-class DecodersConfig(Settings):
+class DecodersConfig(CheckedSettings):
     """How pixels are decoded. Nothing that is learned depends on it."""
 
     threads: int = 1  # decoders that run at once, each in a process that can be killed
@@ -53,7 +53,7 @@ class DecodersConfig(Settings):
 
 
 @dataclass(frozen=True)
-class LossConfig(Settings):
+class LossConfig(CheckedSettings):
     """Weights of the loss terms. Each term is a mean over elements, so weights hold for any size and length of clip."""
 
     pixels: Literal["l1", "mse"] = "l1"  # its weight is 1
@@ -77,7 +77,7 @@ class LossConfig(Settings):
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig(Settings):
+class DiscriminatorConfig(CheckedSettings):
     """The PatchGAN discriminator of the adversarial term."""
 
     width: int = 64  # channels of its first layer
@@ -90,7 +90,7 @@ class DiscriminatorConfig(Settings):
 
 
 @dataclass(frozen=True)
-class HeldOutConfig(Settings):
+class HeldOutConfig(CheckedSettings):
     """Clips that are measured and never trained on, chosen by a hash of their source: all of a source or none."""
 
     share: float = 0.05  # of the sources; of two or more sources one at least is held out, unless 0
@@ -104,7 +104,7 @@ class HeldOutConfig(Settings):
 
 
 @dataclass(frozen=True)
-class VAETrainConfig(Settings):
+class VAETrainConfig(CheckedSettings):
     """A run of `clipmill train` on the clips of a catalog. Raises ConfigError for invalid settings."""
 
     kind: Literal["vae"] = "vae"

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.sampling.guidance import dropped
+from train.sampling.guidance import dropped_conditions
 
 
 class Batch(Protocol):
@@ -29,7 +29,7 @@ class Batch(Protocol):
     conditions: Tensor | None  # (B, K) float32, NaN where unknown
 
 
-class Position(Protocol):
+class ResumableLoader(Protocol):
     """Batches for ever, and where in them one is, in a few integers."""
 
     def __iter__(self) -> Iterable[Batch]: ...
@@ -38,10 +38,10 @@ class Position(Protocol):
 
 
 @dataclass
-class Data:
+class TrainingData:
     """What a run trains on, and what must be known of it. `contract` is stages/shards/contract.py's, as JSON has it."""
 
-    loader: Position
+    loader: ResumableLoader
     contract: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]  # of a sample's latents, by bucket
     identity: str = ""  # what must be the same for a run to go on: a hash over the samples
@@ -61,7 +61,7 @@ class Part:
     condition: dict[str, Tensor]  # text (B, L, D), text_mask (B, L), conditions (B, K), those that there are
 
 
-class Draws:
+class KeyedGenerators:
     """Generators of random numbers by key. `device` is where their numbers are made."""
 
     def __init__(self, seed: int, device: torch.device | str = "cpu"):
@@ -77,7 +77,9 @@ class Draws:
 class Conditions:
     """What a network is told of the clips of a batch, with as much left out as is to be in training."""
 
-    def __init__(self, data: Data, names: Sequence[str], seed: int, text_dropout: float, dropout: float, text: bool):
+    def __init__(
+        self, data: TrainingData, names: Sequence[str], seed: int, text_dropout: float, dropout: float, text: bool
+    ):
         """`names` are the conditions that the network has; `text` says whether it has text."""
         self.names, self.seed, self.text_dropout, self.dropout = names, seed, text_dropout, dropout
         self.columns = [list(data.scales).index(name) for name in names]
@@ -92,7 +94,7 @@ class Conditions:
             values = batch.conditions[:, self.columns].clone()
             for column, name in enumerate(self.names):
                 if drop and self.dropout:
-                    lost = dropped(self.seed, batch.epoch, batch.clip_ids, self.dropout, name)
+                    lost = dropped_conditions(self.seed, batch.epoch, batch.clip_ids, self.dropout, name)
                     values[lost.to(values.device), column] = torch.nan
             found["conditions"] = values
         return found
@@ -107,7 +109,7 @@ class Conditions:
         text, mask = _padded(batch.text.to(empty.dtype), batch.text_mask, length)
         lost = ~mask.any(1)
         if drop and self.text_dropout:
-            lost |= dropped(self.seed, batch.epoch, batch.clip_ids, self.text_dropout).to(device)
+            lost |= dropped_conditions(self.seed, batch.epoch, batch.clip_ids, self.text_dropout).to(device)
         return torch.where(lost[:, None, None], empty, text), torch.where(lost[:, None], empty_mask, mask)
 
 
@@ -146,7 +148,7 @@ def parts(batch: Batch, condition: dict[str, Tensor], count: int) -> list[Part]:
     ]
 
 
-def whitened(
+def normalized(
     latents: Mapping[str, Tensor], contract: Mapping[str, Any], generators: Iterable[torch.Generator] | None
 ) -> Tensor:
     """(B, C, T, H, W) float32: z = mean + exp(logvar / 2) noise, each sample's noise by its generator (None: the mean),

@@ -57,7 +57,7 @@ class Ranks:
 
 
 @contextmanager
-def started(device: str | None = None) -> Iterator[Ranks]:
+def init_ranks(device: str | None = None) -> Iterator[Ranks]:
     """This process as torchrun started it, or alone. A GPU each where there are any; `device` "cpu" forces CPUs."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available() if device is None else device == "cuda"
@@ -73,11 +73,11 @@ def started(device: str | None = None) -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), world, place)
         dist.barrier()  # one that left early would be missed by what the others still have to say to it
     finally:
-        gc.collect()  # networks that are wrapped hold groups in cycles: one that is left to the exit may abort it
+        gc.collect()  # networks that are parallelize hold groups in cycles: one that is left to the exit may abort it
         dist.destroy_process_group()
 
 
-def end(code: int) -> None:
+def exit_process(code: int) -> None:
     """Ends a process that torchrun started, at once: gloo's threads may abort one that takes its time to end, after
     all its work is done. Does nothing to a process that is alone.
     """
@@ -87,7 +87,7 @@ def end(code: int) -> None:
         os._exit(code)
 
 
-def wrapped(network: nn.Module, ranks: Ranks, how: str, dtype: torch.dtype) -> nn.Module:
+def parallelize(network: nn.Module, ranks: Ranks, how: str, dtype: torch.dtype) -> nn.Module:
     """The module to be called in training; the network's own parameters stay the ones to be optimised.
 
     "ddp": whole weights on each rank. "fsdp": weights, gradients and optimiser shared out, gathered block by block
@@ -114,7 +114,7 @@ def wrapped(network: nn.Module, ranks: Ranks, how: str, dtype: torch.dtype) -> n
 
 
 @contextmanager
-def summed_later(module: nn.Module, later: bool) -> Iterator[None]:
+def defer_grad_sync(module: nn.Module, later: bool) -> Iterator[None]:
     """Inside, with `later`, gradients stay on their rank: more of the same step are to come."""
     if not later or not hasattr(module, "no_sync"):
         if hasattr(module, "set_requires_gradient_sync"):
@@ -130,13 +130,13 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def fill(tensor: Tensor, values: Tensor) -> None:
+def copy_into(tensor: Tensor, values: Tensor) -> None:
     """`values`, which every rank has whole, into a tensor of which each may have a part."""
     with torch.no_grad():
         tensor.copy_(_like(tensor, values))
 
 
-def whole_states(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+def full_states(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     """Each tensor whole and on the CPU, on the first rank; nothing on the others, which must ask all the same."""
     found = {}
     for name, tensor in tensors.items():

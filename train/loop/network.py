@@ -14,10 +14,10 @@ from models.settings.validation import ConfigError
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
 from train.config.training import TrainConfig
-from train.data.batches import Data
+from train.data.batches import TrainingData
 
 
-def settings_for(config: TrainConfig, data: Data) -> BlockSettings:
+def settings_for(config: TrainConfig, data: TrainingData) -> BlockSettings:
     """The config's settings, and from the dataset what they don't say. Raises ConfigError, naming both sides, where
     they contradict the dataset.
     """
@@ -46,7 +46,7 @@ def settings_for(config: TrainConfig, data: Data) -> BlockSettings:
         raise ConfigError(f"model: {error}") from error
 
 
-def build(config: TrainConfig, data: Data) -> DiT | TokenTransformer:
+def build(config: TrainConfig, data: TrainingData) -> DiT | TokenTransformer:
     """With weights drawn by the config's seed, the same on every rank; checks that it takes the dataset's shapes."""
     settings = settings_for(config, data)
     with torch.random.fork_rng(devices=[]):
@@ -62,7 +62,7 @@ def build(config: TrainConfig, data: Data) -> DiT | TokenTransformer:
     return network
 
 
-def block_by_block(network: nn.Module, compiled: bool, checkpointed: bool) -> None:
+def prepare_blocks(network: nn.Module, compiled: bool, checkpointed: bool) -> None:
     """Each block compiled for itself (a network of a hundred blocks compiles as fast as one of one), or computed again
     in the backward pass instead of kept.
     """

@@ -13,7 +13,7 @@ from models.settings.validation import ConfigError
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
 from train.config.training import TrainConfig
-from train.data.batches import Data, Draws, Part, normal, whitened
+from train.data.batches import KeyedGenerators, Part, TrainingData, normal, normalized
 from train.objectives.masks import draw_masks, token_times
 from train.objectives.objective import PUBLISHED, Objective
 
@@ -39,13 +39,13 @@ class Task(Protocol):
         """
 
 
-def task_for(config: TrainConfig, network: nn.Module, data: Data, device: torch.device) -> Task:
+def task_for(config: TrainConfig, network: nn.Module, data: TrainingData, device: torch.device) -> Task:
     if config.kind == "tokens":
         return NextToken(network)
     return Denoising(config, network, data, device)
 
 
-def objective_of(config: TrainConfig) -> Objective:
+def objective_from(config: TrainConfig) -> Objective:
     """Raises ConfigError for one that there is not."""
     if isinstance(config.objective, str):
         if config.objective not in PUBLISHED:
@@ -58,11 +58,11 @@ def objective_of(config: TrainConfig) -> Objective:
 
 
 class Denoising:
-    """The objective core on whitened latents; some of them given, if `masks` say so."""
+    """The objective core on normalized latents; some of them given, if `masks` say so."""
 
-    def __init__(self, config: TrainConfig, network: DiT, data: Data, device: torch.device):
+    def __init__(self, config: TrainConfig, network: DiT, data: TrainingData, device: torch.device):
         self.config, self.network, self.contract = config, network, data.contract
-        self.objective, self.draws = objective_of(config), Draws(config.seed, device)
+        self.objective, self.generators = objective_from(config), KeyedGenerators(config.seed, device)
         frames, height, width = network.settings.patch
         self.masks = {kind: rate for kind, rate in config.conditions.masks.items() if rate}
         if self.masks and (frames != 1 or height != width):
@@ -73,10 +73,10 @@ class Denoising:
 
     def losses(self, module: nn.Module, part: Part, step: int, places: Sequence[int]) -> Tensor:
         sampled = self.config.conditions.posterior == "sample"
-        posterior = [self.draws("posterior", step, place) for place in places] if sampled else None
-        clean = whitened(part.latents, self.contract, posterior)  # (B, C, T, H, W)
-        noise = normal(clean, [self.draws("noise", step, place) for place in places])
-        own = [self.draws("times", step, place, cpu=True) for place in places]
+        posterior = [self.generators("posterior", step, place) for place in places] if sampled else None
+        clean = normalized(part.latents, self.contract, posterior)  # (B, C, T, H, W)
+        noise = normal(clean, [self.generators("noise", step, place) for place in places])
+        own = [self.generators("times", step, place, cpu=True) for place in places]
         t = torch.cat([self.objective.draw_times(1, self.tokens(clean.shape), each) for each in own]).to(clean.device)
         known, given = None, {}
         if self.masks:
@@ -93,10 +93,10 @@ class Denoising:
         return [f"{float(t):.3f}" for t in self.objective.validation_times(count)]
 
     def validation_losses(self, module: nn.Module, part: Part, count: int) -> Tensor:
-        clean = whitened(part.latents, self.contract, None)
+        clean = normalized(part.latents, self.contract, None)
         found = []
         for index, t in enumerate(self.objective.validation_times(count)):
-            noise = normal(clean, [self.draws("validation", index, each) for each in part.clip_ids])
+            noise = normal(clean, [self.generators("validation", index, each) for each in part.clip_ids])
             times = t.to(clean.device).expand(len(clean))
             found.append(self._losses(module, part, clean, noise, times, None, {}))
         return torch.stack(found)
@@ -124,7 +124,7 @@ class Denoising:
         output = module(noised, times, **part.condition, **given)
         uncounted = known
         if "kept" in given:
-            lost = self.network.dropped(given["kept"], clean.shape)
+            lost = self.network.dropped_mask(given["kept"], clean.shape)
             uncounted = lost if known is None else lost | known
         return self.objective.loss(output, clean, noise, times, uncounted)
 

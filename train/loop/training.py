@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from models.settings.validation import ConfigError
 from train.config.training import OptimizerConfig, TrainConfig
-from train.data.batches import Batch, Conditions, Data, moved, parts
+from train.data.batches import Batch, Conditions, TrainingData, moved, parts
 from train.devices.parallel import (
     Ranks,
-    fill,
+    copy_into,
+    defer_grad_sync,
+    full_states,
     load_optimizer_states,
     optimizer_states,
-    summed_later,
-    whole_states,
-    wrapped,
+    parallelize,
 )
 from train.devices.throughput import measured_peak
-from train.loop.network import block_by_block, build
+from train.loop.network import build, prepare_blocks
 from train.loop.tasks import task_for
 from train.loop.validation import Validation
 from train.optimization.ema import EMA
@@ -50,7 +50,7 @@ class Training:
     def __init__(
         self,
         config: TrainConfig,
-        data: Data,
+        data: TrainingData,
         folder: str | Path,
         ranks: Ranks | None = None,
         *,
@@ -79,15 +79,15 @@ class Training:
             "identity": data.identity,
         }
         if self.ranks.first:
-            run_folder.refuse_taken(self.folder, config.kind, resume)
+            run_folder.check_folder(self.folder, config.kind, resume)
             run_folder.lock(self.folder)
         self.ranks.wait()
 
         compiled = device.type == "cuda" if config.compile is None else config.compile
-        block_by_block(self.network, compiled, config.activation_checkpointing)
+        prepare_blocks(self.network, compiled, config.activation_checkpointing)
         half = config.dtype == "bfloat16" or (config.dtype == "auto" and device.type == "cuda")
         self.dtype = torch.bfloat16 if half else torch.float32
-        self.module = wrapped(self.network, self.ranks, config.parallel, self.dtype)
+        self.module = parallelize(self.network, self.ranks, config.parallel, self.dtype)
         self.ema = EMA(self.network, config.ema)
         self.optimizer = optimizer_for(self.network, config.optimizer)
 
@@ -101,7 +101,7 @@ class Training:
             text=bool(settings.text_dim),
         )
         self.validation = Validation(self.task, self.conditions, data.held_out, self.ranks, config.validation.times)
-        self.checkpoints = run_folder.checkpoints_of(self.folder, config.checkpoint.keep)
+        self.checkpoints = run_folder.open_checkpoints(self.folder, config.checkpoint.keep)
         self.step = self._resumed() if resume else 0
         first = self.ranks.first
         if first:
@@ -155,7 +155,7 @@ class Training:
         first, size = self.ranks.rank * self.share, count // config.accumulate  # places in the global batch
         for index, part in enumerate(pieces):
             places = range(first + index * size, first + (index + 1) * size)
-            with summed_later(self.module, index < len(pieces) - 1):
+            with defer_grad_sync(self.module, index < len(pieces) - 1):
                 with self.precision():
                     each = self.task.losses(self.module, part, self.step, places)  # (B,)
                 (each.mean() / len(pieces)).backward()
@@ -185,7 +185,7 @@ class Training:
         """A checkpoint of this step, and RUN/model; every rank must ask. Returns while they are being written."""
         state = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
         groups = {"model": state, "ema": self.ema.state_dict(), "optimizer": self._optimizer_states()}
-        tensors = {name: whole_states(each, self.ranks) for name, each in groups.items()}
+        tensors = {name: full_states(each, self.ranks) for name, each in groups.items()}
         if not self.ranks.first:
             return
         extra, empty = {**self.extra, "step": self.step}, self.conditions.empty
@@ -213,9 +213,9 @@ class Training:
         place, step, tensors, numbers = found
         state = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
         for group, here in (("model", state), ("ema", self.ema.state_dict())):
-            run_folder.tensors_fit(place, tensors.get(group, {}), here)
+            run_folder.check_tensors(place, tensors.get(group, {}), here)
             for name, tensor in here.items():
-                fill(tensor, tensors[group][name])
+                copy_into(tensor, tensors[group][name])
         self.ema.updates = int(tensors["ema"]["ema.updates"])
         load_optimizer_states(self.network, self.optimizer, tensors.get("optimizer", {}))
         self.data.loader.load_state_dict(numbers["loader"])

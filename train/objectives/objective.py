@@ -10,8 +10,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from models.settings.validation import ConfigError, Settings
-from train.objectives.paths import Path, Point, Prediction, spread
+from models.settings.validation import CheckedSettings, ConfigError
+from train.objectives.paths import Path, Point, Prediction, broadcast_times
 from train.objectives.times import TimeLaw
 
 Weighting = Literal["uniform", "min_snr"]
@@ -19,7 +19,7 @@ MARGIN = 1e-3  # how far from an end of the path to stay where a prediction is u
 
 
 @dataclass(frozen=True)
-class Objective(Settings):
+class Objective(CheckedSettings):
     """`weighting` of the squared error. uniform: of the network's own output, as it comes (of sigma x score, Song et
     al. 2021, since the score itself grows without bound). min_snr: min(SNR, gamma) of the error in x_0, whatever is
     predicted (Hang et al. 2023).
@@ -67,22 +67,22 @@ class Objective(Settings):
         return self.latest * self.times.walk(steps, tokens)
 
     def noised(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t of x_0 and eps, both (B, C, T, H, W), or (B, N, C), at times as `spread` takes them; x_0 itself at 0."""
+        """x_t of x_0 and eps, both (B, C, T, H, W), or (B, N, C), at times as `broadcast_times` takes them; x_0 itself at 0."""
         point = self.at(t, clean)
-        return torch.where(spread(t, clean) == 0, clean, point.alpha * clean + point.sigma * noise)
+        return torch.where(broadcast_times(t, clean) == 0, clean, point.alpha * clean + point.sigma * noise)
 
     def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the network should give for x_t, of its shape."""
-        return self.at(t, clean).mixed(clean, noise, self.prediction)
+        return self.at(t, clean).combine(clean, noise, self.prediction)
 
-    def solved(self, output: Tensor, noised: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def clean_and_noise(self, output: Tensor, noised: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(x_0, eps) that the network's output for x_t says, each of its shape."""
-        return self.at(t, noised).solved(output, noised, self.prediction)
+        return self.at(t, noised).clean_and_noise(output, noised, self.prediction)
 
     def convert(self, output: Tensor, noised: Tensor, t: Tensor, start: Prediction, end: Prediction) -> Tensor:
         """One prediction for x_t to another, of its shape."""
         point = self.at(t, noised)
-        return point.mixed(*point.solved(output, noised, start), end)
+        return point.combine(*point.clean_and_noise(output, noised, start), end)
 
     def loss(self, output: Tensor, clean: Tensor, noise: Tensor, t: Tensor, known: Tensor | None = None) -> Tensor:
         """(B,) weighted mean squared error of the network's output for x_t, in float32 or wider.
@@ -92,10 +92,10 @@ class Objective(Settings):
         dtype = torch.promote_types(output.dtype, torch.float32)
         output, clean, noise = output.to(dtype), clean.to(dtype), noise.to(dtype)
         point = self.at(t, clean)
-        error = self.weight(point) * (output - point.mixed(clean, noise, self.prediction)).square()
+        error = self.weight(point) * (output - point.combine(clean, noise, self.prediction)).square()
         if known is None:
             return error.flatten(1).mean(1)
-        unknown = ~spread(known, error).expand_as(error)
+        unknown = ~broadcast_times(known, error).expand_as(error)
         total = torch.where(unknown, error, 0).flatten(1).sum(1)  # not a product: an infinite error there is no NaN
         return total / unknown.flatten(1).sum(1).clamp(min=1)
 
@@ -106,8 +106,8 @@ class Objective(Settings):
         return point.sigma.square() if self.prediction == "score" else torch.ones_like(point.sigma)
 
     def at(self, t: Tensor, x: Tensor) -> Point:
-        """The path at times as `spread` takes them, in float64 until rounded to the dtype of x, and on its device."""
-        point = self.path.at(spread(t, x).to(x.device, torch.float64))
+        """The path at times as `broadcast_times` takes them, in float64 until rounded to the dtype of x, and on its device."""
+        point = self.path.at(broadcast_times(t, x).to(x.device, torch.float64))
         dtype = torch.promote_types(x.dtype, torch.float32)
         return Point(*(getattr(point, each.name).to(dtype) for each in dataclasses.fields(Point)))
 

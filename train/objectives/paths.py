@@ -1,6 +1,6 @@
 """From clean to noise: x_t = alpha(t) x_0 + sigma(t) eps, with t = 0 clean and t = 1 noise, and what may be predicted.
 
-Every prediction is c x_0 + d eps for some c(t), d(t). With x_t it makes two equations for x_0 and eps: `solved`, the
+Every prediction is c x_0 + d eps for some c(t), d(t). With x_t it makes two equations for x_0 and eps: `clean_and_noise`, the
 one formula through which all conversions go.
 """
 
@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from models.settings.validation import ConfigError, Settings, from_0_to_below
+from models.settings.validation import CheckedSettings, ConfigError, from_0_to_below
 
 PathName = Literal["linear", "cosine", "linear_beta"]
 Prediction = Literal["eps", "v", "x0", "score", "velocity"]
@@ -23,7 +23,7 @@ TINY = 1e-12  # alpha and sigma are no smaller: what is undefined at an end is l
 
 @dataclass(frozen=True)
 class Point:
-    """A path at given times: all tensors have the shape of t (or one that broadcasts against x_t, see `spread`)."""
+    """A path at given times: all tensors have the shape of t (or one that broadcasts against x_t, see `broadcast_times`)."""
 
     alpha: Tensor
     sigma: Tensor
@@ -34,7 +34,7 @@ class Point:
     def snr(self) -> Tensor:
         return (self.alpha / self.sigma).square()
 
-    def of(self, prediction: Prediction) -> tuple[Tensor, Tensor]:
+    def coefficients(self, prediction: Prediction) -> tuple[Tensor, Tensor]:
         """c and d of a prediction c x_0 + d eps.
 
         eps: Ho et al. 2020. v: Salimans and Ho 2022. score, of x_t given x_0: Song et al. 2021. velocity, d x_t / dt:
@@ -51,25 +51,25 @@ class Point:
 
     def determinant(self, prediction: Prediction) -> Tensor:
         """alpha d - sigma c of the two equations; the squared error of x_0 is (sigma / determinant)^2 that of it."""
-        c, d = self.of(prediction)
+        c, d = self.coefficients(prediction)
         return self.alpha * d - self.sigma * c
 
-    def solved(self, output: Tensor, noised: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
+    def clean_and_noise(self, output: Tensor, noised: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
         """(x_0, eps), each of the shape of x_t, from x_t and a prediction for it."""
-        c, d = self.of(prediction)
+        c, d = self.coefficients(prediction)
         determinant = self.determinant(prediction)
         clean = (d / determinant) * noised - (self.sigma / determinant) * output
         noise = (self.alpha / determinant) * output - (c / determinant) * noised
         return clean, noise
 
-    def mixed(self, clean: Tensor, noise: Tensor, prediction: Prediction) -> Tensor:
+    def combine(self, clean: Tensor, noise: Tensor, prediction: Prediction) -> Tensor:
         """The prediction that belongs to x_0 and eps, each of the shape of x_t."""
-        c, d = self.of(prediction)
+        c, d = self.coefficients(prediction)
         return c * clean + d * noise
 
 
 @dataclass(frozen=True)
-class Path(Settings):
+class Path(CheckedSettings):
     """linear: the straight flow, alpha = 1 - t (Liu et al. 2023, Lipman et al. 2023).
     cosine: variance preserving, alpha = cos(pi t / 2) with the small `offset` at t = 0 of Nichol and Dhariwal 2021.
     linear_beta: variance preserving, beta from `beta_min` to `beta_max` per unit of time (Song et al. 2021), which
@@ -123,7 +123,7 @@ class Path(Settings):
         return alpha, sigma, -beta * alpha / 2, beta * alpha.square() / (2 * (sigma + TINY))
 
 
-def spread(t: Tensor, x: Tensor) -> Tensor:
+def broadcast_times(t: Tensor, x: Tensor) -> Tensor:
     """Times so shaped that they broadcast against x: (B, C, T, H, W), or tokens (B, N, C).
 
     t is one number (), one per sample (B,), or one per token: (B, T, H, W), in which T, H, W may each be 1, or (B, N).

@@ -9,13 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.settings.validation import Settings, above_0
+from models.settings.validation import CheckedSettings, above_0
 
 LawName = Literal["uniform", "logit_normal"]
 
 
 @dataclass(frozen=True)
-class TimeLaw(Settings):
+class TimeLaw(CheckedSettings):
     """uniform, or logit_normal (Esser et al. 2024): the middle of the way more often, sigmoid of N(mean, std^2).
 
     More tokens hide the same noise better, so times move towards noise: t -> s t / (1 + (s - 1) t) with s = `shift`

@@ -62,7 +62,7 @@ class Log:
             self.board.close()
 
 
-def read(folder: str | Path) -> list[dict[str, Any]]:
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's log; those that are damaged, such as one half written at its end, are left out."""
     path = Path(folder) / LINES
     return _whole(path.read_bytes()) if path.exists() else []

@@ -28,7 +28,7 @@ LOCK = ".lock"
 _held: dict[tuple[int, int], IO[str]] = {}  # by device and inode; open until the process ends
 
 
-def refuse_taken(folder: Path, kind: str, resume: bool) -> None:
+def check_folder(folder: Path, kind: str, resume: bool) -> None:
     """Raises ConfigError for a folder that holds something and is not to be gone on with, or a run of another kind."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: a folder for the run is needed")
@@ -79,7 +79,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
-def refuse_another(place: Path, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def check_same_run(place: Path, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Raises ConfigError, with both sides, where a checkpoint's numbers say that it is of another model, contract,
     config or dataset than those of this run.
     """
@@ -113,11 +113,11 @@ def last_checkpoint(checkpoints: Checkpoints, here: Mapping[str, Any]) -> tuple[
         return None
     step, tensors, numbers = found
     place = checkpoints.place(step)
-    refuse_another(place, numbers, here)
+    check_same_run(place, numbers, here)
     return place, step, tensors, numbers
 
 
-def tensors_fit(place: Path, saved: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
+def check_tensors(place: Path, saved: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
     """Raises ConfigError, with both sides, where names, shapes or dtypes of weights differ."""
     if odd := sorted(set(saved) ^ set(here)):
         where = "only in the checkpoint" if odd[0] in saved else "not in the checkpoint"
@@ -148,7 +148,7 @@ def save_model(
     transformer_files.save(built, place, extra)
 
 
-def checkpoints_of(folder: Path, keep: int) -> Checkpoints:
+def open_checkpoints(folder: Path, keep: int) -> Checkpoints:
     return Checkpoints(folder / CHECKPOINTS, keep)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from train.objectives.masks import latents_mask
 
 
-def chained(
+def sample_autoregressively(
     make: Callable[[int, Tensor | None], Tensor],
     clips: int,
     overlap: int,
@@ -20,7 +20,7 @@ def chained(
     """Yields the new frames (B, 3, F, H, W) of each of the `clips`; joined along time they are the whole video.
 
     `make(index, context)` samples the latents (B, C, T, h, w) of a clip: from nothing for the first, and then with the
-    context (B, C, K, h, w) given as its first latents (`starting_with`). The context is the last `overlap` frames,
+    context (B, C, K, h, w) given as its first latents (`known_from_context`). The context is the last `overlap` frames,
     encoded anew: the first latent of a causal VAE stands for one frame and the others for four, so latents from
     the middle of a clip would be read as something else. `overlap` is 1 + 4n frames for such a VAE.
     Raises ValueError for an overlap that leaves a clip nothing new.
@@ -37,7 +37,7 @@ def chained(
             context = encode(frames[:, :, -overlap:])
 
 
-def starting_with(context: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+def known_from_context(context: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """The `known` (T, H, W) and `clean` (B, C, T, H, W) of `sample` for clips of T = `frames` latents whose first are
     the context (B, C, K, H, W). Raises ValueError unless K < T.
     """

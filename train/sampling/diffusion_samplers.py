@@ -12,7 +12,7 @@ from torch import Tensor
 
 from train.objectives.masks import token_times
 from train.objectives.objective import Objective
-from train.objectives.paths import Point, spread
+from train.objectives.paths import Point, broadcast_times
 from train.sampling.guidance import Predict
 
 Method = Literal["ddpm", "ddim", "euler", "heun", "euler_maruyama"]
@@ -20,7 +20,7 @@ Estimate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (x_t, t) to (x_0
 
 
 @dataclass(frozen=True)
-class Sampler:
+class SamplerSettings:
     """ddpm: ancestral, through the posterior of x_s given x_t and x_0 (Ho et al. 2020). ddim: Song et al. 2021, `eta`
     from 0, without noise, to 1, which is ddpm. euler, heun: the probability flow dx/dt = velocity (Song et al. 2021;
     Heun as in Karras et al. 2022). euler_maruyama: the reverse SDE, whose noise is free to choose (SiT, Ma et al.
@@ -45,7 +45,7 @@ class Sampler:
 
 
 @dataclass(frozen=True)
-class Stride:
+class SamplerStep:
     """One step of a sampler, from time `t` to the earlier `s` (both 0-d), `start` and `end` their points."""
 
     t: Tensor
@@ -56,13 +56,13 @@ class Stride:
 
 
 @torch.no_grad()
-def sample(
+def sample_latents(
     objective: Objective,
     predict: Predict,
     noise: Tensor,
     *,
     steps: int = 50,
-    sampler: Sampler | None = None,
+    sampler: SamplerSettings | None = None,
     known: Tensor | None = None,
     clean: Tensor | None = None,
     tokens: int | None = None,
@@ -76,7 +76,7 @@ def sample(
     `generator` draws the noise of stochastic steps; `progress` hears (steps done, of all). Raises ValueError for
     `known` without `clean` or the other way round, for shapes that don't fit and for a sampler that the path forbids.
     """
-    sampler = sampler or Sampler()
+    sampler = sampler or SamplerSettings()
     if (known is None) != (clean is None):
         raise ValueError("known tokens need both a mask and their clean values")
     if sampler.method == "euler_maruyama" and sampler.diffusion == "reverse" and objective.path.ends_in_noise:
@@ -96,119 +96,119 @@ def sample(
         clean = clean.to(noise)
 
     def held(x: Tensor) -> Tensor:
-        return x if known is None else torch.where(spread(known, x), clean, x)
+        return x if known is None else torch.where(broadcast_times(known, x), clean, x)
 
     def estimate_at(step: int) -> Estimate:
         def estimate(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             x = held(x)
             times = t.expand(len(x)) if known is None else token_times(t, known)
-            return objective.solved(predict(x, times.to(x.dtype), step).to(x.dtype), x, times)
+            return objective.clean_and_noise(predict(x, times.to(x.dtype), step).to(x.dtype), x, times)
 
         return estimate
 
     walk = objective.walk(steps, tokens).to(noise.device)
-    step_of, x = STEPS[sampler.method], noise
+    advance, x = METHODS[sampler.method], noise
     for index, (t, s) in enumerate(pairwise(walk)):
-        stride = Stride(t, s, objective.at(t, x), objective.at(s, x), last=index == steps - 1)
-        x = held(step_of(sampler, objective, estimate_at(index), x, stride, generator))
+        step = SamplerStep(t, s, objective.at(t, x), objective.at(s, x), last=index == steps - 1)
+        x = held(advance(sampler, objective, estimate_at(index), x, step, generator))
         if progress:
             progress(index + 1, steps)
     return x
 
 
 def ddpm(
-    sampler: Sampler,
+    sampler: SamplerSettings,
     objective: Objective,
     estimate: Estimate,
     x: Tensor,
-    stride: Stride,
+    step: SamplerStep,
     generator: torch.Generator | None,
 ) -> Tensor:
-    clean, _ = estimate(x, stride.t)
-    if stride.last:
+    clean, _ = estimate(x, step.t)
+    if step.last:
         return clean
-    kept, variance = _forward(stride)
-    share = stride.end.sigma.square() / stride.start.sigma.square()
-    mean = kept * share * x + stride.end.alpha * (variance / stride.start.sigma.square()) * clean
+    kept, variance = _forward(step)
+    share = step.end.sigma.square() / step.start.sigma.square()
+    mean = kept * share * x + step.end.alpha * (variance / step.start.sigma.square()) * clean
     return mean + (variance * share).sqrt() * _normal(x, generator)
 
 
 def ddim(
-    sampler: Sampler,
+    sampler: SamplerSettings,
     objective: Objective,
     estimate: Estimate,
     x: Tensor,
-    stride: Stride,
+    step: SamplerStep,
     generator: torch.Generator | None,
 ) -> Tensor:
-    clean, eps = estimate(x, stride.t)
-    if stride.last:
+    clean, eps = estimate(x, step.t)
+    if step.last:
         return clean
-    _, variance = _forward(stride)
-    fresh = sampler.eta * variance.sqrt() * stride.end.sigma / stride.start.sigma
-    left = (stride.end.sigma.square() - fresh.square()).clamp(min=0).sqrt()
-    x = stride.end.alpha * clean + left * eps
+    _, variance = _forward(step)
+    fresh = sampler.eta * variance.sqrt() * step.end.sigma / step.start.sigma
+    left = (step.end.sigma.square() - fresh.square()).clamp(min=0).sqrt()
+    x = step.end.alpha * clean + left * eps
     return x + fresh * _normal(x, generator) if sampler.eta else x
 
 
 def euler(
-    sampler: Sampler,
+    sampler: SamplerSettings,
     objective: Objective,
     estimate: Estimate,
     x: Tensor,
-    stride: Stride,
+    step: SamplerStep,
     generator: torch.Generator | None,
 ) -> Tensor:
-    clean, eps = estimate(x, stride.t)
-    if stride.last:  # to where sigma's rate may be infinite: x_0 itself, which is Euler's step on the linear path
+    clean, eps = estimate(x, step.t)
+    if step.last:  # to where sigma's rate may be infinite: x_0 itself, which is Euler's step on the linear path
         return clean
-    return x + (stride.s - stride.t).to(x) * stride.start.mixed(clean, eps, "velocity")
+    return x + (step.s - step.t).to(x) * step.start.combine(clean, eps, "velocity")
 
 
 def heun(
-    sampler: Sampler,
+    sampler: SamplerSettings,
     objective: Objective,
     estimate: Estimate,
     x: Tensor,
-    stride: Stride,
+    step: SamplerStep,
     generator: torch.Generator | None,
 ) -> Tensor:
-    clean, eps = estimate(x, stride.t)
-    if stride.last:
+    clean, eps = estimate(x, step.t)
+    if step.last:
         return clean
-    length = (stride.s - stride.t).to(x)
-    first = stride.start.mixed(clean, eps, "velocity")
-    second = stride.end.mixed(*estimate(x + length * first, stride.s), "velocity")
+    length = (step.s - step.t).to(x)
+    first = step.start.combine(clean, eps, "velocity")
+    second = step.end.combine(*estimate(x + length * first, step.s), "velocity")
     return x + length * (first + second) / 2
 
 
 def euler_maruyama(
-    sampler: Sampler,
+    sampler: SamplerSettings,
     objective: Objective,
     estimate: Estimate,
     x: Tensor,
-    stride: Stride,
+    step: SamplerStep,
     generator: torch.Generator | None,
 ) -> Tensor:
-    clean, eps = estimate(x, stride.t)
-    if stride.last:
+    clean, eps = estimate(x, step.t)
+    if step.last:
         return clean
-    length, start = (stride.t - stride.s).to(x), stride.start
+    length, start = (step.t - step.s).to(x), step.start
     if sampler.diffusion == "sigma":
         diffusion = sampler.strength * start.sigma
     else:  # g^2 of the forward SDE with this alpha and sigma
         diffusion = 2 * start.sigma * start.determinant("velocity") / start.alpha
-    drift = start.mixed(clean, eps, "velocity") + diffusion / (2 * start.sigma) * eps
+    drift = start.combine(clean, eps, "velocity") + diffusion / (2 * start.sigma) * eps
     return x - length * drift + (diffusion * length).sqrt() * _normal(x, generator)
 
 
-STEPS = {"ddpm": ddpm, "ddim": ddim, "euler": euler, "heun": heun, "euler_maruyama": euler_maruyama}
+METHODS = {"ddpm": ddpm, "ddim": ddim, "euler": euler, "heun": heun, "euler_maruyama": euler_maruyama}
 
 
-def _forward(stride: Stride) -> tuple[Tensor, Tensor]:
+def _forward(step: SamplerStep) -> tuple[Tensor, Tensor]:
     """x_t given x_s is N(kept x_s, variance), for any path: on a variance preserving one, beta_t = variance."""
-    kept = stride.start.alpha / stride.end.alpha
-    variance = stride.start.sigma.square() - (kept * stride.end.sigma).square()
+    kept = step.start.alpha / step.end.alpha
+    variance = step.start.sigma.square() - (kept * step.end.sigma).square()
     return kept, variance.clamp(min=0)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from train.objectives.objective import Objective
-from train.sampling.diffusion_samplers import Sampler, sample
+from train.sampling.diffusion_samplers import SamplerSettings, sample_latents
 from train.sampling.guidance import Predict
 
 
@@ -19,7 +19,7 @@ def reflow_pair(
     objective: Objective, predict: Predict, noise: Tensor, steps: int = 50, tokens: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """(x_0, eps), each (B, C, T, H, W), joined by the teacher's flow (rectified flow, Liu et al. 2023)."""
-    return sample(objective, predict, noise, steps=steps, sampler=Sampler("heun"), tokens=tokens), noise
+    return sample_latents(objective, predict, noise, steps=steps, sampler=SamplerSettings("heun"), tokens=tokens), noise
 
 
 def straightness(
@@ -38,7 +38,7 @@ def straightness(
         velocities.append(objective.convert(output.to(x.dtype), x, t, objective.prediction, "velocity"))
         return output
 
-    clean = sample(objective, watched, noise, steps=steps, sampler=Sampler("euler"), tokens=tokens)
+    clean = sample_latents(objective, watched, noise, steps=steps, sampler=SamplerSettings("euler"), tokens=tokens)
     walk = objective.walk(steps, tokens)
     lengths, chord = (walk[:-1] - walk[1:]).tolist(), (noise - clean) / walk[0].item()
     bends = [length * (chord - each).square().mean().item() for length, each in zip(lengths, velocities, strict=True)]
@@ -55,7 +55,7 @@ def in_one_step(
     x = noised
     for now, then in ((t, middle), (middle, end)):
         output = predict(x, now.to(x.dtype).expand(len(x)), 0)
-        clean, eps = objective.solved(output.to(x.dtype), x, now)
+        clean, eps = objective.clean_and_noise(output.to(x.dtype), x, now)
         point = objective.at(then, x)
         x = point.alpha * clean + point.sigma * eps
     start, finish = objective.at(t, x), objective.at(end, x)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from train.objectives.objective import Objective
-from train.objectives.paths import spread
+from train.objectives.paths import broadcast_times
 
 Predict = Callable[[Tensor, Tensor, int], Tensor]  # (x_t, times, step) to the network's output
 
@@ -75,10 +75,12 @@ def guided(
         if guidance.threshold is None:
             return output
         point = objective.at(t, x)
-        clean = point.solved(output, x, objective.prediction)[0]
-        clean = torch.where(spread(t, x) == 0, x, clean)  # what is given says nothing of the network's own range
+        clean = point.clean_and_noise(output, x, objective.prediction)[0]
+        clean = torch.where(
+            broadcast_times(t, x) == 0, x, clean
+        )  # what is given says nothing of the network's own range
         clean = thresholded(clean, guidance.threshold, guidance.limit)
-        return point.mixed(clean, (x - point.alpha * clean) / point.sigma, objective.prediction)
+        return point.combine(clean, (x - point.alpha * clean) / point.sigma, objective.prediction)
 
     return predict
 
@@ -91,7 +93,7 @@ def thresholded(clean: Tensor, quantile: float, limit: float = 1.0) -> Tensor:
     return clean.clamp(-bound, bound) * (limit / bound)
 
 
-def dropped(seed: int, epoch: int, clip_ids: Sequence[str], rate: float, condition: str = "text") -> Tensor:
+def dropped_conditions(seed: int, epoch: int, clip_ids: Sequence[str], rate: float, condition: str = "text") -> Tensor:
     """(B,) bool: whose condition is left out this time in training, each with probability `rate`.
 
     Keyed on seed, epoch, clip and condition: the same after a resume and on any number of ranks, another one in each

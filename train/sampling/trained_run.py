@@ -23,19 +23,19 @@ from models.transformers.token_transformer import TokenTransformer
 from train.objectives.masks import latents_mask
 from train.objectives.objective import Objective
 from train.run.run_folder import EMPTY_TEXT, MODEL
-from train.sampling.autoregressive import chained, starting_with
-from train.sampling.diffusion_samplers import Sampler, sample
+from train.sampling.autoregressive import known_from_context, sample_autoregressively
+from train.sampling.diffusion_samplers import SamplerSettings, sample_latents
 from train.sampling.guidance import Guidance, guided
 
 
 @dataclass(frozen=True)
-class SampleSettings:
+class SamplingSettings:
     """`guidance` for continuous latents goes by `sampler`; for tokens only its scale counts, with `temperature` and
     `top_k`.
     """
 
     steps: int = 50
-    sampler: Sampler = field(default_factory=Sampler)
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
     guidance: Guidance = field(default_factory=lambda: Guidance(4.0))
     temperature: float = 1.0
     top_k: int | None = None
@@ -69,12 +69,12 @@ class TrainedRun:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def whitened(self, latents: Tensor) -> Tensor:
+    def normalized(self, latents: Tensor) -> Tensor:
         """As the network sees them, (B, C, T, h, w)."""
         mean, std = self._statistics(latents)
         return (latents.float() - mean) / std
 
-    def unwhitened(self, latents: Tensor) -> Tensor:
+    def denormalized(self, latents: Tensor) -> Tensor:
         """As the VAE takes them."""
         mean, std = self._statistics(latents)
         return latents * std + mean
@@ -84,7 +84,7 @@ class TrainedRun:
         self,
         prompts: Sequence[Prompt],
         shape: tuple[int, ...],
-        settings: SampleSettings | None = None,
+        settings: SamplingSettings | None = None,
         first: Tensor | None = None,
         last: Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -96,7 +96,7 @@ class TrainedRun:
         lead from one to the other. Tokens are made in order, so that nothing can be given at their end.
         Raises ValueError for what doesn't fit the network or each other.
         """
-        settings = settings or SampleSettings()
+        settings = settings or SamplingSettings()
         if not prompts:
             raise ValueError("no prompts: at least one sample")
         self._check(prompts)
@@ -116,7 +116,7 @@ class TrainedRun:
         overlap: int,
         decode: Callable[[Tensor], Tensor],
         encode: Callable[[Tensor], Tensor],
-        settings: SampleSettings | None = None,
+        settings: SamplingSettings | None = None,
         first: Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Tensor]:
@@ -129,13 +129,13 @@ class TrainedRun:
             numbered = [dataclasses.replace(each, seed=_next(each.seed, index)) for each in prompts]
             return self.sample(numbered, shape, settings, first if context is None else context, progress=progress)
 
-        return chained(make, clips, overlap, decode, encode)
+        return sample_autoregressively(make, clips, overlap, decode, encode)
 
     def _denoised(
         self,
         prompts: Sequence[Prompt],
         shape: tuple[int, ...],
-        settings: SampleSettings,
+        settings: SamplingSettings,
         first: Tensor | None,
         last: Tensor | None,
         progress: Callable[[int, int], None] | None,
@@ -161,14 +161,14 @@ class TrainedRun:
         return found
 
     def _batch(
-        self, prompts: Sequence[Prompt], shape: tuple[int, ...], settings: SampleSettings, options: dict[str, Any]
+        self, prompts: Sequence[Prompt], shape: tuple[int, ...], settings: SamplingSettings, options: dict[str, Any]
     ) -> Tensor:
         generators = [torch.Generator().manual_seed(each.seed) for each in prompts]
         noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(self.device)
         condition, negative = self._conditions(prompts)
         predict = guided(self.network, self.objective, settings.guidance, condition, negative)
-        found = sample(self.objective, predict, noise, generator=generators[0], **options)
-        return self.unwhitened(found)
+        found = sample_latents(self.objective, predict, noise, generator=generators[0], **options)
+        return self.denormalized(found)
 
     def _given(
         self, shape: tuple[int, ...], first: Tensor | None, last: Tensor | None, batch: int
@@ -181,20 +181,20 @@ class TrainedRun:
                     "as many channels and be as high and wide"
                 )
         if last is None:
-            return starting_with(self.whitened(first), shape[1])
+            return known_from_context(self.normalized(first), shape[1])
         starts, ends = (0 if each is None else each.shape[2] for each in (first, last))
         known = latents_mask(shape[1:], first=starts, last=ends).to(self.device)
         clean = torch.zeros(batch, *shape, device=self.device)
         if first is not None:
-            clean[:, :, :starts] = self.whitened(first)
-        clean[:, :, shape[1] - ends :] = self.whitened(last)
+            clean[:, :, :starts] = self.normalized(first)
+        clean[:, :, shape[1] - ends :] = self.normalized(last)
         return known, clean
 
     def _generated(
         self,
         prompts: Sequence[Prompt],
         shape: tuple[int, ...],
-        settings: SampleSettings,
+        settings: SamplingSettings,
         first: Tensor | None,
         last: Tensor | None,
     ) -> Tensor:
@@ -301,7 +301,7 @@ def _empty_text(model: Path, device: str | torch.device) -> Tensor | None:
         raise ValueError(f"{model / EMPTY_TEXT} can't be read: {str(error).splitlines()[0]}") from error
 
 
-def _draws(sampler: Sampler) -> bool:
+def _draws(sampler: SamplerSettings) -> bool:
     """Whether it adds noise on its way."""
     return sampler.method in ("ddpm", "euler_maruyama") or (sampler.method == "ddim" and sampler.eta > 0)
 

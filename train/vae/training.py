@@ -49,7 +49,7 @@ class VAETraining:
     ):
         self.config, self.clips, self.folder, self.stop = config, clips, Path(folder), stop
         self.device = torch.device(device)
-        run_folder.refuse_taken(self.folder, config.kind, resume)
+        run_folder.check_folder(self.folder, config.kind, resume)
         self.vae, self.begun = build(config)
         self.vae.to(self.device, memory_format=torch.channels_last_3d)
         try:
@@ -68,7 +68,7 @@ class VAETraining:
             "identity": clips.identity,
         }
         run_folder.lock(self.folder)
-        self.checkpoints = run_folder.checkpoints_of(self.folder, config.checkpoint.keep)
+        self.checkpoints = run_folder.open_checkpoints(self.folder, config.checkpoint.keep)
         self.step = self._resumed() if resume else 0
         run_folder.write_config(self.folder, config.to_dict())
         self.log = Log(self.folder, after=self.step if resume else None)
@@ -190,7 +190,7 @@ class VAETraining:
         if found is None:
             return 0
         place, step, tensors, _ = found
-        run_folder.tensors_fit(place, tensors["model"], self.vae.state_dict())
+        run_folder.check_tensors(place, tensors["model"], self.vae.state_dict())
         self.vae.load_state_dict(tensors["model"])
         self.ema.load_state_dict(tensors["ema"])
         _load_optimizer(self.optimizer, tensors["optimizer"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.settings.transformers import BlockSettings
 from models.transformers.layers.conditions import EPSILON, RMSNorm
-from models.transformers.layers.rotary import turned
+from models.transformers.layers.rotary import rotate
 
 
 class Attention(nn.Module):
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         """
         batch, frames, places, width = x.shape
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(3)  # each (B, T, S, heads, head)
-        q, k = turned(self.norms[0](q), angles).to(v.dtype), turned(self.norms[1](k), angles).to(v.dtype)
+        q, k = rotate(self.norms[0](q), angles).to(v.dtype), rotate(self.norms[1](k), angles).to(v.dtype)
         q, k, v = (self._sequences(each) for each in (q, k, v))
         causal = self.causal
         if cache is not None:
@@ -106,29 +106,29 @@ class Block(nn.Module):
         x: Tensor,
         c: Tensor,
         angles: Tensor,
-        late: Tensor | None = None,
+        high_t_mask: Tensor | None = None,
         text: Tensor | None = None,
         mask: Tensor | None = None,
         cache: Tensor | None = None,
         at: int = 0,
     ) -> Tensor:
-        """x (B, T, S, D). c (B, T or 1, S or 1, D): the condition, after its SiLU; or, with `late`, bool (B, T, S, 1),
+        """x (B, T, S, D). c (B, T or 1, S or 1, D): the condition, after its SiLU; or, with `high_t_mask`, bool (B, T, S, 1),
         (B, 2, 1, D): one for tokens where it is false and one for those where it is true. `cache`: see `Attention`.
         """
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulated(self.modulation, c, late, 6)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulated(self.modulation, c, high_t_mask, 6)
         x = x + gate * self.attention(self.norm(x) * (1 + scale) + shift, angles, cache, at)
         if self.time_attention is not None:
             if x.shape[1] > 1:
-                x = x + self._along_time(x, c, angles, late)
+                x = x + self._along_time(x, c, angles, high_t_mask)
             elif torch.is_grad_enabled():
                 # Of no sample, so nothing: but the weights have a gradient, 0, as DistributedDataParallel wants.
-                x = x + self._along_time(x[:0], c[:0], angles, None if late is None else late[:0]).sum()
+                x = x + self._along_time(x[:0], c[:0], angles, None if high_t_mask is None else high_t_mask[:0]).sum()
         if self.cross is not None:
             x = x + self.cross(self.cross_norm(x), text, mask)
         return x + mlp_gate * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
 
-    def _along_time(self, x: Tensor, c: Tensor, angles: Tensor, late: Tensor | None) -> Tensor:
-        shift, scale, gate = modulated(self.time_modulation, c, late, 3)
+    def _along_time(self, x: Tensor, c: Tensor, angles: Tensor, high_t_mask: Tensor | None) -> Tensor:
+        shift, scale, gate = modulated(self.time_modulation, c, high_t_mask, 3)
         return gate * self.time_attention(self.norm(x) * (1 + scale) + shift, angles)
 
 
@@ -141,21 +141,21 @@ class Head(nn.Module):
         self.modulation = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, outputs)
 
-    def forward(self, x: Tensor, c: Tensor, late: Tensor | None = None) -> Tensor:
-        shift, scale = modulated(self.modulation, c, late, 2)
+    def forward(self, x: Tensor, c: Tensor, high_t_mask: Tensor | None = None) -> Tensor:
+        shift, scale = modulated(self.modulation, c, high_t_mask, 2)
         return self.out(self.norm(x) * (1 + scale) + shift)
 
 
-def modulated(layer: nn.Linear, c: Tensor, late: Tensor | None, parts: int) -> tuple[Tensor, ...]:
+def modulated(layer: nn.Linear, c: Tensor, high_t_mask: Tensor | None, parts: int) -> tuple[Tensor, ...]:
     """The condition's shifts, scales and gates, each (B, T or 1, S or 1, D)."""
     found = layer(c).chunk(parts, dim=-1)
-    if late is None:
+    if high_t_mask is None:
         return found
     # A choice of two, not an index: its gradient is a plain sum, the same each time.
-    return tuple(torch.where(late, each[:, 1:], each[:, :1]) for each in found)
+    return tuple(torch.where(high_t_mask, each[:, 1:], each[:, :1]) for each in found)
 
 
-def initialised(network: nn.Module) -> None:
+def init_transformer_weights(network: nn.Module) -> None:
     """Weights as DiT's: Xavier, and 0 where something must be nothing at first."""
     for module in network.modules():
         if isinstance(module, nn.Linear):

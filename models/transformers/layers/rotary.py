@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 WAVES = 5  # along each axis
-PLACE_FEATURES = 3 * 2 * WAVES
+POSITION_FEATURES = 3 * 2 * WAVES
 
 
-def shares(head: int) -> tuple[int, int, int]:
+def axis_pairs(head: int) -> tuple[int, int, int]:
     """Of the head / 2 pairs of channels that turn together: how many by frame, by row, by column.
 
     Raises ValueError for a head that can't be so divided.
@@ -27,7 +27,7 @@ def shares(head: int) -> tuple[int, int, int]:
     return pairs - 2 * space, space, space
 
 
-def rotary(
+def rotary_angles(
     grid: tuple[int, int, int], head: int, device: torch.device | str | None = None, base: float = 10_000.0
 ) -> Tensor:
     """(2, T, H, W, head / 2) float32: cosine and sine of the angles of each place of a grid (T, H, W).
@@ -36,7 +36,7 @@ def rotary(
     size, so any length and resolution that fits in memory goes.
     """
     parts = []
-    for axis, (length, pairs) in enumerate(zip(grid, shares(head), strict=True)):
+    for axis, (length, pairs) in enumerate(zip(grid, axis_pairs(head), strict=True)):
         speeds = base ** (-torch.arange(pairs, dtype=torch.float64, device=device) / pairs)
         angles = torch.arange(length, dtype=torch.float64, device=device)[:, None] * speeds  # (length, pairs)
         shape = [1, 1, 1, pairs]
@@ -46,8 +46,8 @@ def rotary(
     return torch.stack([angles.cos(), angles.sin()]).float()
 
 
-def turned(x: Tensor, angles: Tensor) -> Tensor:
-    """Queries or keys (..., heads, head), each pair of channels (i, i + head / 2) turned by its angle, in their dtype;
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Queries or keys (..., heads, head), each pair of channels (i, i + head / 2) rotate by its angle, in their dtype;
     `angles` (2, ..., head / 2), as `rotary` gives them, broadcast over the heads.
     """
     cosine, sine = angles.unsqueeze(-2).unbind(0)
@@ -55,8 +55,8 @@ def turned(x: Tensor, angles: Tensor) -> Tensor:
     return torch.cat([one * cosine - two * sine, two * cosine + one * sine], dim=-1).to(x.dtype)
 
 
-def places(grid: tuple[int, int, int], device: torch.device | str | None = None) -> Tensor:
-    """(T, H, W, PLACE_FEATURES) float32: sines and cosines of where a token is, by itself.
+def position_features(grid: tuple[int, int, int], device: torch.device | str | None = None) -> Tensor:
+    """(T, H, W, POSITION_FEATURES) float32: sines and cosines of where a token is, by itself.
 
     Rows and columns count from -1 at one edge of the picture to 1 at the other, whatever its resolution, in waves of
     4 to 1/4; frames are counted from 0, in waves of 4 to 64. Without them a network finds out only slowly, from the

@@ -129,7 +129,7 @@ class Decoder(nn.Module):
 
 
 @torch.no_grad()
-def initialise(network: nn.Module) -> None:
+def init_vae_weights(network: nn.Module) -> None:
     """Weights that keep the variance of what they see, no biases, and residual branches that add little at first.
 
     torch's own start shrinks a signal by 3 a layer and adds biases as large: at the debug size, 160 steps on drawn

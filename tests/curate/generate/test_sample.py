@@ -27,12 +27,12 @@ from stages.text_encoders.describe import describe_text
 from stages.text_encoders.load import load_text_encoder
 from stages.text_encoders.settings import TextEncoderSettings
 from train.objectives.objective import PUBLISHED
-from train.sampling.diffusion_samplers import Sampler
+from train.sampling.diffusion_samplers import SamplerSettings
 from train.sampling.guidance import Guidance
-from train.sampling.trained_run import SampleSettings
+from train.sampling.trained_run import SamplingSettings
 
 BUCKET = "9x64x64"
-QUICK = SampleSettings(steps=2, guidance=Guidance(2.0))
+QUICK = SamplingSettings(steps=2, guidance=Guidance(2.0))
 
 
 def new_vae(folder, seed):
@@ -124,7 +124,7 @@ def test_the_picture_given_is_the_first_frame(place, model, tmp_path, method):
     """At 20 dB and more, which is what the VAE leaves of it."""
     picture = take_frames(some_take(subjects()[7], np.random.default_rng(0)), 1)[0]
     Image.fromarray(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_NEAREST)).save(tmp_path / "a.png")
-    settings = SampleSettings(steps=2, sampler=Sampler(method), guidance=Guidance(2.0))
+    settings = SamplingSettings(steps=2, sampler=SamplerSettings(method), guidance=Guidance(2.0))
     given = read_picture(str(tmp_path / "a.png"), BUCKET)
     assert np.abs(given.astype(int) - picture).max() <= 1
     videos = model.videos(model.prompts(["a red circle", "a star"], [1, 2]), BUCKET, settings, picture=given)
@@ -232,7 +232,7 @@ def test_runs_over_tokens_make_video_too(tmp_path):
     extra = {"contract": contract.to_dict(), "vae": str(tmp_path / "vae"), "buckets": {"9x16x16": {"samples": 1}}}
     transformer_files.save(network, tmp_path / "run" / "model", extra)
     model = TextToVideo(tmp_path / "run", device="cpu")
-    plain = SampleSettings(guidance=Guidance(1.0))
+    plain = SamplingSettings(guidance=Guidance(1.0))
     one, other = model.videos(model.prompts(["", ""], [1, 2]), model.bucket(), plain)
     assert one.shape == other.shape == (9, 16, 16, 3) and (one != other).any()
     grey = np.full((16, 16, 3), 90, np.uint8)

@@ -20,7 +20,7 @@ from stages.windows.buckets import Bucket
 from tests.curate.running import INLINE, ask, ingest, pipelines
 from tests.torch_state import one_thread
 from train.config.vae import VAETrainConfig
-from train.run.log import read
+from train.run.log import read_log
 from train.vae.measures import measure
 
 __all__ = ["one_thread"]
@@ -89,7 +89,7 @@ def test_the_debug_size_beats_the_mean_colour_of_each_held_out_clip_by_8_db_in_s
     assert 0.5 < metrics["ssim"] < 1 and metrics["lpips"] is None and "not measured" in metrics["lpips_note"]
     assert f"PSNR {metrics['psnr']:.2f} dB" in capsys.readouterr().out
     assert (run / "reconstructions.png").stat().st_size > 10_000
-    losses = [line["loss"] for line in read(run)]
+    losses = [line["loss"] for line in read_log(run)]
     assert len(losses) == 60 and np.mean(losses[-10:]) < np.mean(losses[:10])
     mean, std = vae_files.statistics(run / "model")
     assert len(mean) == len(std) == 8 and min(std) > 0

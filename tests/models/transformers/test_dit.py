@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.settings.transformers import SIZES, DiTSettings, sized
 from models.transformers.dit import DiT
-from models.transformers.layers.rotary import places, rotary, shares, turned
+from models.transformers.layers.rotary import axis_pairs, position_features, rotary_angles, rotate
 from tests.models.transformers.small_dit import ATTENTIONS, SMALL, inputs, near, network, stirred
 from tests.torch_state import one_thread, seeded
 from train.objectives.masks import latents_mask, token_times
@@ -131,13 +131,13 @@ def test_what_does_not_fit_is_refused_with_what_would():
     two=st.tuples(*[st.integers(0, 4)] * 3),
 )
 def test_attention_sees_how_far_apart_two_places_are_and_nothing_else(head, moved, one, two):
-    angles = rotary((10, 10, 10), head)
-    assert sum(shares(head)) == head // 2
+    angles = rotary_angles((10, 10, 10), head)
+    assert sum(axis_pairs(head)) == head // 2
     q, k = torch.randn(2, 1, head)
 
     def seen(a, b):
         a, b = (angles[(slice(None), *place)] for place in (a, b))
-        return (turned(q, a) * turned(k, b)).sum()
+        return (rotate(q, a) * rotate(k, b)).sum()
 
     here = seen(one, two)
     there = seen(*(tuple(x + y for x, y in zip(place, moved, strict=True)) for place in (one, two)))
@@ -147,13 +147,13 @@ def test_attention_sees_how_far_apart_two_places_are_and_nothing_else(head, move
 
 
 def test_places_do_not_depend_on_the_size_of_the_grid():
-    assert torch.equal(rotary((2, 3, 4), 24), rotary((5, 7, 9), 24)[:, :2, :3, :4])
+    assert torch.equal(rotary_angles((2, 3, 4), 24), rotary_angles((5, 7, 9), 24)[:, :2, :3, :4])
 
 
 def test_a_token_knows_where_in_the_picture_it_is_at_any_resolution():
-    small, large = places((3, 4, 6)), places((5, 12, 18))
+    small, large = position_features((3, 4, 6)), position_features((5, 12, 18))
     assert near(small[:, 1, 2], large[:3, 4, 7])  # the middles of the same parts of a picture
-    assert torch.equal(places((3, 4, 6)), places((7, 4, 6))[:3])  # a longer clip begins alike
+    assert torch.equal(position_features((3, 4, 6)), position_features((7, 4, 6))[:3])  # a longer clip begins alike
     flat = small.flatten(0, 2)
     assert torch.cdist(flat, flat).fill_diagonal_(1.0).min() > 0.1  # no two places look alike
 

@@ -15,7 +15,7 @@ from tests.models.transformers.small_dit import ATTENTIONS, SMALL, inputs, near,
 from tests.torch_state import one_thread, seeded
 from train.objectives.masks import latents_mask, token_times
 from train.objectives.objective import Objective
-from train.sampling.diffusion_samplers import Sampler, sample
+from train.sampling.diffusion_samplers import SamplerSettings, sample_latents
 from train.sampling.guidance import Guidance, guided
 
 __all__ = ["one_thread", "seeded"]
@@ -28,10 +28,12 @@ def test_samplers_and_guidance_call_it_as_it_is():
     objective, known = Objective(), latents_mask((3, 4, 6), first=1)
     predict = guided(dit, objective, Guidance(3.0), condition, empty)
     clean = torch.randn_like(given["x"])
-    made = sample(objective, predict, given["x"], steps=3, sampler=Sampler("heun"), known=known, clean=clean)
+    made = sample_latents(
+        objective, predict, given["x"], steps=3, sampler=SamplerSettings("heun"), known=known, clean=clean
+    )
     assert torch.equal(made[:, :, 0], clean[:, :, 0])
     assert made.isfinite().all()
-    assert torch.isfinite(sample(objective, predict, given["x"], steps=2)).all()
+    assert torch.isfinite(sample_latents(objective, predict, given["x"], steps=2)).all()
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -59,7 +61,7 @@ def test_dropped_tokens_are_told_and_the_rest_is_what_it_would_be_among_themselv
     kept = dit.draw_kept(given["x"].shape, torch.Generator().manual_seed(0))
     assert kept.shape == (2, round(18 * 0.25))
     assert (kept.diff(dim=1) > 0).all()
-    output, lost = dit(**given, kept=kept), dit.dropped(kept, given["x"].shape)
+    output, lost = dit(**given, kept=kept), dit.dropped_mask(kept, given["x"].shape)
     assert lost.shape == (2, 3, 4, 6)
     assert lost.view(2, 3, 2, 2, 3, 2).float().mean((1, 2, 3, 4, 5)).tolist() == pytest.approx([14 / 18] * 2)
     assert (output.movedim(1, -1)[lost] == 0).all()
@@ -86,7 +88,7 @@ def test_times_follow_the_tokens_that_are_kept(times):
 def test_a_mixer_lets_what_is_dropped_be_seen():
     dit, given = network(mixer_depth=1, mask_ratio=0.5), inputs()
     kept = dit.draw_kept(given["x"].shape)
-    lost = dit.dropped(kept, given["x"].shape)
+    lost = dit.dropped_mask(kept, given["x"].shape)
     other = torch.where(lost[:, None], torch.randn_like(given["x"]), given["x"])
     assert not near(dit(**{**given, "x": other}, kept=kept), dit(**given, kept=kept), 1e-3)
 

@@ -1,4 +1,4 @@
-"""What a network is shown of a batch: whitened latents, conditions left out at their rates, noise by its place."""
+"""What a network is shown of a batch: normalized latents, conditions left out at their rates, noise by its place."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.train.made_up import CONTRACT, DIM, Clips, data
-from train.data.batches import Conditions, Draws, normal, parts, whitened
-from train.sampling.guidance import dropped
+from train.data.batches import Conditions, KeyedGenerators, normal, normalized, parts
+from train.sampling.guidance import dropped_conditions
 
 fast = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -24,7 +24,7 @@ def batch(bucket="9x32x32", count=8, epoch=0):
 
 def test_latents_are_whitened_channel_by_channel_by_the_contract():
     latents = batch().latents
-    found = whitened(latents, CONTRACT, None)
+    found = normalized(latents, CONTRACT, None)
     for channel in range(4):
         expected = (latents["mean"][:, channel].double() - CONTRACT["mean"][channel]) / CONTRACT["std"][channel]
         torch.testing.assert_close(found[:, channel].double(), expected, rtol=1e-6, atol=1e-6)
@@ -33,7 +33,7 @@ def test_latents_are_whitened_channel_by_channel_by_the_contract():
 def test_a_latent_is_drawn_with_the_stored_variance():
     latents = {"mean": torch.zeros(1, 4, 8, 32, 32).half(), "logvar": torch.full((1, 4, 8, 32, 32), -2.0).half()}
     plain = {**CONTRACT, "mean": [0.0] * 4, "std": [1.0] * 4}
-    found = whitened(latents, plain, [torch.Generator().manual_seed(0)])
+    found = normalized(latents, plain, [torch.Generator().manual_seed(0)])
     assert float(found.std()) == pytest.approx(torch.tensor(-1.0).exp().item(), rel=0.02)
     assert abs(float(found.mean())) < 0.01
 
@@ -43,7 +43,7 @@ def test_a_latent_is_drawn_with_the_stored_variance():
 def test_captions_left_out_are_the_encoded_empty_prompt_and_others_are_themselves(epoch, rate):
     given_batch = batch(epoch=epoch)
     found = conditions(text_dropout=rate)(given_batch)
-    lost = dropped(0, epoch, given_batch.clip_ids, rate)
+    lost = dropped_conditions(0, epoch, given_batch.clip_ids, rate)
     for row in range(8):
         text = found["text"][row][found["text_mask"][row]]
         expected = torch.full((2, DIM), 0.5).half() if lost[row] else given_batch.text[row][given_batch.text_mask[row]]
@@ -92,9 +92,9 @@ def test_parts_of_a_batch_are_the_batch(count):
 
 
 def test_noise_follows_from_its_key_alone():
-    draws, like = Draws(3), torch.empty(2, 4, 2, 3, 3)
+    draws, like = KeyedGenerators(3), torch.empty(2, 4, 2, 3, 3)
     one, two = normal(like, [draws("noise", 5, 0), draws("noise", 5, 1)])
     assert torch.equal(normal(like[:1], [draws("noise", 5, 1)])[0], two)
-    others = [Draws(4)("noise", 5, 1), draws("noise", 6, 1), draws("times", 5, 1), draws("noise", 5, 11)]
+    others = [KeyedGenerators(4)("noise", 5, 1), draws("noise", 6, 1), draws("times", 5, 1), draws("noise", 5, 11)]
     assert all(not torch.equal(normal(like[:1], [each])[0], two) for each in others)
     assert not torch.equal(one, two)

@@ -122,8 +122,8 @@ def test_the_kernel_distance_is_unbiased_where_few_samples_make_the_frechet_dist
         one, other = normal(trial, 60, 16), normal(10_000 + trial, 60, 16)
         kernel.append(kernel_distance(one, other).value)
         frechet.append(frechet_distance(one, other))
-    spread = torch.tensor(kernel).std() / math.sqrt(len(kernel))
-    assert abs(torch.tensor(kernel).mean()) < 4 * spread
+    broadcast_times = torch.tensor(kernel).std() / math.sqrt(len(kernel))
+    assert abs(torch.tensor(kernel).mean()) < 4 * broadcast_times
     assert min(frechet) > 0.5
 
 

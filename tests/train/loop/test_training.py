@@ -17,7 +17,7 @@ from tests.train.runs import MODEL, config, losses, train, weights
 from train.config.training import OptimizerConfig
 from train.loop.training import DivergedError, Training, learning_rate
 from train.objectives.objective import PUBLISHED
-from train.run.log import read
+from train.run.log import read_log
 
 ONE_BATCH = {"batch_size": 4, "count": 4, "shapes": {"1x32x32": (CHANNELS, 1, 4, 4)}}
 
@@ -46,7 +46,7 @@ def test_a_line_for_every_step_and_the_model_that_samples_are_drawn_from(tmp_pat
     extra = {"dataset": "somewhere", "vae": None}
     training = Training(chosen, data(4, held_out=4), tmp_path / "run", extra=extra, quiet=True)
     training.run()
-    lines = read(tmp_path / "run")
+    lines = read_log(tmp_path / "run")
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3, 4]
     assert {*steps[0]} >= {"loss", "lr", "grad_norm", "step_s", "data_s", "tokens_per_s", "mfu", "epoch", "bucket"}
@@ -98,7 +98,7 @@ def test_a_latent_that_is_no_number_ends_the_run_in_one_line_with_step_and_clip(
         train(tmp_path / "run", made={"bad": ("9x32x32-03",), "count": 4})
     line = str(raised.value)
     assert line.startswith("step 2: the loss is not finite for 1 of 4 clips (9x32x32-03)") and "\n" not in line
-    assert [entry["step"] for entry in read(tmp_path / "run")] == [1]
+    assert [entry["step"] for entry in read_log(tmp_path / "run")] == [1]
 
 
 def test_a_stop_is_a_checkpoint_of_the_step_in_hand(tmp_path):

@@ -23,8 +23,8 @@ from models.settings.validation import ConfigError
 from tests.train.made_up import data
 from tests.train.runs import MODEL, config, losses, train, weights
 from train.loop.training import Training
-from train.run.log import read
-from train.run.run_folder import refuse_taken
+from train.run.log import read_log
+from train.run.run_folder import check_folder
 
 GROUPS = ("model", "ema", "optimizer")
 
@@ -53,7 +53,7 @@ def test_a_resumed_run_has_the_same_parameters_bit_by_bit(steps, straight, tmp_p
     train(tmp_path / "run", resume=True)
     same(tmp_path / "run", straight)
     assert losses(tmp_path / "run") == losses(straight)
-    assert [line["step"] for line in read(tmp_path / "run")] == list(range(1, 9))
+    assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, 9))
 
 
 def test_so_has_a_run_of_tokens(tmp_path):
@@ -69,15 +69,15 @@ def test_so_has_a_run_that_was_killed_at_a_random_moment(straight, tmp_path):
     folder, often = tmp_path / "run", {"checkpoint": {"every": 1, "keep": 2}}
     command = [sys.executable, "-m", "tests.train.runs", json.dumps([(str(folder), often)])]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while not read(folder) and process.poll() is None:
+    while not read_log(folder) and process.poll() is None:
         time.sleep(0.005)
     time.sleep(random.Random(time.time()).random() * 0.3)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert read(folder)
+    assert read_log(folder)
     train(folder, resume=True, **often)
     same(folder, straight)
-    assert [line["step"] for line in read(folder)] == list(range(1, 9))
+    assert [line["step"] for line in read_log(folder)] == list(range(1, 9))
     assert losses(folder) == losses(straight)
 
 
@@ -86,7 +86,7 @@ def test_a_run_that_has_no_checkpoint_yet_begins_again(straight, tmp_path):
     (tmp_path / "run" / "log.jsonl").write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "lo')
     train(tmp_path / "run", resume=True)
     same(tmp_path / "run", straight)
-    assert [line["step"] for line in read(tmp_path / "run")] == list(range(1, 9))
+    assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, 9))
 
 
 def test_a_finished_run_is_left_as_it_is(straight, tmp_path):
@@ -219,7 +219,7 @@ def test_a_run_that_another_process_trains_is_refused_until_that_one_has_ended(s
 
 def test_a_lock_alone_is_no_run(tmp_path):
     (tmp_path / ".lock").touch()
-    refuse_taken(tmp_path, "dit", resume=False)
+    check_folder(tmp_path, "dit", resume=False)
 
 
 def test_a_folder_that_is_no_run_is_not_gone_on_with(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.objectives.paths import PREDICTIONS, Path, spread
+from train.objectives.paths import PREDICTIONS, Path, broadcast_times
 
 PATHS = {
     "linear": Path("linear"),
@@ -28,12 +28,12 @@ def test_every_prediction_converts_to_every_other_and_back(path, start, end, see
     generator = torch.Generator().manual_seed(seed)
     t = 0.002 + 0.996 * torch.rand(2, 3, 4, 5, dtype=torch.float64, generator=generator)
     clean, noise = torch.randn(2, 2, 6, 3, 4, 5, dtype=torch.float64, generator=generator)
-    point = path.at(spread(t, clean))
+    point = path.at(broadcast_times(t, clean))
     noised = point.alpha * clean + point.sigma * noise
-    output = point.mixed(clean, noise, start)
-    found, eps = point.solved(output, noised, start)
-    converted = point.mixed(found, eps, end)
-    back = point.mixed(*point.solved(converted, noised, end), start)
+    output = point.combine(clean, noise, start)
+    found, eps = point.clean_and_noise(output, noised, start)
+    converted = point.combine(found, eps, end)
+    back = point.combine(*point.clean_and_noise(converted, noised, end), start)
     torch.testing.assert_close(found, clean, rtol=0, atol=1e-9)
     torch.testing.assert_close(eps, noise, rtol=0, atol=1e-9)
     torch.testing.assert_close(back, output, rtol=1e-9, atol=1e-9)
@@ -44,9 +44,9 @@ def test_every_prediction_converts_to_every_other_and_back(path, start, end, see
 def test_a_token_at_time_zero_is_itself_and_nothing_is_nan_at_the_ends(path, prediction, dtype):
     clean, noise = torch.randn(2, 1, 3, 2, 2, 2, dtype=dtype)
     start, end = path.at(torch.zeros((), dtype=dtype)), path.at(torch.ones((), dtype=dtype))
-    found, eps = start.solved(start.mixed(clean, noise, prediction), clean, prediction)
+    found, eps = start.clean_and_noise(start.combine(clean, noise, prediction), clean, prediction)
     torch.testing.assert_close(found, clean, rtol=1e-5, atol=1e-5)
-    wild, wilder = end.solved(torch.randn_like(clean), noise, prediction)
+    wild, wilder = end.clean_and_noise(torch.randn_like(clean), noise, prediction)
     assert all(each.isfinite().all() for each in (eps, wild, wilder))
 
 
@@ -85,9 +85,11 @@ def test_cosine_is_the_schedule_of_improved_ddpm():
 
 def test_velocity_is_noise_less_data_on_the_line_and_v_on_the_circle():
     clean, noise = torch.randn(2, 99, dtype=torch.float64)
-    torch.testing.assert_close(Path("linear").at(inside).mixed(clean, noise, "velocity"), noise - clean)
+    torch.testing.assert_close(Path("linear").at(inside).combine(clean, noise, "velocity"), noise - clean)
     circle = Path("cosine", offset=0.0).at(inside)
-    torch.testing.assert_close(circle.mixed(clean, noise, "velocity"), math.pi / 2 * circle.mixed(clean, noise, "v"))
+    torch.testing.assert_close(
+        circle.combine(clean, noise, "velocity"), math.pi / 2 * circle.combine(clean, noise, "v")
+    )
 
 
 def test_times_spread_over_samples_or_tokens():
@@ -99,10 +101,10 @@ def test_times_spread_over_samples_or_tokens():
         (torch.zeros(2, 4, 1, 1), latents, (2, 1, 4, 1, 1)),
         (torch.zeros(2, 7), tokens, (2, 7, 1)),
     ):
-        assert spread(t, x).shape == shape
+        assert broadcast_times(t, x).shape == shape
     for t in (torch.zeros(3), torch.zeros(2, 5, 4, 6), torch.zeros(2, 3, 4, 5, 6)):
         with pytest.raises(ValueError, match="one per sample or per token"):
-            spread(t, latents)
+            broadcast_times(t, latents)
 
 
 def test_a_path_that_there_is_not_is_named():

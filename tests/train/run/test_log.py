@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from train.run.log import Console, Log, read
+from train.run.log import Console, Log, read_log
 
 
 def test_a_line_for_every_step_with_its_numbers(tmp_path):
@@ -43,14 +43,14 @@ def test_a_resumed_run_has_each_step_once_and_no_torn_line(tmp_path):
     log = Log(tmp_path, after=3)
     log.write(4, loss=40.0)
     log.close()
-    assert [(line["step"], line["loss"]) for line in read(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+    assert [(line["step"], line["loss"]) for line in read_log(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
 
 
 def test_lines_that_are_none_are_left_out(tmp_path):
     damaged = b'{"step": 2, "loss": 1.0\xff}\n\xff\xfe\x00\n{"step": null}\n{"step": "3"}\n[]\n{"step": 4}\n'
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n' + damaged)
     Log(tmp_path, after=4).close()
-    assert read(tmp_path) == [{"step": 1}, {"step": 4}]
+    assert read_log(tmp_path) == [{"step": 1}, {"step": 4}]
 
 
 def test_tensorboard_shows_the_same_numbers(tmp_path):

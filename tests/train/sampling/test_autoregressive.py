@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from train.objectives.objective import Objective
-from train.sampling.autoregressive import chained, starting_with
-from train.sampling.diffusion_samplers import sample
+from train.sampling.autoregressive import known_from_context, sample_autoregressively
+from train.sampling.diffusion_samplers import sample_latents
 
 
 def decode(latents):
@@ -31,7 +31,7 @@ def test_a_chained_video_goes_on_where_it_was():
         more = context[0, 0, -1, 0, 0] + torch.arange(1, 5 - context.shape[2])
         return torch.cat([context, more.reshape(1, 1, -1, 1, 1)], 2)
 
-    parts = list(chained(make, 3, 5, decode, encode))
+    parts = list(sample_autoregressively(make, 3, 5, decode, encode))
     assert [part.shape[2] for part in parts] == [13, 8, 8]
     video = torch.cat(parts, 2).flatten()
     assert video.tolist() == [0, *(number for number in range(1, 8) for _ in range(4))]
@@ -45,20 +45,22 @@ def test_a_chain_through_the_sampler_keeps_its_context():
     def make(index, context):
         noise = torch.randn(2, 3, 4, 2, 2)
         if context is None:
-            return sample(objective, lambda x, t, step: torch.zeros_like(x), noise, steps=2)
-        known, clean = starting_with(context, 4)
-        found = sample(objective, lambda x, t, step: torch.zeros_like(x), noise, steps=2, known=known, clean=clean)
+            return sample_latents(objective, lambda x, t, step: torch.zeros_like(x), noise, steps=2)
+        known, clean = known_from_context(context, 4)
+        found = sample_latents(
+            objective, lambda x, t, step: torch.zeros_like(x), noise, steps=2, known=known, clean=clean
+        )
         assert torch.equal(found[:, :, :2], context)
         return found
 
-    assert torch.cat(list(chained(make, 3, 5, decode, encode)), 2).shape == (2, 3, 13 + 8 + 8, 2, 2)
+    assert torch.cat(list(sample_autoregressively(make, 3, 5, decode, encode)), 2).shape == (2, 3, 13 + 8 + 8, 2, 2)
 
 
 def test_a_chain_that_makes_nothing_new_is_refused():
     clip = torch.zeros(1, 1, 2, 1, 1)
     with pytest.raises(ValueError, match="clips of 5 frames that overlap by 5"):
-        list(chained(lambda index, context: clip, 2, 5, decode, encode))
+        list(sample_autoregressively(lambda index, context: clip, 2, 5, decode, encode))
     with pytest.raises(ValueError, match="0 clips"):
-        list(chained(lambda index, context: clip, 0, 1, decode, encode))
+        list(sample_autoregressively(lambda index, context: clip, 0, 1, decode, encode))
     with pytest.raises(ValueError, match="at least one must be left"):
-        starting_with(clip, 2)
+        known_from_context(clip, 2)

@@ -12,7 +12,7 @@ from train.objectives.masks import latents_mask
 from train.objectives.objective import PUBLISHED, Objective
 from train.objectives.paths import PREDICTIONS, Path
 from train.sampling import diffusion_samplers
-from train.sampling.diffusion_samplers import Sampler, sample
+from train.sampling.diffusion_samplers import SamplerSettings, sample_latents
 
 fast = settings(max_examples=30, deadline=None, derandomize=True)
 PATHS = {
@@ -22,14 +22,14 @@ PATHS = {
     "linear_beta": Path("linear_beta"),
 }
 SAMPLERS = {
-    "ddpm": Sampler("ddpm"),
-    "ddim": Sampler("ddim"),
-    "ddim eta 0.6": Sampler("ddim", eta=0.6),
-    "euler": Sampler("euler"),
-    "heun": Sampler("heun"),
-    "euler_maruyama": Sampler("euler_maruyama"),
-    "euler_maruyama half": Sampler("euler_maruyama", strength=0.5),
-    "euler_maruyama reverse": Sampler("euler_maruyama", diffusion="reverse"),
+    "ddpm": SamplerSettings("ddpm"),
+    "ddim": SamplerSettings("ddim"),
+    "ddim eta 0.6": SamplerSettings("ddim", eta=0.6),
+    "euler": SamplerSettings("euler"),
+    "heun": SamplerSettings("heun"),
+    "euler_maruyama": SamplerSettings("euler_maruyama"),
+    "euler_maruyama half": SamplerSettings("euler_maruyama", strength=0.5),
+    "euler_maruyama reverse": SamplerSettings("euler_maruyama", diffusion="reverse"),
 }
 PAIRS = [
     (path, name)
@@ -56,7 +56,7 @@ def moments(monkeypatch, objective, sampler, steps):
     start = objective.at(torch.tensor(objective.latest), per_channel(MEAN))
     x = (start.alpha * per_channel(MEAN)).repeat(steps + 2, 1, 1, 1, 1)
     x[1] += (start.alpha * per_channel(STD)).square().add(start.sigma.square()).sqrt()[0]
-    found = sample(objective, predictor(objective), x, steps=steps, sampler=sampler).flatten(1)
+    found = sample_latents(objective, predictor(objective), x, steps=steps, sampler=sampler).flatten(1)
     return found[0], (found[1:] - found[0]).square().sum(0)
 
 
@@ -77,7 +77,7 @@ def test_a_sampler_reaches_the_mean_and_variance_of_the_data(monkeypatch, path, 
 def test_the_noise_of_stochastic_samplers_is_new_in_every_step_and_element(name):
     objective = PUBLISHED["rectified_flow"]
     noise = torch.randn(4000, len(MEAN), 1, 1, 2)
-    found = sample(objective, predictor(objective), noise, steps=150, sampler=SAMPLERS[name])
+    found = sample_latents(objective, predictor(objective), noise, steps=150, sampler=SAMPLERS[name])
     assert found.dtype == torch.float32
     flat = ((found - per_channel(MEAN)) / per_channel(STD)).flatten(1)
     assert flat.mean(0).abs().max() < 0.07
@@ -95,7 +95,7 @@ def test_ddim_with_eta_1_is_ddpm(path, prediction, steps, seed):
     objective = Objective(PATHS[path], prediction)
     noise = torch.randn(2, 3, 2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     one, other = (
-        sample(
+        sample_latents(
             objective,
             predictor(objective),
             noise,
@@ -103,7 +103,7 @@ def test_ddim_with_eta_1_is_ddpm(path, prediction, steps, seed):
             sampler=each,
             generator=torch.Generator().manual_seed(seed),
         )
-        for each in (Sampler("ddim", eta=1.0), Sampler("ddpm"))
+        for each in (SamplerSettings("ddim", eta=1.0), SamplerSettings("ddpm"))
     )
     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
@@ -118,7 +118,7 @@ def test_it_does_not_matter_which_prediction_the_network_makes(path, name, seed)
     for prediction in ("x0", "v"):  # which share the ends of their walk
         objective, generator = Objective(PATHS[path], prediction), torch.Generator().manual_seed(seed)
         found.append(
-            sample(objective, predictor(objective), noise, steps=8, sampler=SAMPLERS[name], generator=generator)
+            sample_latents(objective, predictor(objective), noise, steps=8, sampler=SAMPLERS[name], generator=generator)
         )
     torch.testing.assert_close(*found, rtol=1e-8, atol=1e-8)
 
@@ -130,7 +130,7 @@ def test_heun_converges_with_the_square_of_the_step_and_euler_with_the_step(path
     exact = flow(objective, noise, per_channel(MEAN), per_channel(STD))
     error = {
         (method, steps): (
-            sample(objective, predictor(objective), noise, steps=steps, sampler=Sampler(method)) - exact
+            sample_latents(objective, predictor(objective), noise, steps=steps, sampler=SamplerSettings(method)) - exact
         ).abs().max().item()
         for method in ("euler", "heun")
         for steps in (40, 80)
@@ -145,8 +145,8 @@ def test_one_step_is_the_denoiser_itself(name):
     objective = Objective(Path("linear_beta"), "eps")
     noise = torch.randn(2, 3, 1, 2, 2, dtype=torch.float64)
     output = predictor(objective)(noise, torch.ones(2, dtype=torch.float64), 0)
-    clean, _ = objective.solved(output, noise, torch.ones(2, dtype=torch.float64))
-    found = sample(objective, predictor(objective), noise, steps=1, sampler=SAMPLERS[name])
+    clean, _ = objective.clean_and_noise(output, noise, torch.ones(2, dtype=torch.float64))
+    found = sample_latents(objective, predictor(objective), noise, steps=1, sampler=SAMPLERS[name])
     torch.testing.assert_close(found, clean, rtol=1e-12, atol=1e-12)
 
 
@@ -157,7 +157,9 @@ def test_a_network_in_bf16_is_told_float32_times_and_progress_is_heard():
         seen.append((x.dtype, t.dtype, tuple(t.shape), step))
         return x.bfloat16()
 
-    found = sample(Objective(), predict, torch.randn(2, 3, 1, 2, 2), steps=3, progress=lambda *done: heard.append(done))
+    found = sample_latents(
+        Objective(), predict, torch.randn(2, 3, 1, 2, 2), steps=3, progress=lambda *done: heard.append(done)
+    )
     assert found.dtype == torch.float32
     assert seen == [(torch.float32, torch.float32, (2,), step) for step in range(3)]
     assert heard == [(1, 3), (2, 3), (3, 3)]
@@ -178,7 +180,7 @@ def test_known_tokens_keep_their_clean_value_and_time_zero(name, prediction):
         assert torch.equal(x[:, :, known], clean[:, :, known])
         return torch.where(known, torch.nan, exact(x, t, step).float())  # what it says of given tokens is not heard
 
-    found = sample(objective, predict, noise, steps=6, sampler=SAMPLERS[name], known=known, clean=clean)
+    found = sample_latents(objective, predict, noise, steps=6, sampler=SAMPLERS[name], known=known, clean=clean)
     assert torch.equal(found[:, :, known], clean[:, :, known])
     assert found.isfinite().all() and not torch.equal(found[:, :, ~known], noise[:, :, ~known])
 
@@ -199,11 +201,17 @@ def test_what_is_made_follows_what_is_given(name, steps, given_first):
         gain = alpha * variance / (alpha.square() * variance + sigma.square())
         found = x.clone()
         found[:, :, [other]] = prior + gain * (x[:, :, [other]] - alpha * prior)
-        return point.mixed(found, (x - point.alpha * found) / point.sigma, "v")
+        return point.combine(found, (x - point.alpha * found) / point.sigma, "v")
 
     noise = torch.randn(6000, 1, 2, 1, 1, dtype=torch.float64)
-    found = sample(
-        objective, predict, noise, steps=steps, sampler=Sampler(name), known=known, clean=torch.full_like(noise, value)
+    found = sample_latents(
+        objective,
+        predict,
+        noise,
+        steps=steps,
+        sampler=SamplerSettings(name),
+        known=known,
+        clean=torch.full_like(noise, value),
     )[:, 0, other]
     assert found.mean().item() == pytest.approx(correlation * value, abs=0.03)
     assert found.var().item() == pytest.approx(1 - correlation**2, rel=0.06)
@@ -219,7 +227,7 @@ def test_tokens_in_a_row_are_sampled_as_well():
         times.append(t)
         return noise - clean
 
-    found = sample(objective, predict, noise, steps=4, known=known, clean=clean)
+    found = sample_latents(objective, predict, noise, steps=4, known=known, clean=clean)
     torch.testing.assert_close(found, clean)
     assert all(t.shape == (2, 4) and (t[:, known[0]] == 0).all() for t in times)
 
@@ -230,13 +238,13 @@ def test_what_cannot_be_sampled_is_refused():
         ("known tokens need both", {"known": latents_mask((2, 2, 2), first=1)}),
         ("clean values of shape", {"known": latents_mask((2, 2, 2), first=1), "clean": noise[:, :1]}),
         ("a mask of shape", {"known": latents_mask((3, 2, 2), first=1), "clean": noise}),
-        ("use diffusion sigma", {"sampler": Sampler("euler_maruyama", diffusion="reverse")}),
+        ("use diffusion sigma", {"sampler": SamplerSettings("euler_maruyama", diffusion="reverse")}),
         ("0 steps", {"steps": 0}),
     ):
         with pytest.raises(ValueError, match=error):
-            sample(Objective(), lambda x, t, step: x, noise, **settings_of)
+            sample_latents(Objective(), lambda x, t, step: x, noise, **settings_of)
     with pytest.raises(ValueError, match="float32 or wider"):
-        sample(Objective(), lambda x, t, step: x, noise.bfloat16())
+        sample_latents(Objective(), lambda x, t, step: x, noise.bfloat16())
     for wrong in ({"method": "dpm"}, {"eta": 1.5}, {"diffusion": "none"}, {"strength": -1.0}):
         with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
-            Sampler(**wrong)
+            SamplerSettings(**wrong)

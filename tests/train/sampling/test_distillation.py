@@ -11,7 +11,7 @@ from tests.train.gaussian import MEAN, STD, flow, per_channel, predictor
 from train.objectives.objective import Objective
 from train.objectives.paths import PREDICTIONS, Path
 from train.objectives.times import TimeLaw
-from train.sampling.diffusion_samplers import Sampler, sample
+from train.sampling.diffusion_samplers import SamplerSettings, sample_latents
 from train.sampling.distillation import in_one_step, progressive_pair, reflow_pair, straightness
 
 
@@ -30,7 +30,7 @@ def test_what_is_learned_from_reflow_pairs_flows_straight():
 
     bent, straight = (straightness(objective, each, noise, steps=20) for each in (predictor(objective), reflown))
     assert bent > 0.05 and straight < 1e-20
-    one = sample(objective, reflown, noise, steps=1)
+    one = sample_latents(objective, reflown, noise, steps=1)
     torch.testing.assert_close(one, mean + std * noise)
 
 
@@ -65,7 +65,7 @@ def test_one_step_of_a_distilled_student_is_two_of_its_teacher(path, prediction,
         assert at % 2 == 0
         x = noised[row : row + 1]
         for now, then in ((at, at + 1), (at + 1, at + 2)):
-            x0, e = objective.solved(teacher(x, walk[now], 0), x, walk[now])
+            x0, e = objective.clean_and_noise(teacher(x, walk[now], 0), x, walk[now])
             x = objective.at(walk[then], x).alpha * x0 + objective.at(walk[then], x).sigma * e
         end = objective.at(walk[at + 2], x)
         one = end.alpha * target[row : row + 1] + end.sigma * eps[row : row + 1]
@@ -81,6 +81,6 @@ def test_a_student_of_half_the_steps_samples_as_its_teacher():
         pair = in_one_step(objective, teacher, x, *objective.walk(2 * steps)[2 * step : 2 * step + 3])
         return objective.target(*pair, t)
 
-    few = sample(objective, student, noise, steps=steps, sampler=Sampler("ddim"))
-    many = sample(objective, teacher, noise, steps=2 * steps, sampler=Sampler("ddim"))
+    few = sample_latents(objective, student, noise, steps=steps, sampler=SamplerSettings("ddim"))
+    many = sample_latents(objective, teacher, noise, steps=2 * steps, sampler=SamplerSettings("ddim"))
     torch.testing.assert_close(few, many, rtol=1e-9, atol=1e-9)

@@ -13,8 +13,8 @@ from tests.train.gaussian import MEAN, STD, GaussianNetwork, flow, per_channel
 from train.objectives.masks import latents_mask
 from train.objectives.objective import Objective
 from train.objectives.paths import PREDICTIONS, Path
-from train.sampling.diffusion_samplers import Sampler, sample
-from train.sampling.guidance import Guidance, dropped, guided, thresholded
+from train.sampling.diffusion_samplers import SamplerSettings, sample_latents
+from train.sampling.guidance import Guidance, dropped_conditions, guided, thresholded
 
 fast = settings(max_examples=30, deadline=None, derandomize=True)
 paths = st.sampled_from((Path("linear"), Path("cosine"), Path("linear_beta")))
@@ -60,7 +60,7 @@ def test_guidance_is_the_same_whatever_is_predicted(path, start, end, limited):
     for prediction in (start, end):
         objective = Objective(path, prediction)
         output = guided(network_for(objective), objective, guidance, WANTED, EMPTY)(x, t, 0)
-        found.append(objective.solved(output, x, t)[0])
+        found.append(objective.clean_and_noise(output, x, t)[0])
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
 
@@ -70,7 +70,7 @@ def test_guided_samples_lie_as_far_beyond_as_the_scale_says(scale):
     objective = Objective(Path("linear"), "velocity")
     predict = guided(network_for(objective), objective, Guidance(scale), WANTED, EMPTY)
     noise = torch.randn(2, 3, 1, 4, 4, dtype=torch.float64)
-    found = sample(objective, predict, noise, steps=60, sampler=Sampler("heun"))
+    found = sample_latents(objective, predict, noise, steps=60, sampler=SamplerSettings("heun"))
     mean = EMPTY["mean"] + scale * (WANTED["mean"] - EMPTY["mean"])
     torch.testing.assert_close(found, flow(objective, noise, mean, per_channel(STD)), rtol=2e-3, atol=2e-3)
 
@@ -103,8 +103,12 @@ def test_oscillating_guidance_is_steady_then_takes_turns():
 def test_a_sampler_counts_the_steps_that_guidance_oscillates_by():
     objective, steps = Objective(), []
     noise = torch.randn(1, 3, 1, 2, 2)
-    sample(
-        objective, lambda x, t, step: steps.append(step) or torch.zeros_like(x), noise, steps=3, sampler=Sampler("heun")
+    sample_latents(
+        objective,
+        lambda x, t, step: steps.append(step) or torch.zeros_like(x),
+        noise,
+        steps=3,
+        sampler=SamplerSettings("heun"),
     )
     assert steps == [0, 0, 1, 1, 2]
 
@@ -139,8 +143,8 @@ def test_thresholded_guidance_keeps_samples_in_range():
     noise = torch.randn(2, 3, 1, 8, 8)
     loud = guided(network_for(objective), objective, Guidance(12.0), WANTED, EMPTY)
     held = guided(network_for(objective), objective, Guidance(12.0, threshold=0.9, limit=2.0), WANTED, EMPTY)
-    assert sample(objective, loud, noise, steps=10, sampler=Sampler("ddim")).abs().max() > 10
-    assert sample(objective, held, noise, steps=10, sampler=Sampler("ddim")).abs().max() <= 2.0001
+    assert sample_latents(objective, loud, noise, steps=10, sampler=SamplerSettings("ddim")).abs().max() > 10
+    assert sample_latents(objective, held, noise, steps=10, sampler=SamplerSettings("ddim")).abs().max() <= 2.0001
 
 
 def test_guidance_that_cannot_be_is_refused():
@@ -157,9 +161,11 @@ def test_guidance_that_cannot_be_is_refused():
 def test_captions_are_dropped_at_their_rate_anew_in_every_epoch_and_alike_after_a_resume():
     ids = [f"{number:032x}" for number in range(4000)]
     keys = [(0, 0, "text"), (0, 1, "text"), (1, 0, "text"), (0, 0, "fps")]
-    draws = [dropped(seed, epoch, ids, 0.3, condition) for seed, epoch, condition in keys]
+    draws = [dropped_conditions(seed, epoch, ids, 0.3, condition) for seed, epoch, condition in keys]
     assert all(abs(each.float().mean().item() - 0.3) < 0.03 for each in draws)
     for one, other in itertools.combinations(draws, 2):
         assert abs((one & other).float().mean().item() - 0.09) < 0.02  # independent
-    assert torch.equal(draws[1], torch.cat([dropped(0, 1, ids[:7], 0.3), dropped(0, 1, ids[7:], 0.3)]))
-    assert not dropped(0, 0, ids, 0.0).any() and dropped(0, 0, ids, 1.0).all()
+    assert torch.equal(
+        draws[1], torch.cat([dropped_conditions(0, 1, ids[:7], 0.3), dropped_conditions(0, 1, ids[7:], 0.3)])
+    )
+    assert not dropped_conditions(0, 0, ids, 0.0).any() and dropped_conditions(0, 0, ids, 1.0).all()

@@ -11,17 +11,17 @@ from models.settings.transformers import DiTSettings, TokenSettings
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
 from train.objectives.objective import PUBLISHED
-from train.sampling.diffusion_samplers import Sampler
+from train.sampling.diffusion_samplers import SamplerSettings
 from train.sampling.guidance import Guidance
-from train.sampling.trained_run import Prompt, SampleSettings, load_run, padded
+from train.sampling.trained_run import Prompt, SamplingSettings, load_run, padded
 
 CONTRACT = {"mean": [0.5, -1.0], "std": [2.0, 0.25], "channels": 2, "codebook": None}
 SHAPE = (2, 3, 4, 4)  # C, T, h, w
-SAMPLERS = [Sampler("euler"), Sampler("heun"), Sampler("ddim"), Sampler("ddim", eta=0.7), Sampler("ddpm"),
-            Sampler("euler_maruyama")]  # fmt: skip
+SAMPLERS = [SamplerSettings("euler"), SamplerSettings("heun"), SamplerSettings("ddim"), SamplerSettings("ddim", eta=0.7), SamplerSettings("ddpm"),
+            SamplerSettings("euler_maruyama")]  # fmt: skip
 
 
-def named(sampler: Sampler) -> str:
+def named(sampler: SamplerSettings) -> str:
     return f"{sampler.method}-{sampler.eta:g}"
 
 
@@ -68,7 +68,7 @@ def text(seed, length=4):
 
 
 def quick(**changes):
-    return SampleSettings(**{"steps": 3, "guidance": Guidance(2.0), **changes})
+    return SamplingSettings(**{"steps": 3, "guidance": Guidance(2.0), **changes})
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=named)
@@ -106,12 +106,12 @@ def test_the_negative_prompt_is_the_empty_one_unless_another_is_given(run):
 def test_latents_are_scaled_back_by_the_contract(tmp_path):
     """A new network says that the velocity is 0: the flow stays where the noise was."""
     run = load_run(saved(tmp_path, dit(), CONTRACT))
-    (sample,) = run.sample([Prompt(text(1), seed=5)], SHAPE, quick(sampler=Sampler("heun")))
+    (sample,) = run.sample([Prompt(text(1), seed=5)], SHAPE, quick(sampler=SamplerSettings("heun")))
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(5))
     wanted = noise * torch.tensor([2.0, 0.25]).view(2, 1, 1, 1) + torch.tensor([0.5, -1.0]).view(2, 1, 1, 1)
     # All but the last step of Heun's, which goes to x_0 = x - t v: the same where v is 0.
     assert torch.allclose(sample, wanted, atol=1e-5)
-    assert torch.allclose(run.whitened(sample[None])[0], noise, atol=1e-4)
+    assert torch.allclose(run.normalized(sample[None])[0], noise, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=named)
