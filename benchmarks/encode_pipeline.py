@@ -43,9 +43,9 @@ SHARD_CLIPS = 32
 def random_vae(width: int, folder: Path) -> str:
     import torch
 
-    from models.vae import CausalVAE
-    from models.vae_files import save
-    from models.vae_settings import sized
+    from models.saved.vae_files import save
+    from models.settings.vae import sized
+    from models.vae.causal_vae import CausalVAE
 
     torch.manual_seed(0)
     save(CausalVAE(sized("debug", width=width)), folder)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.vae import CausalVAE
-from models.vae_settings import sized
+from models.settings.vae import sized
+from models.vae.causal_vae import CausalVAE
 from stages.shards.contract import Contract
 from stages.shards.format import read_index, read_sample
 from stages.shards.writer import ShardWriter

@@ -37,10 +37,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from train_feeds import CHANNELS, feeds, prepared
 from vae_encode import Watch, matrices, seconds
 
-from models.dit import DiT
-from models.dit_settings import sized
-from train.ema import EMA
-from train.objectives import Objective
+from models.settings.transformers import sized
+from models.transformers.dit import DiT
+from train.objectives.objective import Objective
+from train.optimization.ema import EMA
 
 GOAL = 0.45
 CONDITIONS = ("motion", "fps", "height")
@@ -87,7 +87,7 @@ class Step:
         kept, lost = self.network.draw_kept(clean.shape), None
         if kept is not None:
             kept = kept.to(self.device)
-            lost = self.network.dropped(kept, clean.shape)
+            lost = self.network.dropped_mask(kept, clean.shape)
         conditions = torch.randn(len(clean), len(CONDITIONS), device=self.device)
         half = self.args.dtype == "bfloat16"
         with torch.autocast(self.device, torch.bfloat16, enabled=half):

@@ -32,11 +32,11 @@ from measuring import interleaved, peak_memory, show
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.causal_ops import frame_count, latent_count
-from models.temporal_tiling import GROUP
-from models.vae import CausalVAE
-from models.vae_files import load, save
-from models.vae_settings import sized
+from models.saved.vae_files import load, save
+from models.settings.vae import sized
+from models.vae.causal_vae import CausalVAE
+from models.vae.layers.causal_ops import frame_count, latent_count
+from models.vae.temporal_tiling import GROUP
 
 PUBLISHED = {1: 2.15, 2: 2.44, 3: 4.13, 4: 4.13}  # clips a second, one A100 (OD-VAE, table 3)
 PUBLISHED_CLIP = (81, 256, 256)

@@ -27,10 +27,10 @@ from curate.demo.shapes import TAKE_SECONDS, draw_shape_films
 from curate.run.command import RunOptions, run_recipes
 from curate.training.vae import run_train_vae
 from curate.training.vae_clips import VAEClips
-from models.vae import CausalVAE
-from train.metrics import psnr
-from train.vae.config import VAETrainConfig
-from train.vae.losses import frames
+from models.vae.causal_vae import CausalVAE
+from train.config.vae import VAETrainConfig
+from train.evaluation.reconstruction import psnr
+from train.vae.losses.losses import frames
 from train.vae.measures import measure
 from train.vae.windows import pixels
 

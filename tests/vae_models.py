@@ -11,9 +11,9 @@ def vae_folder(path: Path, seed: int = 0, scaling: bool = True, **changes) -> Pa
     """The folder of a causal VAE of clipmill's with the weights of that seed."""
     import torch
 
-    from models.vae import CausalVAE
-    from models.vae_files import save
-    from models.vae_settings import VAESettings
+    from models.saved.vae_files import save
+    from models.settings.vae import VAESettings
+    from models.vae.causal_vae import CausalVAE
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,0 +1,1 @@
+"""Training, sampling and evaluation of networks; may import models, torch, numpy, pyarrow and safetensors."""

@@ -8,7 +8,7 @@ from curate.cli.main import main
 
 code = main()
 if "torch" in sys.modules:
-    from train.parallel import end
+    from train.devices.parallel import exit_process
 
-    end(code)
+    exit_process(code)
 sys.exit(code)

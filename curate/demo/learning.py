@@ -87,8 +87,8 @@ def sample(folder: Path, show: Show) -> Learnt:
     """Samples of forty prompts, of none, and of first frames, judged by their pixels."""
     from curate.generate.sample import run_sample
     from curate.generate.text_to_video import TextToVideo
-    from train.guidance import Guidance
-    from train.sampling import SampleSettings
+    from train.sampling.guidance import Guidance
+    from train.sampling.trained_run import SamplingSettings
 
     run, output = folder / "run", folder / "samples"
     output.mkdir(exist_ok=True)
@@ -98,7 +98,7 @@ def sample(folder: Path, show: Show) -> Learnt:
     run_sample(run, ASKED, output / "asked.gif", steps=STEPS, guidance=GUIDANCE)
 
     model = TextToVideo(run)
-    bucket, settings = model.bucket(), SampleSettings(steps=STEPS, guidance=Guidance(GUIDANCE))
+    bucket, settings = model.bucket(), SamplingSettings(steps=STEPS, guidance=Guidance(GUIDANCE))
     rng = np.random.default_rng(0)
     wanted = [subjects()[number] for number in rng.permutation(len(subjects()))[:PROMPTS]]
     asked = [subject.caption for subject in wanted]
@@ -107,7 +107,7 @@ def sample(folder: Path, show: Show) -> Learnt:
         _judged(subject, video, output / f"{number:02}.gif", model.fps)
         for number, (subject, video) in enumerate(zip(wanted, videos, strict=True), 1)
     ]
-    unguided = SampleSettings(steps=STEPS, guidance=Guidance(1))
+    unguided = SamplingSettings(steps=STEPS, guidance=Guidance(1))
     free = model.videos(model.prompts([""] * PROMPTS, list(range(PROMPTS))), bucket, unguided)
     chance = float(np.mean([_right(subject, video) for subject, video in zip(wanted, free, strict=True)]))
     found = Learnt(
@@ -120,10 +120,10 @@ def sample(folder: Path, show: Show) -> Learnt:
 def _stills(model: Any, bucket: str, output: Path, rng: np.random.Generator) -> list[float]:
     """PSNR of the first frames of samples that begin with the first frame of a take that nobody trained on."""
     from stages.encode.network import psnr
-    from train.guidance import Guidance
-    from train.sampling import SampleSettings
+    from train.sampling.guidance import Guidance
+    from train.sampling.trained_run import SamplingSettings
 
-    settings, found, videos = SampleSettings(steps=STEPS, guidance=Guidance(GUIDANCE)), [], []
+    settings, found, videos = SamplingSettings(steps=STEPS, guidance=Guidance(GUIDANCE)), [], []
     chosen = [subjects()[number] for number in rng.permutation(len(subjects()))[:STILLS]]
     for number, subject in enumerate(chosen):
         first = take_frames(some_take(subject, rng))[0]

@@ -94,15 +94,15 @@ def write_all(output: Path, videos: Sequence[np.ndarray], prompts: Sequence[str]
 
 
 def _settings(steps: int, guidance: float, sampler: str):
-    from train.guidance import Guidance
-    from train.samplers import Sampler
-    from train.sampling import SampleSettings
+    from train.sampling.diffusion_samplers import SamplerSettings
+    from train.sampling.guidance import Guidance
+    from train.sampling.trained_run import SamplingSettings
 
     if steps < 1:
         raise UserError(f"--steps {steps}: at least one")
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler}: there are {', '.join(SAMPLERS)}")
     try:
-        return SampleSettings(steps=steps, sampler=Sampler(sampler), guidance=Guidance(guidance))
+        return SamplingSettings(steps=steps, sampler=SamplerSettings(sampler), guidance=Guidance(guidance))
     except ValueError as error:
         raise UserError(f"--guidance {guidance:g}: {error}") from error

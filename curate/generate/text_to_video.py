@@ -16,7 +16,7 @@ from stages.shards.contract import Contract, ContractError, sizes
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from train.sampling import Prompt, SampleSettings, TrainedRun
+    from train.sampling.trained_run import Prompt, SamplingSettings, TrainedRun
 
 BATCH = 16  # samples that go through the network together
 
@@ -31,7 +31,7 @@ class TextToVideo:
     def __init__(self, folder: str | Path, vae: str | None = None, text_model: str | None = None, device: str = "auto"):
         import torch
 
-        from train.sampling import load_run
+        from train.sampling.trained_run import load_run
 
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda, but there is no GPU that torch can use")
@@ -112,7 +112,7 @@ class TextToVideo:
         """
         import torch
 
-        from train.sampling import Prompt
+        from train.sampling.trained_run import Prompt
 
         asked = [text for text in [*texts, negative] if text]
         for text in asked:
@@ -155,7 +155,7 @@ class TextToVideo:
         self,
         prompts: Sequence[Prompt],
         bucket: str,
-        settings: SampleSettings,
+        settings: SamplingSettings,
         *,
         picture: np.ndarray | None = None,
         chain: int = 1,

@@ -14,8 +14,9 @@ from typing import Any
 
 from curate.errors import UserError
 from curate.interrupts import STOPPED, Interrupts
-from train.config import TrainConfig, with_settings
-from train.settings import ConfigError
+from models.settings.validation import ConfigError
+from train.config.changes import with_settings
+from train.config.training import TrainConfig
 
 FAILED = 1
 KINDS = ("dit", "tokens", "vae")
@@ -91,11 +92,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
     from curate.training.data import training_data
     from curate.training.sinks import wandb_sink
-    from train.loop import DivergedError, Training
-    from train.parallel import started
-    from train.tasks import objective_of
+    from train.devices.parallel import init_ranks
+    from train.loop.tasks import objective_from
+    from train.loop.training import DivergedError, Training
 
-    with started() as ranks, Interrupts() as interrupts:
+    with init_ranks() as ranks, Interrupts() as interrupts:
         data, opened = training_data(dataset, config, ranks)
         vae, text_model = _checked_vae(config, opened), _checked_text_model(config)
         extra = {
@@ -112,7 +113,7 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
             },
         }
         if config.kind == "dit":
-            extra["objective"] = objective_of(config).to_dict()
+            extra["objective"] = objective_from(config).to_dict()
         sheets = None
         if config.samples.every and (ranks.first or config.parallel == "fsdp"):
             from curate.training.sheets import Sheets

@@ -12,12 +12,12 @@ from curate.datasets.files import Dataset, open_dataset
 from curate.errors import UserError
 from curate.loader import Batch, Loader
 from curate.training.held_out import split, subset
-from train.batches import Data
-from train.config import TrainConfig
-from train.parallel import Ranks
+from train.config.training import TrainConfig
+from train.data.batches import TrainingData
+from train.devices.parallel import Ranks
 
 
-def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tuple[Data, Dataset]:
+def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tuple[TrainingData, Dataset]:
     """This rank's share, and the dataset. UserError for what the dataset can't give."""
     whole = open_dataset(folder)
     trained, held = split(whole, config.validation.share, config.validation.by)
@@ -56,7 +56,7 @@ def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tupl
     empty = whole.empty_text() if whole.text else None
     if whole.text and empty is None:
         raise UserError(f"{whole.folder} lacks empty_text.npy, the encoded empty prompt: make the dataset again")
-    data = Data(
+    data = TrainingData(
         loader=loader,
         contract=whole.contract.to_dict(),
         shapes={name: bucket.latent for name, bucket in whole.buckets.items()},

@@ -18,14 +18,14 @@ from curate.errors import UserError
 from curate.training.data import fixed_batches
 from curate.training.held_out import split
 from stages.shards.format import JSON, ShardError, read_index, read_sample
-from train.batches import Data
-from train.config import TrainConfig
-from train.guidance import Guidance
-from train.objectives import Objective
-from train.parallel import Ranks
-from train.run_folder import SAMPLES
-from train.sampling import Prompt, SampleSettings, TrainedRun
-from train.tasks import objective_of
+from train.config.training import TrainConfig
+from train.data.batches import TrainingData
+from train.devices.parallel import Ranks
+from train.loop.tasks import objective_from
+from train.objectives.objective import Objective
+from train.run.run_folder import SAMPLES
+from train.sampling.guidance import Guidance
+from train.sampling.trained_run import Prompt, SamplingSettings, TrainedRun
 
 
 class Sheets:
@@ -36,7 +36,13 @@ class Sheets:
     """
 
     def __init__(
-        self, config: TrainConfig, data: Data, dataset: Dataset, extra: dict[str, Any], folder: Path, ranks: Ranks
+        self,
+        config: TrainConfig,
+        data: TrainingData,
+        dataset: Dataset,
+        extra: dict[str, Any],
+        folder: Path,
+        ranks: Ranks,
     ):
         self.config, self.data, self.extra, self.folder, self.ranks = config, data, extra, folder, ranks
         if not config.vae:
@@ -54,10 +60,10 @@ class Sheets:
     def __call__(self, step: int, network: nn.Module) -> None:
         """Every rank of weights that are shared out must call it; the first one writes."""
         config, empty = self.config, self.data.empty_text
-        objective = objective_of(config) if config.kind == "dit" else Objective()
+        objective = objective_from(config) if config.kind == "dit" else Objective()
         run = TrainedRun(network, objective, self.data.contract, self.extra, None if empty is None else empty.float())
         run.empty = None if run.empty is None else run.empty.to(run.device)
-        settings = SampleSettings(steps=config.samples.steps, guidance=Guidance(config.samples.guidance))
+        settings = SamplingSettings(steps=config.samples.steps, guidance=Guidance(config.samples.guidance))
         made = run.sample(self._prompts(network), self.shape, settings)
         if not self.ranks.first:
             return

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from curate.errors import UserError
-from train.config import TrainConfig
-from train.log import Sink
-from train.parallel import Ranks
+from train.config.training import TrainConfig
+from train.devices.parallel import Ranks
+from train.run.log import Sink
 
 
 def wandb_sink(config: TrainConfig, output: str, ranks: Ranks) -> tuple[Sink, ...]:

@@ -21,8 +21,8 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
     """Trains, measures and leaves `output`/model, metrics.json and reconstructions.png. Returns 0, or 130 where it was
     asked to stop: a checkpoint is there then. Raises UserError.
     """
-    from train.settings import ConfigError
-    from train.vae.config import VAETrainConfig
+    from models.settings.validation import ConfigError
+    from train.config.vae import VAETrainConfig
 
     try:
         settings = VAETrainConfig.from_dict(config)
@@ -32,8 +32,8 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
         import torch
 
         from curate.training.vae_clips import VAEClips
-        from train.loop import DivergedError
-        from train.vae.loop import VAETraining
+        from train.loop.training import DivergedError
+        from train.vae.training import VAETraining
     except ImportError as error:
         raise UserError(f"training needs the package {error.name}: pip install 'clipmill[train]'") from error
     from curate.interrupts import STOPPED, Interrupts

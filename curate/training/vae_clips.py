@@ -25,7 +25,7 @@ from stages.unit import Source
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
 from stages.windows.pool import WindowPool
 from stages.windows.window import Window, rate
-from train.vae.config import VAETrainConfig
+from train.config.vae import VAETrainConfig
 from train.vae.windows import Windows
 
 NEEDED = ("clip_id", "source_id", "uri", "media", "start_pts", "end_pts", "time_base_num", "time_base_den")

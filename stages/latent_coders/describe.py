@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from models import vae_config
-from models.vae_settings import VAESettings
+from models.saved import vae_config
+from models.settings.vae import VAESettings
 from stages.base import SettingsError
 from stages.latent_coders.info import CoderInfo
 from stages.latent_coders.published import LAYOUTS, scaling

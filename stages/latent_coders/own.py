@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.vae_files import load
+from models.saved.vae_files import load
 from stages.base import SettingsError, one_line
 from stages.latent_coders.coder import LatentCoder, Moments
 from stages.latent_coders.info import CoderInfo

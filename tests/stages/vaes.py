@@ -70,8 +70,8 @@ def own(name: str) -> Any:
     """Our own VAE with the bottleneck of that name, the same every time."""
     import torch
 
-    from models.vae import CausalVAE
-    from models.vae_settings import VAESettings
+    from models.settings.vae import VAESettings
+    from models.vae.causal_vae import CausalVAE
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -82,7 +82,7 @@ def own(name: str) -> Any:
 @cache
 def folder(name: str) -> Path:
     """Where that VAE lies, saved once; not to be changed."""
-    from models.vae_files import save
+    from models.saved.vae_files import save
 
     root = Path(tempfile.mkdtemp(prefix="vae-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)

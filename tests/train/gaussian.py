@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.objectives import Objective
+from train.objectives.objective import Objective
 
 MEAN, STD = (-1.0, 0.2, 2.0), (0.3, 1.0, 1.7)
 
@@ -30,7 +30,7 @@ class GaussianNetwork:
         point = self.objective.at(t, x)
         eps = point.sigma * (x - point.alpha * mean) / (point.alpha.square() * self.std.square() + point.sigma.square())
         clean = mean + point.alpha * self.std.square() * eps / point.sigma
-        return point.mixed(clean, eps, self.objective.prediction)
+        return point.combine(clean, eps, self.objective.prediction)
 
 
 def predictor(objective: Objective, mean: Tensor | None = None, std: Tensor | None = None):

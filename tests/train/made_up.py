@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.batches import Data
+from train.data.batches import TrainingData
 
 CHANNELS, DIM = 4, 6
 SHAPES = {"1x32x32": (CHANNELS, 1, 4, 4), "9x32x32": (CHANNELS, 3, 4, 4)}
@@ -94,12 +94,12 @@ class Clips:
         return name, {"mean": mean, "logvar": torch.full(shape, -6.0).half()}, text, conditions
 
 
-def data(batch_size: int, rank: int = 0, world: int = 1, held_out: int = 0, **changes: Any) -> Data:
+def data(batch_size: int, rank: int = 0, world: int = 1, held_out: int = 0, **changes: Any) -> TrainingData:
     clips = Clips(batch_size, rank, world, **changes)
     bucket = list(clips.shapes)[-1]
     share = held_out // world
     numbers = list(range(100 + rank * share, 100 + (rank + 1) * share))
-    return Data(
+    return TrainingData(
         loader=clips,
         contract=TOKENS if clips.kind == "tokens" else CONTRACT,
         shapes=clips.shapes,

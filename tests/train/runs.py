@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.train.made_up import data
-from train.config import TrainConfig
-from train.log import read
-from train.loop import DivergedError, Training
-from train.parallel import Ranks, end, started
+from train.config.training import TrainConfig
+from train.devices.parallel import Ranks, exit_process, init_ranks
+from train.loop.training import DivergedError, Training
+from train.run.log import read_log
 
 MODEL = {"size": "debug", "width": 48, "depth": 2, "heads": 4}
 
@@ -55,13 +55,13 @@ def weights(folder: Path, group: str = "model") -> dict[str, Tensor]:
 
 
 def losses(folder: Path) -> list[float]:
-    return [line["loss"] for line in read(folder) if "loss" in line]
+    return [line["loss"] for line in read_log(folder) if "loss" in line]
 
 
 def main() -> None:
     """What torchrun starts, or what is to be killed: runs, each a folder and its changes, one after another."""
     torch.set_num_threads(1)
-    with started(os.environ.get("RUNS_DEVICE", "cpu")) as ranks:
+    with init_ranks(os.environ.get("RUNS_DEVICE", "cpu")) as ranks:
         for folder, changes in json.loads(sys.argv[1]):
             try:
                 train(Path(folder), ranks, **changes)
@@ -71,4 +71,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    end(0)
+    exit_process(0)

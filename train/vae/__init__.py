@@ -1,1 +1,1 @@
-"""Training of a VAE: losses, discriminator, loop, what it is worth."""
+"""Training of a VAE: its loop, its data and what it is worth."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.vae import CausalVAE
-from train.metrics import WINDOW, mean_colour, psnr, ssim
-from train.vae.losses import Pictures, frames
+from models.vae.causal_vae import CausalVAE
+from train.evaluation.reconstruction import WINDOW, mean_colour, psnr, ssim
+from train.vae.losses.losses import Pictures, frames
 from train.vae.windows import Windows, pixels
 
 SHOWN = 6  # clips that are kept to be looked at

@@ -15,24 +15,24 @@ from curate.demo.shapes import some_take, subjects, take_frames
 from curate.errors import UserError
 from curate.generate.sample import run_sample
 from curate.generate.text_to_video import TextToVideo, read_picture
-from models import dit_files, vae_files
-from models.dit import DiT
-from models.dit_settings import DiTSettings, TokenSettings
-from models.token_transformer import TokenTransformer
-from models.vae import CausalVAE
-from models.vae_settings import sized
+from models.saved import transformer_files, vae_files
+from models.settings.transformers import DiTSettings, TokenSettings
+from models.settings.vae import sized
+from models.transformers.dit import DiT
+from models.transformers.token_transformer import TokenTransformer
+from models.vae.causal_vae import CausalVAE
 from stages.latent_coders.describe import describe_coder
 from stages.shards.contract import Contract
 from stages.text_encoders.describe import describe_text
 from stages.text_encoders.load import load_text_encoder
 from stages.text_encoders.settings import TextEncoderSettings
-from train.guidance import Guidance
-from train.objectives import PUBLISHED
-from train.samplers import Sampler
-from train.sampling import SampleSettings
+from train.objectives.objective import PUBLISHED
+from train.sampling.diffusion_samplers import SamplerSettings
+from train.sampling.guidance import Guidance
+from train.sampling.trained_run import SamplingSettings
 
 BUCKET = "9x64x64"
-QUICK = SampleSettings(steps=2, guidance=Guidance(2.0))
+QUICK = SamplingSettings(steps=2, guidance=Guidance(2.0))
 
 
 def new_vae(folder, seed):
@@ -68,7 +68,7 @@ def place(tmp_path_factory):
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
-    dit_files.save(network, folder / "run" / "model", extra)
+    transformer_files.save(network, folder / "run" / "model", extra)
     empty = torch.from_numpy(load_text_encoder(text, device="cpu").empty())
     save_file({"text": empty}, folder / "run" / "model" / "empty_text.safetensors")
     return folder
@@ -124,7 +124,7 @@ def test_the_picture_given_is_the_first_frame(place, model, tmp_path, method):
     """At 20 dB and more, which is what the VAE leaves of it."""
     picture = take_frames(some_take(subjects()[7], np.random.default_rng(0)), 1)[0]
     Image.fromarray(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_NEAREST)).save(tmp_path / "a.png")
-    settings = SampleSettings(steps=2, sampler=Sampler(method), guidance=Guidance(2.0))
+    settings = SamplingSettings(steps=2, sampler=SamplerSettings(method), guidance=Guidance(2.0))
     given = read_picture(str(tmp_path / "a.png"), BUCKET)
     assert np.abs(given.astype(int) - picture).max() <= 1
     videos = model.videos(model.prompts(["a red circle", "a star"], [1, 2]), BUCKET, settings, picture=given)
@@ -230,9 +230,9 @@ def test_runs_over_tokens_make_video_too(tmp_path):
     )  # fmt: skip
     network = TokenTransformer(TokenSettings(codes=coder.codebook, width=24, depth=1, heads=2))
     extra = {"contract": contract.to_dict(), "vae": str(tmp_path / "vae"), "buckets": {"9x16x16": {"samples": 1}}}
-    dit_files.save(network, tmp_path / "run" / "model", extra)
+    transformer_files.save(network, tmp_path / "run" / "model", extra)
     model = TextToVideo(tmp_path / "run", device="cpu")
-    plain = SampleSettings(guidance=Guidance(1.0))
+    plain = SamplingSettings(guidance=Guidance(1.0))
     one, other = model.videos(model.prompts(["", ""], [1, 2]), model.bucket(), plain)
     assert one.shape == other.shape == (9, 16, 16, 3) and (one != other).any()
     grey = np.full((16, 16, 3), 90, np.uint8)

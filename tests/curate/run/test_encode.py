@@ -18,7 +18,7 @@ from curate.datasets.create import run_dataset_create
 from curate.errors import DamagedError, UserError
 from curate.run.command import RunOptions, run_recipes
 from curate.run.verify import verify
-from models.vae_files import load
+from models.saved.vae_files import load
 from stages.encode.settings import EncodeSettings
 from stages.encode.stage import Encode
 from stages.shards.contract import Contract

@@ -20,16 +20,16 @@ from curate.datasets.create import run_dataset_create
 from curate.datasets.files import open_dataset
 from curate.training.data import training_data
 from curate.training.held_out import split
-from models import vae_files
-from models.vae import CausalVAE
-from models.vae_settings import sized
+from models.saved import vae_files
+from models.settings.vae import sized
+from models.vae.causal_vae import CausalVAE
 from stages.latent_coders.describe import describe_coder
 from tests.curate.loader import latents
-from train.checkpoints import Checkpoints
-from train.config import TrainConfig
-from train.log import read
-from train.parallel import Ranks
-from train.sampling import load_run
+from train.config.training import TrainConfig
+from train.devices.parallel import Ranks
+from train.run.checkpoints import Checkpoints
+from train.run.log import read_log
+from train.sampling.trained_run import load_run
 
 BUCKETS = {"5x32x32": 12, "1x32x32": 8}
 CONFIG = {
@@ -82,7 +82,7 @@ def test_a_run_leaves_all_that_samples_need_and_draws_some_itself(dataset, vae, 
     assert run.network.settings.conditions == ("fps", "motion") and torch.equal(run.empty, torch.tensor(latents.EMPTY))
     assert run.extra["vae"] == str(vae) and run.extra["dataset"] == str(dataset) and run.extra["step"] == 3
     assert {name: bucket["samples"] for name, bucket in run.extra["buckets"].items()} == BUCKETS
-    lines = read(tmp_path / "run")
+    lines = read_log(tmp_path / "run")
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
     assert [line["step"] for line in lines if "validation" in line] == [2, 3]
     pictures = sorted(each.name for each in (tmp_path / "run" / "samples").iterdir())
@@ -133,13 +133,13 @@ def test_yaml_is_a_config_too_and_set_goes_over_it(dataset, tmp_path):
     )
     arguments = ["train", str(tmp_path / "config.yaml"), "--dataset", str(dataset), "-o", str(tmp_path / "run")]
     assert main([*arguments, "--set", "steps=1", "--set", "optimizer.lr=0.5", "--set", "peak_tflops=null"]) == 0
-    (line,) = read(tmp_path / "run")
+    (line,) = read_log(tmp_path / "run")
     assert (line["step"], line["lr"]) == (1, 0.5) and 0 < line["mfu"] < 1  # of what a large product reaches here
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_resume_goes_on_from(dataset, tmp_path, capsys):
     def interrupt():
-        while len(read(tmp_path / "run")) < 2:
+        while len(read_log(tmp_path / "run")) < 2:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_goes_on_from(dataset, tmp_path, 
     step = Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1]
     assert f"stopped after step {step:,}; --resume goes on" in capsys.readouterr().err
     assert train(tmp_path, dataset, "--resume", steps=step + 1) == 0
-    assert [line["step"] for line in read(tmp_path / "run")] == list(range(1, step + 2))
+    assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, step + 2))
     assert train(tmp_path, dataset, "--resume", steps=step + 1) == 0
     assert "nothing is left to do" in capsys.readouterr().err
 
@@ -242,10 +242,10 @@ def test_a_damaged_shard_ends_the_run_in_one_line_that_names_the_clip_or_is_skip
         file.write(bytes([byte ^ 1]))
     assert train(tmp_path, folder, steps=8) == 2
     (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("clipmill: ")]
-    assert clip in line and len(read(tmp_path / "run")) < 8
+    assert clip in line and len(read_log(tmp_path / "run")) < 8
     arguments = ["train", written(tmp_path, steps=8), "--dataset", str(folder), "-o", str(tmp_path / "skipped")]
     assert main([*arguments, "--set", "loader.bad=skip"]) == 0
-    assert read(tmp_path / "skipped")[-1]["skipped"] >= 1
+    assert read_log(tmp_path / "skipped")[-1]["skipped"] >= 1
 
 
 @pytest.mark.parametrize("by", ["source", "clip"])
@@ -301,5 +301,5 @@ def test_weights_and_biases_hears_every_step_if_asked(dataset, tmp_path, monkeyp
     module = types.SimpleNamespace(init=lambda **options: made.update(options) or Run())
     monkeypatch.setitem(sys.modules, "wandb", module)
     assert train(tmp_path, dataset, wandb=True) == 0
-    assert heard == [(line["step"], line["loss"]) for line in read(tmp_path / "run")] and len(heard) == 3
+    assert heard == [(line["step"], line["loss"]) for line in read_log(tmp_path / "run")] and len(heard) == 3
     assert made["config"]["steps"] == 3 and made["id"] == "run"

@@ -13,14 +13,14 @@ from curate.errors import UserError
 from curate.training.command import run_train
 from curate.training.vae_clips import VAEClips, held_out_sources
 from curate.training.vae_order import Order
-from models import vae_files
-from models.vae import CausalVAE
-from models.vae_settings import sized
+from models.saved import vae_files
+from models.settings.vae import sized
+from models.vae.causal_vae import CausalVAE
 from stages.windows.buckets import Bucket
 from tests.curate.running import INLINE, ask, ingest, pipelines
 from tests.torch_state import one_thread
-from train.log import read
-from train.vae.config import VAETrainConfig
+from train.config.vae import VAETrainConfig
+from train.run.log import read_log
 from train.vae.measures import measure
 
 __all__ = ["one_thread"]
@@ -89,7 +89,7 @@ def test_the_debug_size_beats_the_mean_colour_of_each_held_out_clip_by_8_db_in_s
     assert 0.5 < metrics["ssim"] < 1 and metrics["lpips"] is None and "not measured" in metrics["lpips_note"]
     assert f"PSNR {metrics['psnr']:.2f} dB" in capsys.readouterr().out
     assert (run / "reconstructions.png").stat().st_size > 10_000
-    losses = [line["loss"] for line in read(run)]
+    losses = [line["loss"] for line in read_log(run)]
     assert len(losses) == 60 and np.mean(losses[-10:]) < np.mean(losses[:10])
     mean, std = vae_files.statistics(run / "model")
     assert len(mean) == len(std) == 8 and min(std) > 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.vae_files import save
+from models.saved.vae_files import save
 from stages.base import SettingsError
 from stages.latent_coders.describe import describe_coder
 from stages.latent_coders.load import load_coder

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.vae import CausalVAE
-from models.vae_files import fingerprint, load, save
-from models.vae_settings import VAESettings
+from models.saved.vae_files import fingerprint, load, save
+from models.settings.vae import VAESettings
+from models.vae.causal_vae import CausalVAE
 from stages.latent_coders.coder import LatentCoder
 from stages.latent_coders.describe import describe_coder
 from stages.latent_coders.info import CoderInfo

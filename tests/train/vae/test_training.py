@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from models import vae_files
+from models.saved import vae_files
+from models.settings.validation import ConfigError
 from tests.torch_state import one_thread
-from train.log import read
-from train.loop import DivergedError
-from train.settings import ConfigError
-from train.vae.config import VAETrainConfig
-from train.vae.loop import VAETraining, build
+from train.config.vae import VAETrainConfig
+from train.loop.training import DivergedError
+from train.run.log import read_log
+from train.vae.training import VAETraining, build
 from train.vae.windows import Windows, pixels
 
 __all__ = ["one_thread"]
@@ -120,7 +120,7 @@ def test_every_weight_of_the_encoder_learns_through_every_bottleneck(tmp_path, b
         (value != before[name]).any() or "to_k.bias" in name
         for name, value in training.vae.encoder.state_dict().items()
     )
-    losses = [line["mse"] for line in read(tmp_path)]
+    losses = [line["mse"] for line in read_log(tmp_path)]
     assert max(losses[-3:]) < 0.7 * losses[0]
 
 
@@ -137,7 +137,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path):
     assert there.keys() == here.keys() and any(name.startswith("critic") for name in here)
     assert all(torch.equal(there[name], here[name]) for name in there)
     untimed = [
-        [{k: v for k, v in line.items() if k not in ("seconds", "waited_s")} for line in read(tmp_path / each)]
+        [{k: v for k, v in line.items() if k not in ("seconds", "waited_s")} for line in read_log(tmp_path / each)]
         for each in ("whole", "parts")
     ]
     assert untimed[0] == untimed[1] and len(untimed[0]) == 6
@@ -190,11 +190,11 @@ def test_what_was_held_out_is_measured_clip_by_clip(tmp_path):
     assert found.numbers()["lpips"] is None and found.numbers()["clips"] == 2
     assert torch.equal(found.originals[1], Drawn().windows(10_001, 1, 5).video[0])
     assert found.reconstructions[0].shape == (5, 16, 16, 3) and found.reconstructions[0].dtype == torch.uint8
-    assert [line["step"] for line in read(tmp_path) if "validation" in line] == [1]
+    assert [line["step"] for line in read_log(tmp_path) if "validation" in line] == [1]
 
 
 def test_the_greatest_seed_is_one(tmp_path):
-    assert len(read(trained(tmp_path, config(steps=1, seed=2**32 - 1)).folder)) == 1
+    assert len(read_log(trained(tmp_path, config(steps=1, seed=2**32 - 1)).folder)) == 1
 
 
 def test_a_run_that_another_process_trains_is_refused(tmp_path):
@@ -231,7 +231,7 @@ def test_a_run_begins_with_another_vae_if_told_to(tmp_path):
     "changes, message",
     [
         ({"stepz": 3}, "unknown setting stepz: there are kind, model"),
-        ({"clips": {"bucket": ["5x16x16"]}}, "unknown setting of clips bucket: there are select, buckets"),
+        ({"clips": {"bucket": ["5x16x16"]}}, r"unknown setting clips\.bucket: there are select, buckets"),
         ({"clips": {"buckets": ["16x16x16"]}}, r"16x16x16: this VAE takes 1 \+ 4n frames of multiples of 8"),
         ({"clips": {"buckets": ["17x20x16"]}}, "17x20x16: this VAE takes"),
         ({"clips": {"buckets": ["big"]}}, "'big': FRAMESxHEIGHTxWIDTH is wanted"),

@@ -1,0 +1,65 @@
+"""Write a file so that readers see it whole or not at all, after a crash or a power cut too. Local paths only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PART = ".part"  # the end of a temporary file's name, which begins with a dot
+# What fsync of a folder raises on file systems that can't do it (some FUSE and network mounts).
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Gives the path of a temporary file beside `path` for the caller to create and write; when the block ends, the
+    file is synced to disk and renamed to `path`, in place of what was there.
+
+    If the block raises, the temporary file is removed and `path` stays as it was. The caller creates the file, so its
+    permissions follow the umask. A killed process leaves its temporary file: see `remove_unfinished`.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PART}")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync(path.parent)
+
+
+def write_whole(path: str | Path, data: str | bytes) -> None:
+    """Writes `data` to `path`, a str as UTF-8, as `whole_file` does."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def remove_unfinished(path: str | Path) -> None:
+    """Removes what killed processes left of writing `path`. Only for the one process that may write it."""
+    path = Path(path)
+    unfinished = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(PART)}")
+    for entry in path.parent.iterdir():
+        if unfinished.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
+
+
+def sync(path: str | Path) -> None:
+    """Returns when a file's content, or a folder's list of names, is on disk. Does nothing for a folder on a file
+    system that can't sync folders.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC or not os.path.isdir(path):
+            raise
+    finally:
+        os.close(descriptor)

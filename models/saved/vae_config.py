@@ -1,0 +1,64 @@
+"""What `config.json` of a saved causal VAE says, read without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.saved.config_file import CONFIG, WEIGHTS, read_config
+from models.settings.vae import VAESettings
+
+__all__ = ["CONFIG", "KIND", "TIME", "WEIGHTS", "checked", "codes", "read", "statistics"]
+
+KIND = "clipmill causal VAE"
+TIME = 4  # frames to a latent, after the first
+CODES, LEVELS = 8192, (8, 8, 8, 5, 5, 5)  # of a codebook whose size no setting says
+
+
+def read(folder: str | Path) -> dict[str, Any]:
+    """The config, with a `settings` that is a dict. Raises ValueError, in one line, for a folder that holds none."""
+    return read_config(folder, "VAE", (KIND,), ("settings",))
+
+
+def statistics(folder: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation of the latents, one number a channel, as they were saved; None where they were
+    not. Raises ValueError where they can't be those of its latents.
+    """
+    config = read(folder)
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None and std is None:
+        return None
+    try:
+        return checked(mean, std, config["settings"].get("channels", VAESettings.channels))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {CONFIG} {error}") from error
+
+
+def checked(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Both as tuples of floats. Raises ValueError unless they are `channels` finite numbers each, std above 0."""
+    found = []
+    for name, values in (("latents_mean", mean), ("latents_std", std)):
+        try:
+            numbers = tuple(float(value) for value in values)  # type: ignore[union-attr]
+        except (TypeError, ValueError):
+            raise ValueError(f"has {name} {values!r}, not one number for each of {channels} channels") from None
+        if len(numbers) != channels:
+            raise ValueError(f"has {len(numbers)} numbers in {name} for {channels} channels: one each")
+        if not all(math.isfinite(number) and (number > 0 or name == "latents_mean") for number in numbers):
+            raise ValueError(f"has {list(numbers)} in {name}, which no latents have")
+        found.append(numbers)
+    return found[0], found[1]
+
+
+def codes(settings: VAESettings) -> int | None:
+    """How many different tokens its bottleneck gives, None for continuous latents."""
+    options = settings.quantizer_options
+    if settings.quantizer == "vq":
+        return int(options.get("codes", CODES))
+    if settings.quantizer == "lfq":
+        return 1 << settings.channels
+    return math.prod(options.get("levels", LEVELS)) if settings.quantizer == "fsq" else None

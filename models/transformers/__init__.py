@@ -1,0 +1,1 @@
+"""The diffusion transformer (DiT), the token transformer, and the FLOPs of both."""

@@ -1,0 +1,1 @@
+"""What both transformers are made of: attention blocks, conditions and rotary positions."""

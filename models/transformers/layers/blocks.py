@@ -1,0 +1,177 @@
+"""Blocks of the diffusion transformer (DiT, Peebles and Xie 2023) with cross-attention to text (PixArt, Chen et al.
+2023). The token transformer has the same.
+
+Tokens keep their frames: x is (B, T, S, D), S tokens to a frame. A block takes nothing but tensors, so that it can be
+compiled, checkpointed and sharded by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.settings.transformers import BlockSettings
+from models.transformers.layers.conditions import EPSILON, RMSNorm
+from models.transformers.layers.rotary import rotate
+
+
+class Attention(nn.Module):
+    """Of tokens to each other: (B, T, S, D) to (B, T, S, D). `over` says whom a token sees: "all", those of its frame
+    ("space"), or those at its place in every frame ("time").
+    """
+
+    def __init__(self, settings: BlockSettings, over: Literal["all", "space", "time"] = "all", causal: bool = False):
+        super().__init__()
+        self.heads, self.over, self.causal = settings.heads, over, causal
+        self.qkv = nn.Linear(settings.width, 3 * settings.width)
+        self.norms = _norms(settings)
+        self.out = nn.Linear(settings.width, settings.width)
+
+    def forward(self, x: Tensor, angles: Tensor, cache: Tensor | None = None, at: int = 0) -> Tensor:
+        """`angles` (2, B or 1, T, S, head / 2). `cache` (2, B, heads, N, head) holds the keys and values of the `at`
+        tokens before these; those of x are written behind them, one at a time unless they are the first.
+        """
+        batch, frames, places, width = x.shape
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(3)  # each (B, T, S, heads, head)
+        q, k = rotate(self.norms[0](q), angles).to(v.dtype), rotate(self.norms[1](k), angles).to(v.dtype)
+        q, k, v = (self._sequences(each) for each in (q, k, v))
+        causal = self.causal
+        if cache is not None:
+            end = at + q.shape[2]
+            if at and end - at > 1 and self.causal:
+                raise ValueError(f"{end - at} tokens behind {at} kept ones: one at a time")
+            cache[0, :, :, at:end], cache[1, :, :, at:end] = k, v
+            k, v = cache[0, :, :, :end], cache[1, :, :, :end]
+            causal = causal and q.shape[2] > 1
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)  # (sequences, N, heads, head)
+        if self.over == "time":
+            return self.out(y.reshape(batch, places, frames, width).transpose(1, 2))
+        return self.out(y.reshape(batch, frames, places, width))
+
+    def _sequences(self, x: Tensor) -> Tensor:
+        """(B, T, S, heads, head) to (sequences, heads, N, head)."""
+        if self.over == "time":
+            x = x.transpose(1, 2)
+        return (x.flatten(1, 2) if self.over == "all" else x.flatten(0, 1)).transpose(1, 2)
+
+
+class CrossAttention(nn.Module):
+    """Of tokens (B, T, S, D) to a text (B, L, D), where its mask (B, L) is true; nothing at first (PixArt)."""
+
+    def __init__(self, settings: BlockSettings):
+        super().__init__()
+        self.heads = settings.heads
+        self.q = nn.Linear(settings.width, settings.width)
+        self.kv = nn.Linear(settings.width, 2 * settings.width)
+        self.norms = _norms(settings)
+        self.out = nn.Linear(settings.width, settings.width)
+
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        q = self.q(x).flatten(1, 2).unflatten(-1, (self.heads, -1))  # (B, N, heads, head)
+        k, v = self.kv(text).unflatten(-1, (2, self.heads, -1)).unbind(2)  # each (B, L, heads, head)
+        q, k = self.norms[0](q).to(v.dtype), self.norms[1](k).to(v.dtype)
+        q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        return self.out(y.transpose(1, 2).reshape(x.shape))
+
+
+class Block(nn.Module):
+    """Attention, cross-attention if there is text, and a feed-forward part, each added to what came in.
+
+    Attention and feed-forward are shifted, scaled and gated by the condition (adaLN-zero): with gates of 0 at first,
+    a block is the identity. "factorised" attention is that of each frame and then, where there is more than one, along
+    time: of an image it is what full attention is.
+    """
+
+    def __init__(
+        self, settings: BlockSettings, attention: Literal["full", "factorised"] = "full", causal: bool = False
+    ):
+        super().__init__()
+        width, hidden = settings.width, int(settings.width * settings.mlp)
+        self.norm = nn.LayerNorm(width, eps=EPSILON, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.attention = Attention(settings, "all" if attention == "full" else "space", causal)
+        self.time_modulation = self.time_attention = None
+        if attention == "factorised":
+            self.time_modulation, self.time_attention = nn.Linear(width, 3 * width), Attention(settings, "time")
+        self.cross = CrossAttention(settings) if settings.text_dim else None
+        self.cross_norm = nn.LayerNorm(width, eps=EPSILON) if settings.text_dim else None
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+    def forward(
+        self,
+        x: Tensor,
+        c: Tensor,
+        angles: Tensor,
+        high_t_mask: Tensor | None = None,
+        text: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: Tensor | None = None,
+        at: int = 0,
+    ) -> Tensor:
+        """x (B, T, S, D). c (B, T or 1, S or 1, D): the condition, after its SiLU; or, with `high_t_mask`, bool (B, T, S, 1),
+        (B, 2, 1, D): one for tokens where it is false and one for those where it is true. `cache`: see `Attention`.
+        """
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulated(self.modulation, c, high_t_mask, 6)
+        x = x + gate * self.attention(self.norm(x) * (1 + scale) + shift, angles, cache, at)
+        if self.time_attention is not None:
+            if x.shape[1] > 1:
+                x = x + self._along_time(x, c, angles, high_t_mask)
+            elif torch.is_grad_enabled():
+                # Of no sample, so nothing: but the weights have a gradient, 0, as DistributedDataParallel wants.
+                x = x + self._along_time(x[:0], c[:0], angles, None if high_t_mask is None else high_t_mask[:0]).sum()
+        if self.cross is not None:
+            x = x + self.cross(self.cross_norm(x), text, mask)
+        return x + mlp_gate * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
+
+    def _along_time(self, x: Tensor, c: Tensor, angles: Tensor, high_t_mask: Tensor | None) -> Tensor:
+        shift, scale, gate = modulated(self.time_modulation, c, high_t_mask, 3)
+        return gate * self.time_attention(self.norm(x) * (1 + scale) + shift, angles)
+
+
+class Head(nn.Module):
+    """From tokens (B, T, S, D) to what is asked of each, (B, T, S, `outputs`); 0 at first."""
+
+    def __init__(self, width: int, outputs: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=EPSILON, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor, c: Tensor, high_t_mask: Tensor | None = None) -> Tensor:
+        shift, scale = modulated(self.modulation, c, high_t_mask, 2)
+        return self.out(self.norm(x) * (1 + scale) + shift)
+
+
+def modulated(layer: nn.Linear, c: Tensor, high_t_mask: Tensor | None, parts: int) -> tuple[Tensor, ...]:
+    """The condition's shifts, scales and gates, each (B, T or 1, S or 1, D)."""
+    found = layer(c).chunk(parts, dim=-1)
+    if high_t_mask is None:
+        return found
+    # A choice of two, not an index: its gradient is a plain sum, the same each time.
+    return tuple(torch.where(high_t_mask, each[:, 1:], each[:, :1]) for each in found)
+
+
+def init_transformer_weights(network: nn.Module) -> None:
+    """Weights as DiT's: Xavier, and 0 where something must be nothing at first."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    for module in network.modules():
+        zeros: list[nn.Linear] = []
+        if isinstance(module, Block):
+            zeros = [module.modulation, module.time_modulation, module.cross and module.cross.out]
+        elif isinstance(module, Head):
+            zeros = [module.modulation, module.out]
+        for layer in filter(None, zeros):
+            nn.init.zeros_(layer.weight)
+
+
+def _norms(settings: BlockSettings) -> nn.ModuleList:
+    """Of queries and of keys."""
+    head = settings.width // settings.heads
+    return nn.ModuleList(RMSNorm(head) if settings.qk_norm else nn.Identity() for _ in range(2))

@@ -1,0 +1,1 @@
+"""The causal 3D VAE: video to latents and back, whole or in chunks, and its start from a 2D one."""

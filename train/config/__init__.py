@@ -1,0 +1,1 @@
+"""The settings of a training run, as its config file has them; no torch here."""

@@ -1,0 +1,1 @@
+"""Processes and devices: ranks, sharded weights, and how fast a device is."""

@@ -1,0 +1,1 @@
+"""The training loop of the transformers, its tasks and its validation."""

@@ -1,0 +1,152 @@
+"""What is learned from a batch: to predict what was noised (dit), or each token from those before it (tokens)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.settings.validation import ConfigError
+from models.transformers.dit import DiT
+from models.transformers.token_transformer import TokenTransformer
+from train.config.training import TrainConfig
+from train.data.batches import KeyedGenerators, Part, TrainingData, normal, normalized
+from train.objectives.masks import draw_masks, token_times
+from train.objectives.objective import PUBLISHED, Objective
+
+
+class Task(Protocol):
+    """`module` is the network as it is called in training. `places` are those of the clips in the global batch."""
+
+    def losses(self, module: nn.Module, part: Part, step: int, places: Sequence[int]) -> Tensor:
+        """(B,) float32, with their graph."""
+
+    def validation_names(self, count: int) -> list[str]:
+        """What `validation_losses` gives, by name."""
+
+    def validation_losses(self, module: nn.Module, part: Part, count: int) -> Tensor:
+        """(`count`, B) or, where nothing is noised, (1, B): the same each time it is asked."""
+
+    def tokens(self, shape: tuple[int, ...]) -> int:
+        """Of one sample of latents (B, C, T, H, W), or tokens (B, T, H, W), as the network has them."""
+
+    def flops(self, shape: tuple[int, ...], text_tokens: int) -> float:
+        """Operations of a training step: a forward pass and a backward one, which is twice that. What activation
+        checkpointing computes again does not count (MFU as in PaLM, Chowdhery et al. 2022).
+        """
+
+
+def task_for(config: TrainConfig, network: nn.Module, data: TrainingData, device: torch.device) -> Task:
+    if config.kind == "tokens":
+        return NextToken(network)
+    return Denoising(config, network, data, device)
+
+
+def objective_from(config: TrainConfig) -> Objective:
+    """Raises ConfigError for one that there is not."""
+    if isinstance(config.objective, str):
+        if config.objective not in PUBLISHED:
+            raise ConfigError(f"objective {config.objective!r}: there are {', '.join(PUBLISHED)}, or its settings")
+        return PUBLISHED[config.objective]
+    try:
+        return Objective.from_dict(config.objective)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"objective: {error}") from error
+
+
+class Denoising:
+    """The objective core on normalized latents; some of them given, if `masks` say so."""
+
+    def __init__(self, config: TrainConfig, network: DiT, data: TrainingData, device: torch.device):
+        self.config, self.network, self.contract = config, network, data.contract
+        self.objective, self.generators = objective_from(config), KeyedGenerators(config.seed, device)
+        frames, height, width = network.settings.patch
+        self.masks = {kind: rate for kind, rate in config.conditions.masks.items() if rate}
+        if self.masks and (frames != 1 or height != width):
+            raise ConfigError(
+                f"conditions.masks with model.patch {list(network.settings.patch)}: masks need patches of one latent "
+                "in time, as high as wide"
+            )
+
+    def losses(self, module: nn.Module, part: Part, step: int, places: Sequence[int]) -> Tensor:
+        sampled = self.config.conditions.posterior == "sample"
+        posterior = [self.generators("posterior", step, place) for place in places] if sampled else None
+        clean = normalized(part.latents, self.contract, posterior)  # (B, C, T, H, W)
+        noise = normal(clean, [self.generators("noise", step, place) for place in places])
+        own = [self.generators("times", step, place, cpu=True) for place in places]
+        t = torch.cat([self.objective.draw_times(1, self.tokens(clean.shape), each) for each in own]).to(clean.device)
+        known, given = None, {}
+        if self.masks:
+            patch = self.network.settings.patch[1]
+            known = torch.cat([draw_masks(1, tuple(clean.shape[2:]), self.masks, each, patch) for each in own])
+            known = known.to(clean.device)
+        if self.network.settings.mask_ratio:
+            rows = [self.network.draw_kept((1, *clean.shape[1:]), each) for each in own]
+            if rows[0] is not None:
+                given["kept"] = torch.cat(rows).to(clean.device)
+        return self._losses(module, part, clean, noise, t, known, given)
+
+    def validation_names(self, count: int) -> list[str]:
+        return [f"{float(t):.3f}" for t in self.objective.validation_times(count)]
+
+    def validation_losses(self, module: nn.Module, part: Part, count: int) -> Tensor:
+        clean = normalized(part.latents, self.contract, None)
+        found = []
+        for index, t in enumerate(self.objective.validation_times(count)):
+            noise = normal(clean, [self.generators("validation", index, each) for each in part.clip_ids])
+            times = t.to(clean.device).expand(len(clean))
+            found.append(self._losses(module, part, clean, noise, times, None, {}))
+        return torch.stack(found)
+
+    def tokens(self, shape: tuple[int, ...]) -> int:
+        return math.prod(self.network.grid(shape))
+
+    def flops(self, shape: tuple[int, ...], text_tokens: int) -> float:
+        ratio = self.network.settings.mask_ratio
+        kept = max(1, round(self.tokens(shape) * (1 - ratio))) if ratio else None
+        return 3.0 * self.network.flops(shape, text_tokens, kept)
+
+    def _losses(
+        self,
+        module: nn.Module,
+        part: Part,
+        clean: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        known: Tensor | None,
+        given: dict[str, Any],
+    ) -> Tensor:
+        times = t if known is None else token_times(t, known)  # (B,), or (B, T, H, W)
+        noised = self.objective.noised(clean, noise, times)
+        output = module(noised, times, **part.condition, **given)
+        uncounted = known
+        if "kept" in given:
+            lost = self.network.dropped_mask(given["kept"], clean.shape)
+            uncounted = lost if known is None else lost | known
+        return self.objective.loss(output, clean, noise, times, uncounted)
+
+
+class NextToken:
+    """The mean of the negative log-likelihood of a token, in nats (VideoGPT, Yan et al. 2021)."""
+
+    def __init__(self, network: TokenTransformer):
+        self.network = network
+
+    def losses(self, module: nn.Module, part: Part, step: int, places: Sequence[int]) -> Tensor:
+        tokens = part.latents["tokens"]  # (B, T, H, W)
+        return self.network.loss(module(tokens, **part.condition), tokens)
+
+    def validation_names(self, count: int) -> list[str]:
+        return ["nats_per_token"]
+
+    def validation_losses(self, module: nn.Module, part: Part, count: int) -> Tensor:
+        return self.losses(module, part, 0, ())[None]
+
+    def tokens(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape[1:])
+
+    def flops(self, shape: tuple[int, ...], text_tokens: int) -> float:
+        return 3.0 * self.network.flops(shape, text_tokens)

@@ -1,0 +1,1 @@
+"""What is learned: noise paths, predictions, weightings, times, and masks of given latents."""

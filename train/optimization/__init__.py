@@ -1,0 +1,1 @@
+"""What is done with gradients and weights: the average of weights."""

@@ -1,0 +1,1 @@
+"""From noise to latents with a trained network: samplers, guidance, longer video, distillation."""

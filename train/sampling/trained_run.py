@@ -1,0 +1,315 @@
+"""From a trained run to latents: prompts, guidance, given frames, longer video.
+
+What stands in a run's `model/` folder is enough: the network (EMA weights) with, in its `extra`, the objective and the
+contract of the latents it learned from, and beside it the encoded empty prompt. Texts come encoded and videos as
+latents: which models do that is the caller's choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.saved import transformer_files
+from models.tensors import read_tensors
+from models.transformers.dit import DiT
+from models.transformers.token_transformer import TokenTransformer
+from train.objectives.masks import latents_mask
+from train.objectives.objective import Objective
+from train.run.run_folder import EMPTY_TEXT, MODEL
+from train.sampling.autoregressive import known_from_context, sample_autoregressively
+from train.sampling.diffusion_samplers import SamplerSettings, sample_latents
+from train.sampling.guidance import Guidance, guided
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """`guidance` for continuous latents goes by `sampler`; for tokens only its scale counts, with `temperature` and
+    `top_k`.
+    """
+
+    steps: int = 50
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    guidance: Guidance = field(default_factory=lambda: Guidance(4.0))
+    temperature: float = 1.0
+    top_k: int | None = None
+
+
+@dataclass
+class Prompt:
+    """What one sample is asked for. A seed gives the same sample whatever else is in the batch, rounding aside."""
+
+    text: Tensor | None = None  # (L, D), encoded; None: the empty prompt
+    negative: Tensor | None = None  # (L, D), to guide away from; None: the empty prompt
+    conditions: Mapping[str, float] = field(default_factory=dict)  # what is not named is unknown
+    seed: int = 0
+
+
+@dataclass
+class TrainedRun:
+    """A network and what must be known to sample from it. Latents outside are as the VAE gives and takes them."""
+
+    network: DiT | TokenTransformer
+    objective: Objective
+    contract: dict[str, Any]  # of stages/shards/contract.py, as JSON has it
+    extra: dict[str, Any]
+    empty: Tensor | None = None  # (L, D), the encoded empty prompt; None for a network without text
+
+    @property
+    def tokens(self) -> bool:
+        return isinstance(self.network, TokenTransformer)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def normalized(self, latents: Tensor) -> Tensor:
+        """As the network sees them, (B, C, T, h, w)."""
+        mean, std = self._statistics(latents)
+        return (latents.float() - mean) / std
+
+    def denormalized(self, latents: Tensor) -> Tensor:
+        """As the VAE takes them."""
+        mean, std = self._statistics(latents)
+        return latents * std + mean
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        shape: tuple[int, ...],
+        settings: SamplingSettings | None = None,
+        first: Tensor | None = None,
+        last: Tensor | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Latents (B, C, T, h, w) of the shape (C, T, h, w), or tokens (B, T, h, w) int64 of the shape (T, h, w).
+
+        `first` and `last`, (1 or B, C, k, h, w) or tokens (1 or B, k, h, w), are given at the start and the end of
+        each sample and stay as they are: one latent of a picture makes a video of it, more go on from a clip, both
+        lead from one to the other. Tokens are made in order, so that nothing can be given at their end.
+        Raises ValueError for what doesn't fit the network or each other.
+        """
+        settings = settings or SamplingSettings()
+        if not prompts:
+            raise ValueError("no prompts: at least one sample")
+        self._check(prompts)
+        given = [
+            None if each is None else each.expand(len(prompts), *each.shape[1:]).to(self.device)
+            for each in (first, last)
+        ]
+        if self.tokens:
+            return self._generated(prompts, shape, settings, *given)
+        return self._denoised(prompts, shape, settings, *given, progress)
+
+    def sample_longer(
+        self,
+        prompts: Sequence[Prompt],
+        shape: tuple[int, ...],
+        clips: int,
+        overlap: int,
+        decode: Callable[[Tensor], Tensor],
+        encode: Callable[[Tensor], Tensor],
+        settings: SamplingSettings | None = None,
+        first: Tensor | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """Frames (B, 3, F, H, W) of clip after clip, each going on from the last `overlap` frames of the one before
+        (see train/sampling/autoregressive.py). `decode` and `encode` are the VAE's, of unscaled latents or of tokens.
+        The seeds of later clips follow from the prompts'.
+        """
+
+        def make(index: int, context: Tensor | None) -> Tensor:
+            numbered = [dataclasses.replace(each, seed=_next(each.seed, index)) for each in prompts]
+            return self.sample(numbered, shape, settings, first if context is None else context, progress=progress)
+
+        return sample_autoregressively(make, clips, overlap, decode, encode)
+
+    def _denoised(
+        self,
+        prompts: Sequence[Prompt],
+        shape: tuple[int, ...],
+        settings: SamplingSettings,
+        first: Tensor | None,
+        last: Tensor | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> Tensor:
+        grid = self.network.grid((1, *shape))
+        options = {"steps": settings.steps, "sampler": settings.sampler, "progress": progress}
+        options |= {"tokens": grid[0] * grid[1] * grid[2]}
+        if first is not None or last is not None:
+            options["known"], options["clean"] = self._given(shape, first, last, len(prompts))
+        # Numbers that a sampler draws on its way are drawn for the whole batch: one sample at a time keeps seeds apart.
+        size = 1 if _draws(settings.sampler) else len(prompts)
+        parts = []
+        for start in range(0, len(prompts), size):
+            own = dict(options)
+            if "clean" in options:
+                own["clean"] = options["clean"][start : start + size]
+            parts.append(self._batch(prompts[start : start + size], shape, settings, own))
+        found = torch.cat(parts)
+        if first is not None:  # to the last digit, which whitening there and back may change
+            found[:, :, : first.shape[2]] = first
+        if last is not None:
+            found[:, :, shape[1] - last.shape[2] :] = last
+        return found
+
+    def _batch(
+        self, prompts: Sequence[Prompt], shape: tuple[int, ...], settings: SamplingSettings, options: dict[str, Any]
+    ) -> Tensor:
+        generators = [torch.Generator().manual_seed(each.seed) for each in prompts]
+        noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(self.device)
+        condition, negative = self._conditions(prompts)
+        predict = guided(self.network, self.objective, settings.guidance, condition, negative)
+        found = sample_latents(self.objective, predict, noise, generator=generators[0], **options)
+        return self.denormalized(found)
+
+    def _given(
+        self, shape: tuple[int, ...], first: Tensor | None, last: Tensor | None, batch: int
+    ) -> tuple[Tensor, Tensor]:
+        """The `known` (T, h, w) and `clean` (B, C, T, h, w) of `sample`."""
+        for name, latents in (("first", first), ("last", last)):
+            if latents is not None and (latents.ndim != 5 or latents.shape[1:2] + latents.shape[3:] != _place(shape)):
+                raise ValueError(
+                    f"{name} latents of shape {tuple(latents.shape)} for samples of {tuple(shape)}: they must have "
+                    "as many channels and be as high and wide"
+                )
+        if last is None:
+            return known_from_context(self.normalized(first), shape[1])
+        starts, ends = (0 if each is None else each.shape[2] for each in (first, last))
+        known = latents_mask(shape[1:], first=starts, last=ends).to(self.device)
+        clean = torch.zeros(batch, *shape, device=self.device)
+        if first is not None:
+            clean[:, :, :starts] = self.normalized(first)
+        clean[:, :, shape[1] - ends :] = self.normalized(last)
+        return known, clean
+
+    def _generated(
+        self,
+        prompts: Sequence[Prompt],
+        shape: tuple[int, ...],
+        settings: SamplingSettings,
+        first: Tensor | None,
+        last: Tensor | None,
+    ) -> Tensor:
+        if last is not None:
+            raise ValueError("tokens are made one after another: none can be given at the end")
+        found = []
+        for number, prompt in enumerate(prompts):
+            condition, negative = self._conditions([prompt])
+            found.append(
+                self.network.generate(
+                    shape,
+                    **condition,
+                    negative=negative,
+                    guidance=settings.guidance.scale,
+                    temperature=settings.temperature,
+                    top_k=settings.top_k,
+                    given=None if first is None else first[number : number + 1],
+                    generator=torch.Generator().manual_seed(prompt.seed),
+                )
+            )
+        return torch.cat(found)
+
+    def _conditions(self, prompts: Sequence[Prompt]) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """What the network is told of each prompt, and what replaces it to guide away from."""
+        condition: dict[str, Tensor] = {}
+        negative: dict[str, Tensor] | None = None
+        if self.network.settings.text_dim:
+            texts = [self.empty if each.text is None else each.text for each in prompts]
+            against = [self.empty if each.negative is None else each.negative for each in prompts]
+            # Of one length, so that neither's padding depends on the other.
+            condition["text"], condition["text_mask"] = padded(texts, self.device)
+            negative = dict(zip(("text", "text_mask"), padded(against, self.device), strict=True))
+        if names := self.network.settings.conditions:
+            rows = [[each.conditions.get(name, float("nan")) for name in names] for each in prompts]
+            condition["conditions"] = torch.tensor(rows, dtype=torch.float32, device=self.device)
+            if negative is None:  # there is nothing else to leave out
+                negative = {"conditions": torch.full_like(condition["conditions"], float("nan"))}
+        return condition, negative
+
+    def _check(self, prompts: Sequence[Prompt]) -> None:
+        dim, names = self.network.settings.text_dim, self.network.settings.conditions
+        if dim and self.empty is None:
+            raise ValueError(f"the run's {EMPTY_TEXT} is missing, which a network with text needs")
+        for prompt in prompts:
+            for text in (prompt.text, prompt.negative):
+                if text is not None and not dim:
+                    raise ValueError("this network was trained without text: it takes no prompt")
+                if text is not None and (text.ndim != 2 or text.shape[1] != dim):
+                    raise ValueError(f"an encoded text of shape {tuple(text.shape)}: this network takes (L, {dim})")
+            if unknown := sorted(set(prompt.conditions) - set(names)):
+                known = ", ".join(names) or "none"
+                raise ValueError(f"condition {', '.join(unknown)}: this network has {known}")
+
+    def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        values = (torch.tensor(self.contract[name], device=latents.device) for name in ("mean", "std"))
+        mean, std = (each.float().view(1, -1, 1, 1, 1) for each in values)
+        return mean, std
+
+
+def load_run(folder: str | Path, device: str | torch.device = "cpu") -> TrainedRun:
+    """The network of a run folder, or of its `model` folder itself. Raises ValueError, in one line, for a folder that
+    holds none, or one that is no run's.
+    """
+    folder = Path(folder)
+    model = folder / MODEL if (folder / MODEL).is_dir() else folder
+    if not (model / transformer_files.CONFIG).is_file():
+        raise ValueError(
+            f"{folder} holds no trained network ({MODEL}/{transformer_files.CONFIG}): `clipmill train` writes it at "
+            "each save"
+        )
+    network, extra = transformer_files.load(model, device)
+    contract = extra.get("contract")
+    if not isinstance(contract, Mapping):
+        raise ValueError(f"{model} says no contract of its latents: it is not of a run of `clipmill train`")
+    try:
+        objective = Objective.from_dict(extra.get("objective") or {})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{model}: the objective can't be: {error}") from error
+    run = TrainedRun(network, objective, dict(contract), extra, _empty_text(model, device))
+    wants = network.settings.codes if run.tokens else network.settings.channels
+    if wants != (has := contract.get("codebook") if run.tokens else contract.get("channels")):
+        raise ValueError(f"{model}: the network takes {wants} {'codes' if run.tokens else 'channels'}, "
+                         f"its contract says {has}")  # fmt: skip
+    return run
+
+
+def padded(texts: Sequence[Tensor], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Encoded texts, each (L_i, D), to (B, L, D) float32 with zeros behind the end, and their mask (B, L) bool."""
+    length = max(len(each) for each in texts)
+    found = torch.zeros(len(texts), length, texts[0].shape[1], device=device)
+    mask = torch.zeros(len(texts), length, dtype=torch.bool, device=device)
+    for row, text in enumerate(texts):
+        found[row, : len(text)] = text.to(device)
+        mask[row, : len(text)] = True
+    return found, mask
+
+
+def _empty_text(model: Path, device: str | torch.device) -> Tensor | None:
+    if not (model / EMPTY_TEXT).exists():
+        return None
+    try:
+        return read_tensors(model / EMPTY_TEXT)["text"].float().to(device)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{model / EMPTY_TEXT} can't be read: {str(error).splitlines()[0]}") from error
+
+
+def _draws(sampler: SamplerSettings) -> bool:
+    """Whether it adds noise on its way."""
+    return sampler.method in ("ddpm", "euler_maruyama") or (sampler.method == "ddim" and sampler.eta > 0)
+
+
+def _next(seed: int, index: int) -> int:
+    """Of the clip of that number in a chain; the first has the seed itself."""
+    return (seed + index * 0x9E3779B9) % 2**63
+
+
+def _place(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], *shape[2:])

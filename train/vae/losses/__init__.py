@@ -1,0 +1,1 @@
+"""What a VAE is trained to make small: reconstruction, perceptual and adversarial terms."""
