@@ -1,20 +1,25 @@
-"""Errors that the command line prints as one line: the user's (exit code 2), an engine's or a catalog's (1)."""
+"""Errors that the command line prints as one line: a user's mistake (exit code 2), a failed engine or catalog (1)."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can mend: says what is wrong, with the offending value, and the fix."""
+    """Something the user can fix: says what is wrong, with the offending value, and the fix."""
 
 
 class EngineError(Exception):
-    """An engine could not go on: what was committed stays, the rest is pending."""
+    """An engine could not continue: what was committed stays, the rest is pending."""
 
 
 class DamagedError(Exception):
-    """A catalog's own files are damaged: says which, and what can be done."""
+    """Files of a catalog are damaged: says which, and what can be done."""
 
 
 def missing_extra(package: str, extra: str) -> UserError:
     """The error for an optional package that is not installed."""
     return UserError(f"this needs the package {package}: pip install 'clipmill[{extra}]'")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""Where things lie: local paths and the URIs of object stores, behind four functions.
+"""Local paths and the URIs of object stores, behind a few functions that take either.
 
 Local paths go through the operating system and `deltalake`; everything else through fsspec (listing, small
 objects, DuckDB's reads) and through deltalake's own object store client (tables).
@@ -43,10 +43,9 @@ def local_path(uri: str) -> str:
 
 
 def storage_options(uri: str) -> dict[str, str]:
-    """What deltalake must be told beyond what it reads from the environment itself.
+    """What deltalake's client needs beside the credentials (AWS_ACCESS_KEY_ID, ...) that it reads from the environment.
 
-    Credentials (AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN, ...) it finds there. A store of one's own
-    (AWS_ENDPOINT_URL) may speak plain http and seldom has a region, which the client insists on.
+    A private store (AWS_ENDPOINT_URL) may use plain http and seldom has a region, which the client insists on.
     """
     if not uri.startswith(("s3://", "s3a://")):
         return {}
@@ -71,12 +70,11 @@ def filesystem(uri: str) -> tuple[Any, str]:
         return fsspec.filesystem("file"), local_path(uri)
     scheme = uri.split("://", 1)[0]
     try:
-        # A kept listing would hide the files that another process, or deltalake in this one, wrote since.
+        # A cached listing would hide the files that another process, or deltalake in this one, wrote since.
         return fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except ImportError as error:
-        package, extra = REMOTE_PACKAGES.get(scheme, (None, None))
-        if package is None:
+        if scheme not in REMOTE_PACKAGES:
             raise UserError(f"{uri}: {error}") from error
-        raise missing_extra(package, extra) from error
+        raise missing_extra(*REMOTE_PACKAGES[scheme]) from error
     except ValueError as error:
         raise UserError(f"{uri}: no store is known for {scheme}:// ({error})") from error

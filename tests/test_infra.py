@@ -21,12 +21,12 @@ def test_the_cluster_file_follows_the_schema_that_ray_ships():
 
 
 def test_the_job_runs_a_command_line_that_clipmill_has():
-    from curate.cli.main import _parser
+    from curate.cli.main import build_parser
 
     for entrypoint in (read("rayjob.yaml")["spec"]["entrypoint"],):
         name, *words = entrypoint.split()
         assert name == "clipmill"
-        assert _parser().parse_args(words).recipes == ["ingest"]
+        assert build_parser().parse_args(words).recipes == ["ingest"]
 
 
 def test_every_container_runs_the_same_image():

@@ -1,1 +1,1 @@
-"""The command line: arguments in, one call out. Each command imports what it needs when it runs."""
+"""The command line: one file for each group of commands; arguments in, one call out. May import all of curate."""

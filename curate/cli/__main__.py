@@ -1,4 +1,4 @@
-"""`python -m curate.cli`: the command line as torchrun starts it."""
+"""`python -m curate.cli`: the command line for torchrun, which starts modules."""
 
 from __future__ import annotations
 

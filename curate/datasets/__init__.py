@@ -1,1 +1,1 @@
-"""Datasets: selections of encoded clips, frozen for training."""
+"""Datasets for training: SQL selections of encoded clips, frozen as small files. `files` needs only numpy, pyarrow."""

@@ -1,6 +1,6 @@
 """`clipmill dataset create`: a SQL selection of encoded clips, frozen with weights, contract and counts.
 
-No shard is rewritten: what is made is a folder of small files that say which bytes of which shards to read.
+No shard is rewritten: a dataset is a folder of small files that say which bytes of which shards to read.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import datetime
 import posixpath
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
 from curate.datasets.files import KIND, refuse_taken, write_dataset
 from curate.datasets.index import make_index, text_fields
-from curate.datasets.select import Selection
+from curate.datasets.select import DatasetSelection
 from curate.errors import DamagedError, UserError
 from curate.shards.inventory import files_of
 from curate.storage import is_local, join
@@ -29,6 +29,7 @@ from stages.shards.contract import Contract
 from stages.shards.format import JSON, ShardError, read_empty, read_index, read_sample
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+T = TypeVar("T")
 
 
 def run_dataset_create(
@@ -40,11 +41,11 @@ def run_dataset_create(
     conditions: Sequence[str] | None = None,
     table: str = "latents",
 ) -> int:
-    """Makes the folder OUTPUT/NAME, whole or not at all, and says what is in it; gives the exit code 0.
+    """Makes the folder OUTPUT/NAME, whole or not at all, prints what is in it, and returns the exit code 0.
 
-    `conditions` are the numeric columns of `clips` that a trainer is to see (None: those that the encode stage kept
-    beside the latents), `table` is that stage's. UserError for what the user can mend, DamagedError for shards that
-    are not what the catalog says.
+    `conditions` are the numeric columns of `clips` that condition the network (None: those that the encode stage
+    stored beside the latents), `table` is the table of that stage. UserError for what the user can fix, DamagedError
+    for shards that are not what the catalog says.
     """
     folder = Path(output) / name
     if not NAME.fullmatch(name):
@@ -55,12 +56,12 @@ def run_dataset_create(
     opened = Catalog.open(catalog)
     versions = opened.snapshot()
     with connect(opened, versions) as sql:
-        selection = Selection(sql, select, table)
+        selection = DatasetSelection(sql, select, table)
         contract = selection.contract()
         shards = selection.shards()
         _check_sizes(opened, table, shards)
         first = join(opened.path if is_local(opened.uri) else opened.uri, next(iter(shards)))
-        names = tuple(dict.fromkeys(conditions)) if conditions is not None else _kept_conditions(first)
+        names = tuple(dict.fromkeys(conditions)) if conditions is not None else _stored_conditions(first)
         samples = selection.samples(weight, names)
     index, dtypes, paths = make_index(opened, samples, shards, contract)
     text = {field: about for field, about in text_fields(contract).items() if field in dtypes}
@@ -92,7 +93,7 @@ def run_dataset_create(
 
 
 def _check_sizes(catalog: Catalog, table: str, shards: Mapping[str, Mapping[str, Any]]) -> None:
-    """DamagedError for shards that are missing or have another size; what is in them, `clipmill verify` looks at."""
+    """DamagedError for shards that are missing or have another size; `clipmill verify` checks their content."""
     there = files_of(catalog, table)
     for path, about in shards.items():
         size = there.get(posixpath.join(catalog.path, path))
@@ -101,15 +102,16 @@ def _check_sizes(catalog: Catalog, table: str, shards: Mapping[str, Mapping[str,
             raise DamagedError(f"the shard {path} {what} (`clipmill verify` lists all that are missing or damaged)")
 
 
-def _kept_conditions(shard: str) -> tuple[str, ...]:
-    """The names of the conditions that the encode stage kept, by the JSON of one sample."""
+def _stored_conditions(shard: str) -> tuple[str, ...]:
+    """The names of the conditions that the encode stage stored, from the JSON of one sample."""
     index = _read(read_index, shard)
     rows = index.filter(pc.equal(index["field"], JSON)).slice(0, 1)
     found = _read(read_sample, shard, rows).get(JSON, {}) if rows.num_rows else {}
     return tuple(sorted(found.get("conditions", {})))
 
 
-def _read(reader: Any, *arguments: Any) -> Any:
+def _read(reader: Callable[..., T], *arguments: object) -> T:
+    """What `reader` returns, with damage of a shard as DamagedError."""
     try:
         return reader(*arguments)
     except ShardError as error:
@@ -117,7 +119,7 @@ def _read(reader: Any, *arguments: Any) -> Any:
 
 
 def _buckets(index: pa.Table, contract: Contract) -> dict[str, dict[str, Any]]:
-    """By bucket, in the order of the index, which is that of their names."""
+    """Number of samples and shape of a latent by bucket, in the order of the index, which is that of their names."""
     counts = sorted((row["values"], row["counts"]) for row in index["bucket"].value_counts().to_pylist())
     return {name: {"samples": count, "latent": list(contract.latent_shape(name))} for name, count in counts}
 

@@ -1,7 +1,7 @@
-"""The files of a dataset: dataset.json says what it is, index.parquet where each sample's bytes lie.
+"""The files of a dataset: dataset.json describes it, index.parquet holds the place of each sample's bytes.
 
-Both are small beside the shards, which stay where they are. Needs numpy and pyarrow alone, so that a training
-machine can read it.
+Both are small beside the shards, which stay where they are. This module needs only numpy and pyarrow, so that a
+training machine can read a dataset.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from curate.errors import UserError
+from curate.errors import UserError, first_line
 from stages.shards.contract import Contract, ContractError
 
 KIND = "clipmill dataset"
@@ -31,7 +31,7 @@ NUMPY = {"float16": "float16", "bfloat16": "uint16", "float32": "float32", "int3
 
 @dataclass(frozen=True)
 class BucketInfo:
-    """A bucket's samples are `samples` rows of the index from row `first` on; `latent` is (Z, T, h, w) or (T, h, w)."""
+    """One bucket: `samples` rows of the index from row `first` on, of latents (Z, T, h, w) or tokens (T, h, w)."""
 
     name: str
     samples: int
@@ -40,26 +40,28 @@ class BucketInfo:
 
 
 @dataclass(frozen=True)
-class Shard:
+class ShardFile:
+    """A shard as the dataset expects it."""
+
     path: str  # relative to the dataset's root
     bytes: int
-    hash: str
+    hash: str  # xxh3 of 128 bits, hexadecimal
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as dataset.json describes it; `open_dataset` reads it, `columns` its index."""
+    """A dataset as dataset.json describes it. `open_dataset` makes it, `columns` reads the index."""
 
     folder: Path
     name: str
-    root: str  # the catalog, below which the shards lie
+    root: str  # URI of the catalog, below which the shards lie
     contract: Contract
     fields: dict[str, str]  # field -> stored dtype, by the contract: float16, bfloat16, int32, uint8
     text: dict[str, dict[str, Any]]  # text field -> {"column": of `clips`, "dim": of its vectors}
     max_tokens: int  # of one text; 0 without any
     conditions: tuple[str, ...]
     buckets: dict[str, BucketInfo]
-    shards: tuple[Shard, ...]
+    shards: tuple[ShardFile, ...]
     samples: int
     seconds: float
     weighted: bool
@@ -77,7 +79,7 @@ class Dataset:
         try:
             table = parquet.read_table(path, columns=names, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} can't be read ({_line(error)}): make the dataset again") from error
+            raise UserError(f"{path} can't be read ({first_line(error)}): make the dataset again") from error
         missing = [name for name in names if name not in table.column_names]
         if missing or table.num_rows != self.samples:
             what = f"it has no column {missing[0]!r}" if missing else f"it has {table.num_rows:,} rows"
@@ -93,7 +95,9 @@ class Dataset:
 
 
 def open_dataset(folder: str | Path | Dataset) -> Dataset:
-    """UserError for a folder that holds no dataset, or one of another version. An open dataset is given back."""
+    """The dataset in a folder; an open dataset is returned as it is. UserError for a folder that holds none, or one
+    that is damaged or of another version.
+    """
     if isinstance(folder, Dataset):
         return folder
     folder = Path(folder)
@@ -106,9 +110,9 @@ def open_dataset(folder: str | Path | Dataset) -> Dataset:
             "--select SQL`"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({_line(error)}): make the dataset again") from error
+        raise UserError(f"{path} can't be read ({first_line(error)}): make the dataset again") from error
     if not isinstance(about, dict) or about.get("kind") != KIND:
-        raise UserError(f"{path} is not a {KIND}'s")
+        raise UserError(f"{path} does not describe a {KIND}")
     try:
         contract = Contract.from_dict(about["contract"])
         if contract.digest != about["digest"]:
@@ -130,7 +134,7 @@ def open_dataset(folder: str | Path | Dataset) -> Dataset:
             max_tokens=(contract.text or {}).get("max_tokens", 0),
             conditions=tuple(about["conditions"]),
             buckets=buckets,
-            shards=tuple(Shard(s["path"], s["bytes"], s["hash"]) for s in about["shards"]),
+            shards=tuple(ShardFile(s["path"], s["bytes"], s["hash"]) for s in about["shards"]),
             samples=about["samples"],
             seconds=about["seconds"],
             weighted=about["weight"] is not None,
@@ -143,7 +147,7 @@ def open_dataset(folder: str | Path | Dataset) -> Dataset:
 
 
 def write_dataset(folder: Path, about: Mapping[str, Any], index: pa.Table, empty: Mapping[str, np.ndarray]) -> None:
-    """Writes a dataset that appears whole or not at all. UserError if its folder is there already."""
+    """Writes a dataset so that it appears whole or not at all. UserError if its folder is there already."""
     part = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
     try:
         refuse_taken(folder)
@@ -157,16 +161,13 @@ def write_dataset(folder: Path, about: Mapping[str, Any], index: pa.Table, empty
                 os.fsync(file.fileno())
         part.rename(folder)
     except OSError as error:
-        refuse_taken(folder)  # by another process, meanwhile
+        refuse_taken(folder)  # another process may have made it meanwhile
         raise UserError(f"can't write the dataset to {folder} ({error.strerror or error}): nothing is left") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def refuse_taken(folder: Path) -> None:
+    """UserError if something is at the place of a new dataset."""
     if folder.exists():
         raise UserError(f"{folder} is there already: datasets are never changed; take another name, or delete it first")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

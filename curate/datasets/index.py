@@ -1,4 +1,4 @@
-"""The index of a dataset, put together from the indexes of its shards: one row a sample, one place a field."""
+"""The index of a dataset, joined from the indexes of its shards: one row for each sample, a place for each field."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ import pyarrow.compute as pc
 from curate.catalog.catalog import Catalog
 from curate.datasets.files import LATENTS, NOWHERE, NUMPY
 from curate.errors import DamagedError
+from curate.progress_bar import ProgressBar
 from curate.storage import join
 from stages.shards.contract import Contract, sizes
 from stages.shards.format import INDEX, index_path
 
-READERS = 8  # indexes that are read at once: their way from a store takes longer than the work here
-KINDS = {"offset": NOWHERE, "length": 0, "xxh3": 0}  # what is kept of a field's place; without the field
+READERS = 8  # indexes that are read at once: waiting for a store takes longer than the work here
+PLACE = {"offset": NOWHERE, "length": 0, "xxh3": 0}  # the parts of a field's place, and their values where it is absent
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A shard, and the clips that a dataset takes of it."""
+class ShardClips:
+    """A shard, and the clips of it that are in the dataset."""
 
     path: str  # relative to the catalog
     index_hash: str
@@ -34,7 +35,7 @@ class Wanted:
 
 
 def text_fields(contract: Contract) -> dict[str, dict[str, Any]]:
-    """field -> {"column", "dim"} of the text that a contract says is encoded beside the latents."""
+    """field -> {"column", "dim"} of the text that is encoded beside the latents, by their contract."""
     text = contract.text or {}
     return {name: {"column": column, "dim": text["dim"]} for name, column in text.get("fields", {}).items()}
 
@@ -42,12 +43,12 @@ def text_fields(contract: Contract) -> dict[str, dict[str, Any]]:
 def make_index(
     catalog: Catalog, samples: pa.Table, shards: Mapping[str, Mapping[str, Any]], contract: Contract
 ) -> tuple[pa.Table, dict[str, str], list[str]]:
-    """(index, dtype of each field, paths of the shards by the numbers they have in it).
+    """(index, dtype by field, paths of the shards in the order of their numbers in the index).
 
-    `samples` as `Selection.samples` gives them; a bucket's come in the order in which they lie in its shards. Of each
-    field <field>_offset, _length and _xxh3, of texts also <field>_tokens. Masks of ones alone are left out, since
-    the lengths say the same. DamagedError, naming the shard, for an index that is not what the catalog says was
-    written, that lacks a clip, or that contradicts the contract.
+    `samples` is the table of `DatasetSelection.samples`. The samples of a bucket are in the order of their bytes in
+    its shards. Each field has the columns <field>_offset, _length and _xxh3, a text also <field>_tokens. A mask that
+    is all ones is left out, since the lengths say the same. DamagedError, naming the shard, for an index that is not
+    what the catalog says was written, that lacks a clip, or that contradicts the contract.
     """
     wanted = list(_by_shard(samples, shards))
     numbers = np.repeat(np.arange(len(wanted)), [len(shard.clips) for shard in wanted])
@@ -67,23 +68,27 @@ def make_index(
     return pa.table(columns).take(pa.array(order)), dtypes, [shard.path for shard in wanted]
 
 
-def _by_shard(samples: pa.Table, shards: Mapping[str, Mapping[str, Any]]) -> Iterator[Wanted]:
-    """Rows of one shard follow one another."""
+def _by_shard(samples: pa.Table, shards: Mapping[str, Mapping[str, Any]]) -> Iterator[ShardClips]:
+    """One for each shard; `samples` is sorted by shard."""
     paths = samples["shard"].combine_chunks().dictionary_encode()
     clips = samples["clip_id"].combine_chunks()
     ends = np.append(np.flatnonzero(np.diff(paths.indices.to_numpy())) + 1, len(paths)).tolist()
     for begin, end in zip([0, *ends], ends, strict=False):
         path = paths[begin].as_py()
-        yield Wanted(path, shards[path]["index_hash"], shards[path]["bucket"], clips.slice(begin, end - begin))
+        yield ShardClips(path, shards[path]["index_hash"], shards[path]["bucket"], clips.slice(begin, end - begin))
 
 
 def _gather(
-    catalog: Catalog, shards: Sequence[Wanted], contract: Contract
+    catalog: Catalog, shards: Sequence[ShardClips], contract: Contract
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(columns of the index by name, dtype by field), read from the indexes of the shards."""
     texts = text_fields(contract)
     fields = [*LATENTS, *texts, *(f"{name}_mask" for name in texts)]
-    with ThreadPoolExecutor(READERS) as pool:
-        parts = list(pool.map(lambda shard: _places(catalog, shard, contract, fields), shards))
+    parts: list[dict[str, dict[str, Any]]] = []
+    with ThreadPoolExecutor(READERS) as pool, ProgressBar("dataset create", len(shards), "shards") as progress:
+        for part in pool.map(lambda shard: _places(catalog, shard, contract, fields), shards):
+            parts.append(part)
+            progress.update(len(parts))
     columns: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}
     for field in fields:
@@ -93,7 +98,7 @@ def _gather(
         if len(stored) > 1:
             raise DamagedError(f"{field} is {' in some shards, in others '.join(sorted(stored))}: encode them again")
         dtypes[field] = contract.dtype if field in LATENTS else stored.pop()
-        for kind, nothing in KINDS.items():
+        for kind, nothing in PLACE.items():
             absent = np.array(nothing, np.uint64 if kind == "xxh3" else np.int64)
             found = [part[field][kind] if field in part else np.full(len(shard.clips), absent)
                      for part, shard in zip(parts, shards, strict=True)]  # fmt: skip
@@ -102,12 +107,14 @@ def _gather(
         if name in dtypes:
             size = texts[name]["dim"] * np.dtype(NUMPY[dtypes[name]]).itemsize
             columns[f"{name}_tokens"] = (columns[f"{name}_length"] // size).astype(np.int32)
-            _drop_plain_mask(columns, dtypes, name)
+            _drop_mask_of_ones(columns, dtypes, name)
     return columns, dtypes
 
 
-def _places(catalog: Catalog, shard: Wanted, contract: Contract, fields: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """field -> dtype, and offset, length and xxh3 (each of one entry a clip), of the fields that the shard has."""
+def _places(
+    catalog: Catalog, shard: ShardClips, contract: Contract, fields: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """field -> its dtype, and arrays of its offset, length and xxh3 by clip; only of fields that the shard has."""
     index = _read(catalog, shard)
     found: dict[str, dict[str, Any]] = {}
     for field in pc.unique(index["field"]).to_pylist():
@@ -122,7 +129,7 @@ def _places(catalog: Catalog, shard: Wanted, contract: Contract, fields: Sequenc
         if not len(rows):
             continue
         found[field] = {"dtype": _checked_dtype(shard, rows, field, contract)}
-        for kind, nothing in KINDS.items():
+        for kind, nothing in PLACE.items():
             values = rows[kind].to_numpy()
             found[field][kind] = np.full(len(at), nothing, values.dtype)
             found[field][kind][known] = values
@@ -132,8 +139,8 @@ def _places(catalog: Catalog, shard: Wanted, contract: Contract, fields: Sequenc
     return found
 
 
-def _checked_dtype(shard: Wanted, rows: pa.Table, field: str, contract: Contract) -> str:
-    """The dtype of a field; DamagedError where it or a shape is not what the contract says."""
+def _checked_dtype(shard: ShardClips, rows: pa.Table, field: str, contract: Contract) -> str:
+    """The dtype of a field. DamagedError if it or a shape is not what the contract says."""
     dtypes = pc.unique(rows["dtype"]).to_pylist()
     shapes = rows["shape"].combine_chunks()
     ranks = pc.unique(pc.list_value_length(shapes)).to_pylist()
@@ -153,7 +160,7 @@ def _checked_dtype(shard: Wanted, rows: pa.Table, field: str, contract: Contract
     return dtypes[0]
 
 
-def _read(catalog: Catalog, shard: Wanted) -> pa.Table:
+def _read(catalog: Catalog, shard: ShardClips) -> pa.Table:
     import xxhash
     from pyarrow import parquet
 
@@ -163,15 +170,15 @@ def _read(catalog: Catalog, shard: Wanted) -> pa.Table:
     except FileNotFoundError as error:
         raise DamagedError(
             f"{path} is missing from {catalog.uri}, though the catalog has its clips (`clipmill verify` lists what is "
-            "missing; the recipe that encodes makes it again with --rebuild)"
+            "missing; run the recipe that encodes with --rebuild to make it again)"
         ) from error
     if xxhash.xxh3_128_hexdigest(content) != shard.index_hash:
         raise DamagedError(f"{path} in {catalog.uri} is not what was written: it was damaged, or replaced")
     return parquet.read_table(io.BytesIO(content), columns=INDEX.names)
 
 
-def _drop_plain_mask(columns: dict[str, np.ndarray], dtypes: dict[str, str], name: str) -> None:
-    """Leaves out masks of ones alone: their hashes tell, one for each length there is."""
+def _drop_mask_of_ones(columns: dict[str, np.ndarray], dtypes: dict[str, str], name: str) -> None:
+    """Removes the mask of a text if every one is all ones, which its hash shows: one hash for each length."""
     import xxhash
 
     mask = f"{name}_mask"
@@ -185,5 +192,5 @@ def _drop_plain_mask(columns: dict[str, np.ndarray], dtypes: dict[str, str], nam
     plain = (lengths == columns[f"{name}_tokens"]) & (hashes[lengths] == columns[f"{mask}_xxh3"])
     if (plain | ~there).all():
         del dtypes[mask]
-        for kind in KINDS:
+        for kind in PLACE:
             del columns[f"{mask}_{kind}"]

@@ -1,4 +1,4 @@
-"""Which clips a dataset holds: the SQL half of `clipmill dataset create`."""
+"""The clips of a new dataset: the SQL queries of `clipmill dataset create`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pyarrow as pa
 
 from curate.catalog.gates import one_line, quote
 from curate.errors import DamagedError, UserError
-from curate.shards.inventory import OF_SHARDS, shard_rows_sql, tables_with_shards
+from curate.shards.inventory import SHARD_COLUMNS, shard_rows_sql, tables_with_shards
 from stages.shards.contract import Contract, ContractError
 
 OWN = ("clip_id", "source_id", "shard", "bucket", "window_fps", "weight", "seconds")  # columns of a dataset's index
-SHOWN = 3  # contracts of a mixture that are described
+SHOWN = 3  # contracts that are described where a selection mixes several
 
 
-class Selection:
-    """The clips that `select` gives and that have latents in `table`, over the views of a catalog.
+class DatasetSelection:
+    """The clips that `select`, a query on the views of a catalog, gives and that have latents in `table`.
 
-    UserError for SQL that does not work, for no clip, for clips given twice, and where none has latents.
-    `chosen` clips were selected, `missing` of them have no latents.
+    `chosen` clips were selected, `missing` of them have no latents. UserError for SQL that fails, for a selection
+    without clips, for a clip given twice, and where none has latents.
     """
 
     def __init__(self, sql: duckdb.DuckDBPyConnection, select: str, table: str):
@@ -35,16 +35,16 @@ class Selection:
         self.columns = self._columns("selected")
         if "clip_id" not in self.columns:
             raise UserError(f"--select must give clip_id; it gives {', '.join(self.columns)[:200]}")
-        self.chosen, distinct = self._ask("SELECT count(*), count(DISTINCT clip_id) FROM selected")[0]
+        self.chosen, distinct = self._query("SELECT count(*), count(DISTINCT clip_id) FROM selected")[0]
         if not self.chosen:
             raise UserError(f"no clip is chosen by {select!r}")
         if distinct < self.chosen:
             twice = self.chosen - distinct
             raise UserError(f"--select must give each clip once: {twice:,} rows more than once, or without a clip_id")
         self._make("--select", f"""
-            CREATE TEMP TABLE encoded AS SELECT clip_id, source_id, {", ".join(OF_SHARDS)}, window_fps
+            CREATE TEMP TABLE encoded AS SELECT clip_id, source_id, {", ".join(SHARD_COLUMNS)}, window_fps
             FROM {shard_rows_sql(sql, table)} SEMI JOIN selected USING (clip_id) WHERE status = 'done'""")  # fmt: skip
-        encoded = self._ask("SELECT count(*) FROM encoded")[0][0]
+        encoded = self._query("SELECT count(*) FROM encoded")[0][0]
         if not encoded:
             raise UserError(
                 f"none of the {self.chosen:,} selected clips has latents: run the recipe that encodes them first"
@@ -52,8 +52,8 @@ class Selection:
         self.missing = self.chosen - encoded
 
     def contract(self) -> Contract:
-        """The contract of all of them; UserError naming the differences, and clips of each, where there are several."""
-        found = self._ask("SELECT contract, count(*), min(clip_id) FROM encoded GROUP BY 1 ORDER BY 2 DESC, 1")
+        """The contract of all clips. UserError, naming the differences and a clip of each, where there are several."""
+        found = self._query("SELECT contract, count(*), min(clip_id) FROM encoded GROUP BY 1 ORDER BY 2 DESC, 1")
         try:
             contracts = [Contract.from_json(text or "") for text, _, _ in found]
         except ContractError as error:
@@ -69,29 +69,29 @@ class Selection:
         )
 
     def shards(self) -> dict[str, dict[str, Any]]:
-        """path -> bucket, index_hash, hash and bytes, as the catalog says them, by bucket and path."""
-        rows = self._ask("""
+        """path -> bucket, index_hash, hash and bytes from the catalog, sorted by bucket and path."""
+        rows = self._query("""
             SELECT bucket, shard, any_value(index_hash), any_value(shard_hash), any_value(shard_bytes)
             FROM encoded GROUP BY ALL ORDER BY bucket, shard""")  # fmt: skip
         return {s: {"bucket": b, "index_hash": i, "hash": h, "bytes": n} for b, s, i, h, n in rows}
 
     def samples(self, weight: str | None, conditions: Sequence[str]) -> pa.Table:
-        """One row a sample by bucket, shard and clip: clip_id, source_id, shard, bucket, window_fps, weight, the
-        conditions.
+        """One row for each sample, sorted by bucket, shard and clip: clip_id, source_id, shard, bucket, window_fps,
+        weight and the conditions.
 
-        `weight` is SQL over the samples, with the columns of `clips` and those that the selection adds.
+        `weight` is a SQL expression on the columns of `clips` and those that the selection adds.
         """
         own = {column.lower() for column in self.columns}
         others = [column for column in self._columns("clips") if column.lower() not in own]
         there = own | {column.lower() for column in others}
-        texts = {row[0].lower() for row in self._ask("DESCRIBE clips") if row[1] in ("VARCHAR", "BLOB")}
+        texts = {row[0].lower() for row in self._query("DESCRIBE clips") if row[1] in ("VARCHAR", "BLOB")}
         for name in conditions:
             if name.lower() not in there:
                 raise UserError(f"condition {name!r}: clips have no such column (say with --conditions which to take)")
             if name.lower() in OWN:
                 raise UserError(f"condition {name!r}: the dataset has a column of that name; take another")
             if name.lower() in texts:
-                raise UserError(f"condition {name!r} is text: a network is told numbers")
+                raise UserError(f"condition {name!r} is text: conditions are numbers")
         joined = [f"selected.{quote(column)}" for column in self.columns] + [f"_all.{quote(c)}" for c in others]
         numbers = "".join(f", TRY_CAST({quote(name)} AS FLOAT) AS c{i}" for i, name in enumerate(conditions))
         self._make("--weight", f"""
@@ -108,7 +108,7 @@ class Selection:
         return found.rename_columns(["clip_id", "source_id", "shard", "bucket", "window_fps", "weight", *conditions])
 
     def _check_weights(self, weight: str | None) -> None:
-        wrong, clip, most = self._ask("""
+        wrong, clip, most = self._query("""
             SELECT count(*) FILTER (bad), min(clip_id) FILTER (bad), max(weight)
             FROM (
                 SELECT *, weight IS NULL OR NOT isfinite(weight) OR weight < 0 OR weight > 1e100 AS bad FROM weighed
@@ -139,5 +139,5 @@ class Selection:
         except duckdb.Error as error:
             raise UserError(f"{option}: {one_line(error)}") from error
 
-    def _ask(self, text: str) -> list[tuple[Any, ...]]:
+    def _query(self, text: str) -> list[tuple[Any, ...]]:
         return self.sql.execute(text).fetchall()

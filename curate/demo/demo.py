@@ -17,7 +17,7 @@ from curate.demo.films import FilmTruth, draw_films, read_truth, write_truth
 from curate.demo.shapes import draw_shape_films
 from curate.demo.truth_check import compare, describe
 from curate.errors import UserError
-from curate.interrupts import go_on
+from curate.interrupts import raise_if_stopped
 from curate.query.sql import print_query
 from curate.run.command import RunOptions, run_recipes
 from curate.run.report import funnel_rows
@@ -66,7 +66,9 @@ def demo(folder: str | Path, engine: str = "ray", learning: bool = True) -> int:
     pipelines = _pipelines(folder / "pipelines.yaml", with_model, folder)
 
     show("run", *RECIPES, "--pipelines", str(pipelines), "--input", str(films), "--catalog", str(catalog))
-    go_on(run_recipes(list(RECIPES), str(catalog), [str(films)], pipelines, options=RunOptions(engine=engine)))
+    raise_if_stopped(
+        run_recipes(list(RECIPES), str(catalog), [str(films)], pipelines, options=RunOptions(engine=engine))
+    )
 
     for question, query in QUESTIONS.items():
         console.print(f"\n{question}")

@@ -15,7 +15,7 @@ from curate.demo import tiny_text
 from curate.demo.shape_judge import judge
 from curate.demo.shapes import Subject, some_take, subjects, take_frames
 from curate.generate import pictures
-from curate.interrupts import go_on
+from curate.interrupts import raise_if_stopped
 from curate.run.command import RunOptions, run_recipes
 from curate.training.command import run_train
 
@@ -28,7 +28,7 @@ Show = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Sampled:
+class JudgedSample:
     """One sample: what was asked for, where it lies, and what its pixels show."""
 
     prompt: str
@@ -43,7 +43,7 @@ class Sampled:
 class Learnt:
     """How the samples turned out. Shares from 0 to 1; the chance is that of samples of the empty prompt."""
 
-    samples: list[Sampled]
+    samples: list[JudgedSample]
     share_right: float
     chance: float
     still_psnr: list[float]  # dB of the first frame against the one that was given
@@ -68,10 +68,12 @@ def learn(folder: Path, pipelines: Path, engine: str, show: Show) -> Learnt:
     vae = _config("vae", folder)
     show("train", str(vae), "--catalog", str(catalog), "-o", str(folder / "vae"))
     if not (folder / "vae" / "metrics.json").exists():
-        go_on(run_train(vae, catalog=str(catalog), output=str(folder / "vae"), resume=_begun(folder / "vae")))
+        raise_if_stopped(
+            run_train(vae, catalog=str(catalog), output=str(folder / "vae"), resume=_begun(folder / "vae"))
+        )
 
     show("run", "latents", "--pipelines", str(pipelines), "--catalog", str(catalog))
-    go_on(run_recipes(["latents"], str(catalog), pipelines=pipelines, options=RunOptions(engine=engine)))
+    raise_if_stopped(run_recipes(["latents"], str(catalog), pipelines=pipelines, options=RunOptions(engine=engine)))
 
     show("dataset", "create", "demo", "--catalog", str(catalog), "--select", SELECT, "-o", str(dataset.parent))
     if not dataset.exists():
@@ -79,7 +81,7 @@ def learn(folder: Path, pipelines: Path, engine: str, show: Show) -> Learnt:
 
     config = _config("dit", folder)
     show("train", str(config), "--dataset", str(dataset), "-o", str(run))
-    go_on(run_train(config, dataset=str(dataset), output=str(run), resume=_begun(run)))
+    raise_if_stopped(run_train(config, dataset=str(dataset), output=str(run), resume=_begun(run)))
     return sample(folder, show)
 
 
@@ -134,11 +136,11 @@ def _stills(model: Any, bucket: str, output: Path, rng: np.random.Generator) -> 
     return found
 
 
-def _judged(subject: Subject, video: np.ndarray, path: Path, fps: float) -> Sampled:
+def _judged(subject: Subject, video: np.ndarray, path: Path, fps: float) -> JudgedSample:
     pictures.write_picture(path, video, fps)
     seen = judge(video)
     right = all(seen.right(subject).values())
-    return Sampled(subject.caption, path.name, seen.colour, seen.shape, seen.direction, right)
+    return JudgedSample(subject.caption, path.name, seen.colour, seen.shape, seen.direction, right)
 
 
 def _right(subject: Subject, video: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Latents for a trainer, by torch, numpy and pyarrow alone: `from curate.loader import Loader`."""
+"""Batches of latents for a trainer: `from curate.loader import Loader`. Needs only torch, numpy and pyarrow."""
 
 from curate.loader.batch import Batch
 from curate.loader.errors import BadSample

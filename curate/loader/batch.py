@@ -1,4 +1,4 @@
-"""A batch as a trainer gets it, and a job: a batch that threads are filling."""
+"""A batch as a trainer gets it, and a batch job: a batch that threads are filling."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from torch import Tensor
 
 from curate.loader.buffers import Buffer, Layout
-from curate.loader.order import Plan
-from curate.loader.texts import Choice
+from curate.loader.order import BatchPlan
+from curate.loader.texts import TextChoice
 
 
 @dataclass
@@ -20,8 +21,8 @@ class Batch:
     """This rank's part of the global batch of a step.
 
     `latents`: "mean" and perhaps "logvar" (B, Z, T, h, w) in the stored dtype, or "tokens" (B, T, h, w) int64.
-    `text` (B, L, D) is zero behind each text's end, `text_mask` (B, L) is True up to there. `conditions` (B, K)
-    float32, NaN where unknown.
+    `text` (B, L, D) is zero after the end of each text; `text_mask` (B, L) is its attention mask, True for tokens.
+    `conditions` (B, K) float32, NaN where unknown.
     """
 
     step: int
@@ -34,19 +35,19 @@ class Batch:
     conditions: Tensor | None = None
 
 
-class Job:
-    """The samples from `first` on of a global batch, on their way into a buffer.
+class BatchJob:
+    """The samples from place `first` on of a global batch, while threads read them into a buffer.
 
-    `samples` are their rows in the index: those that were planned, and in the end those that came.
+    `samples` are their rows in the index: at first those of the plan, in the end with those that replaced bad ones.
+    `choice` are their texts, None without text.
     """
 
-    def __init__(self, plan: Plan, choice: Choice | None, first: int, layout: Layout, buffer: Buffer):
+    def __init__(self, plan: BatchPlan, choice: TextChoice | None, first: int, layout: Layout, buffer: Buffer):
         self.plan, self.first, self.layout, self.buffer = plan, first, layout, buffer
         own = slice(first, first + layout.rows)
         self.samples = plan.rows[own].copy()
-        if choice is not None:
-            self.texts, self.tokens = choice.fields[own], choice.tokens[own]
-        self.memory = memoryview(buffer.array)
+        self.choice = TextChoice(choice.fields[own], choice.tokens[own]) if choice is not None else None
+        self.memory = memoryview(buffer.array.data)
         self.arrays = layout.arrays(buffer.array)
         self.replaced: list[str] = []  # why samples had to be replaced
         self.error: BaseException | None = None
@@ -55,18 +56,18 @@ class Job:
         self._done = threading.Event()
 
     def span(self, name: str, row: int, size: int) -> memoryview:
-        """The first bytes of a field's row."""
+        """The first `size` bytes of a row of a field."""
         part = self.layout.parts[name]
         start = part.offset + row * part.row_bytes
         return self.memory[start : start + size]
 
-    def split(self, fill: Callable[[Job, int], None], pieces: int) -> list[Callable[[], None]]:
-        """The filling of every row, as so many calls for any thread."""
-        ends = np.linspace(0, self.layout.rows, min(pieces, self.layout.rows) + 1).astype(int)
+    def split(self, fill: Callable[[BatchJob, int], None], pieces: int) -> list[Callable[[], None]]:
+        """At most `pieces` calls for any thread, which together fill every row."""
+        ends = np.linspace(0, self.layout.rows, min(pieces, self.layout.rows) + 1).astype(int).tolist()
         self._open = len(ends) - 1
-        return [lambda begin=begin, end=end: self._fill(fill, begin, end) for begin, end in itertools.pairwise(ends)]
+        return [partial(self._fill, fill, begin, end) for begin, end in itertools.pairwise(ends)]
 
-    def _fill(self, fill: Callable[[Job, int], None], begin: int, end: int) -> None:
+    def _fill(self, fill: Callable[[BatchJob, int], None], begin: int, end: int) -> None:
         try:
             for row in range(begin, end):
                 if self.error is None:

@@ -1,7 +1,7 @@
-"""Memory of batches, used again and again: fresh pages cost as much as reading does.
+"""Memory of batches, which is reused: fresh pages of memory cost as much time as reading does.
 
-A buffer is lent as a tensor and comes back when that tensor and every view of it are gone, so a batch that
-somebody keeps is never written over; the loader then takes another buffer.
+A buffer is lent as a tensor and is free again when that tensor and every view of it are gone, so a batch that
+somebody keeps is never overwritten; the loader then takes another buffer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ALIGNED = 256  # bytes to which fields are laid out, for copies and for tensors of any dtype
+ALIGNED = 256  # bytes: every field begins at a multiple, for copies and for tensors of any dtype
 TORCH = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -26,10 +26,10 @@ TORCH = {
 
 @dataclass(frozen=True)
 class Part:
-    """A field's place in a batch's memory: rows of `row_bytes` each, from `offset` on."""
+    """The place of a field in a batch's memory: rows of `row_bytes` each, from `offset` on."""
 
     dtype: str
-    shape: tuple[int, ...]  # with the batch in front
+    shape: tuple[int, ...]  # of the whole batch, (rows, ...)
     offset: int
     row_bytes: int
 
@@ -39,7 +39,7 @@ class Part:
 
 
 class Layout:
-    """How the fields of a batch lie in one piece of memory, so that one copy moves them all."""
+    """The places of all fields of a batch in one piece of memory, so that one copy moves them all."""
 
     def __init__(self, rows: int, fields: dict[str, tuple[str, tuple[int, ...]]]):
         """`fields`: name -> dtype and shape of one sample."""
@@ -52,7 +52,7 @@ class Layout:
             self.bytes = -(-part.end // ALIGNED) * ALIGNED
 
     def arrays(self, memory: np.ndarray) -> dict[str, np.ndarray]:
-        """Views of a batch's memory (uint8) as bytes: name -> (rows, bytes of one)."""
+        """Views of a batch's memory (uint8) as bytes: name -> (rows, bytes of a row)."""
         return {n: memory[p.offset : p.end].reshape(self.rows, p.row_bytes) for n, p in self.parts.items()}
 
     def tensors(self, memory: Tensor) -> dict[str, Tensor]:
@@ -61,7 +61,7 @@ class Layout:
 
 
 class Buffer:
-    """One piece of memory, pinned where a GPU is to copy from it."""
+    """One piece of memory, pinned if a GPU is to copy from it."""
 
     def __init__(self, size: int, pinned: bool):
         self._base = torch.empty(size, dtype=torch.uint8, pin_memory=pinned).numpy()
@@ -79,19 +79,19 @@ class Buffer:
         return not (self.taken or lent or (self._copied is not None and not self._copied.query()))
 
     def lend(self, size: int) -> Tensor:
-        """The first bytes as a tensor; the buffer is taken until that and all views of it are gone."""
-        view = self._base[:size]  # an object of its own, which every view of the tensor keeps alive
+        """The first `size` bytes as a tensor; the buffer is not free until that and all views of it are gone."""
+        view = self._base[:size]  # a new object, which every view of the tensor keeps alive
         self._lent = weakref.ref(view)
         self.taken = False
         return torch.from_numpy(view)
 
     def copied(self, event: torch.cuda.Event) -> None:
-        """The buffer is taken until this event of the GPU."""
+        """The buffer is not free until this event of the GPU has happened."""
         self._copied = event
 
 
 class Buffers:
-    """Gives out free buffers, and makes new ones where there are none."""
+    """A pool of buffers that grows when none is free."""
 
     def __init__(self, pinned: bool):
         self.pinned = pinned
@@ -101,7 +101,7 @@ class Buffers:
         free = [buffer for buffer in self.all if buffer.free]
         found = next((buffer for buffer in free if len(buffer.array) >= size), None)
         if found is None:
-            if free:  # too small: another takes its place
+            if free:  # but too small: a larger one replaces it
                 self.all.remove(free[0])
             found = Buffer(size, self.pinned)
             self.all.append(found)

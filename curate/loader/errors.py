@@ -1,4 +1,4 @@
-"""What a loader says when a sample can't be trained on."""
+"""The error and the log of the loader for samples that can't be read."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ log = logging.getLogger("clipmill.loader")
 
 
 class BadSample(UserError):
-    """A sample whose bytes are not there, or not those that were written: names clip, shard and reason."""
+    """A sample whose bytes are missing, or not those that were written: names clip, shard and reason."""

@@ -1,12 +1,12 @@
-"""The loader as other people's trainers take it: an IterableDataset of ready batches, for torch's DataLoader.
+"""The loader for trainers that use torch's DataLoader: an IterableDataset of ready batches.
 
     data = LatentBatches("datasets/demo", batch_size=256)
     for batch in DataLoader(data, batch_size=None, num_workers=2):  # a dict of tensors
         ...
 
-Each worker process takes every n-th step, so the DataLoader, which asks its workers in turn, gives the same batches
-in the same order as `Loader` does. Without workers (num_workers=0) it is as fast as `Loader`; through worker
-processes every batch is copied once more.
+Each of n worker processes takes every n-th step, so the DataLoader, which takes from its workers in turn, yields the
+same batches in the same order as `Loader`. Without workers (num_workers=0) it is as fast as `Loader`; worker processes
+copy every batch once more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from curate.loader.loader import Loader
 
 
 class LatentBatches(IterableDataset):
-    """One epoch of batches each time it is iterated, or with `endless` all that follow, too.
+    """One epoch of batches each time it is iterated, or without end if `endless`.
 
     `options` are those of Loader. `rank` and `world` come from torch.distributed where it is initialised. Call
     `set_epoch` before each epoch, as with a DistributedSampler. UserError as from Loader, at once.
@@ -36,16 +36,16 @@ class LatentBatches(IterableDataset):
             options.setdefault("rank", torch.distributed.get_rank())
             options.setdefault("world", torch.distributed.get_world_size())
         self.folder, self.endless, self.options = folder, endless, options
-        with Loader(folder, **options) as loader:  # whatever is wrong is said here, not in a worker
+        with Loader(folder, **options) as loader:  # so that errors are raised here, not in a worker
             self.order, self.seed, self.identity = loader.order, loader.seed, loader.identity
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration goes through, from its first batch on."""
+        """Makes the next iteration begin with the first batch of this epoch."""
         self.step = self.order.epoch_start(epoch)
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """The next iteration goes on where a Loader stood, or this at {"step": n} (with its seed and order)."""
+        """Makes the next iteration begin at the step of this state, which may be a Loader's too."""
         if {"seed": self.seed, "order": self.identity} != {name: state.get(name) for name in ("seed", "order")}:
             raise UserError(
                 "this state is of another dataset, seed or batch_size: it would repeat and leave out samples"
@@ -53,7 +53,7 @@ class LatentBatches(IterableDataset):
         self.step = int(state["step"])
 
     def state_dict(self, step: int | None = None) -> dict[str, int]:
-        """Where to go on. Only the trainer knows how far it came: `step` is that of its last batch and one."""
+        """The state to resume from. Only the trainer knows how far it is: `step` is that of its last batch plus one."""
         return {"step": self.step if step is None else step, "seed": self.seed, "order": self.identity}
 
     def __len__(self) -> int:
@@ -74,8 +74,13 @@ class LatentBatches(IterableDataset):
 
 
 def as_dict(batch: Batch) -> dict[str, Any]:
-    """step, epoch, bucket, clip_ids, the latents by name, and text, text_mask, conditions as far as there are."""
-    found = {"step": batch.step, "epoch": batch.epoch, "bucket": batch.bucket, "clip_ids": batch.clip_ids}
+    """step, epoch, bucket, clip_ids, the latents by name, and text, text_mask, conditions where the batch has them."""
+    found: dict[str, Any] = {
+        "step": batch.step,
+        "epoch": batch.epoch,
+        "bucket": batch.bucket,
+        "clip_ids": batch.clip_ids,
+    }
     found |= batch.latents
     others = {"text": batch.text, "text_mask": batch.text_mask, "conditions": batch.conditions}
     return found | {name: value for name, value in others.items() if value is not None}

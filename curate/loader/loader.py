@@ -1,7 +1,7 @@
-"""The loader: batches of latents for a trainer, read by threads ahead of it, in an order that nothing disturbs.
+"""The loader: batches of latents for a trainer, read ahead by threads, in an order that follows from seed and step.
 
 loader = Loader("datasets/demo", batch_size=256, rank=rank, world=world, device="cuda")
-for batch in loader:  # for ever; loader.state_dict() is where it stands
+for batch in loader:  # endless; loader.state_dict() is what to resume from
     ...
 """
 
@@ -19,34 +19,36 @@ import torch
 
 from curate.datasets.files import Dataset, open_dataset
 from curate.errors import UserError
-from curate.loader.batch import Batch, Job
+from curate.loader.batch import Batch, BatchJob
 from curate.loader.buffers import Buffers
 from curate.loader.errors import log
 from curate.loader.filling import Filler
-from curate.loader.order import BLOCK, WINDOW, Order, Population
+from curate.loader.order import BLOCK, WINDOW, Population, SampleOrder
 from curate.loader.permutation import key
-from curate.loader.samples import Samples, Verify
-from curate.loader.sources import open_source
-from curate.loader.texts import Asked, Texts
+from curate.loader.sample_reader import SampleReader, Verify
+from curate.loader.shard_reader import ShardReader, open_shards
+from curate.loader.texts import Texts, TextShares
 from curate.loader.threads import Threads
 
-PIECES = 2  # of a batch for each thread: the last to finish is waited for
+PIECES = 2  # of a batch for each thread: small enough that no thread waits long for the last one
 
 
 class Loader:
     """Endless batches; `len_epoch` of them take every sample once.
 
+    `folder`: of a dataset, or an open dataset.
     `batch_size` is that of all ranks together: a number, or one for each bucket. Rank r of `world` gets the r-th
     part of each global batch, which is the same however many ranks there are.
     `fields`: which latents (None: all). `text`: a text field, several with their shares, or None.
-    `mix`: bucket -> share of the samples drawn (None: by the samples and weights that each has).
+    `mix`: bucket -> share of the samples drawn (None: by the number of samples and their weights).
     `verify`: compare samples with their hashes 'off', the 'first' time, 'always'; 'auto': 'first' with xxhash.
     `bad`: 'raise', or 'skip': log it, count it in `skipped`, take another sample that follows from its place.
-    `threads` read (None: 2, of a remote root 16), `ahead` batches at a time. With a CUDA `device` batches come there,
-    through pinned memory.
-    `stride`: give every so many steps only, for processes that take turns.
-    `root`: where shards lie, if not where the dataset says. Of a remote one, pieces are kept in the folder `cache`,
-    `cache_gb` at most.
+    `threads` read (None: 2, of a remote root 16), `ahead` batches at a time. With a CUDA `device` batches are copied
+    there, through pinned memory.
+    `stride`: yield only every `stride`-th step, for processes that take turns.
+    `root`: the folder or URI that holds shards/, if not the one in the dataset. Shards of a remote root are cached in
+    the folder `cache`, `cache_gb` (2^30 bytes) at most.
+    `shards`: what reads the shards, instead of `root`, `cache` and `cache_gb`.
 
     UserError for what can't work: no dataset, shards that are missing, too few samples for a batch, ...
     BadSample for a sample that is not what was written.
@@ -54,14 +56,14 @@ class Loader:
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | Dataset,
         *,
         batch_size: int | Mapping[str, int],
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
         fields: Sequence[str] | None = None,
-        text: Asked = "text",
+        text: TextShares = "text",
         mix: Mapping[str, float] | None = None,
         verify: Verify = "auto",
         bad: Literal["raise", "skip"] = "raise",
@@ -74,6 +76,7 @@ class Loader:
         block: int = BLOCK,
         window: int = WINDOW,
         stride: int = 1,
+        shards: ShardReader | None = None,
     ):
         if not 0 <= rank < world:
             raise UserError(f"rank {rank} of {world}: expected 0 to {world - 1}")
@@ -88,23 +91,24 @@ class Loader:
         texts = Texts(self.dataset, text, seed) if text is not None else None
         latents = _latents(self.dataset, fields)
         read = [*latents, *(texts.names if texts else []), *(texts.masks.values() if texts else [])]
-        source, usual = open_source(self.dataset, root, cache, cache_gb)
-        self.order = Order(_populations(self.dataset, batch_size, world, mix), seed, block, window)
-        self.filler = Filler(
-            self.dataset, Samples(self.dataset, source, read, verify), self.order, texts, bad == "skip"
-        )
+        if shards is None:
+            shards = open_shards(self.dataset, root, cache, cache_gb)
+        threads = threads or shards.threads
+        self.order = SampleOrder(_populations(self.dataset, batch_size, world, mix), seed, block, window)
+        reader = SampleReader(self.dataset, shards, read, verify)
+        self.filler = Filler(self.dataset, reader, self.order, texts, skip=bad == "skip")
         self.identity = _identity(self.dataset, self.order)
         self.step = 0
-        self.skipped = 0  # samples that others had to take the place of, on this rank
+        self.skipped = 0  # samples of this rank that were replaced
         self.waited_s = 0.0  # that the trainer waited for batches
-        self._buffers = Buffers(pinned=self.device is not None and self.device.type == "cuda")
-        self._jobs: deque[Job] = deque()
-        self._threads = Threads(threads or usual)
-        self._pieces = PIECES * (threads or usual)
+        self.buffers = Buffers(pinned=self.device is not None and self.device.type == "cuda")
+        self._jobs: deque[BatchJob] = deque()
+        self._threads = Threads(threads)
+        self._pieces = PIECES * threads
 
     @property
     def len_epoch(self) -> int:
-        """Batches of an epoch: of the first; others may have one more of a bucket, or one fewer."""
+        """Batches of the first epoch; others may have one more or one fewer of a bucket."""
         return self.order.epoch_start(1) or 1
 
     def __iter__(self) -> Iterator[Batch]:
@@ -120,7 +124,7 @@ class Loader:
         try:
             if job.error is not None:
                 raise job.error
-            batch = self._hand_over(job)
+            batch = self._finish(job)
         except BaseException:
             job.buffer.taken = False
             self._drop()
@@ -130,7 +134,7 @@ class Loader:
         return batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next batch stands. Any number of ranks goes on from it exactly."""
+        """The state to resume from: the next batch. The number of ranks may change."""
         return {"step": self.step, "seed": self.seed, "order": self.identity}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -138,12 +142,12 @@ class Loader:
         if state["seed"] != self.seed or state["order"] != self.identity:
             what = f"seed {state['seed']}, not {self.seed}" if state["seed"] != self.seed else (
                 "another dataset, batch_size, mix, block or window")  # fmt: skip
-            raise UserError(f"this state is of {what}: going on from it would repeat and leave out samples")
+            raise UserError(f"this state is of {what}: resuming from it would repeat and leave out samples")
         self._drop()
         self.step = int(state["step"])
 
     def close(self) -> None:
-        """Ends the threads. A loader that is dropped closes itself."""
+        """Ends the threads. A loader that nothing refers to any more closes itself."""
         self._drop()
         self._threads.close()
 
@@ -153,15 +157,16 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, step: int) -> Job:
+    def _start(self, step: int) -> BatchJob:
         plan = self.order.plan(step)
         rows = len(plan.rows) // self.world
-        job = self.filler.job(plan, self.rank * rows, rows, self._buffers)
+        job = self.filler.job(plan, self.rank * rows, rows, self.buffers)
         for call in job.split(self.filler.fill, self._pieces):
             self._threads.put(call)
         return job
 
-    def _hand_over(self, job: Job) -> Batch:
+    def _finish(self, job: BatchJob) -> Batch:
+        """The batch of a job that is done, on the device."""
         memory = job.buffer.lend(job.layout.bytes)
         if self.device is not None and self.device.type != "cpu":
             memory = memory.to(self.device, non_blocking=True)
@@ -172,7 +177,7 @@ class Loader:
         return self.filler.batch(job, job.layout.tensors(memory))
 
     def _drop(self) -> None:
-        """Lets go of what was read ahead."""
+        """Waits for the batches that were read ahead, and frees their buffers."""
         while self._jobs:
             job = self._jobs.popleft()
             job.error = job.error or RuntimeError("dropped")
@@ -181,6 +186,7 @@ class Loader:
 
 
 def _latents(dataset: Dataset, fields: Sequence[str] | None) -> list[str]:
+    """The names of the latents to read. UserError for one that the dataset has not."""
     for field in fields or ():
         if field not in dataset.latents:
             raise UserError(f"the dataset has no latents {field!r}: it has {', '.join(dataset.latents)}")
@@ -190,18 +196,20 @@ def _latents(dataset: Dataset, fields: Sequence[str] | None) -> list[str]:
 def _populations(
     dataset: Dataset, batch_size: int | Mapping[str, int], world: int, mix: Mapping[str, float] | None
 ) -> list[Population]:
-    """The buckets with their draws of an epoch, as weights and mix give them. UserError for what gives no batch."""
+    """The buckets with the draws of an epoch that weights and mix give them. UserError for what gives no batch."""
     weights = dataset.columns(["weight"])["weight"].to_numpy() if dataset.weighted else None
     for name, share in (mix or {}).items():
         if name not in dataset.buckets or not 0 <= share < np.inf:
             raise UserError(
                 f"mix {name}: {share!r}: expected buckets of {', '.join(dataset.buckets)} and shares from 0"
             )
-    shares, sums = {}, {}
+    shares: dict[str, float] = {}
+    sums: dict[str, np.ndarray] = {}  # cumulative weights, if there are any
     for name, bucket in dataset.buckets.items():
-        own = weights[bucket.first : bucket.first + bucket.samples] if weights is not None else None
-        sums[name] = np.cumsum(own) if own is not None else None
-        total = float(sums[name][-1]) if own is not None else float(bucket.samples)
+        total = float(bucket.samples)
+        if weights is not None:
+            sums[name] = np.cumsum(weights[bucket.first : bucket.first + bucket.samples])
+            total = float(sums[name][-1])
         shares[name] = total if mix is None else float(mix.get(name, 0.0)) * (total > 0)
     whole = sum(shares.values())
     if not whole > 0:
@@ -213,7 +221,7 @@ def _populations(
             if size < 1 or size % world:
                 raise UserError(f"batch_size {size} of bucket {name}: expected a multiple of {world}, the ranks")
             draws = max(1, round(dataset.samples * shares[name] / whole))
-            found.append(Population(name, bucket.first, bucket.samples, draws, size, sums[name]))
+            found.append(Population(name, bucket.first, bucket.samples, draws, size, sums.get(name)))
     _refuse_too_few(dataset, found)
     return found
 
@@ -227,8 +235,8 @@ def _refuse_too_few(dataset: Dataset, populations: Sequence[Population]) -> None
         log.warning("buckets with fewer clips than a batch, whose batches hold some twice: %s", said)
 
 
-def _identity(dataset: Dataset, order: Order) -> int:
-    """A number for all that the order depends on, besides the seed."""
+def _identity(dataset: Dataset, order: SampleOrder) -> int:
+    """A hash of all that the order depends on, besides the seed."""
     made = zlib.crc32(f"{dataset.name} {dataset.about.get('created')} {dataset.contract.digest}".encode())
     numbers = [order.block, order.window, dataset.samples, made]
     for population in order.populations:

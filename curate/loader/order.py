@@ -1,9 +1,9 @@
 """Which samples a step trains on: a pure function of (seed, step), the same on every rank.
 
-Each bucket has an endless stream of draws, one epoch of it after another, and its batches are cut from the stream
-one behind the other: what does not fill a batch at the end of an epoch opens the first batch of the next. So no
-sample is left out and none comes twice in an epoch, whatever the batch size. The buckets' batches of an epoch are
-interleaved evenly, so that at any moment each had its share.
+Each bucket has an endless stream of draws, one epoch after another, and its batches are cut from the stream one after
+another: what does not fill a batch at the end of an epoch begins the first batch of the next. So no sample is left out
+and none comes twice in an epoch, whatever the batch size. The batches of the buckets are interleaved evenly, so that
+at any time each bucket has had its share.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 
 from curate.loader.permutation import Shuffle, key, mixed, uniform
 
-SCHEDULE, SHUFFLE, OFFSET, AGAIN = range(4)  # what a key is for
-STRETCH = 4096  # places whose rows are worked out at a time, at most: one batch alone would cost as much
+SCHEDULE, SHUFFLE, OFFSET, REPLACEMENT = range(4)  # the purpose of a key
+STRETCH = 4096  # places of a stream whose rows are computed at a time, at most: one batch alone would cost as much
 BLOCK, WINDOW = 256, 64  # samples of a block, blocks of a window: 16,384 samples are mixed at a time
 
 
 @dataclass(frozen=True)
 class Population:
-    """A bucket as the order sees it: `samples` rows of the index from row `first` on.
+    """A bucket to draw from: `samples` rows of the index from row `first` on.
 
-    `draws` of one epoch; `cumulative` weights (samples,), None where all weigh alike.
+    `draws` is how many make one epoch; `cumulative` are the summed weights (samples,), None for equal weights.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Population:
 
     @property
     def stretch(self) -> int:
-        """Places whose rows are worked out at a time."""
+        """Places of the stream whose rows are computed at a time."""
         return min(STRETCH, max(self.draws, self.batch_size))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One global batch: rows of the index (G,), and each one's place in the bucket's endless stream (G,)."""
+class BatchPlan:
+    """One global batch: its rows of the index (G,), and their places in the bucket's endless stream (G,)."""
 
     step: int
     epoch: int
@@ -52,8 +52,8 @@ class Plan:
     places: np.ndarray
 
 
-class Order:
-    """Plans of the steps 0, 1, 2, ... for ever; what is kept between them only saves time."""
+class SampleOrder:
+    """The batch of every step 0, 1, 2, ... without end; what is kept between calls only saves time."""
 
     def __init__(self, populations: list[Population], seed: int, block: int = BLOCK, window: int = WINDOW):
         self.populations, self.seed, self.block, self.window = populations, seed, block, window
@@ -65,13 +65,14 @@ class Order:
         return sum(self._batches(p, epoch) for p in self.populations)
 
     def epoch_of(self, step: int) -> int:
-        """The epoch that a step belongs to. Epochs that fill no batch are passed over."""
+        """The epoch that a step belongs to. Epochs too short for a batch are skipped."""
         low, high = 0, 1
         while self.epoch_start(high) <= step:
             low, high = high, high * 2
         return low + bisect_right(range(low, high), step, key=self.epoch_start) - 1
 
-    def plan(self, step: int) -> Plan:
+    def plan(self, step: int) -> BatchPlan:
+        """The global batch of a step."""
         epoch = self.epoch_of(step)
         buckets, numbers = self._scheduled(epoch)
         at = step - self.epoch_start(epoch)
@@ -83,17 +84,17 @@ class Order:
         rows = np.concatenate([self._stretch(bucket, number) for number in stretches])
         rows = rows[first - stretches[0] * population.stretch :][: population.batch_size]
         places = np.arange(first, end)
-        return Plan(step, epoch, bucket, population.name, rows, places)
+        return BatchPlan(step, epoch, bucket, population.name, rows, places)
 
-    def instead(self, bucket: int, place: int, attempt: int) -> int:
-        """The row that takes the place of a bad one: it follows from the place alone, whoever asks."""
+    def replacement(self, bucket: int, place: int, attempt: int) -> int:
+        """The row that replaces a bad one. It follows from the place alone, so it is the same on every rank."""
         population = self.populations[bucket]
-        by = key(self.seed, AGAIN, bucket, attempt)
+        by = key(self.seed, REPLACEMENT, bucket, attempt)
         draw = mixed(np.array([place]), by) % np.uint64(population.draws)
         return int(self._rows(bucket, draw.astype(np.int64), place // population.draws)[0])
 
     def _rows(self, bucket: int, draws: np.ndarray, epoch: int) -> np.ndarray:
-        """Systematic sampling: of a weight w in W, draws x w / W of an epoch, rounded up or down by its offset."""
+        """Systematic sampling: a weight w of the sum W gets draws x w / W of an epoch, rounded up or down."""
         population = self.populations[bucket]
         if population.cumulative is None and population.draws == population.samples:
             return population.first + draws
@@ -103,7 +104,7 @@ class Order:
             found = (share * population.samples).astype(np.int64)
         else:
             total = population.cumulative[-1]
-            # The clamp is for rounding alone; it keeps clear of samples of weight 0 at the end.
+            # The clamp is only for rounding errors; it must not reach samples of weight 0 at the end.
             found = np.searchsorted(population.cumulative, np.minimum(share * total, np.nextafter(total, 0)), "right")
         return population.first + np.minimum(found, population.samples - 1)
 
@@ -111,7 +112,7 @@ class Order:
         return epochs * population.draws // population.batch_size
 
     def _scheduled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of each step of an epoch: its bucket, and the number of its batch in that bucket's stream."""
+        """The bucket of each step of an epoch, and the number of its batch in that bucket's stream."""
         if self._schedule is None or self._schedule[0] != epoch:
             buckets, numbers, moments = [], [], []
             for index, population in enumerate(self.populations):

@@ -1,6 +1,8 @@
-"""Orders that are computed, not stored: a keyed bijection of range(n), and a shuffle that keeps neighbours near."""
+"""Shuffled orders that are computed, not stored: a keyed permutation of range(n), and a shuffle by blocks."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,7 +12,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def key(*numbers: int) -> int:
-    """One 64-bit key of several integers; their order counts."""
+    """One 64-bit key from several integers; their order counts."""
     state = 0
     for number in numbers:
         state = (state + _GOLDEN + (number & _MASK)) & _MASK
@@ -34,8 +36,8 @@ def uniform(numbers: np.ndarray, by: int) -> np.ndarray:
 
 
 class Permutation:
-    """A bijection of range(n), another for every key: a Feistel network over the next power of four, walked along
-    its cycle until it falls inside (Black & Rogaway 2002).
+    """A permutation of range(n), another for every key: a Feistel network over the next power of four, applied again
+    until the result is below n (cycle walking, Black & Rogaway 2002).
     """
 
     def __init__(self, n: int, by: int):
@@ -45,14 +47,14 @@ class Permutation:
         self.keys = [key(by, turn) for turn in range(ROUNDS)]
 
     def __call__(self, index: np.ndarray) -> np.ndarray:
-        """Where each index (int64, in range(n)) goes."""
+        """The image of each index (int64, in range(n))."""
         return self._walk(index, self._forward)
 
     def inverse(self, index: np.ndarray) -> np.ndarray:
-        """Which index goes to each of these."""
+        """The index whose image each of these is."""
         return self._walk(index, self._backward)
 
-    def _walk(self, index: np.ndarray, step) -> np.ndarray:
+    def _walk(self, index: np.ndarray, step: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         x = step(index.astype(np.uint64))
         outside = np.flatnonzero(x >= self.n)
         while outside.size:
@@ -74,22 +76,22 @@ class Permutation:
 
 
 class Shuffle:
-    """A bijection of range(n) that reads like a disk likes it: blocks of `block` neighbours in a new order, and the
-    samples of every `window` blocks that follow one another mixed among themselves.
+    """A permutation of range(n) with few long jumps, for reading from a disk: blocks of `block` neighbours in a new
+    order, and the samples of every `window` successive blocks shuffled among themselves.
 
-    All of range(n) is mixed at once where it fits in one window. Nothing is stored, however large n.
+    All of range(n) is shuffled at once if it fits into one window. Memory does not grow with n.
     """
 
     def __init__(self, n: int, by: int, block: int, window: int):
         self.n, self.by, self.block, self.window = n, by, block, window
         self.blocks = -(-n // block)
         self.order = Permutation(self.blocks, key(by, 0))
-        # One block is shorter than the others, and the windows behind its place begin so much earlier.
+        # One block is shorter than the others, and the windows after it begin so much earlier.
         self.lacking = self.blocks * block - n
         self.short = int(self.order.inverse(np.array([self.blocks - 1]))[0])
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """What stands at each position (int64, in range(n))."""
+        """The element at each position (int64, in range(n))."""
         span = self.window * self.block
         cut = (self.short // self.window + 1) * span - self.lacking  # where the window of the short block ends
         windows = np.where(positions < cut, positions, positions + self.lacking) // span

@@ -1,4 +1,4 @@
-"""Which of a clip's texts a batch takes, and how long they are."""
+"""Chooses one of the texts of each clip for a batch."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ import numpy as np
 
 from curate.datasets.files import NUMPY, Dataset
 from curate.errors import UserError
-from curate.loader.order import Plan
+from curate.loader.order import BatchPlan
 from curate.loader.permutation import key, uniform
 
-CHOICE = 101  # what a key is for
-MULTIPLE = 32  # tokens: few lengths make few shapes, which compiled networks like
+CHOICE = 101  # the purpose of a key
+MULTIPLE = 32  # tokens: texts are padded to a multiple, so that compiled networks see few shapes
 
-Asked = str | Sequence[tuple[str, float]] | None
+TextShares = str | Sequence[tuple[str, float]] | None
 
 
 @dataclass(frozen=True)
-class Choice:
-    """For each sample of a batch the number of its text field (or -1 of the empty prompt) and its tokens."""
+class TextChoice:
+    """The text of each sample of a batch."""
 
-    fields: np.ndarray
-    tokens: np.ndarray
+    fields: np.ndarray  # (B,) number of the text field, -1 for the empty prompt
+    tokens: np.ndarray  # (B,) length of the text
 
 
 class Texts:
-    """`asked`: a text field, or several with their shares: [("text", 0.8), ("text_short", 0.2)]. The draw follows from
-    the seed and the sample's place in its bucket's stream. A sample without that text has the first that it has, and
-    without any the encoded empty prompt.
+    """The texts of a dataset. `wanted` is a text field, or several with shares: [("text", 0.8), ("text_short", 0.2)].
+
+    The draw follows from the seed and the sample's place in its bucket's stream. A sample without the drawn text gets
+    the first that it has, and without any the encoded empty prompt.
     """
 
-    def __init__(self, dataset: Dataset, asked: str | Sequence[tuple[str, float]], seed: int):
-        shares = [(asked, 1.0)] if isinstance(asked, str) else [(name, float(share)) for name, share in asked]
+    def __init__(self, dataset: Dataset, wanted: str | Sequence[tuple[str, float]], seed: int):
+        shares = [(wanted, 1.0)] if isinstance(wanted, str) else [(name, float(share)) for name, share in wanted]
         for name, share in shares:
             if name not in dataset.text:
                 raise UserError(f"the dataset has no text {name!r}: {', '.join(dataset.text) or 'it has none'}")
@@ -61,19 +62,19 @@ class Texts:
         self.masks = {name: f"{name}_mask" for name in self.names if f"{name}_mask" in dataset.fields}
         self.most = max(int(self.tokens.max(initial=1)), len(self.empty), 1)
 
-    def choose(self, plan: Plan) -> Choice:
+    def choose(self, plan: BatchPlan) -> TextChoice:
         """The texts of a global batch."""
         draw = uniform(plan.places, key(self.seed, CHOICE, plan.bucket))
         fields = np.searchsorted(self.cumulative, draw, "right").clip(max=len(self.names) - 1)
         return self.of(plan.rows, fields)
 
-    def of(self, rows: np.ndarray, fields: np.ndarray) -> Choice:
-        """What samples have, of which these fields were drawn."""
+    def of(self, rows: np.ndarray, fields: np.ndarray) -> TextChoice:
+        """The texts of samples for which these fields were drawn."""
         there = self.there[:, rows]
         fields = np.where(there[fields, np.arange(len(rows))], fields, np.where(there.any(0), there.argmax(0), -1))
-        return Choice(fields, np.where(fields >= 0, self.tokens[fields, rows], len(self.empty)))
+        return TextChoice(fields, np.where(fields >= 0, self.tokens[fields, rows], len(self.empty)))
 
-    def length(self, choice: Choice) -> int:
-        """The tokens that a batch is padded to: enough for all of the global batch, the same on every rank."""
+    def length(self, choice: TextChoice) -> int:
+        """The length that texts are padded to: enough for all of the global batch, so the same on every rank."""
         longest = max(1, int(choice.tokens.max()))
         return max(longest, min(-(-longest // MULTIPLE) * MULTIPLE, self.most))

@@ -1,4 +1,4 @@
-"""Threads that read: they wait in system calls, where Python lets others run."""
+"""The reader threads of a loader. They wait in system calls, which release Python's lock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 
 class Threads:
-    """Runs calls in the order they were put. The threads start with the first, and end when nobody holds this."""
+    """Runs calls in the order of `put`. The threads start at the first one, and end at `close` or when nothing refers
+    to this object any more.
+    """
 
     def __init__(self, count: int):
         self.count = count

@@ -1,4 +1,4 @@
-"""One shard against what its rows and its index say: every byte is read once, in order."""
+"""Checks one shard against its rows and its index; reads every byte once, in order."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from stages.shards.format import (
     parse_index,
 )
 
-PIECE = 4 << 20  # bytes at a time of what is only hashed
-EXAMPLES = 3  # of damaged fields of one shard
+PIECE = 4 << 20  # bytes hashed at a time
+EXAMPLES = 3  # damaged fields that are named for one shard
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the rows say of a shard."""
+    """What the rows say about a shard."""
 
     hash: str
     bytes: int
@@ -39,7 +39,7 @@ class Expected:
 
 @dataclass
 class Checked:
-    """`problems` are lines that go on after the shard's path; `header` and `clips` are what it holds."""
+    """What was found in a shard. A problem is a line without its subject, the path of the shard."""
 
     problems: list[str] = field(default_factory=list)
     header: dict[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Checked:
 
 
 class Hashed:
-    """A file read from its start on, with the hash of all that went by."""
+    """A file that is read in order, with the hash of all that was read."""
 
     def __init__(self, file: BinaryIO):
         import xxhash
@@ -55,19 +55,20 @@ class Hashed:
         self.file, self.offset, self.digest = file, 0, xxhash.xxh3_128()
 
     def take(self, length: int) -> bytes:
-        """So many bytes, or fewer at the end."""
+        """The next `length` bytes, or fewer at the end."""
         content = self.file.read(length)
         self.digest.update(content)
         self.offset += len(content)
         return content
 
     def rest(self) -> None:
+        """Hashes what is left."""
         while self.take(PIECE):
             pass
 
 
 def check_shard(path: str, expected: Expected) -> Checked:
-    """Everything that can be said of a shard's two files by themselves; never raises for damage."""
+    """Checks the two files of a shard, its tar and its index. Never raises for damage."""
     checked = Checked()
     index, found = _read_index(path, expected.index_hash)
     checked.problems += found
@@ -84,7 +85,7 @@ def check_shard(path: str, expected: Expected) -> Checked:
                 damages += _check_member(checked, index, name, offset, content)
         except ShardError as error:
             damages.append(str(error))
-        except OSError as error:  # a disk or a store that fails is no damaged shard, but no sound one either
+        except OSError as error:  # of the disk or store: it does not say that the shard is damaged
             checked.problems.append(f"can't be read at byte {hashed.offset:,}: {error.strerror or error}")
             return checked
         hashed.rest()
@@ -92,7 +93,7 @@ def check_shard(path: str, expected: Expected) -> Checked:
         checked.problems.append(f"has {hashed.offset:,} bytes, its rows say {expected.bytes:,}")
     if hashed.digest.hexdigest() != expected.hash:
         checked.problems.append(f"has the hash {hashed.digest.hexdigest()}, its rows say {expected.hash}")
-    for clip, name in sorted(index or ()):  # what no member took away
+    for clip, name in sorted(index or ()):  # every member has removed its row
         damages.append(f"the field {name} of clip {clip} is in the index, not in the tar")
     checked.problems += damages[:EXAMPLES]
     if len(damages) > EXAMPLES:
@@ -102,7 +103,7 @@ def check_shard(path: str, expected: Expected) -> Checked:
 
 
 def _members(hashed: Hashed) -> Iterator[tuple[str, int, bytes]]:
-    """(name, offset, content) of each member. ShardError for a damaged or missing header."""
+    """(name, offset, content) of each member of the tar. ShardError for a damaged or missing header."""
     while True:
         place = hashed.offset
         block = hashed.take(tarfile.BLOCKSIZE)
@@ -121,7 +122,7 @@ def _members(hashed: Hashed) -> Iterator[tuple[str, int, bytes]]:
 
 
 def _read_index(path: str, expected: str) -> tuple[dict[tuple[str, str], dict[str, Any]] | None, list[str]]:
-    """(the index's rows by clip and field, None without any; what is wrong with it)."""
+    """(rows of the index by clip and field, None if it can't be read; problems)."""
     import xxhash
 
     place = index_path(path)
@@ -143,7 +144,7 @@ def _read_index(path: str, expected: str) -> tuple[dict[tuple[str, str], dict[st
 def _check_member(
     checked: Checked, index: dict[tuple[str, str], dict[str, Any]] | None, name: str, offset: int, content: bytes
 ) -> list[str]:
-    """What is wrong with one member; takes its row out of `index`."""
+    """The problems of one member; removes its row from `index`."""
     if name == HEADER:
         try:
             found = json.loads(content)
@@ -157,7 +158,8 @@ def _check_member(
     field_name = rest.removesuffix(".npy") if rest != JSON else JSON
     about = f"the field {field_name} of clip {clip}"
     checked.clips.add(clip)
-    start, dtype, shape = 0, JSON, []
+    start, dtype = 0, JSON
+    shape: list[int] = []
     if field_name != JSON:
         try:
             start, kind, sizes = array_place(content)
@@ -178,7 +180,7 @@ def _check_member(
 def _differences(
     about: str, row: Mapping[str, Any], offset: int, data: memoryview, dtype: str, shape: list[int]
 ) -> list[str]:
-    """Where a member's bytes are not what the index says of them."""
+    """Where a member's place, type or bytes are not what the index says."""
     import xxhash
 
     found = {"offset": offset, "length": len(data), "dtype": dtype, "shape": shape}

@@ -1,6 +1,6 @@
-"""Latents as Parquet, for those who want tables: one file for each shard, which pyarrow and DuckDB read by themselves.
+"""`clipmill export`: latents as Parquet files, one for each shard, which any reader of Parquet can read.
 
-Numbers are lists, flat and in C order, beside their shape. bfloat16, which Parquet does not know, becomes float32.
+An array is a flat list in C order, with its shape in another column. Parquet has no bfloat16: it becomes float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import pyarrow as pa
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect, query
 from curate.errors import UserError
-from curate.shards.inventory import Shard, shards_of, tables_with_shards
+from curate.progress_bar import ProgressBar
+from curate.shards.inventory import ShardRows, count_shards, shards_of, tables_with_shards
 from curate.storage import join
 from stages.decode.reading import one_line
 from stages.shards.contract import Contract
@@ -30,7 +31,7 @@ PART_BYTES = 32 << 20  # of latents in memory at a time, and in a row group
 
 
 def run_export(catalog: str, output: str, select: str | None = None, table: str | None = None) -> int:
-    """`clipmill export`: 0 when all is written, 1 when a shard could not be (each is told in a line)."""
+    """`clipmill export`: returns 0 if all was written, 1 if a shard was not; each such shard is a line on stderr."""
     clips, files, problems = export_parquet(Catalog.open(catalog), output, select, table)
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -42,19 +43,19 @@ def export_parquet(
     catalog: Catalog, folder: str, select: str | None = None, table: str | None = None
 ) -> tuple[int, int, list[str]]:
     """Writes FOLDER/<bucket>/<shard_id>.parquet for each shard, whole or absent, with the clips that `select` gives
-    (SQL with a column clip_id; None: all). Gives (clips, files, shards that could not be exported and why).
+    (SQL with a column clip_id; None: all). Returns (clips, files, a line for each shard that could not be exported).
 
-    `table` is needed where more than one has shards. UserError for a wrong one, for wrong SQL, and for a folder that
-    takes no file.
+    `table` is needed if several have shards. UserError for a wrong table, wrong SQL, and a folder that can't be
+    written.
     """
     clips, files, problems = 0, 0, []
     with connect(catalog) as sql:
         table = _table(catalog, tables_with_shards(sql), table)
         if select is not None:
             text = f"SELECT DISTINCT clip_id FROM (\n{select.strip().rstrip(';')}\n)"
-            query(sql, f"{text} LIMIT 0")  # says in one line what is wrong with it
+            query(sql, f"{text} LIMIT 0")  # raises UserError for wrong SQL
             sql.execute(f"CREATE TEMP TABLE chosen AS {text}")
-        for shard in shards_of(sql, table):
+        for shard in _with_progress(shards_of(sql, table), count_shards(sql, table)):
             wanted = set(shard.clips)
             if select is not None:
                 found = sql.execute("SELECT clip_id FROM chosen WHERE clip_id IN (SELECT unnest(?))", [shard.clips])
@@ -69,7 +70,15 @@ def export_parquet(
     return clips, files, problems
 
 
+def _with_progress(shards: Iterator[ShardRows], total: int) -> Iterator[ShardRows]:
+    with ProgressBar("export", total, "shards") as progress:
+        for done, shard in enumerate(shards, 1):
+            yield shard
+            progress.update(done)
+
+
 def _table(catalog: Catalog, found: list[str], table: str | None) -> str:
+    """The table whose shards are exported."""
     if not found:
         raise UserError(f"{catalog.uri} has no latents: run a recipe with `encode` first")
     if table is None and len(found) > 1:
@@ -79,8 +88,8 @@ def _table(catalog: Catalog, found: list[str], table: str | None) -> str:
     return table or found[0]
 
 
-def _export(path: str, shard: Shard, wanted: Collection[str], folder: str) -> int:
-    """Writes one shard's file; gives its number of clips. ShardError for a damaged shard."""
+def _export(path: str, shard: ShardRows, wanted: Collection[str], folder: str) -> int:
+    """Writes the file of one shard; returns its number of clips. ShardError for a damaged shard."""
     contract = Contract.from_dict(read_header(path)["contract"])
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in read_index(path).to_pylist():
@@ -106,8 +115,8 @@ def _export(path: str, shard: Shard, wanted: Collection[str], folder: str) -> in
     return len(rows)
 
 
-def _schema(rows: Mapping[str, list[dict[str, Any]]], contract: Contract, shard: Shard) -> pa.Schema:
-    """clip_id, its JSON, and for each field of any clip its numbers and their shape."""
+def _schema(rows: Mapping[str, list[dict[str, Any]]], contract: Contract, shard: ShardRows) -> pa.Schema:
+    """clip_id, the clip's JSON, and for each field that any clip has its values and their shape."""
     columns: dict[str, pa.DataType] = {"clip_id": pa.string(), JSON: pa.string()}
     for name, dtype in sorted({(row["field"], row["dtype"]) for found in rows.values() for row in found}):
         if name != JSON:
@@ -127,7 +136,7 @@ def _samples(file: BinaryIO, path: str, rows: Mapping[str, list[dict[str, Any]]]
 
 
 def _write(out: BinaryIO, samples: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
-    """Row groups of so many samples as fit into PART_BYTES; one at least."""
+    """Writes row groups of about PART_BYTES, of at least one sample."""
     from pyarrow.parquet import ParquetWriter
 
     numbers = [name for name in schema.names if f"{name}_shape" in schema.names]
@@ -157,7 +166,7 @@ def _table_of(samples: list[dict[str, Any]], schema: pa.Schema, numbers: Collect
 
 
 def _lists(arrays: list[np.ndarray | None], kind: pa.DataType) -> pa.Array:
-    """Arrays as lists of their numbers, bfloat16 as float32."""
+    """Each array as a flat list, bfloat16 widened to float32; None stays null."""
     flat = [np.empty(0, kind.value_type.to_pandas_dtype()) if values is None else values.ravel() for values in arrays]
     if kind.value_type == pa.float32():
         flat = [widened(v) if v.dtype == np.uint16 else v for v in flat]

@@ -1,7 +1,7 @@
-"""The shards of a catalog: which its rows name, and which lie there without any.
+"""The shards of a catalog: those that rows of its tables name, and orphans, files that no row names.
 
-A shard counts only through the rows that name it, and those are committed after it was published. So whatever no
-row names is what an interrupted run left, or what later rows superseded.
+A shard belongs to the catalog only through the rows that name it, and those are committed after it was published. So
+an orphan was left by an interrupted run, or its rows were superseded by later ones.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import duckdb
 
 FOLDER = "shards"
-OF_SHARDS = ("shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract")  # what rows say of a shard …
-OF_CLIPS = ("decode_psnr", "window_fps")  # … and of a clip in it, where they do
+SHARD_COLUMNS = ("shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract")  # of every such table
+CLIP_COLUMNS = ("decode_psnr", "window_fps")  # about a clip in its shard; not every table has them
 PAGE = 64  # shards whose rows are in memory at a time
 
 
 @dataclass(frozen=True)
-class Shard:
-    """What the rows of one table say of one shard. Each list has one value unless rows contradict each other."""
+class ShardRows:
+    """What the rows of one table say about one shard. Each list has one value unless rows contradict each other."""
 
     table: str
     path: str  # relative to the catalog
@@ -39,19 +39,21 @@ class Shard:
     index_hashes: list[str]
     buckets: list[str]
     contracts: list[str]  # JSON
-    psnr: dict[str, float]  # by clip, where it was sampled
+    psnr: dict[str, float]  # decode PSNR in dB of the clips for which it was measured
     pass_number: int  # the latest that its rows came with
     committed_at: datetime.datetime  # the latest of its rows
 
 
 @dataclass(frozen=True)
 class Orphan:
-    path: str  # as the catalog's filesystem has it
+    """A file under shards/ that no row names."""
+
+    path: str  # of the catalog's filesystem
     bytes: int
 
 
 def tables_with_shards(sql: duckdb.DuckDBPyConnection) -> list[str]:
-    """The tables whose rows name shards: those with the columns that say which, and what is in it."""
+    """The tables whose rows name shards: those with SHARD_COLUMNS."""
     columns: dict[str, set[str]] = {}
     for table, name in sql.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'raw'"
@@ -65,23 +67,29 @@ def tables_with_shards(sql: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def shard_rows_sql(sql: duckdb.DuckDBPyConnection, table: str) -> str:
-    """A subquery of a table's rows with its shard columns by their plain names, whatever `as` made of them."""
+    """A subquery for the rows of a table with plain names for the shard columns, which `as:` of a recipe renames."""
     names = {row[0] for row in sql.execute(f"DESCRIBE raw.{quote(table)}").fetchall()}
     prefix = _prefix(table, names) or ""
     renamed = [
         f"{quote(prefix + name) if prefix + name in names else 'CAST(NULL AS DOUBLE)'} AS {name}"
-        for name in (*OF_SHARDS, *OF_CLIPS)
+        for name in (*SHARD_COLUMNS, *CLIP_COLUMNS)
     ]
-    others = [quote(name) for name in sorted(names - {prefix + name for name in (*OF_SHARDS, *OF_CLIPS)})]
+    others = [quote(name) for name in sorted(names - {prefix + name for name in (*SHARD_COLUMNS, *CLIP_COLUMNS)})]
     return f"(SELECT {', '.join(others + renamed)} FROM raw.{quote(table)})"
 
 
 def _prefix(table: str, names: Collection[str]) -> str | None:
-    """What stands before the names of shard columns, '' or 'TABLE_'; None where they are not all there."""
-    return next((p for p in ("", f"{table}_") if {p + name for name in OF_SHARDS} <= set(names)), None)
+    """The prefix of the shard columns, '' or 'TABLE_'; None for a table without all of them."""
+    return next((p for p in ("", f"{table}_") if {p + name for name in SHARD_COLUMNS} <= set(names)), None)
 
 
-def shards_of(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[Shard]:
+def count_shards(sql: duckdb.DuckDBPyConnection, table: str) -> int:
+    """How many shards the rows of a table name."""
+    rows = sql.execute(f"SELECT count(DISTINCT shard) FROM {shard_rows_sql(sql, table)}").fetchall()
+    return int(rows[0][0])
+
+
+def shards_of(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[ShardRows]:
     """The shards that a table's rows name, in the order of their paths."""
     cursor = sql.cursor()
     cursor.execute(f"""
@@ -93,28 +101,28 @@ def shards_of(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[Shard]:
     while page := cursor.fetchmany(PAGE):
         for path, clips, hashes, sizes, index_hashes, buckets, contracts, sampled, psnr, *last in page:
             known = dict(zip(sampled or [], psnr or [], strict=True))
-            yield Shard(table, path, clips, hashes, sizes, index_hashes, buckets, contracts, known, *last)
+            yield ShardRows(table, path, clips, hashes, sizes, index_hashes, buckets, contracts, known, *last)
 
 
 def orphans(catalog: Catalog, table: str) -> list[Orphan]:
     """The files under shards/<table>/ that no row of the table names: shards, indexes and temporary files.
 
-    Of a run that is at work right now they may be what it will commit next. A table that is missing, or has no
-    row with a shard, has no orphans: its shards may be all that is left of it.
+    While a run is live they may be what it will commit next. A table that is missing, or has no row with a shard, has
+    no orphans: its shards may be all that is left of it.
     """
-    there = files_of(catalog, table)  # before the rows: what is committed in between is named by them
+    there = files_of(catalog, table)  # before the rows are read: rows name what is committed in between
     named = _named(catalog, table) if there else set()
     return [Orphan(path, size) for path, size in sorted(there.items()) if path not in named] if named else []
 
 
 def collect_orphans(ledger: Ledger) -> list[Orphan]:
-    """Deletes the orphans of a ledger's state table; gives what was deleted.
+    """Deletes the orphans of a ledger's state table, and returns them.
 
-    Only while none of this run's workers is writing: before they start, or after the last row was committed. The
-    ledger's lease says that no other run is.
+    Call it only while none of this run's workers is writing: before they start, or after the last commit. The lease of
+    the ledger guards against other runs.
     """
     found = orphans(ledger.catalog, ledger.state)
-    ledger.lease.check()  # after the look: another run's files can't be among them
+    ledger.lease.check()  # after listing: if it still holds, no file found is another run's
     for orphan in found:
         try:
             ledger.catalog.fs.rm_file(orphan.path)
@@ -124,7 +132,7 @@ def collect_orphans(ledger: Ledger) -> list[Orphan]:
 
 
 def files_of(catalog: Catalog, table: str) -> dict[str, int]:
-    """path -> bytes of what lies under shards/<table>/."""
+    """path -> bytes of the files under shards/<table>/."""
     try:
         found = catalog.fs.find(join(catalog.path, FOLDER, table), detail=True)
     except FileNotFoundError:
@@ -133,10 +141,9 @@ def files_of(catalog: Catalog, table: str) -> dict[str, int]:
 
 
 def _named(catalog: Catalog, table: str) -> set[str]:
-    """The tars and indexes that rows name, superseded rows too, as the catalog's filesystem has their paths."""
+    """The paths of the tars and indexes that rows name, superseded rows included."""
     stored = catalog.table(table)
-    prefix = _prefix(table, stored.schema().to_arrow().names) if stored is not None else None
-    if prefix is None:
+    if stored is None or (prefix := _prefix(table, stored.schema().to_arrow().names)) is None:
         return set()
     named: set[str] = set()
     column = f"{prefix}shard"

@@ -1,5 +1,6 @@
-"""Verify, as to shards: every file that rows name, byte by byte, against its rows, its index and its contract; the
-VAE that made it, against what lies at its path now; and sampled clips decoded again.
+"""`clipmill verify` for shards: compares every byte of every shard with its rows, index and contract.
+
+Also compares the VAE of each contract with the files at its path now, and decodes sampled clips again.
 """
 
 from __future__ import annotations
@@ -8,13 +9,22 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.lease import live_runs
+from curate.progress_bar import ProgressBar
 from curate.shards.check import Checked, Expected, check_shard
-from curate.shards.decode import TOLERANCE, Sampled, decode_again
-from curate.shards.inventory import FOLDER, Shard, orphans, shard_rows_sql, shards_of, tables_with_shards
+from curate.shards.decode_again import TOLERANCE, RecordedPsnr, decode_again
+from curate.shards.inventory import (
+    FOLDER,
+    ShardRows,
+    count_shards,
+    orphans,
+    shard_rows_sql,
+    shards_of,
+    tables_with_shards,
+)
 from curate.storage import join
 from stages.base import SettingsError, one_line
 from stages.latent_coders.describe import describe_coder
@@ -24,14 +34,16 @@ from stages.windows.window import PREPROCESSING_VERSION
 if TYPE_CHECKING:
     import duckdb
 
-THREADS = 4  # shards read at a time: stores answer late, and hashing lets go of the interpreter
+    from stages.latent_coders.coder import Dtype
+
+THREADS = 4  # shards read at a time: stores take long to answer, and hashing releases Python's lock
 DECODED = 64  # clips that are decoded again at most, which takes seconds each on a CPU
-EXAMPLES = 3  # of the clips or shards that a line concerns
+EXAMPLES = 3  # clips or shards that one line names
 
 
 @dataclass
 class Findings:
-    """One line each: what is wrong, and what is only worth knowing."""
+    """Lines: mismatches, and notes on what is no mismatch."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -39,37 +51,40 @@ class Findings:
 
 @dataclass
 class Makers:
-    """Which shards say that they were made by what: one line for each maker, however many shards it made."""
+    """What made which shards, so that a wrong maker is one line however many shards it made."""
 
     vaes: dict[tuple[str, str], tuple[Contract, list[str]]] = field(default_factory=dict)  # by path and digest
     preprocessing: dict[int, list[str]] = field(default_factory=dict)
 
 
 def shard_problems(catalog: Catalog, sql: duckdb.DuckDBPyConnection, redecode: int = 1) -> Findings:
-    """Looks at every shard that a row of any table names; `redecode` is how many of a shard's sampled clips, those
-    whose PSNR was recorded, are decoded again.
+    """Checks every shard that a row of any table names. `redecode` is how many clips of a shard, of those whose PSNR
+    was recorded, are decoded again.
     """
-    findings, makers, samples = Findings(), Makers(), []
-    busy = live_runs(catalog.uri)
-    for table in tables_with_shards(sql):
-        findings.problems += list(_row_problems(sql, table))
-        beyond: dict[str, list[Shard]] = {}  # clips that a tar holds and its rows don't name
-        for shard, checked in _checked(catalog, shards_of(sql, table)):
-            name = f"{table}: the shard {shard.path}"
-            findings.problems += [f"{name} {line}" for line in checked.problems]
-            findings.problems += list(_clip_problems(name, shard, checked))
-            for clip in checked.clips.difference(shard.clips):
-                beyond.setdefault(clip, []).append(shard)
-            samples += _note_maker(catalog, shard, checked, makers, redecode)
-        _beyond(sql, table, beyond, findings)
-        if busy:
-            findings.notes.append(f"{table}: files that no row names were not looked for, since a run is at work")
-        elif found := orphans(catalog, table):
-            findings.notes.append(
-                f"{table}: {len(found):,} files under shards/{table}/ ({sum(one.bytes for one in found):,} "
-                f"bytes) that no row names, such as {found[0].path}; the next run of its recipe deletes them"
-            )
-    lost = sorted(_folders(catalog) - set(tables_with_shards(sql)))
+    findings, makers = Findings(), Makers()
+    samples: list[RecordedPsnr] = []
+    busy, tables = live_runs(catalog.uri), tables_with_shards(sql)
+    with ProgressBar("verify", sum(count_shards(sql, table) for table in tables), "shards") as progress:
+        for table in tables:
+            findings.problems += list(_row_problems(sql, table))
+            unnamed: dict[str, list[ShardRows]] = {}  # clips that a tar holds and its rows don't name
+            for shard, checked in _checked(catalog, shards_of(sql, table)):
+                name = f"{table}: the shard {shard.path}"
+                findings.problems += [f"{name} {line}" for line in checked.problems]
+                findings.problems += list(_clip_problems(name, shard, checked))
+                for clip in checked.clips.difference(shard.clips):
+                    unnamed.setdefault(clip, []).append(shard)
+                samples += _note_maker(catalog, shard, checked, makers, redecode)
+                progress.update(progress.done + 1)
+            _unnamed_clips(sql, table, unnamed, findings)
+            if busy:
+                findings.notes.append(f"{table}: files that no row names were not looked for, since a run is at work")
+            elif found := orphans(catalog, table):
+                findings.notes.append(
+                    f"{table}: {len(found):,} files under shards/{table}/ ({sum(one.bytes for one in found):,} "
+                    f"bytes) that no row names, such as {found[0].path}; the next run of its recipe deletes them"
+                )
+    lost = sorted(_folders(catalog) - set(tables))
     findings.notes += [f"shards/{name}/ holds files, but there is no table {name!r} that names shards" for name in lost]
     same = _maker_problems(makers, findings)
     _decode_problems(sql, samples, same, findings)
@@ -84,15 +99,17 @@ def _folders(catalog: Catalog) -> set[str]:
         return set()
 
 
-def _checked(catalog: Catalog, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Checked]]:
-    """Each shard with what was found, some of them read at a time."""
+def _checked(catalog: Catalog, shards: Iterable[ShardRows]) -> Iterator[tuple[ShardRows, Checked]]:
+    """Each shard with what was found in it; THREADS are read at a time."""
 
-    def check(shard: Shard) -> Checked:
-        lists = (shard.hashes, shard.sizes, shard.index_hashes, shard.buckets, shard.contracts)
-        if any(len(values) != 1 or values[0] is None for values in lists):
-            said = next(values for values in lists if len(values) != 1 or values[0] is None)
-            return Checked([f"is described by rows that contradict each other: {' and '.join(map(str, said))[:200]}"])
-        return check_shard(join(catalog.uri, shard.path), Expected(*(values[0] for values in lists)))
+    def check(shard: ShardRows) -> Checked:
+        for values in (shard.hashes, shard.sizes, shard.index_hashes, shard.buckets, shard.contracts):
+            if len(values) != 1 or values[0] is None:
+                said = " and ".join(map(str, values))[:200]
+                return Checked([f"is described by rows that contradict each other: {said}"])
+        (digest,), (size,), (index,) = shard.hashes, shard.sizes, shard.index_hashes
+        expected = Expected(digest, size, index, shard.buckets[0], shard.contracts[0])
+        return check_shard(join(catalog.uri, shard.path), expected)
 
     with ThreadPoolExecutor(THREADS) as threads:
         waiting = []
@@ -117,10 +134,10 @@ def _row_problems(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]:
         yield f"{table}: the clip {clip} is in two shards, as its rows say: {' and '.join(shards)}"
 
 
-def _clip_problems(name: str, shard: Shard, checked: Checked) -> Iterator[str]:
-    """Rows against the clips that the tar holds, and against the PSNR in its header."""
+def _clip_problems(name: str, shard: ShardRows, checked: Checked) -> Iterator[str]:
+    """Where rows differ from the clips that the tar holds, or from the PSNR in its header."""
     if not checked.header:
-        return  # missing or damaged, and told
+        return  # it is missing or damaged, which is a problem of its own
     lost = sorted(set(shard.clips) - checked.clips)
     if lost:
         yield f"{name} does not hold what rows say it does: {_some(lost)}"
@@ -130,19 +147,21 @@ def _clip_problems(name: str, shard: Shard, checked: Checked) -> Iterator[str]:
             yield f"{name} has a decode PSNR of {recorded.get(clip)} for clip {clip}, its row says {value}"
 
 
-def _beyond(sql: duckdb.DuckDBPyConnection, table: str, beyond: dict[str, list[Shard]], findings: Findings) -> None:
-    """Clips in a tar that no row puts there. Fine where the clip or its source changed since, or a later row
-    superseded that one; else the row is lost, or the clip is in two shards.
+def _unnamed_clips(
+    sql: duckdb.DuckDBPyConnection, table: str, unnamed: dict[str, list[ShardRows]], findings: Findings
+) -> None:
+    """Clips in a tar that no row of it names. That is a note if the clip or its source has changed since, or a later
+    row superseded that one; else the row is lost, or the clip is in two shards.
     """
     rows = sql.execute(
         f"SELECT clip_id, t.shard, t.pass, c.clip_id, s.committed_at FROM (SELECT unnest(?) AS clip_id) "
         f"LEFT JOIN {shard_rows_sql(sql, table)} AS t USING (clip_id) LEFT JOIN raw.clips AS c USING (clip_id) "
         "LEFT JOIN raw.sources AS s ON s.source_id = c.source_id ORDER BY clip_id",
-        [sorted(beyond)],
+        [sorted(unnamed)],
     ).fetchall()
     stale: dict[str, list[str]] = {}
     for clip, elsewhere, made, there, source_made in rows:
-        for shard in beyond[clip]:
+        for shard in unnamed[clip]:
             about = f"{table}: the shard {shard.path} holds the clip {clip}"
             gone = there is None or (source_made is not None and source_made > shard.committed_at)
             if (made is not None and made > shard.pass_number) or (made is None and gone):
@@ -156,27 +175,29 @@ def _beyond(sql: duckdb.DuckDBPyConnection, table: str, beyond: dict[str, list[S
         findings.notes.append(f"{table}: the shard {path} still holds what was made again or is gone: {_some(clips)}")
 
 
-def _note_maker(catalog: Catalog, shard: Shard, checked: Checked, makers: Makers, redecode: int) -> list[Sampled]:
-    """Notes what a shard's header says of its VAE; gives the clips that are to be decoded again."""
+def _note_maker(
+    catalog: Catalog, shard: ShardRows, checked: Checked, makers: Makers, redecode: int
+) -> list[RecordedPsnr]:
+    """Adds the VAE in a shard's header to `makers`; returns the clips that are to be decoded again."""
     header = checked.header
     try:
         contract = Contract.from_dict(header["contract"])
     except (KeyError, TypeError, ContractError):
-        return []  # told already
+        return []  # which is a problem already
     makers.preprocessing.setdefault(contract.preprocessing, []).append(shard.path)
     vae = str(header.get("vae_path") or "")
     makers.vaes.setdefault((vae, contract.digest), (contract, []))[1].append(shard.path)
     recorded = sorted((clip, value) for clip, value in (header.get("decode_psnr") or {}).items() if clip in shard.clips)
-    place, precision = join(catalog.uri, shard.path), header.get("precision") or "float32"
+    place, dtype = join(catalog.uri, shard.path), cast("Dtype", header.get("precision") or "float32")
     return [
-        Sampled(shard.path, place, clip, value, header["bucket"], contract, vae, precision)
+        RecordedPsnr(shard.path, place, clip, value, header["bucket"], contract, vae, dtype)
         for clip, value in recorded[:redecode]
     ]
 
 
 def _maker_problems(makers: Makers, findings: Findings) -> set[tuple[str, str]]:
-    """VAEs and preprocessing as they are now; gives the VAEs (path and digest of their contract) that still are
-    what they were.
+    """Compares VAEs and preprocessing with what they are now; returns the VAEs (path and digest of their contract) that
+    have not changed.
     """
     for version, shards in sorted(makers.preprocessing.items()):
         if version != PREPROCESSING_VERSION:
@@ -211,24 +232,27 @@ def _vae_differences(path: str, contract: Contract) -> Iterator[str]:
 
 
 def _decode_problems(
-    sql: duckdb.DuckDBPyConnection, samples: list[Sampled], same: set[tuple[str, str]], findings: Findings
+    sql: duckdb.DuckDBPyConnection, samples: list[RecordedPsnr], same: set[tuple[str, str]], findings: Findings
 ) -> None:
-    """Sampled clips decoded again, where their VAE and source are at hand."""
-    ready, why = [], {}
+    """Decodes sampled clips again whose VAE and source are at hand."""
+    ready: list[RecordedPsnr] = []
+    why: dict[str, list[RecordedPsnr]] = {}  # clips by the reason why they were not decoded
     for sample in samples:
         at_hand = (sample.vae_path, sample.contract.digest) in same
         (ready if at_hand else why.setdefault("their VAE is not at hand", [])).append(sample)
     if len(ready) > DECODED:
         findings.notes.append(f"{DECODED} of {len(ready):,} sampled clips were decoded again, from all over the shards")
         ready = [ready[len(ready) * number // DECODED] for number in range(DECODED)]
-    for sample, found in decode_again(sql, ready):
-        if isinstance(found, str):
-            why.setdefault(found, []).append(sample)
-        elif abs(found - sample.psnr) > TOLERANCE:
-            findings.problems.append(
-                f"the clip {sample.clip_id} of the shard {sample.shard} decodes to {found:.2f} dB of its source now, "
-                f"{sample.psnr:.2f} dB was recorded"
-            )
+    with ProgressBar("verify", len(ready), "clips decoded") as progress:
+        for done, (sample, found) in enumerate(decode_again(sql, ready), 1):
+            progress.update(done)
+            if isinstance(found, str):
+                why.setdefault(found, []).append(sample)
+            elif abs(found - sample.psnr) > TOLERANCE:
+                findings.problems.append(
+                    f"the clip {sample.clip_id} of the shard {sample.shard} decodes to {found:.2f} dB of its source "
+                    f"now, {sample.psnr:.2f} dB was recorded"
+                )
     for reason, clips in why.items():
         findings.notes.append(f"not re-decoded: {_some([sample.clip_id for sample in clips])}: {reason}")
 

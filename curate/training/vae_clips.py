@@ -20,7 +20,7 @@ import torch
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect, query
 from curate.errors import UserError
-from curate.training.vae_order import Order
+from curate.training.vae_order import ClipOrder
 from stages.unit import Source
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
 from stages.windows.pool import WindowPool
@@ -35,7 +35,7 @@ SAMPLE = 256  # windows that the statistics of latents are taken of, at most
 
 
 @dataclass(frozen=True)
-class Clip:
+class TrainingClip:
     """A clip and the bucket it is cut to; `frames` it has at the rate that is asked for."""
 
     row: dict[str, Any]
@@ -54,10 +54,10 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Cut:
+class ClipWindow:
     """What a step takes of a clip."""
 
-    clip: Clip
+    clip: TrainingClip
     first: int
     frames: int
     flip: bool
@@ -84,7 +84,7 @@ class VAEClips:
         videos = _groups(clip for clip in self.training if clip.row["media"] != "image")
         images = _groups(self.training)  # a frame of a video is an image too
         share = config.clips.image_share
-        self.order = Order(images, videos, share, config.batch_size, config.seed, config.steps)
+        self.order = ClipOrder(images, videos, share, config.batch_size, config.seed, config.steps)
         names = [f"{clip.clip_id} {clip.bucket}" for clip in self.training]
         cut = (self.fps, share, config.clips.flip)
         self.identity = hashlib.sha256("\n".join([str(cut), *names]).encode()).hexdigest()
@@ -145,24 +145,26 @@ class VAEClips:
     def training_sample(self) -> Iterator[Windows]:
         return self._middles(_spread(self.training, SAMPLE))
 
-    def cuts(self, step: int) -> list[Cut]:
+    def cuts(self, step: int) -> list[ClipWindow]:
         """What a step sees: all of one bucket, images or videos."""
         rng = np.random.default_rng((self.config.seed, step))
         image, bucket, clips = self.order.step(step)
         frames, found = 1 if image else bucket.frames, []
         for clip in clips:
             first, mirrored = int(rng.integers(clip.frames - frames + 1)), bool(rng.random() < 0.5)
-            found.append(Cut(clip, first, frames, mirrored and self.config.clips.flip))
+            found.append(ClipWindow(clip, first, frames, mirrored and self.config.clips.flip))
         return found
 
-    def _middles(self, clips: list[Clip]) -> Iterator[Windows]:
+    def _middles(self, clips: list[TrainingClip]) -> Iterator[Windows]:
         """The middle window of each, one after another."""
         for start in range(0, len(clips), self.config.loader.ahead):
             some = clips[start : start + self.config.loader.ahead]
-            cuts = [Cut(c, (c.frames - c.bucket.frames) // 2, c.bucket.frames, False) for c in some]
+            cuts = [ClipWindow(c, (c.frames - c.bucket.frames) // 2, c.bucket.frames, False) for c in some]
             yield from self._decoded([[cut] for cut in cuts], threading.Event(), empty=True)
 
-    def _decoded(self, steps: list[list[Cut]], leaving: threading.Event, empty: bool = False) -> Iterator[Windows]:
+    def _decoded(
+        self, steps: list[list[ClipWindow]], leaving: threading.Event, empty: bool = False
+    ) -> Iterator[Windows]:
         """The windows of some steps; clips of one source are decoded one after another."""
         wanted: dict[Any, Window] = {}
         for cut in (cut for cuts in steps for cut in cuts):
@@ -183,7 +185,7 @@ class VAEClips:
         for cuts in steps:
             yield self._windows(cuts, found, empty)
 
-    def _wanted(self, cut: Cut) -> tuple[Any, Window]:
+    def _wanted(self, cut: ClipWindow) -> tuple[Any, Window]:
         """A clip short enough to be kept is decoded whole, and its key is its id; of others the window alone."""
         clip, whole = cut.clip, cut.clip.frames <= WHOLE * cut.clip.bucket.frames
         if whole and self.config.loader.cache_gb:
@@ -192,7 +194,7 @@ class VAEClips:
                 return clip.clip_id, window
         return (clip.clip_id, cut.first, cut.frames), clip.window(self.fps, cut.first, cut.frames)
 
-    def _windows(self, cuts: list[Cut], found: dict[Any, np.ndarray | str], empty: bool) -> Windows:
+    def _windows(self, cuts: list[ClipWindow], found: dict[Any, np.ndarray | str], empty: bool) -> Windows:
         videos, clip_ids, failed = [], [], {}
         for cut in cuts:
             clip, span = cut.clip.clip_id, slice(cut.first, cut.first + cut.frames)
@@ -250,7 +252,7 @@ def _chosen(catalog: Catalog, select: str) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _with_buckets(rows: list[dict[str, Any]], config: VAETrainConfig) -> tuple[list[Clip], dict[str, str]]:
+def _with_buckets(rows: list[dict[str, Any]], config: VAETrainConfig) -> tuple[list[TrainingClip], dict[str, str]]:
     """Clips with their buckets, and why the others have none. A still image takes a bucket's size for one frame."""
     buckets = [Bucket.parse(text) for text in config.clips.buckets]
     single = [Bucket(1, bucket.height, bucket.width) for bucket in buckets]
@@ -261,19 +263,19 @@ def _with_buckets(rows: list[dict[str, Any]], config: VAETrainConfig) -> tuple[l
         if isinstance(bucket, str):
             refused[row["clip_id"]] = bucket
         else:
-            clips.append(Clip(row, bucket, frames_of(row, config.clips.fps)))
+            clips.append(TrainingClip(row, bucket, frames_of(row, config.clips.fps)))
     return clips, refused
 
 
-def _groups(clips: Iterable[Clip]) -> dict[Bucket, list[Clip]]:
+def _groups(clips: Iterable[TrainingClip]) -> dict[Bucket, list[TrainingClip]]:
     """Clips by bucket, in order of the buckets."""
-    found: dict[Bucket, list[Clip]] = {}
+    found: dict[Bucket, list[TrainingClip]] = {}
     for clip in clips:
         found.setdefault(clip.bucket, []).append(clip)
     return dict(sorted(found.items()))
 
 
-def _spread(clips: list[Clip], count: int) -> list[Clip]:
+def _spread(clips: list[TrainingClip], count: int) -> list[TrainingClip]:
     """At most so many, chosen by a hash of their ids."""
     return sorted(clips, key=lambda clip: _place(clip.clip_id))[:count]
 

@@ -15,7 +15,7 @@ Groups = dict[Bucket, list[Clip]]
 STEPS, ORDER = 1 << 40, 1 << 41  # apart from each other and from the numbers of steps
 
 
-class Order:
+class ClipOrder:
     """A step sees images or videos, of one bucket; a bucket as often as it has clips. Each clip comes once before one
     of its group comes again.
     """

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.loader.order import Order, Population
+from curate.loader.order import Population, SampleOrder
 from curate.loader.permutation import Permutation, Shuffle
 
 quick = settings(max_examples=25, deadline=None)
@@ -62,7 +62,7 @@ def test_a_permutation_spreads_evenly():
 @quick
 @given(buckets, st.integers(0, 2**31), st.integers(1, 3))
 def test_every_sample_comes_once_in_each_epoch_of_its_bucket(sizes, seed, epochs):
-    order = Order(populations(*zip(*sizes, strict=True)), seed, block=4, window=3)
+    order = SampleOrder(populations(*zip(*sizes, strict=True)), seed, block=4, window=3)
     streams = {population.name: [] for population in order.populations}
     steps = order.epoch_start(epochs + 1)
     for step in range(steps):
@@ -82,10 +82,10 @@ def test_every_sample_comes_once_in_each_epoch_of_its_bucket(sizes, seed, epochs
 @given(buckets, st.integers(0, 2**31), st.integers(0, 60))
 def test_a_step_does_not_depend_on_the_steps_before_it(sizes, seed, step):
     made = populations(*zip(*sizes, strict=True))
-    used = Order(made, seed, block=4, window=3)
+    used = SampleOrder(made, seed, block=4, window=3)
     for before in range(step):
         used.plan(before)
-    one, other = used.plan(step), Order(made, seed, block=4, window=3).plan(step)
+    one, other = used.plan(step), SampleOrder(made, seed, block=4, window=3).plan(step)
     assert (one.epoch, one.bucket) == (other.epoch, other.bucket)
     assert np.array_equal(one.rows, other.rows)
 
@@ -93,7 +93,7 @@ def test_a_step_does_not_depend_on_the_steps_before_it(sizes, seed, step):
 @quick
 @given(buckets, st.integers(0, 100))
 def test_steps_and_epochs_agree(sizes, step):
-    order = Order(populations(*zip(*sizes, strict=True)), 0)
+    order = SampleOrder(populations(*zip(*sizes, strict=True)), 0)
     epoch = order.epoch_of(step)
     assert order.epoch_start(epoch) <= step < order.epoch_start(epoch + 1)
 
@@ -102,7 +102,7 @@ def test_steps_and_epochs_agree(sizes, step):
 @given(st.integers(20, 500), st.integers(0, 2**31))
 def test_each_epoch_and_each_seed_has_another_order(n, seed):
     def rows(seed, epoch):
-        return tuple(Order([Population("a", 0, n, n, n)], seed).plan(epoch).rows.tolist())
+        return tuple(SampleOrder([Population("a", 0, n, n, n)], seed).plan(epoch).rows.tolist())
 
     assert len({rows(seed, 0), rows(seed, 1), rows(seed, 2), rows(seed + 1, 0)}) == 4
 
@@ -113,7 +113,7 @@ def test_weights_are_kept_to_the_next_whole_number_in_every_epoch(weights, seed)
     if not any(weights):
         weights = [*weights, 1.0]
     draws = 3 * len(weights)
-    order = Order([Population("a", 5, len(weights), draws, 1, np.cumsum(weights))], seed, block=4, window=3)
+    order = SampleOrder([Population("a", 5, len(weights), draws, 1, np.cumsum(weights))], seed, block=4, window=3)
     for epoch in range(2):
         counts = Counter(int(order.plan(epoch * draws + step).rows[0]) - 5 for step in range(draws))
         for row, weight in enumerate(weights):
@@ -124,14 +124,14 @@ def test_weights_are_kept_to_the_next_whole_number_in_every_epoch(weights, seed)
 
 def test_weights_hold_over_many_epochs_too():
     weights = np.array([0.3, 0.7, 1.0])
-    order = Order([Population("a", 0, 3, 3, 3, np.cumsum(weights))], seed=4)
+    order = SampleOrder([Population("a", 0, 3, 3, 3, np.cumsum(weights))], seed=4)
     counts = Counter(row for step in range(300) for row in order.plan(step).rows.tolist())
     for row, weight in enumerate(weights):
         assert abs(counts[row] / 900 - weight / 2) < 0.02
 
 
 def test_buckets_are_interleaved_as_their_sizes_are():
-    order = Order([Population("a", 0, 4000, 4000, 10), Population("b", 4000, 1000, 1000, 10)], seed=1)
+    order = SampleOrder([Population("a", 0, 4000, 4000, 10), Population("b", 4000, 1000, 1000, 10)], seed=1)
     names = [order.plan(step).bucket_name for step in range(500)]
     for begin in range(0, 500, 50):
         assert 7 <= names[begin : begin + 50].count("b") <= 13

@@ -16,7 +16,7 @@ from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
 from curate.shards import verify as shard_verify
 from curate.shards.check import Expected, check_shard
-from curate.shards.decode import Sampled, decode_again
+from curate.shards.decode_again import RecordedPsnr, decode_again
 from curate.shards.inventory import shards_of, tables_with_shards
 from curate.shards.verify import Findings, shard_problems
 from stages.shards.contract import Contract
@@ -71,7 +71,7 @@ def test_a_sound_catalog_has_nothing_to_tell_and_its_clips_decode_as_they_did(or
             contract = Contract.from_json(shard.contracts[0])
             vae, place = str(original[0] / "made" / "vae"), str(Path(catalog.uri, shard.path))
             [(clip, psnr)] = shard.psnr.items()
-            sample = Sampled(shard.path, place, clip, psnr, made.BUCKET, contract, vae, "float32")
+            sample = RecordedPsnr(shard.path, place, clip, psnr, made.BUCKET, contract, vae, "float32")
             [(_, found)] = decode_again(sql, [sample])
             assert found == pytest.approx(psnr, abs=1e-3)
 

@@ -12,7 +12,7 @@ import torch
 from curate.errors import UserError
 from curate.training.command import run_train
 from curate.training.vae_clips import VAEClips, held_out_sources
-from curate.training.vae_order import Order
+from curate.training.vae_order import ClipOrder
 from models.saved import vae_files
 from models.settings.vae import sized
 from models.vae.causal_vae import CausalVAE
@@ -135,7 +135,7 @@ def test_what_a_step_sees_follows_from_the_seed_and_the_step_whatever_is_kept_in
 def test_each_clip_is_seen_once_before_one_is_seen_again_and_images_have_their_share():
     small, large = Bucket(5, 16, 16), Bucket(9, 32, 32)
     groups = {small: [f"s{n}" for n in range(6)], large: [f"l{n}" for n in range(18)]}
-    order = Order(groups, groups, 0.25, 2, seed=3, steps=2000)
+    order = ClipOrder(groups, groups, 0.25, 2, seed=3, steps=2000)
     steps = [order.step(number) for number in range(2000)]
     assert 0.2 < np.mean([image for image, _, _ in steps]) < 0.3
     assert 0.7 < np.mean([bucket == large for _, bucket, _ in steps]) < 0.8
@@ -145,9 +145,9 @@ def test_each_clip_is_seen_once_before_one_is_seen_again_and_images_have_their_s
             epochs = [seen[n : n + len(all_of_it)] for n in range(0, len(seen) - len(all_of_it), len(all_of_it))]
             assert len(epochs) > 5 and all(sorted(epoch) == sorted(all_of_it) for epoch in epochs)
             assert epochs[0] != epochs[1]
-    again = Order(groups, groups, 0.25, 2, seed=3, steps=2000)
+    again = ClipOrder(groups, groups, 0.25, 2, seed=3, steps=2000)
     assert again.step(1999) == steps[1999] and again.step(7) == steps[7]
-    only_images = Order(groups, {}, 0.0, 2, seed=3, steps=5)
+    only_images = ClipOrder(groups, {}, 0.0, 2, seed=3, steps=5)
     assert all(only_images.step(number)[0] for number in range(5))
 
 

@@ -8,11 +8,11 @@ import threading
 
 import numpy as np
 import pytest
+from curate.engines.on_ray import run_on_ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.engines.inline import run_inline
-from curate.engines.on_ray import run_on_ray
 from stages.base import Needs, SettingsError
 from stages.decode.seek import FetchFrames
 from stages.pretrained.clip_models import find_model, load_model

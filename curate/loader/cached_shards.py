@@ -1,8 +1,8 @@
-"""Shards of a remote store, in pieces through a folder of this machine that holds a limited number of bytes.
+"""Shards of a remote store, read through a local cache of limited size.
 
-Pieces rather than shards, since a block of samples is a small part of one. Their names are the shard's hash and
-the piece's number, so that another shard of the same name is never mistaken for it. Processes share the folder: a
-piece is fetched by one of them, and appears whole or not at all.
+The cache holds pieces rather than shards, since a block of samples is a small part of a shard. The name of a piece is
+the shard's hash and the piece's number, so that it can't be mistaken for one of another shard of the same name.
+Processes share the folder: one of them fetches a piece, which appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,47 +12,59 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from curate.datasets.files import Shard
-from curate.errors import UserError
-from curate.loader.shards import OpenFile, OpenFiles, Span, missing_shards, read_spans
+from curate.datasets.files import ShardFile
+from curate.errors import UserError, first_line
+from curate.loader.local_shards import OpenFile, OpenFiles, Span, missing_shards, read_spans
 from curate.storage import filesystem, join
 
 PIECE = 16 << 20  # bytes
-ATTEMPTS = 4  # to fetch one, with pauses of 0.5, 1 and 2 s between them
-LOCKS = 64  # files that say who fetches what
-ROOM = 0.9  # of the limit that is left full, where pieces have to go
-OPEN_PIECES = 16  # a piece that is open takes its room on the disk, also when it was removed
-STALE_S = 3600.0  # after which an unfinished piece is one that a killed process left
+REMOTE_THREADS = 16  # a store takes long to answer, and answers many requests at once
+ATTEMPTS = 4  # to fetch a piece, with pauses of 0.5, 1 and 2 s between them
+LOCKS = 64  # lock files: a piece is fetched under one of them
+ROOM = 0.9  # of the limit: down to this, pieces are removed once the limit is passed
+OPEN_PIECES = 16  # files kept open; an open piece takes room on the disk even after it was removed
+STALE_S = 3600.0  # an unfinished piece older than this was left by a killed process
 
 
 class CachedShards:
-    """`cache` is the folder (None: below the user's cache folder), `cache_gb` the most that it may hold.
+    """`cache` is the folder (None: below the user's cache folder), `cache_gb` (2^30 bytes) the most that it may hold,
+    `piece` the bytes of a piece, `sleep` what waits between attempts.
 
-    UserError where the first shard is missing, the store's package is not installed, or the folder can't be used.
+    UserError if the first shard is missing, the store's package is not installed, or the folder can't be used.
     """
 
-    def __init__(self, root: str, shards: Sequence[Shard], cache: str | None, cache_gb: float, piece: int = PIECE):
-        self.root, self.shards, self.piece = root, shards, piece
+    threads = REMOTE_THREADS
+
+    def __init__(
+        self,
+        root: str,
+        shards: Sequence[ShardFile],
+        cache: str | None,
+        cache_gb: float,
+        piece: int = PIECE,
+        sleep: Callable[[float], object] = time.sleep,
+    ):
+        self.root, self.shards, self.piece, self.sleep = root, shards, piece, sleep
         self.limit = int(cache_gb * 2**30)
-        self.folder = Path(cache) if cache is not None else _usual_folder()
+        self.folder = Path(cache) if cache is not None else _default_folder()
         if self.limit < 4 * piece:
-            raise UserError(f"cache_gb {cache_gb}: a cache of less than {4 * piece / 2**30:.2g} GB fetches without end")
+            raise UserError(f"cache_gb {cache_gb}: the cache holds too little; take {4 * piece / 2**30:.2g} or more")
         self.fs, self.path = filesystem(root)
         self._files = OpenFiles(OPEN_PIECES)
         self._check()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._lock("folder"):
+            with self.lock():
                 pass
         except OSError as error:
             raise UserError(f"can't keep shards in {self.folder} ({error.strerror}): say where with cache=") from error
 
     def read(self, shard: int, spans: Sequence[Span]) -> None:
-        """Fills spans of a shard, by its number. OSError or EOFError where it can't be had."""
+        """Fills spans of a shard, by its number. OSError or EOFError if it can't be fetched."""
         pending: list[Span] = []
         current = -1
         for offset, view in spans:
@@ -70,7 +82,7 @@ class CachedShards:
             read_spans(self._get(shard, current), pending)
 
     def forget(self, shard: int, spans: Sequence[Span]) -> bool:
-        """Drops the pieces that hold these spans: they may have been damaged on this machine's disk."""
+        """Removes the pieces that hold these spans, which may have been damaged on this machine's disk; True."""
         for offset, view in spans:
             for number in range(offset // self.piece, (offset + len(view) - 1) // self.piece + 1):
                 path = self._place(shard, number)
@@ -81,19 +93,28 @@ class CachedShards:
     def _place(self, shard: int, number: int) -> Path:
         return self.folder / f"{self.shards[shard].hash}-{self.piece}-{number}"
 
+    @contextmanager
+    def lock(self, name: str = "folder") -> Iterator[None]:
+        """Held by one thread of one process at a time; the system releases it when a process is killed. Under that
+        of the folder no piece appears or goes.
+        """
+        with open(self.folder / f"{name}.lock", "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def _get(self, shard: int, number: int) -> OpenFile:
         path = self._place(shard, number)
         with suppress(FileNotFoundError):
             return self._open(path)
-        with self._lock(f"{zlib.crc32(path.name.encode()) % LOCKS}"):
-            with suppress(FileNotFoundError):  # another has fetched it meanwhile
+        with self.lock(f"{zlib.crc32(path.name.encode()) % LOCKS}"):
+            with suppress(FileNotFoundError):  # another process or thread has fetched it meanwhile
                 return self._open(path)
             content = self._fetch(shard, number)
             part = path.with_name(f".{uuid.uuid4().hex}.part")
             try:
                 part.write_bytes(content)
                 file = OpenFile(str(part))  # before others can see it, and remove it to make room
-                with self._lock("folder"):
+                with self.lock():
                     self._make_room(len(content))
                     part.replace(path)
             finally:
@@ -103,12 +124,12 @@ class CachedShards:
 
     def _open(self, path: Path) -> OpenFile:
         file = self._files.get(str(path))
-        with suppress(FileNotFoundError):  # it was removed, and is still open
+        with suppress(FileNotFoundError):  # it was removed, but is still open here
             os.utime(path)
         return file
 
     def _fetch(self, shard: int, number: int) -> bytes:
-        """A piece from the store. OSError where it can't be had, or is not as long as the dataset says."""
+        """A piece from the store. OSError if it can't be fetched, or is not as long as the dataset says."""
         start = number * self.piece
         end = min(start + self.piece, self.shards[shard].bytes)
         path = join(self.path, self.shards[shard].path)
@@ -120,15 +141,14 @@ class CachedShards:
                 raise
             except Exception as error:
                 if attempt == ATTEMPTS - 1:
-                    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                    raise OSError(f"{join(self.root, self.shards[shard].path)}: {said}") from error
-                time.sleep(0.5 * 2**attempt)
+                    raise OSError(f"{join(self.root, self.shards[shard].path)}: {first_line(error)}") from error
+                self.sleep(0.5 * 2**attempt)
         if len(content) != end - start:
             raise OSError(f"the store gave {len(content):,} bytes of {path} from {start:,} on, not {end - start:,}")
         return content
 
     def _make_room(self, size: int) -> None:
-        """Removes the pieces that were not read for longest, where this many bytes more would pass the limit."""
+        """Removes the least recently read pieces, if `size` more bytes would pass the limit."""
         found = []
         for entry in os.scandir(self.folder):
             with suppress(FileNotFoundError):
@@ -148,13 +168,6 @@ class CachedShards:
                 os.unlink(path)
             total -= held
 
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        """Held by one thread of one process at a time; a killed one lets go of it."""
-        with open(self.folder / f"{name}.lock", "a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
     def _check(self) -> None:
         try:
             about = self.fs.info(join(self.path, self.shards[0].path))
@@ -162,8 +175,7 @@ class CachedShards:
             first = join(self.root, self.shards[0].path)
             raise missing_shards(1, len(self.shards), self.root, first) from None
         except Exception as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"can't read {self.root}: {said}") from error
+            raise UserError(f"can't read {self.root}: {first_line(error)}") from error
         if about["size"] != self.shards[0].bytes:
             raise UserError(
                 f"{join(self.root, self.shards[0].path)} has {about['size']:,} bytes, not {self.shards[0].bytes:,}: "
@@ -171,5 +183,5 @@ class CachedShards:
             )
 
 
-def _usual_folder() -> Path:
+def _default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipmill" / "shards"

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from itertools import islice
 
 import fsspec
@@ -12,7 +11,7 @@ from curate.datasets.create import run_dataset_create
 from curate.datasets.files import open_dataset
 from curate.errors import UserError
 from curate.loader import Loader
-from curate.loader.cache import CachedShards
+from curate.loader.cached_shards import CachedShards
 from tests.curate.loader.latents import make_catalog
 from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
@@ -29,9 +28,25 @@ def remote(catalog):
     store.rm("/bucket", recursive=True)
 
 
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    monkeypatch.setattr(CachedShards.__init__, "__defaults__", (PIECE,))
+class Store:
+    """A filesystem that notes what is fetched, and fails the first `failures` times."""
+
+    def __init__(self, fs, failures=0):
+        self.fs, self.failures, self.fetched = fs, failures, []
+
+    def cat_file(self, path, start, end):
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the network is down")
+        self.fetched.append((path, start))
+        return self.fs.cat_file(path, start=start, end=end)
+
+
+def small_pieces(dataset, remote, folder, gb=0.01, failures=0):
+    """Shards through a cache of small pieces that does not wait between attempts; its store is a `Store`."""
+    shards = CachedShards(remote, open_dataset(dataset).shards, str(folder), gb, PIECE, sleep=lambda seconds: None)
+    shards.fs = Store(shards.fs, failures)
+    return shards
 
 
 def cached(folder):
@@ -48,64 +63,42 @@ def local_batches(dataset, count):
 
 
 def test_a_remote_dataset_gives_what_a_local_one_does_and_the_cache_keeps_to_its_limit(dataset, remote, tmp_path):
-    with Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path), cache_gb=SMALL, threads=3) as loader:
+    shards = small_pieces(dataset, remote, tmp_path, SMALL)
+    with Loader(dataset, batch_size=4, shards=shards, threads=3) as loader:
         for wanted in local_batches(dataset, 25):
             assert bytes_of(next(loader)) == wanted
-            with loader.filler.samples.source._lock("folder"):  # nothing comes or goes meanwhile
+            with shards.lock():  # no piece appears or goes meanwhile
                 assert sum(path.stat().st_size for path in cached(tmp_path)) <= 6 * PIECE
     assert cached(tmp_path)
 
 
-def test_what_is_cached_is_not_fetched_again_by_this_or_another_loader(dataset, remote, tmp_path, monkeypatch):
+def test_what_is_cached_is_not_fetched_again_by_this_or_another_loader(dataset, remote, tmp_path):
     fetched = []
-    real = CachedShards._fetch
-    monkeypatch.setattr(CachedShards, "_fetch", lambda self, *piece: fetched.append(piece) or real(self, *piece))
     for _ in range(2):
-        with Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path), cache_gb=0.01) as loader:
+        shards = small_pieces(dataset, remote, tmp_path)
+        with Loader(dataset, batch_size=4, shards=shards) as loader:
             for _ in islice(loader, 12):
                 pass
+        fetched += shards.fs.fetched
         assert len(fetched) == len(set(fetched)) == len(cached(tmp_path))
 
 
 def test_a_piece_that_was_damaged_on_this_machine_is_fetched_again(dataset, remote, tmp_path):
-    options = {"batch_size": 4, "root": remote, "cache": str(tmp_path), "cache_gb": 0.01}
-    with Loader(dataset, **options) as loader:
+    with Loader(dataset, batch_size=4, shards=small_pieces(dataset, remote, tmp_path)) as loader:
         list(islice(loader, 8))
     for path in cached(tmp_path):
         path.write_bytes(bytes(path.stat().st_size))
-    with Loader(dataset, **options) as loader:
+    with Loader(dataset, batch_size=4, shards=small_pieces(dataset, remote, tmp_path)) as loader:
         assert [bytes_of(batch) for batch in islice(loader, 8)] == local_batches(dataset, 8)
 
 
-def test_a_store_that_stumbles_is_asked_again_and_one_that_stays_away_is_one_line(
-    dataset, remote, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    real, failing = CachedShards._fetch, {"times": 2}
-
-    class Stumbling:
-        def __init__(self, fs):
-            self.fs = fs
-
-        def cat_file(self, *args, **kwargs):
-            if failing["times"]:
-                failing["times"] -= 1
-                raise ConnectionError("the network is down")
-            return self.fs.cat_file(*args, **kwargs)
-
-    def fetch(self, *piece):
-        kept, self.fs = self.fs, Stumbling(self.fs)
-        try:
-            return real(self, *piece)
-        finally:
-            self.fs = kept
-
-    monkeypatch.setattr(CachedShards, "_fetch", fetch)
-    with Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path / "a"), threads=1) as loader:
+def test_a_fetch_that_fails_is_tried_again_and_a_store_that_stays_away_is_one_line(dataset, remote, tmp_path):
+    shards = small_pieces(dataset, remote, tmp_path / "a", failures=2)
+    with Loader(dataset, batch_size=4, shards=shards, threads=1) as loader:
         assert bytes_of(next(loader)) == local_batches(dataset, 1)[0]
-    failing["times"] = 10**9
+    shards = small_pieces(dataset, remote, tmp_path / "b", failures=10**9)
     with (
-        Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path / "b"), threads=1) as loader,
+        Loader(dataset, batch_size=4, shards=shards, threads=1) as loader,
         pytest.raises(UserError, match=r"can't be read .*the network is down"),
     ):
         next(loader)
@@ -142,6 +135,12 @@ def test_a_file_uri_is_read_where_it_lies(dataset, catalog, tmp_path):
     assert open_dataset(dataset).root == catalog
     with Loader(dataset, batch_size=4, root=root) as loader:
         assert bytes_of(next(loader)) == local_batches(dataset, 1)[0]
+
+
+def test_pieces_of_the_usual_size_give_the_same(dataset, remote, tmp_path):
+    with Loader(dataset, batch_size=4, root=remote, cache=str(tmp_path), cache_gb=0.1) as loader:
+        for wanted in local_batches(dataset, 9):
+            assert bytes_of(next(loader)) == wanted
 
 
 def test_a_dataset_of_a_catalog_in_a_bucket_is_made_and_read(dataset, bucket, tmp_path):  # noqa: F811

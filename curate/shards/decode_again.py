@@ -1,4 +1,4 @@
-"""Decodes clips of shards again: do the stored latents still give the pixels of their source?"""
+"""Decodes latents of sampled clips and compares them with the pixels of their source, for `clipmill verify`."""
 
 from __future__ import annotations
 
@@ -20,30 +20,35 @@ from stages.shards.format import JSON, ShardError, read_index, read_sample
 if TYPE_CHECKING:
     import duckdb
 
+    from stages.latent_coders.coder import Dtype, LatentCoder
+    from stages.windows.window import Window
+
 TOLERANCE = 0.1  # dB
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """A clip whose decode PSNR was recorded: in which shard (for messages, and where it lies), and by which VAE."""
+class RecordedPsnr:
+    """A clip whose decode PSNR was recorded when it was encoded."""
 
-    shard: str
+    shard: str  # path relative to the catalog, for messages
     path: str
     clip_id: str
     psnr: float
     bucket: str
     contract: Contract
     vae_path: str
-    precision: str  # of the network that the PSNR was taken with
+    dtype: Dtype  # of the VAE when the PSNR was measured
 
 
-def decode_again(sql: duckdb.DuckDBPyConnection, samples: Sequence[Sampled]) -> Iterator[tuple[Sampled, float | str]]:
-    """The PSNR in dB that each clip gives now, or why it was not decoded."""
+def decode_again(
+    sql: duckdb.DuckDBPyConnection, samples: Sequence[RecordedPsnr]
+) -> Iterator[tuple[RecordedPsnr, float | str]]:
+    """The decode PSNR in dB of each clip now, or why it was not decoded."""
     from stages.windows.pool import WindowPool
 
     places = _places(sql, [sample.clip_id for sample in samples])
-    ready: list[tuple[Sampled, list[int], Any]] = []  # with the PTS that were encoded, and the window
-    for sample in sorted(samples, key=lambda sample: (sample.vae_path, sample.precision, sample.shard)):
+    ready: list[tuple[RecordedPsnr, list[int], Window]] = []  # with the PTS that were encoded
+    for sample in sorted(samples, key=lambda sample: (sample.vae_path, sample.dtype, sample.shard)):
         try:
             info = _fields(sample, JSON)
             ready.append((sample, list(info["pts"]), _window(sample, info, places.get(sample.clip_id))))
@@ -65,30 +70,30 @@ def decode_again(sql: duckdb.DuckDBPyConnection, samples: Sequence[Sampled]) -> 
 
 
 class _Coder:
-    """The VAE of the last sample, kept for the next."""
+    """Loads VAEs, and keeps the last one for the next sample."""
 
     def __init__(self) -> None:
-        self.of: tuple[str, str] | None = None
-        self.coder: Any = None
+        self.of: tuple[str, str] | None = None  # path and dtype
+        self.coder: LatentCoder | None = None
 
-    def psnr(self, sample: Sampled, video: np.ndarray) -> float | str:
-        """dB against pixels (T, H, W, 3) uint8, or why it can't be said."""
+    def psnr(self, sample: RecordedPsnr, video: np.ndarray) -> float | str:
+        """The decode PSNR in dB against pixels (T, H, W, 3) uint8, or why it can't be measured."""
         from stages.encode.network import psnr
         from stages.latent_coders.load import load_coder
 
         try:
-            if self.of != (sample.vae_path, sample.precision):
-                self.coder = None
-                self.coder = load_coder(sample.vae_path, dtype=sample.precision)
-                self.of = (sample.vae_path, sample.precision)
+            if self.coder is None or self.of != (sample.vae_path, sample.dtype):
+                self.coder = None  # frees its memory before the next is loaded
+                self.coder = load_coder(sample.vae_path, dtype=sample.dtype)
+                self.of = (sample.vae_path, sample.dtype)
             field = "mean" if sample.contract.codebook is None else "tokens"
             return psnr(_decoded(self.coder, sample.contract, _fields(sample, field)), video)
         except (SettingsError, ShardError, ValueError, MemoryError, RuntimeError) as error:
             return one_line(error)[:300]
 
 
-def _fields(sample: Sampled, field: str) -> Any:
-    """One field of the clip, out of its shard."""
+def _fields(sample: RecordedPsnr, field: str) -> Any:
+    """One field of the clip, from its shard."""
     found = (row for row in read_index(sample.path).to_pylist() if row["clip_id"] == sample.clip_id)
     rows = [row for row in found if row["field"] == field]
     if not rows:
@@ -96,8 +101,8 @@ def _fields(sample: Sampled, field: str) -> Any:
     return read_sample(sample.path, rows)[field]
 
 
-def _window(sample: Sampled, info: Mapping[str, Any], place: Mapping[str, Any] | None) -> Any:
-    """The window that the clip's JSON tells of; SourceError where its clip or source is not there any more."""
+def _window(sample: RecordedPsnr, info: Mapping[str, Any], place: Mapping[str, Any] | None) -> Window:
+    """The window that was encoded, by the clip's JSON. SourceError if its clip or source is gone."""
     from stages.windows.window import Window
 
     if place is None:
@@ -115,7 +120,7 @@ def _window(sample: Sampled, info: Mapping[str, Any], place: Mapping[str, Any] |
 
 
 def _places(sql: duckdb.DuckDBPyConnection, clips: list[str]) -> dict[str, dict[str, Any]]:
-    """Where in its source each clip lies, and how large the source was when it was scanned."""
+    """The span of each clip in its source, and the size of the source when it was scanned."""
     rows = sql.execute(
         "SELECT clip_id, start_pts, end_pts, bytes FROM raw.clips JOIN raw.sources USING (source_id) "
         "WHERE clip_id IN (SELECT unnest(?))", [clips],
@@ -123,8 +128,8 @@ def _places(sql: duckdb.DuckDBPyConnection, clips: list[str]) -> dict[str, dict[
     return {clip: {"start_pts": start, "end_pts": end, "bytes": size} for clip, start, end, size in rows}
 
 
-def _decoded(coder: Any, contract: Contract, stored: np.ndarray) -> np.ndarray:
-    """(T, H, W, 3) in [-1, 1] of what is stored: a mean or tokens."""
+def _decoded(coder: LatentCoder, contract: Contract, stored: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) in [-1, 1], decoded from a stored mean or tokens."""
     import torch
 
     from stages.encode.network import from_stored

@@ -1,4 +1,4 @@
-"""Bytes of shards on this machine's disks, read by `preadv` straight to where they are wanted."""
+"""Shards on this machine's disks, read by `preadv` straight into the memory of a batch."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from curate.datasets.files import Shard
+from curate.datasets.files import ShardFile
 from curate.errors import UserError
 
 OPEN_FILES = 256  # kept open: most systems allow a process 1,024
-GAP = 64 << 10  # bytes between two wanted spans that are read along rather than sought over
+GAP = 64 << 10  # bytes: a smaller gap between two spans is read too, which is faster than a second call
+LOCAL_THREADS = 2  # enough for a disk
 
 Span = tuple[int, memoryview]  # offset in the shard, and the memory to fill from there
 
-_waste = memoryview(bytearray(GAP))  # where gaps go; many threads write it and nobody reads it
+_waste = memoryview(bytearray(GAP))  # gaps are read into it: many threads write it and nobody reads it
 
 
 class OpenFile:
-    """A descriptor that closes when nobody uses it any more."""
+    """A file descriptor that is closed when nothing refers to it any more."""
 
     def __init__(self, path: str):
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -30,7 +31,7 @@ class OpenFile:
 
 
 class OpenFiles:
-    """The files that were read last, by path; for many threads."""
+    """The most recently read files, kept open by path. Safe for many threads."""
 
     def __init__(self, most: int = OPEN_FILES):
         self.most = most
@@ -61,7 +62,7 @@ class OpenFiles:
 
 
 def read_spans(file: OpenFile, spans: Sequence[Span]) -> None:
-    """Fills the spans, which are in order of their offsets, with as few calls as can be. EOFError where a file ends."""
+    """Fills the spans, which are sorted by offset, in few system calls. EOFError if the file ends before that."""
     at = 0
     while at < len(spans):
         start, view = spans[at]
@@ -78,7 +79,7 @@ def read_spans(file: OpenFile, spans: Sequence[Span]) -> None:
 
 
 def _read_rest(file: OpenFile, offset: int, buffers: Sequence[memoryview]) -> None:
-    """What a short read left: the system gives at most 2 GiB at a time, and less where it is interrupted."""
+    """Completes a short read: the system gives at most 2 GiB at a time, and less if it is interrupted."""
     for view in buffers:
         done = 0
         while done < len(view):
@@ -90,22 +91,24 @@ def _read_rest(file: OpenFile, offset: int, buffers: Sequence[memoryview]) -> No
 
 
 class LocalShards:
-    """Shards below a folder. UserError at once where some are missing or have another size."""
+    """Shards below a local folder. UserError at once if some are missing or have another size."""
 
-    def __init__(self, root: str, shards: Sequence[Shard]):
+    threads = LOCAL_THREADS
+
+    def __init__(self, root: str, shards: Sequence[ShardFile]):
         self.paths = [os.path.join(root, shard.path) for shard in shards]
         self._files = OpenFiles()
         self._check(root, shards)
 
     def read(self, shard: int, spans: Sequence[Span]) -> None:
-        """Fills spans of a shard, by its number. OSError or EOFError where it can't be read."""
+        """Fills spans of a shard, by its number. OSError or EOFError if it can't be read."""
         read_spans(self._files.get(self.paths[shard]), spans)
 
     def forget(self, shard: int, spans: Sequence[Span]) -> bool:
-        """Whether reading again may give other bytes: not here."""
+        """False: reading again gives the same bytes."""
         return False
 
-    def _check(self, root: str, shards: Sequence[Shard]) -> None:
+    def _check(self, root: str, shards: Sequence[ShardFile]) -> None:
         missing, other = [], []
         for path, shard in zip(self.paths, shards, strict=True):
             try:
@@ -125,6 +128,7 @@ class LocalShards:
 
 
 def missing_shards(missing: int, of: int, root: str, example: str) -> UserError:
+    """The error for `missing` shards of all `of`."""
     return UserError(
         f"{missing:,} of {of:,} shards are missing below {root} (such as {example}): if they were moved, say where the "
         "folder is that holds shards/ (root=, --shards), else make the dataset again"
