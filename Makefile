@@ -1,5 +1,7 @@
 # Every target needs only Python >= 3.11 with its venv module: `make PYTHON=python3.12 test` names another one.
 PYTHON ?= python3
+# Tests run on all cores, up to eight; tests/conftest.py says which go to one worker together.
+WORKERS = -n auto --maxprocesses 8 --dist loadgroup
 
 .PHONY: help setup demo test test-fast lint lock docs
 
@@ -18,12 +20,11 @@ setup:
 demo: setup
 	.venv/bin/clipmill demo
 
-# One worker per core. Tests of one file go to one worker, and those that start Ray go to one worker together.
 test: setup
-	.venv/bin/python -m pytest -n auto --dist loadgroup
+	.venv/bin/python -m pytest $(WORKERS)
 
 test-fast: setup
-	.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow"
+	.venv/bin/python -m pytest $(WORKERS) -m "not slow"
 
 lint: setup
 	.venv/bin/ruff check .

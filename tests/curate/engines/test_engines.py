@@ -127,7 +127,7 @@ def on_ray(tmp_path_factory):
     os.chdir(here)
 
 
-@pytest.fixture(scope="module", params=["inline", "ray"])
+@pytest.fixture(scope="module", params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
 def engine(request):
     if request.param == "ray":
         request.getfixturevalue("on_ray")

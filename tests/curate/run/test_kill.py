@@ -19,6 +19,7 @@ from tests.s3 import bucket, s3_server
 
 __all__ = ["bucket", "s3_server"]
 
+pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("CLIPMILL_KILLS", "6"))
 FILMS = 14
 # Commits of a few rows, so that kills fall between the commits of two tables too.
@@ -110,6 +111,7 @@ def test_killed_at_random_moments_with_input_and_catalog_in_a_bucket(undisturbed
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.ray
 def test_killed_at_random_moments_on_ray_and_resumed_no_clip_is_lost_or_doubled(undisturbed, tmp_path):
     folder, file, clips = undisturbed
     dice = random.Random(KILLS)

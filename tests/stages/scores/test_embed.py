@@ -137,6 +137,7 @@ def catalog_units(film):
     ]
 
 
+@pytest.mark.ray
 def test_both_engines_give_the_same_embeddings(film):
     def stages():
         embed = Embed(EmbedSettings(model=str(clip_folder()), device="cpu"))
