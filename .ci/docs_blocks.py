@@ -10,7 +10,7 @@ made demo/. HOME is another scratch folder with a few films in Videos, so that a
 | python | run; the blocks of one page share their names, as a reader who types them in has it |
 | sql | each statement is asked of demo/catalog |
 | yaml | recipes are loaded, planned, and their gates checked; a stage by itself is put into a recipe first; configs of
-         training are checked. STAND_INS takes the place of models on a hub |
+         training are checked. STAND_INS takes the place of models on a hub, tests/caption_server.py that of a server |
 | text | not run; one that follows a sh block of the README is what it printed, renewed by --write |
 
 A block that can't run here says why behind its language: ```sh needs-gpu, needs-hub or needs-files. It is counted; a
@@ -33,7 +33,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from curate.catalog.catalog import Catalog  # noqa: E402
+from curate.catalog.views import connect  # noqa: E402
+from curate.errors import UserError  # noqa: E402
+from curate.recipe.checks import check_plan_gates, clip_columns  # noqa: E402
+from curate.recipe.load import load_recipes  # noqa: E402
+from curate.recipe.plan import make_plan  # noqa: E402
+from tests.caption_server import MODEL as CAPTION_MODEL  # noqa: E402
+from tests.caption_server import CaptionServer  # noqa: E402
+from train.config import TrainConfig  # noqa: E402
+from train.settings import ConfigError  # noqa: E402
+from train.vae.config import VAETrainConfig  # noqa: E402
+
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 NEEDS = ("needs-gpu", "needs-hub", "needs-files")
 LANGUAGES = ("sh", "python", "sql", "yaml", "text")
@@ -52,7 +68,9 @@ STAND_INS = {
     "ViT-B-32, pretrained: laion2b_s34b_b79k": "curate/demo/tiny_clip",
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": "demo/vae/model",
     "google/umt5-xxl": "curate/demo/tiny_text",
+    "Qwen/Qwen2.5-VL-7B-Instruct": CAPTION_MODEL,
 }
+SERVER = "http://localhost:8000/v1"  # as the docs name it
 
 
 @dataclass(frozen=True)
@@ -89,8 +107,8 @@ def main() -> int:
 
 def run_pages(pages: list[str], scratch: Path, write: bool) -> int:
     blocks = {page: find_blocks(page) for page in pages}
-    # The scratch folder has a link to .venv: were there anything left to install, it would be installed from there.
-    subprocess.run([sys.executable, ROOT / ".ci" / "setup.py"], check=True)
+    if Path(sys.prefix) == ROOT / ".venv":  # the scratch folder has a link to it: install what is left here, not there
+        subprocess.run([sys.executable, ROOT / ".ci" / "setup.py"], check=True)
     project, home = scratch / "clipmill", scratch / "home"
     copy_project(project)
     (home / "Videos").mkdir(parents=True, exist_ok=True)
@@ -178,13 +196,6 @@ def run_python(blocks: list[Block]) -> None:
 
 def check_yaml(block: Block) -> None:
     """Recipes through the loader and the planner, configs of training through their own checks."""
-    import yaml
-
-    from curate.errors import UserError
-    from train.config import TrainConfig
-    from train.settings import ConfigError
-    from train.vae.config import VAETrainConfig
-
     values = yaml.safe_load(block.text)
     try:
         if "kind" in values:
@@ -200,18 +211,11 @@ def check_yaml(block: Block) -> None:
 
 
 def check_recipes(block: Block, text: str) -> None:
-    import yaml
-
-    from curate.catalog.catalog import Catalog
-    from curate.catalog.views import connect
-    from curate.recipe.checks import check_plan_gates, clip_columns
-    from curate.recipe.load import load_recipes
-    from curate.recipe.plan import make_plan
-
-    for name, stand_in in ({} if block.needs else STAND_INS).items():
-        text = text.replace(name, stand_in)
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(text)
+    if not block.needs:
+        for name, stand_in in STAND_INS.items():
+            text = text.replace(name, stand_in)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file, CaptionServer() as server:
+        file.write(text if block.needs else text.replace(SERVER, server.url))
         file.flush()
         for recipe in load_recipes(file.name, list(yaml.safe_load(text)["recipes"])):
             if block.needs:
