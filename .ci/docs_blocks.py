@@ -151,12 +151,15 @@ def find_blocks(page: str) -> list[Block]:
 def run_page(blocks: list[Block]) -> dict[str, str]:
     """Runs the blocks of a page; what the page shows of an output -> what was printed now."""
     printed: dict[str, str] = {}
-    run_python([block for block in blocks if block.language == "python" and not block.needs])
+    python = [block for block in blocks if block.language == "python" and not block.needs]
     for block in blocks:
         if block.language == "yaml":
             check_yaml(block)
         elif block.needs:
             print(f"{block}: not run", flush=True)
+        elif block.language == "python":
+            if block is python[-1]:  # by now everything is there that the page's commands make
+                run_python(python)
         elif block.language == "sh":
             text = block.text
             if os.environ.get("CLIPMILL_TESTED"):
@@ -168,7 +171,7 @@ def run_page(blocks: list[Block]) -> dict[str, str]:
         elif block.language == "sql":
             for statement in filter(str.strip, block.text.split(";")):
                 print(f"{block}: {' '.join(statement.split())}", flush=True)
-                run(["clipmill", "sql", statement, "--catalog", "demo/catalog"], block)
+                run(["clipmill", "sql", statement, "--catalog", "demo/catalog", "-o", os.devnull], block)
     return printed
 
 
@@ -184,8 +187,6 @@ def run(command: list[str], what: object, keep: bool = False) -> str:
 
 def run_python(blocks: list[Block]) -> None:
     """The blocks of a page in one process, one after the other; lines of a traceback are those of the page."""
-    if not blocks:
-        return
     parts = [(f"{ROOT / block.page}", "\n" * block.line + block.text) for block in blocks]
     script = (
         f"names = {{'__name__': 'docs'}}\nfor page, text in {parts!r}:\n    exec(compile(text, page, 'exec'), names)"
