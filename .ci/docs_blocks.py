@@ -188,9 +188,7 @@ def run(command: list[str], what: object, keep: bool = False) -> str:
 def run_python(blocks: list[Block]) -> None:
     """The blocks of a page in one process, one after the other; lines of a traceback are those of the page."""
     parts = [(f"{ROOT / block.page}", "\n" * block.line + block.text) for block in blocks]
-    script = (
-        f"names = {{'__name__': 'docs'}}\nfor page, text in {parts!r}:\n    exec(compile(text, page, 'exec'), names)"
-    )
+    script = f"names = {{'__name__': 'docs'}}\nfor page, text in {parts!r}: exec(compile(text, page, 'exec'), names)"
     print(f"{', '.join(map(str, blocks))}: runs", flush=True)
     run([sys.executable, "-c", script], blocks[0].page)
 
@@ -204,9 +202,9 @@ def check_yaml(block: Block) -> None:
         elif "recipes" in values:
             check_recipes(block, block.text)
         else:
-            check_recipes(
-                block, yaml.safe_dump({"recipes": {"block": {"stages": [{k: v} for k, v in values.items()]}}})
-            )
+            stages = [{name: settings} for name, settings in values.items()]
+            recipe = {"select": "SELECT * FROM clips", "stages": stages}
+            check_recipes(block, yaml.safe_dump({"recipes": {"block": recipe}}))
     except (UserError, ConfigError) as error:
         raise Failed(f"{block}: {error}") from error
 

@@ -81,7 +81,6 @@ def clips_of(where, shard):
     return set(read_index(path)["clip_id"].to_pylist())
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
 def test_killed_at_random_moments_each_clip_is_in_exactly_one_shard(recipes, tmp_path, engine):
     file, films = recipes
@@ -97,7 +96,6 @@ def test_killed_at_random_moments_each_clip_is_in_exactly_one_shard(recipes, tmp
     check(tmp_path / "catalog")
 
 
-@pytest.mark.timeout(600)
 def test_killed_with_the_catalog_in_a_bucket(recipes, bucket):
     file, films = recipes
     catalog = f"{bucket}/catalog"
