@@ -1,15 +1,18 @@
 # Every target needs only Python >= 3.11 with its venv module: `make PYTHON=python3.12 test` names another one.
 PYTHON ?= python3
+# Tests run on all cores, up to eight; tests/conftest.py says which go to one worker together.
+WORKERS = -n auto --maxprocesses 8 --dist loadgroup
 
-.PHONY: help setup demo test lint lock readme
+.PHONY: help setup demo test test-fast lint lock docs
 
 help:
-	@echo "make setup   .venv with everything, pinned and checked by hash"
-	@echo "make demo    the whole way on made-up films: curate, encode, train, sample (leaves ./demo)"
-	@echo "make test    the tests"
-	@echo "make lint    style, and the rules of the house"
-	@echo "make lock    requirements.lock anew, from pyproject.toml"
-	@echo "make readme  the outputs that the README shows, anew"
+	@echo "make setup      build .venv with everything, pinned and checked by hash"
+	@echo "make demo       curate, encode, train and sample drawn films, from start to end (leaves ./demo)"
+	@echo "make test       run all tests, on all cores"
+	@echo "make test-fast  run the tests that are not marked slow, in under three minutes"
+	@echo "make lint       check style, the rules of the house, the tables of the docs, and types"
+	@echo "make lock       renew requirements.lock from pyproject.toml"
+	@echo "make docs       renew the tables of the docs, and the outputs that the README shows"
 
 setup:
 	@$(PYTHON) .ci/setup.py
@@ -18,12 +21,17 @@ demo: setup
 	.venv/bin/clipmill demo
 
 test: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(WORKERS)
+
+test-fast: setup
+	.venv/bin/python -m pytest $(WORKERS) -m "not slow"
 
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/python .ci/house_rules.py
+	.venv/bin/python .ci/docs_tables.py --check
+	.venv/bin/mypy
 
 # Universal: one file for every Python >= 3.11 and every system; no addresses, no paths of this machine.
 lock: setup
@@ -31,5 +39,6 @@ lock: setup
 	  --no-emit-index-url --no-annotate --no-header --all-extras --group dev \
 	  --constraint .ci/lock.constraints pyproject.toml --output-file requirements.lock
 
-readme: setup
-	CLIPMILL_TESTED=1 .venv/bin/python .ci/readme.py --write
+docs: setup
+	.venv/bin/python .ci/docs_tables.py
+	CLIPMILL_TESTED=1 .venv/bin/python .ci/docs_blocks.py --write README.md

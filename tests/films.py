@@ -10,13 +10,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
 
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 TICKS = Fraction(1, 30000)  # time base of the films: whole ticks at 16, 24, 25, 30, 50 and 60 fps
 
@@ -131,6 +132,7 @@ class Drawn:
             cv2.circle(picture, (int(at[0]), int(at[1])), int(radius * w), colour, -1)
 
 
+@lru_cache(maxsize=64)  # 3 MB each
 def _plane(seed: int) -> np.ndarray:
     """(1024, 1024, 3) uint8 texture: five octaves of smooth noise about a colour of its own."""
     rng = np.random.default_rng(seed)
@@ -224,10 +226,11 @@ def compose(
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.time_base = TICKS
         stream.options = {"crf": str(crf), "preset": "veryfast", "bf": "0", "threads": "1"}
+        to_yuv = VideoReformatter()  # one for all frames: a frame sets up one of its own
         for tick in ticks:
             picture, label = film.at(float(tick * TICKS), size)
             labels.append(label)
-            frame = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="yuv420p")
+            frame = to_yuv.reformat(av.VideoFrame.from_ndarray(picture, format="bgr24"), format="yuv420p", threads=1)
             frame.pts, frame.time_base = tick, TICKS
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

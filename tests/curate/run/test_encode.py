@@ -281,6 +281,7 @@ def test_what_no_row_names_is_collected_by_the_next_run(go, tmp_path):
     assert verify(catalog(tmp_path)) == []
 
 
+@pytest.mark.ray
 def test_both_engines_write_the_same_samples(go, tmp_path):
     go()
     inline = samples(shards(tmp_path)[0])

@@ -23,6 +23,7 @@ from tests.vae_models import vae_folder
 
 __all__ = ["bucket", "s3_server"]
 
+pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("CLIPMILL_KILLS", "3"))
 FILMS = 10
 OFTEN = "import sys, curate.run.committer as c; c.BATCH_ROWS = 2; from curate.cli.main import main; sys.exit(main())"
@@ -80,8 +81,7 @@ def clips_of(where, shard):
     return set(read_index(path)["clip_id"].to_pylist())
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
 def test_killed_at_random_moments_each_clip_is_in_exactly_one_shard(recipes, tmp_path, engine):
     file, films = recipes
     run_recipes(["ingest"], str(tmp_path / "catalog"), [str(films)], file, (), INLINE)
@@ -96,7 +96,6 @@ def test_killed_at_random_moments_each_clip_is_in_exactly_one_shard(recipes, tmp
     check(tmp_path / "catalog")
 
 
-@pytest.mark.timeout(600)
 def test_killed_with_the_catalog_in_a_bucket(recipes, bucket):
     file, films = recipes
     catalog = f"{bucket}/catalog"

@@ -19,6 +19,7 @@ from tests.s3 import bucket, s3_server
 
 __all__ = ["bucket", "s3_server"]
 
+pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("CLIPMILL_KILLS", "6"))
 FILMS = 14
 # Commits of a few rows, so that kills fall between the commits of two tables too.
@@ -68,7 +69,6 @@ def check(catalog, clips):
     assert verify(Catalog.open(str(catalog))) == []
 
 
-@pytest.mark.timeout(900)
 def test_killed_at_random_moments_inline_and_resumed_no_clip_is_lost_or_doubled(undisturbed, tmp_path):
     folder, file, clips = undisturbed
     dice = random.Random(KILLS)
@@ -82,7 +82,6 @@ def test_killed_at_random_moments_inline_and_resumed_no_clip_is_lost_or_doubled(
     check(catalog, clips)
 
 
-@pytest.mark.timeout(300)
 def test_a_decoder_killed_from_outside_is_given_another_chance(undisturbed, tmp_path):
     folder, file, clips = undisturbed
     dice = random.Random(1)
@@ -91,7 +90,6 @@ def test_a_decoder_killed_from_outside_is_given_another_chance(undisturbed, tmp_
     check(catalog, clips)
 
 
-@pytest.mark.timeout(600)
 def test_killed_at_random_moments_with_input_and_catalog_in_a_bucket(undisturbed, tmp_path, bucket):
     import s3fs
 
@@ -109,7 +107,7 @@ def test_killed_at_random_moments_with_input_and_catalog_in_a_bucket(undisturbed
     assert verify(Catalog.open(catalog)) == []
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.ray
 def test_killed_at_random_moments_on_ray_and_resumed_no_clip_is_lost_or_doubled(undisturbed, tmp_path):
     folder, file, clips = undisturbed
     dice = random.Random(KILLS)

@@ -8,7 +8,7 @@ import pytest
 from stages.cuts.blend import Look, line_fit, ramp_fit, sag, shrink
 from stages.cuts.settings import CutSettings
 from tests.cut_scores import Score, boundaries, clips_of, score
-from tests.films import Drawn, Join, compose, real_takes
+from tests.films import Drawn, Join, compose
 from tests.stages.cuts.test_cuts import SIZE, cut_up, take
 
 
@@ -47,25 +47,6 @@ def test_cross_fades_of_drawn_takes_are_found(tmp_path, fps, seconds):
     assert result.found_fades >= 4
     assert result.false_cuts <= 1
     assert np.median(np.abs(result.fade_errors)) <= max(1, 0.1 * seconds * even)
-
-
-@pytest.mark.parametrize("fps", [16, 24, 30, 60])
-def test_half_second_fades_between_real_takes_are_found_eight_times_in_ten(tmp_path, fps):
-    takes = [shot for shot in real_takes() if shot.seconds >= 1.3]
-    if len(takes) < 3:
-        pytest.skip("no real videos: set CLIPMILL_VIDEOS")
-    rng = np.random.default_rng(fps)
-    film = []
-    for k in range(9):
-        shot = takes[(2 * k + fps) % len(takes)] if k else takes[-1]
-        length = min(shot.seconds, float(rng.uniform(1.3, 2.4)))
-        begin = float(rng.uniform(0, shot.seconds - length))
-        film.append((shot, begin, begin + length))
-    truth = compose(tmp_path / "film.mp4", film, Join("fade", 0.5), fps=fps, size=(192, 108))
-    result = score(truth, clips_of(truth.path))
-    assert result.fades == 8
-    assert result.found_fades >= 0.8 * result.fades
-    assert result.false_cuts <= 1
 
 
 @pytest.mark.parametrize("kind", ["black", "white"])

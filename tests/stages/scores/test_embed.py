@@ -132,6 +132,7 @@ def catalog_units(film):
     return [Unit(f"u{i}", clips[i : i + 2]) for i in range(0, len(clips), 2)]
 
 
+@pytest.mark.ray
 def test_both_engines_give_the_same_embeddings(film):
     def stages():
         embed = Embed(EmbedSettings(model=str(clip_folder()), device="cpu"))
