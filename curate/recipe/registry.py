@@ -45,7 +45,7 @@ def _named(path: str) -> Any:
 
 
 _SCORES, _GLOBAL = "stages.scores", "curate.global_stages"
-OWN: dict[str, StageKind] = {
+BUILT_IN: dict[str, StageKind] = {
     "probe": StageKind("sources", "stages.decode.settings:ProbeSettings"),
     "cut": StageKind("sources", "stages.cuts.settings:CutSettings"),
     "measure": StageKind("sources", list[MeasureName]),
@@ -69,16 +69,16 @@ class _Kinds(Mapping[str, StageKind]):
     """Our own stages, and those that installed packages register; a package is imported when its stage is named."""
 
     def __getitem__(self, name: str) -> StageKind:
-        if name in OWN:
-            return OWN[name]
+        if name in BUILT_IN:
+            return BUILT_IN[name]
         found = self._others()[name].load()
         if not isinstance(found, StageKind):
             raise UserError(f"the entry point {name!r} of {ENTRY_POINTS} must name a StageKind, not {found!r}")
         return found
 
     def __iter__(self) -> Iterator[str]:
-        yield from OWN
-        yield from (name for name in self._others() if name not in OWN)
+        yield from BUILT_IN
+        yield from (name for name in self._others() if name not in BUILT_IN)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from curate.recipe.registry import KINDS, StageKind
+from curate.recipe.registry import BUILT_IN, StageKind
 from stages.base import ClipError, ClipStage
 from stages.frames import FrameRequest
 from stages.settings import ModelSettings
@@ -54,4 +54,4 @@ KIND = {"brightness": StageKind("clips", f"{__name__}:BrightnessSettings", f"{__
 
 def register(monkeypatch: Any) -> None:
     """Lets recipes name `brightness`, as they name clipmill's own stages."""
-    monkeypatch.setitem(KINDS, "brightness", KIND["brightness"])
+    monkeypatch.setitem(BUILT_IN, "brightness", KIND["brightness"])
