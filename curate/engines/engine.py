@@ -35,7 +35,7 @@ class Work:
     units: Iterator[Unit]
     writer: WriterSettings
     schemas: Callable[[], Schemas]
-    closing: CloseRule = CloseRule()
+    closing: CloseRule = field(default_factory=CloseRule)
     stop: threading.Event = field(default_factory=threading.Event)
 
 

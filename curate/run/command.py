@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class RunOptions:
     retry_failed: bool = False
     rebuild: bool = False
     quiet: bool = False
-    closing: CloseRule = CloseRule()
+    closing: CloseRule = field(default_factory=CloseRule)
 
 
 def run_recipes(

@@ -76,6 +76,16 @@ def clipmill(*arguments: str | Path, cwd: Path | None = None, **settings) -> sub
     )
 
 
+def often(rows: int, *arguments: str | Path) -> list[str]:
+    """The command line of a clipmill that commits every so many rows, so that kills fall between commits too."""
+    code = (
+        "import sys, functools, curate.run.command as c; from curate.cli.main import main; "
+        "from curate.engines.engine import CloseRule; "
+        f"c.RunOptions = functools.partial(c.RunOptions, closing=CloseRule(rows={rows})); sys.exit(main())"
+    )
+    return [sys.executable, "-P", "-c", code, *map(str, arguments)]
+
+
 def as_json(done: subprocess.CompletedProcess) -> list[dict]:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

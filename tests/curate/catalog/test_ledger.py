@@ -9,12 +9,12 @@ import signal
 import threading
 import time
 
+import curate.catalog.compaction
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import curate.catalog.compaction
 import curate.catalog.ledger
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger, belongs_to

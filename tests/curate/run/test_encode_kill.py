@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 
 import pytest
 
@@ -17,7 +16,7 @@ from curate.run.command import run_recipes
 from curate.run.verify import verify
 from stages.shards.format import read_index
 from tests.curate.killing import run_and_kill
-from tests.curate.running import INLINE, ask, make_folder
+from tests.curate.running import INLINE, ask, make_folder, often
 from tests.s3 import bucket, s3_server
 from tests.vae_models import vae_folder
 
@@ -26,7 +25,6 @@ __all__ = ["bucket", "s3_server"]
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("CLIPMILL_KILLS", "3"))
 FILMS = 10
-OFTEN = "import sys, curate.run.committer as c; c.BATCH_ROWS = 2; from curate.cli.main import main; sys.exit(main())"
 RECIPES = """\
 recipes:
   ingest:
@@ -49,7 +47,7 @@ def recipes(tmp_path_factory):
 
 
 def start(file, catalog, engine="inline"):
-    command = [sys.executable, "-P", "-c", OFTEN, "run", "latents", "--catalog", str(catalog)]
+    command = often(2, "run", "latents", "--catalog", catalog)
     command += ["--pipelines", str(file), "--engine", engine]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -7,14 +7,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from curate.catalog.catalog import Catalog
 from curate.run.verify import verify
 from tests.curate.killing import run_and_kill
-from tests.curate.running import CLIPS, ask, ingest, make_folder, pipelines
+from tests.curate.running import CLIPS, ask, ingest, make_folder, often, pipelines
 from tests.s3 import bucket, s3_server
 
 __all__ = ["bucket", "s3_server"]
@@ -22,8 +21,6 @@ __all__ = ["bucket", "s3_server"]
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("CLIPMILL_KILLS", "6"))
 FILMS = 14
-# Commits of a few rows, so that kills fall between the commits of two tables too.
-OFTEN = "import sys, curate.run.committer as c; c.BATCH_ROWS = 4; from curate.cli.main import main; sys.exit(main())"
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +32,7 @@ def undisturbed(tmp_path_factory):
 
 
 def start(source, file, catalog, engine):
-    command = [
-        sys.executable,
-        "-P",
-        "-c",
-        OFTEN,
-        "run",
-        "ingest",
-        "--input",
-        str(source),
-        "--catalog",
-        str(catalog),
-    ]
+    command = often(4, "run", "ingest", "--input", source, "--catalog", catalog)
     command += ["--pipelines", str(file), "--engine", engine]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -8,7 +8,7 @@ import pytest
 
 from curate.errors import UserError
 from curate.run.listing import Listing
-from curate.run.pending import Pending
+from curate.run.pending import PendingSources
 
 
 def uris(*inputs, **settings):
@@ -78,14 +78,14 @@ def test_every_manifest_carries_its_extra_columns_and_resolves_names_from_its_ow
 
 def test_a_manifests_own_status_does_not_pass_for_the_measured_one(folder):
     (folder / "m.jsonl").write_text(json.dumps({"uri": "b.mp4", "status": "done", "Width": 3, "caption": "c"}))
-    unit = next(iter(Pending(Listing((str(folder / "m.jsonl"),)))))
-    assert unit.entry["manifest_status"] == "done"
-    assert unit.entry["manifest_Width"] == 3
-    assert unit.entry["caption"] == "c"
+    unit = next(iter(PendingSources(Listing((str(folder / "m.jsonl"),)))))
+    assert unit.source.columns["manifest_status"] == "done"
+    assert unit.source.columns["manifest_Width"] == 3
+    assert unit.source.columns["caption"] == "c"
 
 
 def test_a_source_named_twice_is_one_unit(folder):
-    pending = Pending(Listing((str(folder), str(folder), str(folder / "*.mp4"))))
+    pending = PendingSources(Listing((str(folder), str(folder), str(folder / "*.mp4"))))
     assert len({unit.unit_id for unit in pending}) == pending.listed == 5
 
 
@@ -113,19 +113,19 @@ def test_an_input_that_is_not_there_is_said_before_any_work(tmp_path, missing):
 
 
 def test_the_order_of_listing_changes_no_id(folder):
-    forward = {unit.unit_id for unit in Pending(Listing((str(folder),)))}
-    backward = {unit.unit_id for unit in Pending(reversed(list(Listing((str(folder),)))))}
+    forward = {unit.unit_id for unit in PendingSources(Listing((str(folder),)))}
+    backward = {unit.unit_id for unit in PendingSources(reversed(list(Listing((str(folder),)))))}
     assert forward == backward
 
 
-@pytest.mark.parametrize("name", ["", " ", "batch", "Batch", "Clip_ID", "status", "a\nb", "\ud800"])
+@pytest.mark.parametrize("name", ["", " ", "pass", "Pass", "Clip_ID", "status", "a\nb", "\ud800"])
 def test_no_name_of_a_manifest_column_can_harm_the_catalog(folder, tmp_path, name):
     from curate.catalog.schema import rows_to_table
 
     row = json.dumps({"uri": "b.mp4", name: {"deep": [[[1]]]}})
     (folder / "m.jsonl").write_text(row)
-    unit = next(iter(Pending(Listing((str(folder / "m.jsonl"),)))))
-    table = rows_to_table("sources", [unit.entry])
-    assert [json.loads(v) for k, v in unit.entry.items() if k not in ("uri", "source_id")] == [{"deep": [[[1]]]}]
+    unit = next(iter(PendingSources(Listing((str(folder / "m.jsonl"),)))))
+    table = rows_to_table("sources", [unit.source.columns])
+    assert [json.loads(v) for v in unit.source.columns.values()] == [{"deep": [[[1]]]}]
     assert all(column and column.isprintable() for column in table.column_names)
-    assert not {"batch", "clip_id"} & {column.lower() for column in table.column_names}
+    assert not {"pass", "clip_id"} & {column.lower() for column in table.column_names}
