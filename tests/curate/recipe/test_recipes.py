@@ -85,7 +85,7 @@ def test_set_changes_one_setting_and_is_checked_like_the_file(tmp_path):
 
 def test_only_stages_make_rows_incomparable_not_gates(tmp_path):
     def made_by(text):
-        return make_plan(load(tmp_path, text)[0]).marks["sources"].settings
+        return make_plan(load(tmp_path, text)[0]).state_tables["sources"].settings
 
     assert made_by(GOOD) == made_by(GOOD.replace("0.25", "0.5"))
     assert made_by(GOOD) == made_by(GOOD.replace("{min_seconds: 2}", "{min_seconds: 2.0, backend: pyav}"))

@@ -126,7 +126,7 @@ def test_no_engine_is_started_with_nothing_to_do(catalog, folder, file, monkeypa
     def never(*_):
         raise AssertionError("an engine was started")
 
-    monkeypatch.setattr("curate.run.command.run_units", never)
+    monkeypatch.setattr("curate.engines.ray_engine.RayEngine.__init__", never)
     assert ingest(catalog, folder, file=file, options=RunOptions(engine="ray", quiet=True)) == 1
 
 
