@@ -20,7 +20,7 @@ from stages.captions.match import Match
 from stages.captions.settings import CaptionSettings
 from stages.frames import FrameRequest
 from stages.pretrained.devices import on_gpu
-from stages.unit import Clip, Unit
+from stages.unit import Clip, Row, Unit
 
 VERSION = 1  # changes whenever the same answers would be audited otherwise
 
@@ -127,7 +127,7 @@ class Caption(ClipStage):
             return super().stream(units)
         return stream_concurrently(self, units, self.served.concurrency)
 
-    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any] | ClipError]:
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
         return self.rows(clips, [self.ask(clip) for clip in clips])
 
     def ask(self, clip: Clip) -> dict[str, Answer] | ClipError:
@@ -151,9 +151,7 @@ class Caption(ClipStage):
         except Exception as error:
             return ClipError(one_line(error))
 
-    def rows(
-        self, clips: Sequence[Clip], found: Sequence[dict[str, Answer] | ClipError]
-    ) -> list[dict[str, Any] | ClipError]:
+    def rows(self, clips: Sequence[Clip], found: Sequence[dict[str, Answer] | ClipError]) -> list[Row | ClipError]:
         """The audited rows of what `ask` gave."""
         good = [(clip, answers) for clip, answers in zip(clips, found, strict=True) if isinstance(answers, dict)]
         scores: Iterator[list[float]] = iter(())
@@ -208,8 +206,8 @@ class Caption(ClipStage):
         )
         return _digest(json.dumps([name, prompt, said], sort_keys=True))
 
-    def _row(self, answers: dict[str, Answer], scores: list[float] | None) -> dict[str, Any]:
-        row: dict[str, Any] = {}
+    def _row(self, answers: dict[str, Answer], scores: list[float] | None) -> Row:
+        row: Row = {}
         for index, (name, answer) in enumerate(answers.items()):
             column, text, asked = self.settings.column_of(name), answer.text, answer.source != "manifest"
             row |= {

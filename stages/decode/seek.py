@@ -47,7 +47,7 @@ class FetchFrames(UnitStage):
     def __call__(self, unit: Unit) -> Iterator[Unit]:
         """A decoder that dies is given one more chance with the clips that are left; one that hangs is not."""
         began = time.monotonic()
-        left = {clip.clip_id: clip for clip in unit.clips if clip.passing}
+        left = {clip.clip_id: clip for clip in _passing(unit)}
         reason = "the decoder gave no answer for it"
         for _ in range(2):
             try:
@@ -126,7 +126,12 @@ class FetchFrames(UnitStage):
     def _most_bytes(self, unit: Unit) -> int:
         """Pixels that a unit's clips can hold at most."""
         each = sum(3 * request.long_side**2 * len(request.positions) for request in self.asked)
-        return each * sum(clip.passing for clip in unit.clips)
+        return each * len(_passing(unit))
+
+
+def _passing(unit: Unit) -> list[Clip]:
+    """The clips that frames are fetched for; none of a failed unit."""
+    return [clip for clip in unit.clips if unit.failure is None and clip.passing]
 
 
 def _span(row: dict[str, Any]) -> ClipSpan:

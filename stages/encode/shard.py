@@ -39,7 +39,8 @@ class ShardJob:
 
     def part(self) -> Unit:
         """A part of the unit without clips, which reports how many more of them are finished."""
-        part = Unit(self.unit.unit_id, part=self.parts, last=False, progress=self.over - self.said)
+        part = self.unit.new_part(self.parts)
+        part.last, part.progress = False, self.over - self.said
         self.said, self.parts = self.over, self.parts + 1
         return part
 

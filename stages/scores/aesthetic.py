@@ -14,15 +14,15 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from stages.base import SettingsError, one_line
+from stages.base import ClipError, SettingsError, one_line
 from stages.pretrained.clip_models import HUB, ClipModelSettings, file_hash
 from stages.pretrained.hub import cached_or_reachable, hub_file
 from stages.scores.frame_embeddings import FrameEmbeddingStage
-from stages.unit import Clip
+from stages.unit import Clip, Row
 
 AESTHETIC_VERSION = 1  # changes whenever the same embeddings and head would give another score
 
@@ -73,8 +73,8 @@ class Aesthetic(FrameEmbeddingStage):
         head = "" if self.head_path.startswith(HUB) else file_hash(self._file())
         return {"aesthetic": " ".join(f"{AESTHETIC_VERSION} {self.source.content()} {head}".split())}
 
-    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
-        answers = []
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
+        answers: list[Row | ClipError] = []
         for found in self.vectors_of(clips):
             scores = self.head(found.vectors)
             answers.append(

@@ -18,7 +18,7 @@ from stages.frames import FrameRequest
 from stages.pretrained.lookup import local_folder, located, read_config
 from stages.pretrained.weights import revision_of
 from stages.settings import ModelSettings, Positions
-from stages.unit import Clip
+from stages.unit import Clip, Row
 
 VERSION = "1"  # changes whenever the same frames would get other scores
 MOST_NAMED = 12  # labels that an error lists; of more, the nearest
@@ -130,14 +130,14 @@ class Classify(ClipStage):
     def close(self) -> None:
         self._model = self._processor = None
 
-    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any] | ClipError]:
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
         from PIL import Image
 
         pictures = [Image.fromarray(picture[..., ::-1]) for clip in clips for _, picture in clip.frames]
         probabilities = iter(self._probabilities(pictures))
         folder = local_folder(self._source)
         model = folder.name if folder else self._source
-        answers: list[dict[str, Any] | ClipError] = []
+        answers: list[Row | ClipError] = []
         for clip in clips:
             scores = [next(probabilities) for _ in clip.frames]
             if not all(map(math.isfinite, scores)):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from stages.base import ClipError
 from stages.pretrained.clip_models import ClipModelSettings
 from stages.scores.frame_embeddings import FrameEmbeddingStage
-from stages.unit import Clip
+from stages.unit import Clip, Row
 
 EMBED_VERSION = 1  # changes whenever the same frames and weights would give another embedding
 
@@ -41,8 +42,8 @@ class Embed(FrameEmbeddingStage):
     def versions(self) -> dict[str, str]:
         return {"embed": f"{EMBED_VERSION} {self.source.content()}".strip()}
 
-    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
-        answers = []
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
+        answers: list[Row | ClipError] = []
         for found in self.vectors_of(clips):
             vector = pooled(found.vectors)
             answers.append(

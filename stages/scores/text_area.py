@@ -20,7 +20,7 @@ from stages.base import ClipError, ClipStage, Needs, SettingsError, one_line
 from stages.frames import FrameRequest
 from stages.pretrained.weights import revision_of
 from stages.settings import ModelSettings, Positions
-from stages.unit import Clip
+from stages.unit import Clip, Row
 
 VERSION = "1"  # changes whenever the same frames would get other figures
 DETECTOR, READER = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"  # as the wheel of rapidocr carries them
@@ -114,9 +114,9 @@ class TextArea(ClipStage):
     def close(self) -> None:
         self._engine = None
 
-    def score(self, clips: Sequence[Clip]) -> list[dict[str, Any] | ClipError]:
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
         model = self._files()[0].stem
-        answers: list[dict[str, Any] | ClipError] = []
+        answers: list[Row | ClipError] = []
         for clip in clips:
             found = [self.boxes(picture) for _, picture in clip.frames]
             shares = [covered(boxes, picture.shape) for boxes, (_, picture) in zip(found, clip.frames, strict=True)]

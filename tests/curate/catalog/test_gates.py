@@ -13,12 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import Gate, GateSettings, Judge, check_gates
 from curate.catalog.ledger import Ledger
-from curate.catalog.schema import rows_to_table
 from curate.catalog.views import connect
 from curate.errors import UserError
 from curate.recipe.gate_stage import GateStage
 from stages.frames import FrameRequest
 from stages.unit import Unit
+from tests.catalog_rows import commit_rows
 from tests.stages.units import clip_of
 
 COLUMNS = {"motion": "double", "luma_mean": "double", "caption": "string", "faces": "int32"}
@@ -56,8 +56,7 @@ def test_a_run_and_the_view_judge_alike(tmp_path_factory, clips):
     catalog = Catalog.open_or_create(str(tmp_path_factory.mktemp("catalog")))
     with Ledger(catalog, "sources", "source_id", "r") as ledger:
         source = {"source_id": "s", "status": "done", "clips": len(clips)}
-        tables = {"sources": [source], "clips": clips}
-        ledger.commit({name: rows_to_table(name, rows, _kinds(name)) for name, rows in tables.items()})
+        commit_rows(ledger, {"sources": [source], "clips": clips}, {"clips": COLUMNS})
         catalog.put_gates("ingest", GATES, "r")
     with connect(catalog) as sql:
         seen = sql.execute(
@@ -65,10 +64,6 @@ def test_a_run_and_the_view_judge_alike(tmp_path_factory, clips):
         ).fetchall()
     judged = Judge(GATES, COLUMNS)(clips)
     assert [tuple(verdict) for verdict in judged] == seen
-
-
-def _kinds(name):
-    return COLUMNS if name == "clips" else None
 
 
 def test_null_is_unknown_and_never_fails_silently():

@@ -258,6 +258,11 @@ def test_clips_that_gates_drop_are_not_fetched(stage, films):
     assert with_frames(found) == {"u1"} and not lost(found)
 
 
+def test_a_unit_that_failed_before_is_passed_on_without_frames(stage, films):
+    (found,) = stage.stream([unit_of(films / "mpeg4.mp4").failed("earlier")])
+    assert found.failure == "earlier" and not with_frames(found) and not lost(found)
+
+
 def test_a_missing_source_costs_its_clips_and_not_the_units_beside_it(stage, films):
     gone, there = unit_of(films / "mpeg4.mp4", name="gone"), unit_of(films / "mpeg4.mp4", name="there")
     gone.clips[0].source.uri = str(films / "never.mp4")  # that of them all

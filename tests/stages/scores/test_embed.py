@@ -8,11 +8,15 @@ import threading
 
 import numpy as np
 import pytest
-from curate.engines.on_ray import run_on_ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.engines.inline import run_inline
+from curate.catalog.catalog import Catalog
+from curate.catalog.ledger import Ledger
+from curate.catalog.unit_writer import FileSet, WriterSettings, state_schema
+from curate.engines.engine import Work
+from curate.engines.inline import InlineEngine
+from curate.engines.ray_engine import RayEngine
 from stages.base import Needs, SettingsError
 from stages.decode.seek import FetchFrames
 from stages.pretrained.clip_models import find_model, load_model
@@ -132,16 +136,31 @@ def catalog_units(film):
     return [Unit(f"u{i}", clips[i : i + 2]) for i in range(0, len(clips), 2)]
 
 
-@pytest.mark.ray
-def test_both_engines_give_the_same_embeddings(film):
-    def stages():
-        embed = Embed(EmbedSettings(model=str(clip_folder()), device="cpu"))
-        fetch = FetchFrames((embed.wants(),))
-        fetch.needs = embed.needs = Needs(workers=1)  # one worker imports torch, not two
-        return fetch, embed
+def committed(engine, film, folder):
+    """{clip id: row} of what the catalog in `folder` holds after a run through an engine."""
+    embed = Embed(EmbedSettings(model=str(clip_folder()), device="cpu"))
+    fetch = FetchFrames((embed.wants(),))
+    fetch.needs = embed.needs = Needs(workers=1)  # one worker imports torch, not two
+    table = embed.table
+    with Ledger(Catalog.open_or_create(str(folder)), table, "clip_id", "0" * 32) as ledger:
+        writer = WriterSettings({table: ledger.begin({table: state_schema(embed.columns()[table])})}, {table: {}})
+        work = Work((fetch, embed), iter(catalog_units(film)), writer, lambda: {table: ledger.schema(table)})
+        try:
+            for event in engine.run(work):
+                if isinstance(event, FileSet):
+                    ledger.commit(event.of(table))
+        finally:
+            engine.close()
+        rows = [row for part in ledger.known(()) for row in part.to_pylist()]
+    found = {row["clip_id"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
 
-    found = [rows_of(run(stages(), iter(catalog_units(film))), "embeddings") for run in (run_inline, run_on_ray)]
-    inline, ray = found
+
+@pytest.mark.ray
+def test_both_engines_give_the_same_embeddings(film, tmp_path):
+    inline = committed(InlineEngine(), film, tmp_path / "inline")
+    ray = committed(RayEngine(), film, tmp_path / "ray")
     assert set(inline) == set(ray) == {f"c{i}" for i in range(6)}
     for clip, row in inline.items():
         assert row["status"] == "done" and row["embeddings_frames"] == 3

@@ -124,9 +124,8 @@ def test_every_frame_of_a_window_is_of_its_own_scene(tmp_path, uneven):
             pixels = reader.read(window_of(row, Source("s", path), most, fps, where))
             assert {scenes[pts] for pts in pixels.pts} == {scene}
     # and what PTS say is what is seen: pictures of one scene are closer to each other than to the others'
-    means = [
-        reader.read(window_of(row, Source("s", path), Bucket(8, 18, 32), 8.0)).video.mean((0, 1, 2)) for row in rows
-    ]
+    source = Source("s", path)
+    means = [reader.read(window_of(row, source, Bucket(8, 18, 32), 8.0)).video.mean((0, 1, 2)) for row in rows]
     for scene, row in enumerate(rows):
         frames = choose(row, [Bucket(frames, 18, 32) for frames in range(1, 150)], 30.0, 1.0).frames
         video = reader.read(window_of(row, Source("s", path), Bucket(frames, 18, 32), 30.0)).video
