@@ -9,12 +9,12 @@ import signal
 import threading
 import time
 
+import curate.catalog.compaction
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import curate.catalog.compaction
 import curate.catalog.ledger
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger, belongs_to
@@ -23,6 +23,8 @@ from curate.errors import UserError
 from curate.run.verify import verify
 from tests.curate.ledgers import clips_of, expected, in_child, rows_of, seen, work, work_and_die, work_in_peace
 from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.slow
 
 KEYS = [f"{i:02d}'" for i in range(7)]  # a quote in a key must not matter
 OLD = dict.fromkeys(KEYS, "old")
