@@ -55,7 +55,10 @@ def main() -> int:
         (figures["packages"] > MOST_PACKAGES, f"more than {MOST_PACKAGES} packages"),
         (figures["megabytes"] * 1e6 > MOST_BYTES, f"more than {MOST_BYTES / 1e6:.0f} MB"),
         (inside != PACKAGES, f"the wheel must hold {sorted(PACKAGES)} and nothing else"),
-        ("curate/recipe/pipelines.yaml" not in names, "the wheel lacks curate/recipe/pipelines.yaml, the default recipes"),
+        (
+            "curate/recipe/pipelines.yaml" not in names,
+            "the wheel lacks curate/recipe/pipelines.yaml, the default recipes",
+        ),
         (figures["torch"], "torch is in the base install"),
         (not figures["help_works"], f"clipmill --help failed: {helped.stderr}"),
         (figures["help_imports"], "clipmill --help imports heavy packages, so it can't be quick"),

@@ -44,11 +44,11 @@ from curate.errors import UserError  # noqa: E402
 from curate.recipe.checks import check_plan_gates, clip_columns  # noqa: E402
 from curate.recipe.load import load_recipes  # noqa: E402
 from curate.recipe.plan import make_plan  # noqa: E402
+from models.settings.validation import ConfigError  # noqa: E402
 from tests.caption_server import MODEL as CAPTION_MODEL  # noqa: E402
 from tests.caption_server import CaptionServer  # noqa: E402
-from train.config import TrainConfig  # noqa: E402
-from train.settings import ConfigError  # noqa: E402
-from train.vae.config import VAETrainConfig  # noqa: E402
+from train.config.training import TrainConfig  # noqa: E402
+from train.config.vae import VAETrainConfig  # noqa: E402
 
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 NEEDS = ("needs-gpu", "needs-hub", "needs-files")

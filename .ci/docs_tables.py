@@ -25,15 +25,15 @@ sys.path.insert(0, str(ROOT))
 from curate.catalog.catalog import Catalog  # noqa: E402
 from curate.catalog.schema import duckdb_type  # noqa: E402
 from curate.catalog.views import connect  # noqa: E402
-from curate.recipe.registry import KINDS  # noqa: E402
-from models.vae import CausalVAE  # noqa: E402
-from models.vae_files import save  # noqa: E402
-from models.vae_settings import sized  # noqa: E402
+from curate.recipe.registry import OWN  # noqa: E402
+from models.saved.vae_files import save  # noqa: E402
+from models.settings.vae import sized  # noqa: E402
+from models.vae.causal_vae import CausalVAE  # noqa: E402
 from stages.measures.registry import MEASURES  # noqa: E402
 
 TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 WORDS = ROOT / "docs" / "columns.yaml"
-RUNS = {"clips": "on clips, one by one", "set": "over all clips at once"}
+RUNS = {"clips": "on single clips", "shards": "on shards of clips", "catalog": "on the whole catalog"}
 Columns = dict[str, str]  # column -> type in SQL
 
 
@@ -94,7 +94,7 @@ def columns_of_views() -> dict[str, Columns]:
 
 def example_stages(words: Mapping[str, Any]) -> dict[str, Any]:
     """Each stage that fills a table of its own, by name, made with the settings of its example."""
-    kinds = {name: kind for name, kind in KINDS.items() if kind.runs in RUNS}
+    kinds = {name: kind for name, kind in OWN.items() if kind.runs in RUNS}
     same("stages", kinds, words)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ def example_stages(words: Mapping[str, Any]) -> dict[str, Any]:
 def stage_rows(made: Mapping[str, Any], words: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, stage in made.items():
         table = "your `as`" if "as" in words[name]["example"] else f"`{stage.table}`"
-        yield [f"[`{name}`]({words[name]['page']})", RUNS[KINDS[name].runs], table, words[name]["says"]]
+        yield [f"[`{name}`]({words[name]['page']})", RUNS[OWN[name].runs], table, words[name]["says"]]
 
 
 def measure_rows(measures: Mapping[str, Columns], words: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import posixpath
 import re
 import subprocess
 import sys
@@ -19,6 +20,9 @@ LONGEST = 400  # lines of a Python file: about 300 is where a second purpose usu
 MOST_AT_TOP = {"curate": (16, 4), "stages": (12, 4)}
 # Bracketed letters keep these patterns from finding themselves.
 MACHINE_PATH = re.compile(r"/wor[k]/(main|shared|steering|\.)|/op[t]/(wheels|pypi)|/roo[t]/|/hom[e]/\w+/|/far[m]/")
+# In a page: a path of the project between backticks, and the target of a link inside the project.
+NAMED_PATH = re.compile(r"`((?:curate|stages|models|train|tests|benchmarks|docs|infra|\.ci)/[\w./-]*)`")
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
 REGISTRY = re.compile(r"pyp[i]\.org|python[h]osted|registry\.npm[j]s|deb\.deb[i]an|-index-url[ =]\S*:/[/]")
 
 
@@ -47,6 +51,9 @@ def check(texts: Mapping[str, str], trees: Mapping[str, ast.Module]) -> Iterator
             yield f"{name}: {lines} lines; no Python file may be longer than {LONGEST}"
         yield from check_directions(name, tree)
         yield from check_private_names(name, tree)
+    for name, text in texts.items():
+        if name.endswith(".md"):
+            yield from check_page(name, text, texts)
     packaged = {name: tree for name, tree in trees.items() if name.split("/")[0] in PACKAGES}
     for name, tree in packaged.items():
         if not (ast.get_docstring(tree) or "").partition("\n")[0].strip():
@@ -63,6 +70,16 @@ def check_text(name: str, text: str) -> Iterator[str]:
             yield f"{name}:{number}: {found[0]} is a path of one machine"
         if found := REGISTRY.search(line):
             yield f"{name}:{number}: {found[0]} is the address of a package registry"
+
+
+def check_page(name: str, text: str, files: Mapping[str, str]) -> Iterator[str]:
+    """Files and folders that a page names are there."""
+    there = {*files, *(str(folder) for file in files for folder in PurePosixPath(file).parents)}
+    for number, line in enumerate(text.splitlines(), 1):
+        linked = [posixpath.normpath(f"{posixpath.dirname(name)}/{link}".lstrip("/")) for link in LINK.findall(line)]
+        for path in [found.rstrip("/") for found in NAMED_PATH.findall(line)] + linked:
+            if path not in there:
+                yield f"{name}:{number}: {path} is not there"
 
 
 def check_folders(packaged: Mapping[str, ast.Module]) -> Iterator[str]:

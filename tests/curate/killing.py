@@ -7,6 +7,8 @@ import time
 
 import psutil
 
+from tests.waiting import HANGS_S, wait_until
+
 
 def tree(process):
     try:
@@ -34,11 +36,7 @@ def kill(targets):
 
 def at_work(process):
     """Waits until something decodes: how long a start takes is another matter."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(is_worker(one) for one in tree(process)[1:]):
-            return
-        time.sleep(0.02)
+    wait_until(lambda: process.poll() is not None or any(is_worker(one) for one in tree(process)[1:]))
 
 
 def run_and_kill(start_one, whom, after, dice, working=False):
@@ -52,9 +50,9 @@ def run_and_kill(start_one, whom, after, dice, working=False):
     if process.poll() is None:
         kill({"driver": everything[:1], "worker": workers[:1], "all": everything}[whom])
     try:
-        code = process.wait(timeout=180)
+        code = process.wait(timeout=HANGS_S)
     finally:
         process.stderr.close()
-    _, alive = psutil.wait_procs(workers, timeout=20)  # what does the work goes with the driver
+    _, alive = psutil.wait_procs(workers, timeout=HANGS_S)  # what does the work goes with the driver
     assert not alive
     return code

@@ -71,9 +71,7 @@ def ask(catalog: Path | str, query: str) -> list[tuple]:
 
 
 def clipmill(*arguments: str | Path, cwd: Path | None = None, **settings) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [CLIPMILL, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300, **settings
-    )
+    return subprocess.run([CLIPMILL, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, **settings)
 
 
 def often(rows: int, *arguments: str | Path) -> list[str]:

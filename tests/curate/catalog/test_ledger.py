@@ -24,6 +24,8 @@ from curate.run.verify import verify
 from tests.curate.ledgers import clips_of, expected, in_child, rows_of, seen, work, work_and_die, work_in_peace
 from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
+pytestmark = pytest.mark.slow
+
 KEYS = [f"{i:02d}'" for i in range(7)]  # a quote in a key must not matter
 OLD = dict.fromkeys(KEYS, "old")
 NEW = OLD | dict.fromkeys(KEYS[2:], "new") | {"later": "new"}

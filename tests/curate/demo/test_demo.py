@@ -12,6 +12,8 @@ from curate.demo.demo import _films, demo
 from curate.demo.films import FilmTruth, read_truth
 from curate.demo.truth_check import compare, describe
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_demo_finds_what_was_drawn(demo_run, capsys):
     folder, code = demo_run

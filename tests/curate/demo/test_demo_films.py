@@ -52,6 +52,7 @@ def test_a_film_of_one_shot_has_its_caption_beside_it(drawn):
         assert len(film.shots) == 1 and film.caption_file == film.name.replace(".mp4", ".txt")
 
 
+@pytest.mark.slow
 def test_the_picture_changes_most_at_the_hard_cuts_and_nowhere_else(drawn):
     folder, truth = drawn
     checked = 0

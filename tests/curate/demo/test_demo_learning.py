@@ -14,6 +14,8 @@ from curate.run.command import run_recipes
 from curate.run.verify import verify
 from tests.curate.running import INLINE, ask
 
+pytestmark = pytest.mark.slow
+
 FEW = 3  # prompts and first frames
 
 

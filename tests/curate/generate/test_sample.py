@@ -31,6 +31,8 @@ from train.sampling.diffusion_samplers import SamplerSettings
 from train.sampling.guidance import Guidance
 from train.sampling.trained_run import SamplingSettings
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "9x64x64"
 QUICK = SamplingSettings(steps=2, guidance=Guidance(2.0))
 

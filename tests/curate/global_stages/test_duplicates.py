@@ -230,6 +230,7 @@ def crowded():
         yield
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(worlds(), st.randoms())
 def test_any_order_and_any_split_into_runs_gives_the_table_of_one_run(crowded, world, random):

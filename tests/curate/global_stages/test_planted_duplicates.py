@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
 from curate.demo.files import write_video
@@ -35,6 +37,7 @@ def judged(folder: Path, films: list[Path], changes) -> Found:
     return compare(clusters, shown)
 
 
+@pytest.mark.slow
 def test_copies_of_drawn_films_are_found(tmp_path):
     """Re-encoded at three qualities, resized, in another codec, brighter, darker, cut shorter."""
     looks = (("circle", "red", "moving left", "green"), ("star", "yellow", "growing", "blue"),

@@ -19,6 +19,8 @@ from curate.errors import UserError
 from curate.query.search import TextSearch, nearest, run_search, search
 from tests.curate.running import fresh
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def catalog(demo_run):

@@ -12,6 +12,8 @@ from curate.run.verify import verify
 from tests.curate import brightness
 from tests.curate.running import INLINE, ask, make_folder
 
+pytestmark = pytest.mark.slow
+
 DECODE = """
       - probe: {min_seconds: 0.5}
       - cut: {min_seconds: 1, max_seconds: 20}

@@ -29,6 +29,8 @@ from tests.clip_model import clip_folder
 from tests.curate.running import INLINE, ask, cut_film
 from tests.vae_models import vae_folder
 
+pytestmark = pytest.mark.slow
+
 FILMS = 4
 RECIPES = """\
 recipes:

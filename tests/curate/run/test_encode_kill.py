@@ -56,7 +56,7 @@ def start(file, catalog, engine="inline"):
 
 def finish(file, catalog, engine="inline"):
     process = start(file, catalog, engine)
-    error = process.communicate(timeout=180)[1]
+    error = process.communicate()[1]
     assert process.returncode == 0, error
     assert "Traceback" not in error
 

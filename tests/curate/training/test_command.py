@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import types
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from models.settings.vae import sized
 from models.vae.causal_vae import CausalVAE
 from stages.latent_coders.describe import describe_coder
 from tests.curate.loader import latents
+from tests.waiting import wait_until
 from train.config.training import TrainConfig
 from train.devices.parallel import Ranks
 from train.run.checkpoints import Checkpoints
@@ -139,8 +139,7 @@ def test_yaml_is_a_config_too_and_set_goes_over_it(dataset, tmp_path):
 
 def test_ctrl_c_leaves_a_checkpoint_that_resume_goes_on_from(dataset, tmp_path, capsys):
     def interrupt():
-        while len(read_log(tmp_path / "run")) < 2:
-            time.sleep(0.01)
+        wait_until(lambda: len(read_log(tmp_path / "run")) >= 2)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)

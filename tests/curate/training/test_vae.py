@@ -23,6 +23,8 @@ from train.config.vae import VAETrainConfig
 from train.run.log import read_log
 from train.vae.measures import measure
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["one_thread"]
 
 RECIPE = """\

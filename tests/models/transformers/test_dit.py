@@ -51,6 +51,7 @@ def test_gradients_reach_every_parameter_within_the_steps_that_starting_from_zer
     assert dead == []
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfitted():
     dit = DiT(DiTSettings(**SMALL))
     given, target = inputs(), torch.randn(2, 3, 3, 4, 6)

@@ -139,6 +139,7 @@ def test_blocks_can_be_checkpointed_one_by_one():
     assert all(torch.equal(one, two) for one, two in zip(*grads, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_blocks_that_are_compiled_one_by_one_are_compiled_once(attention):
     torch.compiler.reset()

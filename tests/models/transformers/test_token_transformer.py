@@ -81,6 +81,7 @@ def test_gradients_reach_every_parameter_within_the_steps_that_starting_from_zer
     assert [name for name, each in net.named_parameters() if not each.grad.abs().max() > 0] == []
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfitted_and_comes_back():
     net, given, told = TokenTransformer(TokenSettings(**SMALL)), tokens(), condition()
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)

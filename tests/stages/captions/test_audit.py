@@ -13,6 +13,7 @@ WORDS = st.lists(st.sampled_from(["red", "car", "turns", "left", "slowly", "rain
 ANY_TEXT = st.text(max_size=300)
 
 
+@pytest.mark.slow
 @given(ANY_TEXT)
 def test_every_measure_takes_every_text(text):
     assert 0 <= audit.repetition(text) < 1

@@ -23,6 +23,8 @@ from tests.curate.running import ask, cut_film, ingest, pipelines
 from tests.s3 import bucket, s3_server
 from tests.stages.captions.made import rows_of, run, served, unit_of
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["bucket", "s3_server"]
 
 KILLS = int(os.environ.get("CLIPMILL_KILLS", "2"))

@@ -39,6 +39,7 @@ def take(seed: int, frames: int, fps: int = 24, **settings) -> list[np.ndarray]:
     return [shot.picture(k / fps, SIZE) for k in range(frames)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [16, 24, 30, 60, "uneven"])
 def test_hard_cuts_between_drawn_takes_are_found_to_the_frame(tmp_path, fps):
     even = 24 if fps == "uneven" else fps

@@ -11,6 +11,8 @@ from tests.cut_scores import Score, boundaries, clips_of, score
 from tests.films import Drawn, Join, compose
 from tests.stages.cuts.test_cuts import SIZE, cut_up, take
 
+pytestmark = pytest.mark.slow
+
 
 def shots(count: int, seconds: float, seed: int) -> list:
     rng = np.random.default_rng(seed)

@@ -207,6 +207,7 @@ def originals(tmp_path_factory):
 damage = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.integers(0, 2), bytes_set=damage, kept=st.floats(0, 1), early=st.booleans())
 def test_damaged_bytes_give_frames_or_a_reason(originals, child, which, bytes_set, kept, early):

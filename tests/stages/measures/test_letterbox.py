@@ -42,6 +42,7 @@ def assert_within_2(found, x, y, w, h):
         assert abs(got - want) <= 2
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     bars=st.sampled_from(["letter", "pillar", "window"]),

@@ -149,6 +149,7 @@ def test_motion_does_not_depend_on_resolution(speed):
     assert max(found) / min(found) < 1.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speed", [1.0, 25.0])
 def test_motion_does_not_depend_on_the_frame_rate(speed):
     rates = [12, 15, 16, 23.976, 25, 29.97, 50, 60]
@@ -156,6 +157,7 @@ def test_motion_does_not_depend_on_the_frame_rate(speed):
     assert max(found) / min(found) < 1.15
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     speed=st.floats(0.4, 40),
@@ -205,6 +207,7 @@ def shaken(jitter_percent: float, speed: float, seed: int = 3):
     return draw
 
 
+@pytest.mark.slow
 def test_a_smooth_pan_does_not_shake_and_a_hand_does():
     steady = measured(film(shaken(0, 20), 4, 24), "shake")["shake"]
     light, strong = (measured(film(shaken(jitter, 0), 4, 24), "shake")["shake"] for jitter in (0.2, 1.0))
@@ -301,6 +304,7 @@ def test_a_hash_is_48_hex_digits_even_of_one_frame():
     assert short[:16] == short[16:32] == short[32:]
 
 
+@pytest.mark.slow
 def test_a_hash_outlives_resizing_and_brightness_and_noise():
     rng = np.random.default_rng(4)
     original = hashed(pan(4, 1280, 720))
@@ -326,6 +330,7 @@ def test_hashes_of_frames_are_told_once_while_nothing_changes():
     assert distance(still, moving[:16]) <= 2  # both begin with the same picture
 
 
+@pytest.mark.slow
 def test_two_samplings_of_one_take_have_frames_in_common_whatever_their_offset():
     """A copy that begins later is sampled at other moments: its frames are still within 1/12 s of ours."""
     whole = measured(film(pan(10), 4, 24), "phash")["phash_frames"]

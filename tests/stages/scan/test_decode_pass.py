@@ -78,6 +78,7 @@ print(clips, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
+@pytest.mark.slow
 def test_a_two_hour_video_takes_no_more_memory_than_a_one_minute_one(tmp_path):
     found = {}
     for seconds in (80, 7200):
@@ -88,6 +89,7 @@ def test_a_two_hour_video_takes_no_more_memory_than_a_one_minute_one(tmp_path):
     assert found[7200][1] <= found[80][1] + 100
 
 
+@pytest.mark.slow
 def test_a_long_source_leaves_in_parts_and_only_the_last_one_marks_it(tmp_path, decode_pass, monkeypatch):
     monkeypatch.setattr("stages.scan.decode_pass.PART_CLIPS", 4)
     film = repeated(tmp_path / "long.mkv", 400)
@@ -196,6 +198,7 @@ def test_a_decoder_that_always_dies_fails_the_source_with_the_signal(tmp_path, d
     assert "signal 11" in part.failure
 
 
+@pytest.mark.slow
 def test_a_decoder_that_dies_once_is_given_another_chance(tmp_path, decode_pass):
     film = repeated(tmp_path / "long.mkv", 1000)
     stage = decode_pass()

@@ -62,6 +62,7 @@ def clip(*pictures: np.ndarray) -> Clip:
     return clip_of("a", pictures)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     words=st.sampled_from(WORDS),
@@ -124,6 +125,7 @@ def test_mean_largest_and_most_boxes_are_over_the_frames_of_the_clip(text):
     assert mixed["text_boxes"] == alone["text_boxes"]
 
 
+@pytest.mark.slow
 def test_figures_do_not_depend_on_which_clips_come_together_nor_in_which_order(text):
     clips = [clip(scene(n, title)) for n, title in enumerate(("ONE WORD", "", "AND ANOTHER LINE"))]
     together = text.score(clips)

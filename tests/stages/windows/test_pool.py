@@ -127,6 +127,7 @@ def test_the_reason_is_told_for_each_window_that_can_not_be_had(films, pool, tmp
         assert same(fine, good), "the window behind it"
 
 
+@pytest.mark.slow
 def test_a_decoder_that_is_killed_at_random_costs_at_most_the_windows_it_was_at(films):
     names = ("h264_b_frames.mp4", "vp9.webm", "one_group.mp4", "uneven.mp4")
     windows = [window for name in names for window in windows_of(films / name, clips=12, bucket="4x64x96")] * 2

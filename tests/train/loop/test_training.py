@@ -22,6 +22,7 @@ from train.run.log import read_log
 ONE_BATCH = {"batch_size": 4, "count": 4, "shapes": {"1x32x32": (CHANNELS, 1, 4, 4)}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "left"), [("dit", 0.3), ("tokens", 0.01)])
 def test_one_batch_is_overfitted(kind, left, tmp_path):
     """Of the first loss a small part is `left`, and far less than on clips that were not in the batch."""

@@ -12,6 +12,8 @@ import torch
 from models.saved import transformer_files
 from tests.train.runs import MODEL, losses, train, weights
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 FACTORISED = {"model": {**MODEL, "attention": "factorised"}}
 RUNS = {

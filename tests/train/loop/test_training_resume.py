@@ -26,6 +26,8 @@ from train.loop.training import Training
 from train.run.log import read_log
 from train.run.run_folder import check_folder
 
+pytestmark = pytest.mark.slow
+
 GROUPS = ("model", "ema", "optimizer")
 
 

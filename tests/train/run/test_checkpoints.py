@@ -124,6 +124,7 @@ for step in range(1, 10_000):
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_leaves_whole_checkpoints_only(tmp_path):
     """Every folder with a step's name is read whole and of that step, after each of two kills."""
     chance = random.Random(0)
