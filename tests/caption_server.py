@@ -1,7 +1,8 @@
 """A stand-in for vLLM or SGLang: OpenAI's chat completions over real HTTP on loopback, with every way to fail.
 
-What happens to a request is said by a script: a function of the prompt and of how many times it was asked
-before. The caption that it gives names the prompt, so a test sees which question was answered.
+A script decides what happens to a request: a function of the prompt and of how many times it was asked before. It may
+block, to hold a request back until something else has happened. The caption in a reply names the prompt, so a test
+sees which question was answered.
 """
 
 from __future__ import annotations
@@ -14,41 +15,47 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 MODEL = "stand-in-vl"
 KEY = "a-key-of-the-test"
 
-# What a script may say of a request; 'STATUS' or 'STATUS retry-after=X' is an HTTP error.
-OK, SLOW, HANG, DRIP, DROP, CUT, GARBAGE = "ok", "slow", "hang", "drip", "drop", "cut", "garbage"
+# What a script may decide; 'STATUS', 'STATUS retry-after=X' or 'STATUS location=X' is a reply of another status.
+OK, HANG, DRIP, DROP, CUT, GARBAGE = "ok", "hang", "drip", "drop", "cut", "garbage"
 TRUNCATED, REFUSAL, EMPTY = "truncated", "refusal", "empty"
 Script = Callable[[str, int], str]
 
 
 @dataclass
 class Seen:
-    """A request as the server saw it; `answered` when a whole reply of status 200 was written."""
+    """A request as the server saw it; `answered` if it got a whole reply with a caption."""
 
     prompt: str
     body: dict[str, Any]
     began: float
-    what: str
-    answered: float | None = None
+    answered: bool = False
 
 
 @dataclass
 class CaptionServer:
-    """A context manager; `url` is the base URL. `delay` seconds pass before a good answer."""
+    """A context manager; `url` is the base URL. `delay` seconds pass before a good answer.
+
+    `paths` are those of all requests as they came, `most_at_once` how many were unanswered at a time at most.
+    """
 
     script: Script = lambda prompt, attempt: OK
     delay: float = 0.0
     key: str | None = None
+    moved: str | None = None  # where a redirect of all GET requests points
     seen: list[Seen] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     most_at_once: int = 0
 
     def __post_init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._now = 0
-        self._lock = threading.Lock()
+        self._unanswered = 0
+        self._open = 0
+        self._changed = threading.Condition()
         self._end = threading.Event()
 
     def __enter__(self) -> CaptionServer:
@@ -74,20 +81,40 @@ class CaptionServer:
         """The prompts that got a whole good reply, as often as they did."""
         return [one.prompt for one in self.seen if one.answered]
 
-    def begin(self, body: dict[str, Any]) -> Seen:
+    def begin(self, body: dict[str, Any]) -> tuple[Seen, int]:
+        """Notes a request; its number among those with its prompt, from 0."""
         prompt = body["messages"][-1]["content"][-1]["text"]
-        with self._lock:
+        with self._changed:
             attempt = self._counts[prompt]
             self._counts[prompt] += 1
-            one = Seen(prompt, body, time.monotonic(), self.script(prompt, attempt))
+            one = Seen(prompt, body, time.monotonic())
             self.seen.append(one)
-            self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
-        return one
+            self._open += 1
+            self._unanswered += 1
+            self.most_at_once = max(self.most_at_once, self._unanswered)
+            self._changed.notify_all()
+        return one, attempt
 
-    def finish(self) -> None:
-        with self._lock:
-            self._now -= 1
+    def answering(self) -> None:
+        """A request's reply begins."""
+        with self._changed:
+            self._unanswered -= 1
+
+    def end(self) -> None:
+        """A request is over."""
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
+
+    def wait_for_requests(self, count: int) -> None:
+        """Until so many have come."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.seen) >= count)
+
+    def wait_until_idle(self) -> None:
+        """Until all that have come are over."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open)
 
     def rest(self, seconds: float) -> None:
         self._end.wait(seconds)
@@ -139,29 +166,33 @@ def _handler(server: CaptionServer) -> type[BaseHTTPRequestHandler]:
             return True
 
         def do_GET(self) -> None:
+            server.paths.append(self.path)
             if not self._welcome():
                 return
-            if self.path == "/v1/models":
+            if server.moved:
+                self._send(307, {}, {"Location": server.moved})
+            elif urlsplit(self.path).path == "/v1/models":  # the whole URL where a proxy is asked
                 self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
             else:
                 self._send(404, {"detail": "Not Found"})
 
         def do_POST(self) -> None:
+            server.paths.append(self.path)
             data = self.rfile.read(int(self.headers["Content-Length"]))
             if not self._welcome():
                 return
-            seen = server.begin(json.loads(data))
+            seen, attempt = server.begin(json.loads(data))
             try:
-                self._answer(seen)
+                what, _, more = server.script(seen.prompt, attempt).partition(" ")
+                server.rest({HANG: 600.0}.get(what, server.delay))
+                server.answering()
+                self._answer(seen, what, more)
             finally:
-                server.finish()
+                server.end()
 
-        def _answer(self, seen: Seen) -> None:
-            what, _, more = seen.what.partition(" ")
+        def _answer(self, seen: Seen, what: str, more: str) -> None:
             good = json.dumps(completion(seen.prompt, what)).encode()
-            if what == HANG:
-                server.rest(60)
-            elif what == DROP:
+            if what in (HANG, DROP):
                 self.close_connection = True
             elif what == DRIP:
                 self.send_response(200)
@@ -174,11 +205,14 @@ def _handler(server: CaptionServer) -> type[BaseHTTPRequestHandler]:
             elif what == GARBAGE:
                 self._send(200, good[: len(good) // 2])
             elif what.isdigit():
-                headers = {"Retry-After": more.removeprefix("retry-after=")} if more else {}
-                self._send(int(what), {"error": {"message": f"the script says {what}"}}, headers)
+                name, _, value = more.partition("=")
+                self._send(int(what), {"error": {"message": f"the script says {what}"}}, {name: value} if name else {})
             else:
-                server.rest(float(more) if what == SLOW else server.delay)
-                self._send(200, good)
-                seen.answered = time.monotonic()
+                seen.answered = True  # before the client can tell anybody
+                try:
+                    self._send(200, good)
+                except OSError:
+                    seen.answered = False
+                    raise
 
     return Handler

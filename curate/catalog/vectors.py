@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,18 @@ def embedding_batches(
                 yield batch.column(0).to_pylist(), _matrix(batch.column(2), widths[0])
     except duckdb.Error as error:
         raise UserError(one_line(error)) from error
+
+
+def embedding_model(connection: duckdb.DuckDBPyConnection, table: str = "embeddings") -> dict[str, Any]:
+    """The settings `model`, `pretrained` and so on of the stage by which the last run filled a table of embeddings.
+
+    Empty where no run says so.
+    """
+    runs = connection.sql("SELECT stages FROM runs WHERE stages IS NOT NULL ORDER BY started_at DESC").fetchall()
+    for (text,) in runs:
+        if made := json.loads(text).get(table):
+            return next((dict(given) for stage in made["stages"] for given in stage.values() if "model" in given), {})
+    return {}
 
 
 def _read(connection: duckdb.DuckDBPyConnection, table: str, where: str | None) -> tuple[list[str], np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 
 import duckdb
 import numpy as np
@@ -32,9 +33,12 @@ def run_global(
 
     `stamp` are the columns settings, recipe and run_id of every row. Raises SettingsError for SQL that DuckDB refuses.
     """
+    columns = {name: stage.column(name) for name in stage.signals()}
     previous = _previous(catalog, stage.table, stamp["settings"])
+    if previous is not None:
+        previous = _renamed(previous, {column: name for name, column in columns.items()})
     try:
-        made = stage.compute(connection, select, previous)
+        made = _renamed(stage.compute(connection, select, previous), columns)
     except duckdb.Error as error:
         raise SettingsError(one_line(error)) from error
     now = datetime.datetime.now(datetime.UTC)
@@ -60,3 +64,7 @@ def _previous(catalog: Catalog, name: str, settings: str) -> pa.Table | None:
         return None
     found = pa.concat_tables(parts, promote_options="default")
     return found if set(found["settings"].unique().to_pylist()) == {settings} else None
+
+
+def _renamed(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    return table.rename_columns([names.get(name, name) for name in table.column_names])

@@ -1,7 +1,7 @@
-"""Text search: the clips whose embeddings lie nearest to a text's, found exactly, batch by batch.
+"""`clipmill search`: finds the clips whose embeddings are nearest to that of a text.
 
-The text goes through the model that made the embeddings. No index: a cosine with every embedding is one
-matrix product a batch, and memory holds one batch and the best so far.
+The text is encoded by the model that made the embeddings. The search is exact and needs no index: the cosines with a
+batch of embeddings are one matrix product, and memory holds one batch and the best hits so far.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import literal, quote
-from curate.catalog.vectors import embedding_batches
+from curate.catalog.vectors import embedding_batches, embedding_model
 from curate.catalog.views import connect, query
 from curate.errors import UserError
 from stages.base import SettingsError
 
-BATCH_ROWS = 16_384  # embeddings that are compared at a time: 25 MB of 768 float16
-MOST = 10_000  # hits of one search
+if TYPE_CHECKING:
+    from stages.pretrained.clip_models import ClipModel
+
+BATCH_ROWS = 16_384  # embeddings compared at a time: 25 MB of 768 float16
+MOST = 10_000  # hits of one search, at most
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class Hit:
 
 
 class TextSearch:
-    """A catalog's embeddings, ready to be asked by text; the model is loaded once.
+    """Searches the embeddings of a catalog by text; the model is loaded once.
 
-    `model` and `pretrained` name the model where its path has changed since the embeddings were made.
-    Raises UserError: no such table, no embeddings, a model that is not there or not the one that made them.
+    `model` and `pretrained` name the model if its path has changed since the embeddings were made.
+    Raises UserError: no such table, no embeddings, a model that can't be found or did not make them.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class TextSearch:
         self.connection = connect(catalog)
         try:
             revision = self._revision()
-            self.model = _load(_settings(catalog, table, model, pretrained), table)
+            self.model = self._load(model, pretrained)
             if self.model.revision != revision:
                 raise UserError(
                     f"table {table!r} was made by a model of revision {revision}, but {self.model.name} is "
@@ -69,52 +71,73 @@ class TextSearch:
     def __exit__(self, *_: Any) -> None:
         self.connection.close()
 
-    def cut(self, text: str) -> str:
-        """What of a text the encoder does not see; '' for a text that it sees whole."""
+    def cut_off(self, text: str) -> str:
+        """The end of a text that is too long for the encoder; '' for a text that fits."""
         words = text.split()
         if self.model.fits(text):
             return ""
-        low, high = 0, len(words)  # so many words fit, and so many do not
+        low, high = 0, len(words)  # `low` words fit, `high` words do not
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.model.fits(" ".join(words[:middle])) else (low, middle)
         return " ".join(words[low:])
 
     def find(self, text: str, k: int = 20, where: str | None = None) -> list[Hit]:
-        """The `k` clips nearest to the text, best first; equal ones in order of their ids.
+        """The `k` clips nearest to the text, best first; those with equal scores in order of their ids.
 
-        `where` is a SQL condition on the view `clips`. Dropped clips are found as well as kept ones.
+        `where` is a SQL condition on the view `clips`. Dropped clips are found as well as kept ones. Raises UserError.
         """
         if not text.strip():
             raise UserError("the text to search for is empty")
         if not 1 <= k <= MOST:
             raise UserError(f"-k must be from 1 to {MOST:,}, got {k}")
-        if where is not None:  # one condition and no second statement, and DuckDB's own words for a wrong one
+        if where is not None:  # checks that it is one condition and nothing else, with DuckDB's message if it is not
             query(self.connection, f"SELECT 1 FROM clips WHERE ({where}\n) LIMIT 0")
-        vector = self.model.encode_texts([text])[0]
+        vector = self.model.encode_texts([text])[0]  # (dim,)
         best = nearest(embedding_batches(self.connection, self.table, where, BATCH_ROWS), vector, k)
         return self._hits(best)
 
     def _revision(self) -> str:
-        """The one revision of the table's embeddings."""
+        """The revision of the model that made the table's embeddings."""
         name = self.table
-        known = {row[0] for row in self.connection.execute("SHOW TABLES").fetchall()}
-        column = f"{name}_revision"
-        if name not in known or column not in {row[0] for row in _describe(self.connection, name)}:
-            made = ", ".join(sorted(t for t in known if _is_embeddings(self.connection, t)))
-            there = f"there is {made}" if made else "run a recipe with the stage `embed` first"
-            raise UserError(f"the catalog has no embeddings in a table {name!r}: {there}")
+        tables = [row[0] for row in self.connection.execute("SHOW TABLES").fetchall()]
+        if name not in tables or not self._holds_embeddings(name):
+            embeddings = sorted(table for table in tables if self._holds_embeddings(table))
+            advice = f"there is {', '.join(embeddings)}" if embeddings else "run a recipe with the stage `embed` first"
+            raise UserError(f"the catalog has no embeddings in a table {name!r}: {advice}")
         rows = self.connection.execute(
-            f"SELECT DISTINCT {quote(column)}, settings FROM {quote(name)} WHERE status = 'done'"
+            f"SELECT DISTINCT {quote(f'{name}_revision')}, settings FROM {quote(name)} WHERE status = 'done'"
         ).fetchall()
         if not rows:
             raise UserError(f"table {name!r} holds no embedding yet: no clip of it is done")
         if len(rows) > 1:
-            found = " and ".join(sorted({str(row[0]) for row in rows}))
+            revisions = " and ".join(sorted({str(row[0]) for row in rows}))
             raise UserError(
-                f"table {name!r} holds embeddings of several settings (revision {found}): finish its rebuild first"
+                f"table {name!r} holds embeddings of several settings (revision {revisions}): finish its rebuild first"
             )
         return rows[0][0]
+
+    def _holds_embeddings(self, table: str) -> bool:
+        names = {row[0] for row in self.connection.execute(f"DESCRIBE {quote(table)}").fetchall()}
+        return f"{table}_revision" in names and bool({"embedding", f"{table}_embedding"} & names)
+
+    def _load(self, model: str | None, pretrained: str | None) -> ClipModel:
+        """The model of the last run that filled the table, or the one that the user names, on any device: where the
+        embeddings were made makes no difference to the text.
+        """
+        from stages.pretrained.clip_models import find_model, load_model
+
+        names = embedding_model(self.connection, self.table) if model is None else {"model": model}
+        if pretrained is not None:
+            names["pretrained"] = pretrained
+        if "model" not in names:
+            raise UserError(f"no run says which model filled table {self.table!r}: name it with --model")
+        try:
+            return load_model(find_model(names["model"], names.get("pretrained")), "auto", "fp32")
+        except SettingsError as error:
+            raise UserError(
+                f"table {self.table!r} was made by model {names['model']}, but {error} (or name it with --model)"
+            ) from error
 
     def _hits(self, best: list[tuple[float, str]]) -> list[Hit]:
         if not best:
@@ -133,24 +156,17 @@ def nearest(batches: Iterator[tuple[list[str], np.ndarray]], vector: np.ndarray,
 
     Best first; equal scores in order of ids, whatever the batches.
     """
-    scores, ids = np.empty(0, np.float32), np.empty(0, object)
-    for names, matrix in batches:
+    best: list[tuple[float, str]] = []
+    for ids, matrix in batches:
         if matrix.shape[1] != len(vector):
             raise UserError(f"the embeddings have {matrix.shape[1]} numbers, the text's has {len(vector)}")
-        product = matrix.astype(np.float32) @ vector.astype(np.float32)
-        scores, ids = np.concatenate([scores, product]), np.concatenate([ids, np.array(names, object)])
-        if len(scores) > k:
-            chosen = np.nonzero(scores >= np.partition(scores, -k)[-k])[0]  # with all that tie with the last
-            order = sorted(chosen, key=lambda i: (-scores[i], ids[i]))[:k]
-            scores, ids = scores[order], ids[order]
-    order = sorted(range(len(scores)), key=lambda i: (-scores[i], ids[i]))
-    return [(float(scores[i]), ids[i]) for i in order]
-
-
-def search(catalog: str, text: str, k: int = 20, where: str | None = None, table: str = "embeddings") -> list[Hit]:
-    """One question to the catalog at a URI; see TextSearch."""
-    with TextSearch(Catalog.open(catalog), table) as asked:
-        return asked.find(text, k, where)
+        scores = matrix.astype(np.float32) @ vector.astype(np.float32)  # (n,)
+        least = best[-1][0] if len(best) == k else -np.inf
+        if len(ids) > k:
+            least = max(least, np.partition(scores, -k)[-k])
+        best += [(float(scores[i]), ids[i]) for i in np.nonzero(scores >= least)[0]]
+        best = sorted(best, key=lambda hit: (-hit[0], hit[1]))[:k]
+    return best
 
 
 def run_search(
@@ -164,61 +180,23 @@ def run_search(
     form: str = "table",
     output: str | None = None,
 ) -> int:
-    """`clipmill search`: prints the hits as 'table', 'csv' or 'json', and draws them on a sheet at `output`."""
-    from curate.query.contact_sheet import check_name, write_sheet
+    """Prints the hits as 'table', 'csv' or 'json', and draws them on a contact sheet at `output`; returns 0."""
+    from curate.query.contact_sheet import check_sheet_name, write_contact_sheet
     from curate.query.sql import write_rows
 
-    text = text.encode("utf-8", "replace").decode()  # a terminal may hand on bytes that are none
+    text = text.encode("utf-8", "replace").decode()  # a terminal may pass on bytes that are no UTF-8
     if not text.strip():
         raise UserError("the text to search for is empty")
     if output is not None:
-        check_name(output)
-    with TextSearch(Catalog.open(catalog), table, model, pretrained) as asked:
-        if left := asked.cut(text):
-            print(f"clipmill: the text is too long for {asked.model.name}; left out: {left}", file=sys.stderr)
-        hits = asked.find(text, k, where)
+        check_sheet_name(output)
+    with TextSearch(Catalog.open(catalog), table, model, pretrained) as searcher:
+        if rest := searcher.cut_off(text):
+            print(f"clipmill: the text is too long for {searcher.model.name}; left out: {rest}", file=sys.stderr)
+        hits = searcher.find(text, k, where)
         if output is not None:
-            write_sheet(output, asked.connection, hits, text)
-    if form == "table":
-        hits = [replace(hit, uri=_from_here(hit.uri)) for hit in hits]
+            write_contact_sheet(output, searcher.connection, hits, text)
+    if form == "table":  # paths below the current folder without it: short, and they can be typed
+        here = os.path.join(os.getcwd(), "")
+        hits = [replace(hit, uri=hit.uri.removeprefix(here)) for hit in hits]
     write_rows(sys.stdout, [field.name for field in fields(Hit)], [astuple(hit) for hit in hits], form)
     return 0
-
-
-def _from_here(uri: str) -> str:
-    """A path below the current folder without it: short enough for a table, and one can type it."""
-    here = os.path.join(os.getcwd(), "")
-    return uri.removeprefix(here)
-
-
-def _describe(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[Any, ...]]:
-    return connection.execute(f"DESCRIBE {quote(table)}").fetchall()
-
-
-def _is_embeddings(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
-    names = {row[0] for row in _describe(connection, table)}
-    return f"{table}_revision" in names and bool({"embedding", f"{table}_embedding"} & names)
-
-
-def _settings(catalog: Catalog, table: str, model: str | None, pretrained: str | None) -> dict[str, Any]:
-    """What the last run that filled the table was told of its model, or what the user says now."""
-    made = catalog.last_stages(table) or {"stages": []}
-    known: dict[str, Any] = next((one for stage in made["stages"] for one in stage.values() if "model" in one), {})
-    if model is not None:
-        known = {"model": model}
-    if pretrained is not None:
-        known = {**known, "pretrained": pretrained}
-    if "model" not in known:
-        raise UserError(f"no run says which model filled table {table!r}: name it with --model")
-    return known
-
-
-def _load(settings: dict[str, Any], table: str) -> Any:
-    """The model on whatever device is here: where the embeddings were made does not matter to the text."""
-    from stages.pretrained.clip_models import find_model, load_model
-
-    name = settings["model"]
-    try:
-        return load_model(find_model(name, settings.get("pretrained")), "auto", "fp32")
-    except SettingsError as error:
-        raise UserError(f"table {table!r} was made by model {name}, but {error} (or name it with --model)") from error

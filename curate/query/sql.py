@@ -1,4 +1,4 @@
-"""`clipmill sql`: one query, printed as a table, CSV or JSON; data alone goes to stdout."""
+"""`clipmill sql`: runs one query and prints its rows as a table, CSV or JSON, with nothing else on stdout."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import base64
 import csv
 import json
 import math
-import os
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect, query
 from curate.errors import UserError
+from models.files import whole_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_query(catalog: str, text: str, form: str | None, output: str | None) -> int:
-    """`form` is 'table', 'csv' or 'json'; None takes it from the name of the output."""
+    """Prints the rows of a query, or writes them to the file `output`; returns 0.
+
+    `form` is 'table', 'csv' or 'json'; None takes it from the name of the output. Raises UserError.
+    """
     form = form or {".csv": "csv", ".json": "json"}.get(Path(output or "").suffix, "table")
     with connect(Catalog.open(catalog)) as sql:
         names, rows = query(sql, text)
@@ -25,24 +31,20 @@ def print_query(catalog: str, text: str, form: str | None, output: str | None) -
         write_rows(sys.stdout, names, rows, form)
         return 0
     target = Path(output)
-    if target.exists() and not target.is_file():  # a device or a pipe is written to, never replaced
+    if target.exists() and not target.is_file():  # a device or a pipe can't be replaced by a file
         with target.open("w", newline="") as file:
             write_rows(file, names, rows, form)
         return 0
-    target = target.resolve()
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")  # whole or absent, never half a file
     try:
-        with part.open("w", newline="") as file:
+        with whole_file(target.resolve()) as temporary, temporary.open("w", newline="") as file:
             write_rows(file, names, rows, form)
-        part.replace(target)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UserError(f"can't write {output}: {error.strerror}") from error
     return 0
 
 
 def write_rows(file: IO[str], names: list[str], rows: list[tuple[Any, ...]], form: str) -> None:
-    """`form` is 'table', 'csv' or 'json'."""
+    """Writes rows as 'table', 'csv' or 'json', which is the `form`."""
     if form == "csv":
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
@@ -51,8 +53,8 @@ def write_rows(file: IO[str], names: list[str], rows: list[tuple[Any, ...]], for
         keys = [name if name not in names[:i] else f"{name}_{i}" for i, name in enumerate(names)]
         file.write("[")
         for number, row in enumerate(rows):
-            known = {name: _known(value) for name, value in zip(keys, row, strict=True)}
-            record = json.dumps(known, default=_plain, ensure_ascii=False)
+            finite = {name: _finite(value) for name, value in zip(keys, row, strict=True)}
+            record = json.dumps(finite, default=_plain, ensure_ascii=False)
             file.write(("," if number else "") + "\n" + record)
         file.write("\n]\n" if rows else "]\n")
     else:
@@ -78,8 +80,8 @@ def _table(file: IO[str], names: list[str], rows: list[tuple[Any, ...]]) -> None
     console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}")
 
 
-def _records(console: Any, names: list[str], rows: list[tuple[Any, ...]]) -> None:
-    """One column a line, as psql's expanded display."""
+def _records(console: Console, names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    """One column a line, like psql's expanded display."""
     longest = max(map(len, names), default=0)
     for number, row in enumerate(rows, 1):
         console.print(f"-- row {number} ", style="bold")
@@ -96,16 +98,17 @@ def _cell(value: Any) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _known(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null, at any depth."""
+def _finite(value: Any) -> Any:
+    """The value with null in place of NaN and infinity, which JSON does not have, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [_known(item) for item in value]
-    return {str(key): _known(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [_finite(item) for item in value]
+    return {str(key): _finite(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> Any:
+    """A value as CSV and JSON can hold it: bytes as base64, lists as JSON, other types as text."""
     if isinstance(value, bytes | bytearray):
         return base64.b64encode(value).decode()
     if isinstance(value, list | tuple):

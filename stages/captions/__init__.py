@@ -1,1 +1,1 @@
-"""Captions of clips, from the manifest, a model in this process or a server, and an audit of what they say."""
+"""Captions of clips from a manifest, a model in this process or a server, and an audit of their texts."""

@@ -1,11 +1,11 @@
-"""What a source of captions gives, and what every source looks like."""
+"""A caption as its source gave it, and the base class of the sources of captions."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
+from stages.captions.pace import Clock
 from stages.unit import Clip
 
 
@@ -22,50 +22,50 @@ class Answer:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        # half of a character, as a cut answer may end with, is no text
+        # An answer that was cut off may end with half of a surrogate pair, which can't be stored as UTF-8.
         object.__setattr__(self, "text", self.text.encode("utf-8", "replace").decode())
 
 
-@dataclass
 class Deadline:
-    """When a clip must be done with."""
+    """When all captions of a clip must be there."""
 
-    end: float  # monotonic seconds
-
-    @classmethod
-    def within(cls, seconds: float) -> Deadline:
-        return cls(time.monotonic() + seconds)
+    def __init__(self, seconds: float, clock: Clock):
+        self._clock = clock
+        self._end = clock.now() + seconds
 
     def left(self) -> float:
-        return self.end - time.monotonic()
+        """Seconds; negative when it is over."""
+        return self._end - self._clock.now()
 
     def extend(self, seconds: float) -> None:
         """For time that the clip spent waiting for others."""
-        self.end += seconds
+        self._end += seconds
 
 
-class Source(Protocol):
-    """Where captions come from. What takes time or money says so by `costly`: its answers are kept at once."""
+class CaptionSource:
+    """Where captions come from. `costly` sources take time or money, so their answers are cached at once."""
 
-    costly: bool
+    costly: ClassVar[bool] = True
 
     def check(self) -> None:
-        """At plan time, loading nothing; SettingsError for what can't work here."""
+        """In the driver, loading nothing. Raises SettingsError for settings that can't work here."""
 
     def content(self) -> str:
-        """Hash of what answers, where it lies in local files; '' else."""
+        """Hash of the local files that decide the answers; '' if there are none."""
+        return ""
 
     def setup(self) -> None:
-        """In the worker: loads, connects; SettingsError."""
+        """In the worker: loads or connects. Raises SettingsError."""
 
     def halt(self) -> None:
-        """Begins nothing further."""
+        """Begins no further request; what is under way may still arrive."""
 
     def close(self) -> None:
-        """Ends what `setup` began, answers under way included."""
+        """Ends what `setup` began, requests under way included."""
 
     def caption(self, clip: Clip, name: str, prompt: str, deadline: Deadline) -> Answer | None:
-        """The clip's caption of that name, None where this source has none.
+        """The clip's caption of that name; None where this source has none.
 
         Raises ClipError with the reason, and SettingsError for what would meet every clip.
         """
+        raise NotImplementedError

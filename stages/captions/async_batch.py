@@ -1,51 +1,67 @@
-"""Clips of many units asked about side by side: a slow clip holds up its own unit and no other."""
+"""Asks a server about many clips at a time, across units: a slow clip delays its own unit and no other."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from stages.base import ClipError, one_line
-from stages.unit import Clip
+from stages.captions.answers import Answer
+from stages.unit import Clip, Row, Unit
 
 AHEAD = 2  # clips taken in for each that is asked about, so that no thread waits for the next unit's frames
-GRACE_S = 10.0  # a run that is stopped lets answers under way arrive for so long: they are paid for
+GRACE_S = 10.0  # a stopped run waits so long for answers under way: they are paid for
+
+Answers = dict[str, Answer] | ClipError  # a clip's captions by name, or why one is missing
+
+
+class AskingStage(Protocol):
+    """What is used of the stage `caption`; `ask` is called from many threads, the rest from the caller's."""
+
+    name: ClassVar[str]
+
+    def ready_clips(self, unit: Unit) -> list[Clip]: ...
+
+    def ask(self, clip: Clip) -> Answers: ...
+
+    def rows(self, clips: Sequence[Clip], found: Sequence[Answers]) -> list[Row | ClipError]: ...
+
+    def add(self, clip: Clip, answer: Row | ClipError) -> None: ...
+
+    def halt(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass
-class Flight:
+class PendingUnit:
     """A unit whose clips are being asked about."""
 
-    unit: Any
+    unit: Unit
     clips: list[Clip]
-    answers: list[Any]
-    left: int
-    seconds: float = 0.0  # CPU seconds of its threads
+    answers: dict[int, Answers]  # by the clip's place in `clips`
+    seconds: float = 0.0  # CPU seconds of the threads that asked
+
+    @property
+    def complete(self) -> bool:
+        return len(self.answers) == len(self.clips)
 
 
-@dataclass
-class Line:
-    """The parts of one unit leave in their order."""
+def stream_concurrently(
+    stage: AskingStage, units: Iterable[Unit], concurrency: int, grace_s: float = GRACE_S
+) -> Iterator[Unit]:
+    """Units through `stage.ask` and `stage.rows`, `concurrency` clips at a time, in the order they are finished.
 
-    flights: deque[Flight] = field(default_factory=deque)
-
-    def ready(self) -> Iterator[Flight]:
-        while self.flights and self.flights[0].left == 0:
-            yield self.flights.popleft()
-
-
-def stream_concurrently(stage: Any, units: Iterable[Any], concurrency: int) -> Iterator[Any]:
-    """Units through `stage.ask` and `stage.rows`; `concurrency` clips at a time, in the order they come.
-
-    A unit is taken in only while fewer than AHEAD * concurrency clips wait, so memory stays bounded.
+    The parts of one unit keep their order. A unit is taken in only while fewer than AHEAD * concurrency clips wait,
+    so memory stays bounded. When the caller stops early, answers under way get `grace_s` seconds to arrive.
     """
     source = iter(units)
-    lines: dict[str, Line] = {}
-    running: dict[Future, tuple[Flight, int]] = {}
+    parts: dict[str, deque[PendingUnit]] = {}  # by unit_id
+    running: dict[Future[tuple[Answers, float]], tuple[PendingUnit, int]] = {}
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="caption")
     try:
         ended = False
@@ -55,45 +71,45 @@ def stream_concurrently(stage: Any, units: Iterable[Any], concurrency: int) -> I
                 if unit is None:
                     ended = True
                     break
-                clips = stage.ready_clips(unit)
-                flight = Flight(unit, clips, [None] * len(clips), len(clips))
-                lines.setdefault(unit.unit_id, Line()).flights.append(flight)
-                for index, clip in enumerate(flight.clips):
-                    running[pool.submit(_timed, stage.ask, clip)] = (flight, index)
-                yield from _leave(stage, lines, unit.unit_id)
-            done = wait(running, return_when=FIRST_COMPLETED).done if running else ()
-            for future in done:
-                flight, index = running.pop(future)
-                flight.answers[index], spent = future.result()
-                flight.seconds += spent
-                flight.left -= 1
-                yield from _leave(stage, lines, flight.unit.unit_id)
+                pending = PendingUnit(unit, stage.ready_clips(unit), {})
+                parts.setdefault(unit.unit_id, deque()).append(pending)
+                for index, clip in enumerate(pending.clips):
+                    running[pool.submit(_timed_ask, stage, clip)] = (pending, index)
+                yield from _finished(stage, parts, unit.unit_id)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                pending, index = running.pop(future)
+                pending.answers[index], seconds = future.result()
+                pending.seconds += seconds
+                yield from _finished(stage, parts, pending.unit.unit_id)
     finally:
-        waited = [future for future in running if not future.cancel()]
-        if waited:
+        under_way = [future for future in running if not future.cancel()]
+        if under_way:
             stage.halt()
-            if wait(waited, timeout=GRACE_S).not_done:
+            if wait(under_way, timeout=grace_s).not_done:
                 stage.close()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave(stage: Any, lines: dict[str, Line], unit_id: str) -> Iterator[Any]:
-    line = lines[unit_id]
-    for flight in line.ready():
+def _finished(stage: AskingStage, parts: dict[str, deque[PendingUnit]], unit_id: str) -> Iterator[Unit]:
+    """The parts of a unit that are complete and have no incomplete part before them, with their rows."""
+    queue = parts[unit_id]
+    while queue and queue[0].complete:
+        pending = queue.popleft()
         began = time.thread_time()
+        answers = [pending.answers[index] for index in range(len(pending.clips))]
         try:
-            rows = stage.rows(flight.clips, flight.answers)
+            rows = stage.rows(pending.clips, answers)
         except Exception as error:
-            rows = [ClipError(one_line(error))] * len(flight.clips)
-        for clip, row in zip(flight.clips, rows, strict=True):
+            rows = [ClipError(one_line(error))] * len(answers)
+        for clip, row in zip(pending.clips, rows, strict=True):
             stage.add(clip, row)
-        spent = flight.seconds + time.thread_time() - began
-        flight.unit.spent(stage.name, spent)
-        yield flight.unit
-    if not line.flights:
-        del lines[unit_id]
+        pending.unit.spent(stage.name, pending.seconds + time.thread_time() - began)
+        yield pending.unit
+    if not queue:
+        del parts[unit_id]
 
 
-def _timed(ask: Any, clip: Clip) -> tuple[Any, float]:
+def _timed_ask(stage: AskingStage, clip: Clip) -> tuple[Answers, float]:
+    """The answer, and the CPU seconds of this thread."""
     began = time.thread_time()
-    return ask(clip), time.thread_time() - began
+    return stage.ask(clip), time.thread_time() - began

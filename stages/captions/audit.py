@@ -1,4 +1,4 @@
-"""What can be said of a caption by its text alone. Pure functions; nothing is judged, only measured.
+"""Measures of a caption's text alone: words, repetition, truncation, refusals, boilerplate. Pure functions.
 
 The n-gram measure is seq-rep-n of Welleck et al., "Neural Text Generation with Unlikelihood Training" (2020).
 """
@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable
 
 NGRAM = 3  # words; captions are short, and two equal words in a row are common in good ones
-LONG = 20  # words from which on a text without a sentence end counts as cut off
+LONG = 20  # a text of so many words or more without a sentence end counts as cut off
 
-# Chinese and Japanese put no spaces between words: there, each character counts as one.
+# Chinese and Japanese put no spaces between words, so each character counts as one.
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
     r"|[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+(?:['\u2019-]\w+)*"
 )
-_STOPS, _WIDE_STOPS = r".!?\u2026", r"\u3002\uff01\uff1f"  # the second are those of Chinese and Japanese
+_STOPS, _WIDE_STOPS = r".!?\u2026", r"\u3002\uff01\uff1f"  # _WIDE_STOPS: of Chinese and Japanese
 _CLOSERS = r"[\"'\u201d\u2019\u00bb\u300d\u300f)\]*]*"
 _END = re.compile(rf"[{_STOPS}{_WIDE_STOPS}]{_CLOSERS}\s*$")
 _BETWEEN = re.compile(rf"(?<=[{_STOPS}]){_CLOSERS}\s+|(?<=[{_WIDE_STOPS}])(?![\u300d\u300f\u201d\"])\s*|\s*\n\s*")
@@ -48,22 +48,22 @@ _BOILERPLATE = re.compile(
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, small letters; a Chinese or Japanese character is a word."""
+    """The words of a text in lower case; a Chinese or Japanese character is a word."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
 def repetition(text: str, n: int = NGRAM) -> float:
-    """Share of a text's word n-grams that stood in it before: 0 where none is repeated, towards 1 in a loop."""
-    found = words(text)
-    grams = list(zip(*(found[start:] for start in range(n)), strict=False))
+    """Share of a text's word n-grams that repeat an earlier one: 0 where none is repeated, towards 1 in a loop."""
+    all_words = words(text)
+    grams = list(zip(*(all_words[start:] for start in range(n)), strict=False))
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def truncated(text: str, finish: str | None) -> bool:
     """True where the model was cut off (`finish` 'length'), or the text stops in the middle of a sentence.
 
-    A phrase without a full stop is no cut sentence: only what has a whole sentence before it, or is long,
-    is expected to end with one. What a model ended by itself ('stop') is held to the same.
+    A short phrase without a full stop is not cut off: a full stop is expected only of a text that is long or has
+    several sentences, even where the model ended by itself ('stop').
     """
     if finish == "length":
         return True
@@ -73,22 +73,22 @@ def truncated(text: str, finish: str | None) -> bool:
 
 
 def refusal(text: str) -> str | None:
-    """The words by which a model declines to describe, small letters; None where there are none."""
+    """The first words by which a model declines to describe, in lower case; None where there are none."""
     return _first(_REFUSALS, text)
 
 
 def boilerplate(text: str) -> str | None:
-    """The first phrase that speaks of the picture instead of what is in it ("the video shows"), or None."""
+    """The first phrase about the picture instead of what is in it ("the video shows"), or None."""
     return _first(_BOILERPLATE, text)
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, by their ends and by lines."""
+    """The sentences of a text, split at sentence ends and line ends."""
     return [part.strip() for part in _BETWEEN.split(text) if part and _WORD.search(part)]
 
 
 def pieces(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """A text as it is if it fits an encoder; otherwise its sentences, and halves of those that still do not."""
+    """The text itself if it fits an encoder; otherwise its sentences, halved where they still do not fit."""
     if fits(text):
         return [text]
     return [half for sentence in sentences(text) for half in _halves(sentence, fits)]

@@ -1,4 +1,4 @@
-"""Captions that somebody wrote already: a column of the source's manifest, or a file beside the source."""
+"""Captions that exist already: from a column of the source's manifest, or from a sidecar file beside the source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from stages.base import ClipError, SettingsError
-from stages.captions.answers import Answer, Deadline
+from stages.captions.answers import Answer, CaptionSource, Deadline
 from stages.captions.settings import ManifestSettings
 from stages.decode.reading import open_source
 from stages.frames import SourceError
@@ -20,8 +20,8 @@ from stages.unit import Clip
 MAX_BYTES = 2**20  # of a sidecar file
 
 
-class Manifest:
-    """What is said of a source is said of each of its clips."""
+class ManifestCaptions(CaptionSource):
+    """The caption of a source is the caption of each of its clips."""
 
     costly = False
 
@@ -29,11 +29,8 @@ class Manifest:
         self.settings = settings
         self._last: tuple[str, dict[str, Any] | str | None] = ("", None)  # clips of one source come together
 
-    def check(self) -> None:
-        pass
-
     def check_sources(self, columns: Collection[str], names: Iterable[str]) -> None:
-        """A column that no source has will be met in no clip."""
+        """`columns` are those of the table `sources`. Raises SettingsError for a caption column that is not there."""
         for name in names:
             column = self.column(name)
             if column is not None and column not in columns and not self.settings.sidecar:
@@ -41,15 +38,6 @@ class Manifest:
                     f"no manifest of these sources has a column {column!r}: name another with "
                     "`manifest: {{column}}`, or bring one by `clipmill run ingest --input MANIFEST --rebuild`"
                 )
-
-    def content(self) -> str:
-        return ""
-
-    def setup(self) -> None:
-        pass
-
-    def halt(self) -> None:
-        pass
 
     def close(self) -> None:
         self._last = ("", None)

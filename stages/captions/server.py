@@ -1,30 +1,31 @@
 """Captions from a server that speaks OpenAI's chat completions (vLLM, SGLang, hosted ones).
 
-What fails for a while (no reply, 408, 429, 5xx, a reply that broke off) is tried again, later each time; what
-would fail for ever (400, 404, 413, ...) costs its clip at once. A server that refuses clip after clip in the
-same words, or answers nobody any more, stops the run instead of failing a million clips.
+Errors that pass (no reply, 408, 429, 5xx, a reply that broke off) are retried, later each time; errors that stay (400,
+404, 413, ...) fail the clip at once. If the server refuses clip after clip in the same words, or no longer answers
+at all, the run stops instead of failing a million clips.
 """
 
 from __future__ import annotations
 
 import base64
 import difflib
+import importlib.util
 import json
 import os
 import threading
-import time
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 
 from stages.base import ClipError, SettingsError
-from stages.captions.answers import Answer, Deadline
-from stages.captions.exchange import Exchange, NoReply, Reply
-from stages.captions.pace import Pace, backoff, retry_after
+from stages.captions.answers import Answer, CaptionSource, Deadline
+from stages.captions.http_client import HttpClient, NoReply, Reply
+from stages.captions.pace import Clock, Pace, backoff, retry_after
 from stages.captions.settings import CaptionSettings, ServerSettings
 from stages.unit import Clip
 
-TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # statuses of errors that may pass
 STOP_AFTER = 20  # clips in a row, with no caption in between, that were refused alike or got no reply at all
 PROBE_S = 15.0
 JPEG_QUALITY = 90
@@ -34,104 +35,120 @@ class BadReply(Exception):
     """A reply of status 200 that is no caption: broken JSON, or not what the protocol says."""
 
 
-class Server:
-    """One server, asked by any number of threads after `setup`."""
+@dataclass
+class Session:
+    """What the threads that ask a server share."""
 
-    costly = True
+    client: HttpClient
+    pace: Pace
+    failures: FailureCount
+    slots: threading.BoundedSemaphore
 
-    def __init__(self, settings: CaptionSettings):
-        assert settings.server is not None
+
+class ServerCaptions(CaptionSource):
+    """One server, asked by any number of threads after `setup`.
+
+    It has no `content`: its name is a setting, and which weights stand behind a name a server does not say.
+    """
+
+    def __init__(self, settings: CaptionSettings, clock: Clock):
+        if settings.server is None:
+            raise ValueError("captions from a server need its settings")
         self.settings: ServerSettings = settings.server
-        self.asking = {
+        self.request = {
             "model": self.settings.model,
             "max_tokens": settings.max_tokens,
             "temperature": settings.temperature,
             "seed": settings.seed,
             **self.settings.extra_body,
         }
-        self._exchange: Exchange | None = None
-        self._pace: Pace | None = None
-        self._streak: _Streak | None = None
+        self.clock = clock
+        self._session: Session | None = None
 
     def check(self) -> None:
         """Asks the server for its models. SettingsError: it can't be reached, refuses the key, has no such model."""
-        _check_models(self.settings, Exchange(self.settings.base_url), self._headers(), self._key())
-
-    def content(self) -> str:
-        return ""  # its name is a setting; what stands behind a name, a server does not say
+        if importlib.util.find_spec("httpx") is None:
+            raise SettingsError("this needs the package httpx: pip install 'clipmill[caption]'")
+        _check_models(self.settings, self._headers(), self._key())
 
     def setup(self) -> None:
         self.check()
-        self._exchange = Exchange(self.settings.base_url)
-        self._pace = Pace(self.settings.requests_per_minute)
-        self._streak = _Streak(self.settings.base_url)
-        self._slots = threading.BoundedSemaphore(self.settings.concurrency)
+        settings = self.settings
+        self._session = Session(
+            HttpClient(settings.base_url, self._headers()),
+            Pace(settings.requests_per_minute, self.clock),
+            FailureCount(settings.base_url),
+            threading.BoundedSemaphore(settings.concurrency),
+        )
 
     def halt(self) -> None:
         """Begins no further request: whoever waits for a turn or a retry is woken, and raises."""
-        if self._pace:
-            self._pace.stop()
+        if self._session:
+            self._session.pace.stop()
 
     def close(self) -> None:
-        """Cuts the requests under way, too."""
+        """Cancels the requests under way, too."""
         self.halt()
-        if self._exchange:
-            self._exchange.abort()
+        if self._session:
+            self._session.client.close()
 
     def caption(self, clip: Clip, name: str, prompt: str, deadline: Deadline) -> Answer:
         """Waiting for a turn under our own limits does not count against the deadline."""
-        began = time.monotonic()
-        with self._slots:
-            deadline.extend(time.monotonic() - began)
-            return self._caption(clip, prompt, deadline)
+        if self._session is None:
+            raise RuntimeError("a server is asked after setup()")
+        began = self.clock.now()
+        with self._session.slots:
+            deadline.extend(self.clock.now() - began)
+            body = json.dumps(self.request | {"messages": messages(clip, prompt)}).encode()
+            return self._ask(self._session, body, deadline)
 
-    def _caption(self, clip: Clip, prompt: str, deadline: Deadline) -> Answer:
-        body = json.dumps(self.asking | {"messages": messages(clip, prompt)}).encode()
-        silent, said = True, ""
+    def _ask(self, session: Session, body: bytes, deadline: Deadline) -> Answer:
+        silent, problem = True, ""  # whether no reply of any kind came; what the last try met
         for attempt in range(self.settings.tries):
-            deadline.extend(self._pace.turn())
+            deadline.extend(session.pace.wait_for_turn())
             seconds = min(self.settings.timeout_seconds, deadline.left())
             if seconds <= 0:
                 break
             wait = None
             try:
-                reply = self._exchange.request("POST", "/chat/completions", seconds, body, self._headers())
+                reply = session.client.request("POST", "/chat/completions", seconds, body)
             except NoReply as error:
-                said = str(error)
+                problem = str(error)
             else:
                 silent = False
                 if reply.status == 200:
                     try:
                         answer = read_caption(reply.body, self.settings.model)
                     except BadReply as error:
-                        said = str(error)
+                        problem = str(error)
                     else:
-                        self._streak.ended()
+                        session.failures.reset()
                         return answer
                 else:
-                    said = f"{reply.status} {complaint(reply, self._key())}".strip()
-                    if reply.status not in TRY_AGAIN or "insufficient_quota" in said:
-                        self._streak.refused(said)
-                        raise ClipError(f"the server refuses: {said}")
+                    problem = f"{reply.status} {complaint(reply, self._key())}".strip()
+                    if reply.status not in RETRIED or "insufficient_quota" in problem:
+                        session.failures.add(problem)
+                        raise ClipError(f"the server refuses: {problem}")
                     wait = retry_after(reply.headers.get("retry-after"))
                     if wait is not None:
-                        self._pace.hold(min(wait, self.settings.deadline_seconds))
+                        session.pace.hold(min(wait, self.settings.deadline_seconds))
             pause = max(wait or 0.0, backoff(attempt, self.settings.backoff_seconds))
             if pause >= deadline.left() or attempt + 1 == self.settings.tries:
-                said += f" (it asks to wait {wait:.0f} s, longer than there is)" if wait and wait >= pause else ""
+                problem += f" (it asks to wait {wait:.0f} s, longer than there is)" if wait and wait >= pause else ""
                 break
-            self._pace.sleep(pause)
+            session.pace.sleep(pause)
         if silent:
-            self._streak.refused("no reply: " + said)
+            session.failures.add("no reply: " + problem)
         tries = f"{attempt + 1} {'try' if attempt == 0 else 'tries'}"
-        raise ClipError(f"no caption from the server after {tries}: {said or 'no time left'}")
+        raise ClipError(f"no caption from the server after {tries}: {problem or 'no time left'}")
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self.settings.api_key_env:
+        if name := self.settings.api_key_env:
             if not (key := self._key()):
-                name = self.settings.api_key_env
                 raise SettingsError(f"api_key_env: the environment variable {name} is not set")
+            if not (key.isascii() and key.isprintable()):
+                raise SettingsError(f"api_key_env: the environment variable {name} holds characters that no key has")
             headers["Authorization"] = f"Bearer {key}"
         return headers
 
@@ -146,7 +163,7 @@ def messages(clip: Clip, prompt: str) -> list[dict[str, Any]]:
         done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if not done:
             raise ClipError("a frame could not be made a JPEG")
-        url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+        url = "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return [{"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}]
 
@@ -166,7 +183,7 @@ def read_caption(body: bytes, model: str) -> Answer:
         finish = choice.get("finish_reason")
         revision = "/".join(str(data[k]) for k in ("model", "system_fingerprint") if data.get(k))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise BadReply(f"a reply that is no chat completion: {_shown(body)!r}") from error
+        raise BadReply(f"a reply that is no chat completion: {_printable(body)!r}") from error
     if not text.strip():
         raise ClipError(f"the server's answer has no text (finish_reason {finish!r})")
     return Answer(text.strip(), "server", finish if finish in ("stop", "length") else None, model, revision or None)
@@ -177,29 +194,31 @@ def complaint(reply: Reply, key: str = "") -> str:
 
     Some repeat the key they were given; it must not get into a table or a log.
     """
-    return _said(reply).replace(key, "***") if key else _said(reply)
+    return _error_text(reply).replace(key, "***") if key else _error_text(reply)
 
 
-def _said(reply: Reply) -> str:
+def _error_text(reply: Reply) -> str:
     try:
         data = json.loads(reply.body)
         error = data.get("error", data)
-        said = error if isinstance(error, str) else error.get("message") or error.get("detail") or ""
+        text = error if isinstance(error, str) else error.get("message") or error.get("detail") or ""
         code = error.get("code") if isinstance(error, dict) else None
-        return _shown(f"{said} ({code})" if code and isinstance(code, str) else str(said))
+        return _printable(f"{text} ({code})" if code and isinstance(code, str) else str(text))
     except (ValueError, AttributeError, RecursionError):
-        return _shown(reply.body)
+        return _printable(reply.body)
 
 
-def _shown(text: str | bytes) -> str:
+def _printable(text: str | bytes) -> str:
+    """One line of at most 200 printable characters."""
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     return " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())[:200]
 
 
-def _check_models(settings: ServerSettings, exchange: Exchange, headers: dict[str, str], key: str) -> None:
+def _check_models(settings: ServerSettings, headers: dict[str, str], key: str) -> None:
     url = settings.base_url
     try:
-        reply = exchange.request("GET", "/models", min(PROBE_S, settings.timeout_seconds), headers=headers)
+        with HttpClient(url, headers) as client:
+            reply = client.request("GET", "/models", min(PROBE_S, settings.timeout_seconds))
     except NoReply as error:
         raise SettingsError(f"server {url}: {error}: start it, or correct `base_url`") from error
     if reply.status in (401, 403):
@@ -221,23 +240,23 @@ def _check_models(settings: ServerSettings, exchange: Exchange, headers: dict[st
         raise SettingsError(f"server {url} has no model {settings.model!r}; {said}")
 
 
-class _Streak:
-    """Counts clips in a row that got nowhere for the same reason; raises SettingsError when there are too many."""
+class FailureCount:
+    """Counts clips in a row that failed for the same reason; raises SettingsError when there are too many."""
 
     def __init__(self, url: str):
-        self._url, self._said, self._count = url, "", 0
+        self._url, self._reason, self._count = url, "", 0
         self._lock = threading.Lock()
 
-    def ended(self) -> None:
+    def reset(self) -> None:
         self._count = 0
 
-    def refused(self, said: str) -> None:
-        kind = said.split(":")[0] if said.startswith("no reply") else said
+    def add(self, reason: str) -> None:
+        kind = reason.split(":")[0] if reason.startswith("no reply") else reason
         with self._lock:
-            self._count = self._count + 1 if kind == self._said else 1
-            self._said = kind
+            self._count = self._count + 1 if kind == self._reason else 1
+            self._reason = kind
             if self._count >= STOP_AFTER:
                 raise SettingsError(
-                    f"server {self._url}: {STOP_AFTER} clips in a row came to nothing ({said}): stopped, so that the "
+                    f"server {self._url}: {STOP_AFTER} clips in a row came to nothing ({reason}): stopped, so that the "
                     "rest is not failed; run again when this is mended, what was answered is kept"
                 )

@@ -1,4 +1,4 @@
-"""The settings of `caption:`; light, so that a recipe is checked without heavy imports."""
+"""The settings of the stage `caption`. No heavy imports, so that a recipe is checked quickly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stages.settings import ModelSettings, Positions, Settings
 AUDITS = ("words", "language", "repetition", "truncated", "refusal", "boilerplate", "source", "prompt", "clip_match")
 ONLY = "caption"  # the name of a caption that is the only one of its clip
 DEFAULT_PROMPT = "Describe what happens in this video in one or two sentences, without any introduction."
-OURS = ("messages", "model", "stream", "n", "max_tokens", "temperature", "seed")  # of a request's body
+RESERVED = ("messages", "model", "stream", "n", "max_tokens", "temperature", "seed")  # keys that extra_body can't set
 
 
 class FrameSettings(Settings):
@@ -31,7 +31,7 @@ class ManifestSettings(Settings):
 
 
 class VisionLanguageSettings(Settings):
-    """`model:` a vision-language model of transformers, run in this process; a name alone will do."""
+    """`model:` a vision-language model of transformers, run in this process; a name alone is enough."""
 
     name: str = Field(min_length=1)  # a local folder, or a name on the hub
     revision: str | None = None  # of the hub
@@ -39,11 +39,11 @@ class VisionLanguageSettings(Settings):
 
 
 class ServerSettings(Settings):
-    """`server:` anything that speaks OpenAI's chat completions: vLLM, SGLang, hosted ones."""
+    """`server:` any server with OpenAI's chat completions API: vLLM, SGLang, hosted ones."""
 
-    base_url: str = Field(exclude=True)  # up to and with /v1
+    base_url: str = Field(exclude=True)  # ends with /v1
     model: str = Field(min_length=1)
-    # The variable of the environment that holds the key. The key itself never stands in a recipe.
+    # The environment variable that holds the key. The key itself never stands in a recipe.
     api_key_env: str | None = Field(None, exclude=True, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
     concurrency: int = Field(16, ge=1, le=1024, exclude=True)  # clips asked about at a time
     requests_per_minute: float | None = Field(None, gt=0, exclude=True)
@@ -51,7 +51,7 @@ class ServerSettings(Settings):
     deadline_seconds: float = Field(600.0, gt=0, exclude=True)  # of one clip, all captions and retries together
     tries: int = Field(8, ge=1, le=100, exclude=True)  # requests for one caption at most
     backoff_seconds: float = Field(1.0, gt=0, exclude=True)  # before the first retry; doubled before each further one
-    # goes into the request as it is: top_p, chat_template_kwargs, ...
+    # added to the request as it is: top_p, chat_template_kwargs, ...
     extra_body: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("base_url")
@@ -72,8 +72,8 @@ class ServerSettings(Settings):
 
     @field_validator("extra_body")
     @classmethod
-    def _not_ours(cls, body: dict[str, Any]) -> dict[str, Any]:
-        if taken := [key for key in body if key in OURS]:
+    def _not_reserved(cls, body: dict[str, Any]) -> dict[str, Any]:
+        if taken := [key for key in body if key in RESERVED]:
             raise ValueError(f"{taken[0]!r} is not for extra_body: it has a setting of its own, or can't be changed")
         return body
 
@@ -88,12 +88,12 @@ class MatchSettings(Settings):
 class CaptionSettings(ModelSettings):
     """`caption:` where captions come from, how many a clip gets, and what is asked."""
 
-    # One of them, or several: a caption that the first has not is taken from the next.
+    # One of them, or several: a caption that the first does not have is taken from the next.
     source: tuple[Literal["manifest", "model", "server"], ...] = Field(("manifest",), min_length=1)
     manifest: ManifestSettings = ManifestSettings()
     model: VisionLanguageSettings | None = None
     server: ServerSettings | None = None
-    # name of the caption -> template; a text alone is one caption's
+    # name of the caption -> template; a single text is the template of the only caption
     prompts: dict[str, str] = Field(default_factory=dict)
     frames: FrameSettings = FrameSettings()
     max_tokens: int = Field(256, ge=1, le=100_000)
@@ -167,9 +167,9 @@ class CaptionSettings(ModelSettings):
                 raise ValueError("manifest.sidecar: a .txt holds one text; several captions need '.json'")
         elif "manifest" in self.source and len(names) > 1:
             raise ValueError(f"manifest.column must say which column is which caption, as {{{names[0]}: COLUMN}}")
-        found = [f"{self.column_of(name)}{end}" for name in names for end in ("", *("_" + audit for audit in AUDITS))]
-        found += ["caption_seed", "caption_match_model", "caption_match_revision"]
-        if twice := {one for one in found if found.count(one) > 1}:
+        made = [f"{self.column_of(name)}{end}" for name in names for end in ("", *("_" + audit for audit in AUDITS))]
+        made += ["caption_seed", "caption_match_model", "caption_match_revision"]
+        if twice := {one for one in made if made.count(one) > 1}:
             raise ValueError(f"the captions' names make column {min(twice)!r} twice: choose others")
 
 

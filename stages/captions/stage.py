@@ -1,4 +1,4 @@
-"""The stage `caption`: asks the sources for each caption of a clip, and writes down what can be said of them."""
+"""The stage `caption`: takes the captions of a clip from a manifest, a model or a server, and audits their texts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 from stages.base import ClipError, ClipStage, Context, Needs, SettingsError, one_line
 from stages.captions import audit, prompts
-from stages.captions.answer_cache import Spool
-from stages.captions.answers import Answer, Deadline, Source
-from stages.captions.async_batch import stream_concurrently
+from stages.captions.answer_cache import AnswerCache
+from stages.captions.answers import Answer, CaptionSource, Deadline
+from stages.captions.async_batch import Answers, stream_concurrently
 from stages.captions.language import language
-from stages.captions.manifest import Manifest
-from stages.captions.match import Match
+from stages.captions.manifest import ManifestCaptions
+from stages.captions.match import ClipMatch
+from stages.captions.pace import Clock
 from stages.captions.settings import CaptionSettings
 from stages.frames import FrameRequest
 from stages.pretrained.devices import on_gpu
@@ -26,29 +27,30 @@ VERSION = 1  # changes whenever the same answers would be audited otherwise
 
 
 class Caption(ClipStage):
-    """Captions of clips and their audit. A clip has all of its captions, or is failed with the reason."""
+    """Captions of clips and their audit. A clip gets all of its captions, or is failed with the reason."""
 
     name: ClassVar[str] = "caption"
     default_table: ClassVar[str] = "captions"
 
-    def __init__(self, settings: CaptionSettings):
+    def __init__(self, settings: CaptionSettings, clock: Clock | None = None):
         super().__init__(settings.table)
         self.settings = settings
+        self.clock = clock or Clock()
         self.batch_clips = settings.batch_clips
-        self.sources: list[Source] = [_make_source(kind, settings) for kind in settings.source]
-        self.match = Match(settings.match, settings.device) if settings.match else None
-        self.spool: Spool | None = None
-        self.served = settings.server if "server" in settings.source else None
+        self.sources = [_make_source(kind, settings, self.clock) for kind in settings.source]
+        self.match = ClipMatch(settings.match, settings.device) if settings.match else None
+        self.cache: AnswerCache | None = None
+        self.server = settings.server if "server" in settings.source else None
         networks = "model" in settings.source or self.match is not None
         gpus = 1.0 if networks and on_gpu(settings.device) else 0.0
         self._request = self._frames_wanted()
         # One worker asks a server: concurrency and rate limit are those of the run, not of each worker.
-        self.needs = Needs(1.0 if networks else 0.1, gpus, workers=1 if self.served else None)
-        self._met: set[str] = set()  # prompt fields that some clip had
+        self.needs = Needs(1.0 if networks else 0.1, gpus, workers=1 if self.server else None)
+        self._known_fields: set[str] = set()  # prompt fields that some clip had
 
     def _frames_wanted(self) -> FrameRequest | None:
         frames = self.settings.frames
-        request = FrameRequest(frames.positions, frames.long_side)
+        request: FrameRequest | None = FrameRequest(frames.positions, frames.long_side)
         if self.settings.source == ("manifest",):
             request = self.match.own_request(frames.positions) if self.match else None
         if self.match:
@@ -59,15 +61,15 @@ class Caption(ClipStage):
         return self._request
 
     def signals(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        types: dict[str, str] = {}
         for name in self.settings.names:
             column = self.settings.column_of(name)
-            found |= {column: "string", f"{column}_words": "int32", f"{column}_language": "string"}
-            found |= {f"{column}_repetition": "double", f"{column}_truncated": "bool", f"{column}_refusal": "string"}
-            found |= {f"{column}_boilerplate": "string", f"{column}_source": "string", f"{column}_prompt": "string"}
-            found |= {f"{column}_clip_match": "double"} if self.match else {}
-        found |= {"caption_match_model": "string", "caption_match_revision": "string"} if self.match else {}
-        return found | {"caption_seed": "int64", "model": "string", "revision": "string"}
+            types |= {column: "string", f"{column}_words": "int32", f"{column}_language": "string"}
+            types |= {f"{column}_repetition": "double", f"{column}_truncated": "bool", f"{column}_refusal": "string"}
+            types |= {f"{column}_boilerplate": "string", f"{column}_source": "string", f"{column}_prompt": "string"}
+            types |= {f"{column}_clip_match": "double"} if self.match else {}
+        types |= {"caption_match_model": "string", "caption_match_revision": "string"} if self.match else {}
+        return types | {"caption_seed": "int64", "model": "string", "revision": "string"}
 
     def versions(self) -> dict[str, str]:
         parts = [
@@ -86,31 +88,31 @@ class Caption(ClipStage):
             self.match.check()
 
     def prepare(self, context: Context) -> None:
-        """Answers are kept below the catalog until their rows are committed."""
+        """Answers are cached below the catalog until their rows are committed."""
         if any(source.costly for source in self.sources):
-            self.spool = Spool(context.catalog_uri, self.table)
+            self.cache = AnswerCache(context.catalog_uri, self.table)
             self.keeps_answers = True
-        if context.sources and len(self.sources) == 1 and isinstance(self.sources[0], Manifest):
+        if context.sources and len(self.sources) == 1 and isinstance(self.sources[0], ManifestCaptions):
             self.sources[0].check_sources(context.sources, self.settings.names)
 
     def committed(self, clip_ids: Collection[str]) -> None:
-        """To be told of clips done, not of failed ones: the captions they do have are for the next try."""
-        if self.spool:
-            self.spool.clear(set(clip_ids))
+        """`clip_ids` are clips done, not failed ones: the captions that those do have are for the next try."""
+        if self.cache:
+            self.cache.clear(clip_ids)
 
     def left_over(self) -> set[str]:
-        """Clips that have answers kept, of earlier runs. A run that was killed between committing rows and
-        `committed` leaves some whose rows are there: they are to be told to `committed` when a run begins.
+        """Clips that have cached answers of earlier runs. If a run was killed between committing rows and `committed`,
+        some of them have their rows: `committed` must be told of those when a run begins.
         """
-        return self.spool.left_over() if self.spool else set()
+        return self.cache.clip_ids() if self.cache else set()
 
     def setup(self) -> None:
+        if self.cache:
+            self.cache.open()
         for source in self.sources:
             source.setup()
         if self.match:
             self.match.setup()
-        if self.spool:
-            self.spool.open()
 
     def halt(self) -> None:
         """Begins no further request; what is under way may still arrive."""
@@ -122,28 +124,20 @@ class Caption(ClipStage):
             source.close()
 
     def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
-        """With a server, clips are asked about side by side, and units leave as they are finished."""
-        if self.served is None:
+        """With a server, many clips are asked about at a time, and units leave in the order they are finished."""
+        if self.server is None:
             return super().stream(units)
-        return stream_concurrently(self, units, self.served.concurrency)
+        return stream_concurrently(self, units, self.server.concurrency)
 
     def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
         return self.rows(clips, [self.ask(clip) for clip in clips])
 
-    def ask(self, clip: Clip) -> dict[str, Answer] | ClipError:
+    def ask(self, clip: Clip) -> Answers:
         """All captions of a clip by name, or why one is missing. Raises SettingsError for what meets every clip."""
-        deadline = Deadline.within(self.served.deadline_seconds if self.served else math.inf)
+        deadline = Deadline(self.server.deadline_seconds if self.server else math.inf, self.clock)
         try:
-            kept = self.spool.get(clip.clip_id) if self.spool else {}
-            found: dict[str, Answer] = {}
-            for name in self.settings.names:
-                try:
-                    found[name] = self._caption(clip, name, kept, deadline)
-                except ClipError as error:
-                    raise (
-                        error if len(self.settings.names) == 1 else ClipError(f"{error} (caption {name!r})")
-                    ) from error
-            return found
+            cached = self.cache.get(clip.clip_id) if self.cache else {}
+            return {name: self._caption(clip, name, cached, deadline) for name in self.settings.names}
         except ClipError as error:
             return error
         except SettingsError:
@@ -151,8 +145,8 @@ class Caption(ClipStage):
         except Exception as error:
             return ClipError(one_line(error))
 
-    def rows(self, clips: Sequence[Clip], found: Sequence[dict[str, Answer] | ClipError]) -> list[Row | ClipError]:
-        """The audited rows of what `ask` gave."""
+    def rows(self, clips: Sequence[Clip], found: Sequence[Answers]) -> list[Row | ClipError]:
+        """The rows of clips, audit included, from the answers that `ask` gave for them."""
         good = [(clip, answers) for clip, answers in zip(clips, found, strict=True) if isinstance(answers, dict)]
         scores: Iterator[list[float]] = iter(())
         if self.match:
@@ -162,26 +156,30 @@ class Caption(ClipStage):
             answers if isinstance(answers, ClipError) else self._row(answers, next(scores, None)) for answers in found
         ]
 
-    def _caption(self, clip: Clip, name: str, kept: dict[str, Answer], deadline: Deadline) -> Answer:
-        why: list[str] = []
-        for source in self.sources:
-            if isinstance(source, Manifest):
-                answer = source.caption(clip, name, "", deadline)
-                if answer is not None:
+    def _caption(self, clip: Clip, name: str, cached: dict[str, Answer], deadline: Deadline) -> Answer:
+        """One caption, from the first source that has it. An answer that cost something goes into `cached`."""
+        try:
+            reasons: list[str] = []
+            for source in self.sources:
+                if isinstance(source, ManifestCaptions):
+                    if answer := source.caption(clip, name, "", deadline):
+                        return answer
+                    reasons.append(source.missing(name))
+                    continue
+                prompt = self._prompt(clip, name)
+                key = self._key(name, prompt)
+                if key in cached:
+                    return cached[key]
+                if answer := source.caption(clip, name, prompt, deadline):
+                    cached[key] = answer
+                    if self.cache:
+                        self.cache.put(clip.clip_id, cached)
                     return answer
-                why.append(source.missing(name))
-                continue
-            prompt = self._prompt(clip, name)
-            key = self._key(name, prompt)
-            if key in kept:
-                return kept[key]
-            answer = source.caption(clip, name, prompt, deadline)
-            if answer is not None:
-                kept[key] = answer
-                if self.spool and source.costly:
-                    self.spool.put(clip.clip_id, kept)
-                return answer
-        raise ClipError("; ".join(why))
+            raise ClipError("; ".join(reasons))
+        except ClipError as error:
+            if len(self.settings.names) == 1:
+                raise
+            raise ClipError(f"{error} (caption {name!r})") from error
 
     def _prompt(self, clip: Clip, name: str) -> str:
         values = prompts.fields(clip)
@@ -190,26 +188,26 @@ class Caption(ClipStage):
         try:
             filled = prompts.fill(template, values)
         except prompts.FieldError as error:
-            # Of a field that no clip has had so far, the recipe is wrong; else this clip alone is poorer.
-            if error.known or error.name in self._met:
+            # A field that no clip has had so far is a mistake in the recipe; otherwise only this clip lacks it.
+            if error.known or error.name in self._known_fields:
                 raise ClipError(str(error)) from error
             raise SettingsError(f"prompt {name!r}: {unknown_field(error.name, values)}") from error
         except ValueError as error:
             raise ClipError(f"prompt {name!r}: {error}") from error
-        self._met |= wanted
+        self._known_fields |= wanted
         return filled
 
     def _key(self, name: str, prompt: str) -> str:
-        """What an answer was asked under: 16 hex digits."""
-        said = self.settings.model_dump(
+        """A hash of all that an answer depends on besides its clip: 16 hex digits."""
+        settings = self.settings.model_dump(
             mode="json", include={"model", "server", "frames", "max_tokens", "temperature", "seed"}
         )
-        return _digest(json.dumps([name, prompt, said], sort_keys=True))
+        return _digest(json.dumps([name, prompt, settings], sort_keys=True))
 
     def _row(self, answers: dict[str, Answer], scores: list[float] | None) -> Row:
         row: Row = {}
         for index, (name, answer) in enumerate(answers.items()):
-            column, text, asked = self.settings.column_of(name), answer.text, answer.source != "manifest"
+            column, text, generated = self.settings.column_of(name), answer.text, answer.source != "manifest"
             row |= {
                 column: text,
                 f"{column}_words": len(audit.words(text)),
@@ -219,22 +217,23 @@ class Caption(ClipStage):
                 f"{column}_refusal": audit.refusal(text),
                 f"{column}_boilerplate": audit.boilerplate(text),
                 f"{column}_source": answer.source,
-                f"{column}_prompt": _digest(self.settings.template(name)) if asked else None,
+                f"{column}_prompt": _digest(self.settings.template(name)) if generated else None,
             }
             if scores is not None:
                 row[f"{column}_clip_match"] = scores[index]
         if self.match:
-            row |= {"caption_match_model": self.match.name, "caption_match_revision": self.match.revision}
-        asked = [answer for answer in answers.values() if answer.source != "manifest"]
+            model = self.match.model
+            row |= {"caption_match_model": model.name, "caption_match_revision": model.revision}
+        first = next((answer for answer in answers.values() if answer.source != "manifest"), None)
         return row | {
-            "caption_seed": self.settings.seed if asked else None,
-            "model": asked[0].model if asked else None,
-            "revision": asked[0].revision if asked else None,
+            "caption_seed": self.settings.seed if first else None,
+            "model": first.model if first else None,
+            "revision": first.revision if first else None,
         }
 
 
 def unknown_field(name: str, values: dict[str, Any]) -> str:
-    """One line that names the nearest field there is."""
+    """The error for a prompt field that is no column: one line with the nearest name."""
     import difflib
 
     near = difflib.get_close_matches(name, values, n=1)
@@ -242,16 +241,16 @@ def unknown_field(name: str, values: dict[str, Any]) -> str:
     return f"no clip has a column {name!r}; " + (f"did you mean {{{near[0]}}}?" if near else f"there is {there}")
 
 
-def _make_source(kind: str, settings: CaptionSettings) -> Source:
+def _make_source(kind: str, settings: CaptionSettings, clock: Clock) -> CaptionSource:
     if kind == "manifest":
-        return Manifest(settings.manifest)
+        return ManifestCaptions(settings.manifest)
     if kind == "model":
-        from stages.captions.vision_language import VisionLanguage
+        from stages.captions.vision_language import ModelCaptions
 
-        return VisionLanguage(settings)
-    from stages.captions.server import Server
+        return ModelCaptions(settings)
+    from stages.captions.server import ServerCaptions
 
-    return Server(settings)
+    return ServerCaptions(settings, clock)
 
 
 def _digest(text: str) -> str:

@@ -1,8 +1,8 @@
 """Captions from a vision-language model of transformers, in this process: Qwen-VL, LLaVA, SmolVLM, BLIP, ...
 
-A model with a chat template sees all the frames as pictures before the prompt; one without (BLIP) takes one
-picture, the middle frame, and goes on from the prompt. Clips go through one at a time: padding them into
-batches would change what is said, and whoever has many clips is better served by a server (vLLM).
+A model with a chat template gets all frames as images before the prompt; one without (BLIP) gets one image, the
+middle frame, and continues the prompt. Clips go through one at a time: padding them into batches would change the
+captions, and a server (vLLM) is faster for many clips.
 """
 
 from __future__ import annotations
@@ -10,31 +10,33 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.base import ClipError, SettingsError, one_line
-from stages.captions.answers import Answer, Deadline
+from stages.captions.answers import Answer, CaptionSource, Deadline
 from stages.captions.settings import CaptionSettings
 from stages.pretrained.lookup import local_folder, read_config
 from stages.unit import Clip
 
+if TYPE_CHECKING:
+    import torch
+
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
-class VisionLanguage:
-    """A model found by `check`, loaded by `setup`."""
-
-    costly = True
+class ModelCaptions(CaptionSource):
+    """A vision-language model: found by `check`, loaded by `setup`."""
 
     def __init__(self, settings: CaptionSettings):
-        assert settings.model is not None
+        if settings.model is None:
+            raise ValueError("captions from a model need its settings")
         self.settings, self.all = settings.model, settings
         self.model: Any = None
         self.processor: Any = None
 
     @property
     def label(self) -> str:
-        """What goes into the rows: the folder's name, or that on the hub."""
+        """The model's name in the rows: its folder's name, or its name on the hub."""
         folder = local_folder(self.settings.name)
         return folder.resolve().name if folder else self.settings.name
 
@@ -47,7 +49,7 @@ class VisionLanguage:
             raise SettingsError(f"model {self.settings.name!r} has no weights ({', '.join(WEIGHTS)})")
 
     def content(self) -> str:
-        """Hash of a local model's files, '' for one of a hub (its name and revision are settings)."""
+        """Hash of a local model's files; '' for a model of a hub, whose name and revision are settings."""
         from stages.pretrained.weights import revision_of
 
         folder = local_folder(self.settings.name)
@@ -74,74 +76,72 @@ class VisionLanguage:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self.processor = transformers.AutoProcessor.from_pretrained(name, **where)
-                model, found = transformers.AutoModelForImageTextToText.from_pretrained(
-                    name, dtype=dtype, output_loading_info=True, **where
-                )
+                # its stubs do not know that output_loading_info adds a second value
+                load: Any = transformers.AutoModelForImageTextToText.from_pretrained
+                model, loading = load(name, dtype=dtype, output_loading_info=True, **where)
         except Exception as error:  # every way in which a folder can be no such model
             raise SettingsError(f"model {self.settings.name!r} can't be loaded: {one_line(error)[:300]}") from error
-        if missing := sorted(found["missing_keys"]):
-            # transformers would go on with random numbers in their place.
+        if missing := sorted(loading["missing_keys"]):
+            # transformers would continue with random weights in their place.
             lacks = f"lacks {len(missing)} of its weights, {missing[0]} among them"
             raise SettingsError(f"model {self.settings.name!r} {lacks}")
         self.model = model.eval().to(self.device)
         self.revision = self.content() or getattr(model.config, "_commit_hash", None)
         self.chats = bool(getattr(self.processor, "chat_template", None))
 
-    def halt(self) -> None:
-        pass
-
     def close(self) -> None:
         self.model = self.processor = None
 
     def caption(self, clip: Clip, name: str, prompt: str, deadline: Deadline) -> Answer:
-        """Seeded anew for each caption, so that it is the same whatever was captioned before."""
+        """The random generator is seeded for each caption, so that clips before it make no difference."""
         import torch
 
         inputs = self._inputs(clip, prompt)
-        asked = inputs.get("input_ids")
+        prompt_ids = inputs.get("input_ids")  # (1, n)
         sampling = {"do_sample": True, "temperature": self.all.temperature} if self.all.temperature else {}
         with torch.inference_mode(), torch.random.fork_rng(devices=[0] if self.device == "cuda" else []):
             torch.manual_seed(self.all.seed)
-            said = self.model.generate(
+            tokens = self.model.generate(
                 **inputs, max_new_tokens=self.all.max_tokens, **(sampling or {"do_sample": False})
-            )[0]
-        if asked is not None and said[: asked.shape[1]].tolist() == asked[0].tolist():
-            said = said[asked.shape[1] :]  # models that give the prompt back in front
-        text = self.processor.decode(said, skip_special_tokens=True).strip()
+            )[0]  # (m,)
+        if prompt_ids is not None and tokens[: prompt_ids.shape[1]].tolist() == prompt_ids[0].tolist():
+            tokens = tokens[prompt_ids.shape[1] :]  # some models repeat the prompt before the caption
+        text = self.processor.decode(tokens, skip_special_tokens=True).strip()
         if not self.chats and prompt and text.lower().startswith(prompt.lower()):
             text = text[len(prompt) :].strip()
         if not text:
             raise ClipError("the model's answer has no text")
-        return Answer(text, "model", "stop" if self._ended(said) else "length", self.label, self.revision)
+        return Answer(text, "model", "stop" if self._ended(tokens) else "length", self.label, self.revision)
 
-    def _inputs(self, clip: Clip, prompt: str) -> Any:
+    def _inputs(self, clip: Clip, prompt: str) -> dict[str, torch.Tensor]:
+        """The model's arguments for the clip's frames and the prompt, on its device."""
         import torch
         from PIL import Image
 
-        pictures = [Image.fromarray(picture[:, :, ::-1].copy(), "RGB") for _, picture in clip.frames]
+        images = [Image.fromarray(image[:, :, ::-1].copy(), "RGB") for _, image in clip.frames]
         if self.chats:
-            parts = [{"type": "image", "image": picture} for picture in pictures]
+            parts = [{"type": "image", "image": image} for image in images]
             made = self.processor.apply_chat_template(
                 [{"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}],
                 add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
             )  # fmt: skip
         else:
             text = {"text": prompt} if prompt else {}
-            made = self.processor(images=pictures[len(pictures) // 2], return_tensors="pt", **text)
-        kind = self.model.dtype
+            made = self.processor(images=images[len(images) // 2], return_tensors="pt", **text)
+        dtype = self.model.dtype
         return {
-            key: value.to(self.device, kind) if torch.is_floating_point(value) else value.to(self.device)
+            key: value.to(self.device, dtype) if torch.is_floating_point(value) else value.to(self.device)
             for key, value in made.items()
             if isinstance(value, torch.Tensor)
         }
 
-    def _ended(self, said: Any) -> bool:
-        """Whether the model ended by itself: its last token is one that ends."""
+    def _ended(self, tokens: torch.Tensor) -> bool:
+        """Whether the model stopped by itself: the last of the tokens (m,) is one that ends a text."""
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         config = getattr(self.model.config, "text_config", None)  # BLIP ends with its decoder's own token
         ends += [getattr(config, "sep_token_id", None), getattr(config, "eos_token_id", None)]
-        return len(said) > 0 and int(said[-1]) in {end for end in ends if isinstance(end, int)}
+        return len(tokens) > 0 and int(tokens[-1]) in {end for end in ends if isinstance(end, int)}
 
     def _weights(self) -> list[Path]:
         folder = local_folder(self.settings.name)

@@ -1,4 +1,4 @@
-"""Concepts: what there is in a set of clips, by k-means over their embeddings, for balancing and the audit."""
+"""The stage `clusters`: sorts all clips into concepts by k-means over their embeddings, for balancing and the audit."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from curate.global_stages.clusters.settings import ClusterSettings
 from curate.global_stages.clusters.words import check_model, text_encoder, word_list
 from stages.base import GlobalStage
 
-VERSION = 1  # changes whenever the same embeddings would be sorted otherwise
-SAMPLE = 64  # clips for each concept that the centres are fitted to
-JUDGED = "clipmill_sorted"  # a temporary table of the clips to be sorted
+VERSION = 1  # changes whenever the same embeddings would get other concepts
+SAMPLE = 64  # the centres are fitted to so many clips for each concept
+SORTED = "clipmill_sorted"  # a temporary table of the clips to sort
 
 Encoder = Callable[[Sequence[str]], np.ndarray]  # texts -> (n, dim)
 
 
 class Clusters(GlobalStage):
-    """Says of every clip which concept it belongs to.
+    """Gives every clip the concept it belongs to. Concepts are numbered by size, from the largest, 0.
 
-    Centres are fitted anew at every run, to a sample that follows from the set of clips alone: those with the
-    smallest ids, which are hashes. So the table depends on the set and never on the runs that led to it.
-    Concepts are numbered by size, the largest is 0.
+    Centres are fitted again at every run, to the clips with the smallest ids. Ids are hashes, so this is a random
+    sample, and one that depends on the set of clips alone and not on the runs that led to it.
     """
 
     name: ClassVar[str] = "clusters"
     default_table: ClassVar[str] = "clusters"
 
     def __init__(self, settings: ClusterSettings, encode: Encoder | None = None):
-        """`encode` encodes words in place of the model that made the embeddings."""
+        """`encode` encodes the words; None takes the model that made the embeddings."""
         super().__init__(settings.table)
         self.settings = settings
         self.encode = encode
@@ -51,16 +50,16 @@ class Clusters(GlobalStage):
             "concept": "int32",  # NULL for a clip without an embedding, as are all others
             "concept_size": "int64",  # clips of the concept
             "concept_weight": "double",  # 1 / sqrt(size), scaled so that the mean over clips is 1
-            "concept_name": "string",  # the word nearest to its centre
+            "concept_name": "string",  # the word nearest to the concept's centre
         }
 
     def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
-        connection.sql(f"CREATE OR REPLACE TEMP TABLE {JUDGED} AS SELECT DISTINCT clip_id FROM ({select}\n)")
+        connection.sql(f"CREATE OR REPLACE TEMP TABLE {SORTED} AS SELECT DISTINCT clip_id FROM ({select}\n)")
         rows = connection.sql(
-            f"SELECT clip_id, source_id FROM clips SEMI JOIN {JUDGED} USING (clip_id)"
+            f"SELECT clip_id, source_id FROM clips SEMI JOIN {SORTED} USING (clip_id)"
         ).to_arrow_table()
-        ids, matrix = read_embeddings(connection, self.settings.embeddings, f"clip_id IN (FROM {JUDGED})")
-        connection.sql(f"DROP TABLE {JUDGED}")
+        ids, matrix = read_embeddings(connection, self.settings.embeddings, f"clip_id IN (FROM {SORTED})")
+        connection.sql(f"DROP TABLE {SORTED}")
         concept, names = self._concepts(connection, matrix)
         sizes = np.bincount(concept)
         weights = concept_weights(sizes)
@@ -82,12 +81,12 @@ class Clusters(GlobalStage):
         if not len(matrix):
             return np.zeros(0, np.int32), [None]
         centres = kmeans(matrix[: SAMPLE * self.settings.k], self.settings.k, self.settings.seed)
-        mine = nearest(matrix, centres)[:, 0]
-        there, first, sizes = np.unique(mine, return_index=True, return_counts=True)
+        assigned = nearest(matrix, centres)[:, 0]
+        used, first, sizes = np.unique(assigned, return_index=True, return_counts=True)
         order = np.lexsort((first, -sizes))  # of equal sizes the one with the smallest clip id comes first
         number = np.empty(len(centres), np.int32)
-        number[there[order]] = np.arange(len(there))
-        return number[mine], self._names(connection, centres[there[order]])
+        number[used[order]] = np.arange(len(used))
+        return number[assigned], self._names(connection, centres[used[order]])
 
     def _names(self, connection: duckdb.DuckDBPyConnection, centres: np.ndarray) -> list[str | None]:
         words = word_list(self.settings)

@@ -1,22 +1,25 @@
-"""The words that name concepts, and the model that encodes them: the one that made the embeddings."""
+"""The words that name concepts, and the model that encodes them, which is the one that made the embeddings."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from curate.catalog.gates import quote
+from curate.catalog.vectors import embedding_model
 from curate.global_stages.clusters.settings import ClusterSettings
 from stages.base import SettingsError
+
+if TYPE_CHECKING:
+    from stages.pretrained.clip_models import ClipModel
 
 MOST_WORDS = 1_000_000
 
 
 def word_list(settings: ClusterSettings) -> list[str]:
-    """The words, without doubles, in their order. SettingsError: a file that can't be read, no words in it."""
+    """The distinct words in their order. SettingsError: a file that can't be read, no words in it."""
     given = settings.words
     if given is None:
         return []
@@ -24,7 +27,7 @@ def word_list(settings: ClusterSettings) -> list[str]:
         try:
             given = tuple(Path(given).expanduser().read_text(encoding="utf-8").splitlines())
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "is no UTF-8 text"
+            reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
             raise SettingsError(
                 f"words: {settings.words}: {reason}; give a file of one word a line, or a list"
             ) from None
@@ -45,35 +48,25 @@ def check_model(settings: ClusterSettings) -> None:
         find_model(settings.model, settings.pretrained)
 
 
-def text_encoder(connection: duckdb.DuckDBPyConnection, settings: ClusterSettings) -> Any:
-    """The model (stages.pretrained.clip_models.ClipModel) that made the embeddings, to encode words with.
+def text_encoder(connection: duckdb.DuckDBPyConnection, settings: ClusterSettings) -> ClipModel:
+    """The model that made the embeddings, to encode words with.
 
-    SettingsError: nobody says which it was, it is not there, or its weights are others by now.
+    SettingsError: no run says which it was, it can't be found, or its weights have changed.
     """
     from stages.pretrained.clip_models import find_model, load_model
 
     table = settings.embeddings
-    made = {"model": settings.model} if settings.model else _model_of(connection, table)
+    names = {"model": settings.model} if settings.model else embedding_model(connection, table)
     if settings.pretrained:
-        made["pretrained"] = settings.pretrained
-    if not made.get("model"):
+        names["pretrained"] = settings.pretrained
+    if not names.get("model"):
         raise SettingsError(f"no run says which model filled table {table!r}: name it with `model` in clusters")
-    model = load_model(find_model(made["model"], made.get("pretrained")), "auto", "fp32")
+    model = load_model(find_model(names["model"], names.get("pretrained")), "auto", "fp32")
     column = quote(f"{table}_revision")
     rows = connection.sql(f"SELECT DISTINCT {column} FROM {quote(table)} WHERE {column} IS NOT NULL").fetchall()
-    if {row[0] for row in rows} - {model.revision}:
+    if others := {row[0] for row in rows} - {model.revision}:
         raise SettingsError(
-            f"table {table!r} was made by a model of revision {rows[0][0]}, but {model.name} is {model.revision}: "
+            f"table {table!r} was made by a model of revision {min(others)}, but {model.name} is {model.revision}: "
             "name the model that made it with `model` in clusters"
         )
     return model
-
-
-def _model_of(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:
-    """The model settings of the last run that filled the table."""
-    rows = connection.sql("SELECT stages FROM runs WHERE stages IS NOT NULL ORDER BY started_at DESC").fetchall()
-    for (text,) in rows:
-        made = json.loads(text).get(table)
-        if made:
-            return next((dict(one) for stage in made["stages"] for one in stage.values() if "model" in one), {})
-    return {}

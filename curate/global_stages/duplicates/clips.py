@@ -1,4 +1,4 @@
-"""What is known of the clips to be judged, as arrays, and what was said of them before."""
+"""Reads the clips to judge as arrays, and what an earlier run said of them."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ import xxhash
 
 from curate.catalog.vectors import read_embeddings
 from curate.global_stages.duplicates.frames import FrameHashes
-from curate.global_stages.duplicates.semantic import Embeddings
-from curate.global_stages.duplicates.settings import DuplicateSettings
+from curate.global_stages.duplicates.semantic import CellIndex
+from curate.global_stages.duplicates.settings import DuplicateSettings, SemanticSettings
 from stages.base import SettingsError
 
 BATCH_ROWS = 65_536
-JUDGED = "clipmill_judged"  # a temporary table: clip (its number), clip_id and what follows from the row
+JUDGED = "clipmill_judged"  # a temporary table: clip (its number) and clip_id
 
 
 @dataclass
-class Clips:
-    """The clips in order of their ids: everything is (n,), and a clip is its place in it.
+class ClipColumns:
+    """The clips to judge, in order of their ids. Every column is (n,), and a clip's number is its place in it.
 
-    `basis` is a hash of all that a clip's judgement follows from: it tells clips that changed since.
+    `basis` is a hash of all that the judgement of a clip follows from: a clip with another hash has changed.
     """
 
     ids: pa.Array
     source_ids: pa.Array
     sources: np.ndarray  # a number for each source
     media: np.ndarray  # a number for each kind of media
-    content: np.ndarray  # a number for each span of content that several clips have, -1 elsewhere
+    content: np.ndarray  # a number for each span of content that several clips share, -1 for other clips
     area: np.ndarray  # pixels
     score: np.ndarray  # NaN where there is none
     basis: np.ndarray  # uint64
     frames: FrameHashes | None
-    embeddings: Embeddings | None
+    embeddings: CellIndex | None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,16 +45,16 @@ class Clips:
 
 @dataclass
 class Earlier:
-    """What an earlier run said. `clips` (m,) are places in the present order; the rest is (m,) as well."""
+    """What an earlier run said of `clips` (m,), by their present numbers; the rest is (m,) too."""
 
     clips: np.ndarray
-    component: np.ndarray  # place of the component's first clip
-    duplicate_of: np.ndarray  # place, -1 where kept
+    component: np.ndarray  # number of the component's first clip
+    duplicate_of: np.ndarray  # number of the kept clip, -1 for a clip that is kept itself
     kind: pa.Array
 
 
-def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: DuplicateSettings) -> Clips:
-    """The clips that `select` names. SettingsError where a column or table that the settings need is missing."""
+def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: DuplicateSettings) -> ClipColumns:
+    """The clips that `select` gives. SettingsError where a column or table that the settings need is missing."""
     there = {row[0] for row in connection.sql("DESCRIBE clips").fetchall()}
     if settings.near and "phash_frames" not in there:
         raise SettingsError(
@@ -81,40 +81,41 @@ def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: Dup
             FROM clips
         ) AS c USING (clip_id) LEFT JOIN sources AS s ON s.source_id = c.source_id""").to_arrow_reader(BATCH_ROWS)
     table = _Columns(count)
-    hashes = FrameHashes.read(table.taking(rows), count)
-    found = table.columns
+    hashes = FrameHashes.read(table.fill(rows), count)
+    columns = table.columns
     ids = connection.sql(f"SELECT clip_id FROM {JUDGED} ORDER BY clip").to_arrow_table()["clip_id"]
-    clips = Clips(
+    clips = ClipColumns(
         ids.combine_chunks(),
         table.source_ids(),
         table.numbers("source"),
         table.numbers("media"),
-        _shared(found["content"], found["known"]) if settings.exact else np.full(count, -1, np.int64),
-        found["area"],
-        found["score"],
-        found["basis"],
+        _shared(columns["content"], columns["known"]) if settings.exact else np.full(count, -1, np.int64),
+        columns["area"],
+        columns["score"],
+        columns["basis"],
         hashes if settings.near else None,
         None,
     )
     if settings.semantic:
-        _read_embeddings(connection, clips, settings)
+        _read_embeddings(connection, clips, settings.semantic)
     connection.sql(f"DROP TABLE {JUDGED}")
     return clips
 
 
 class _Columns:
-    """Columns of batches that come in any order, laid out by the clips' numbers. Texts that are only compared
-    are hashes.
+    """Columns of batches that come in any order, put in order of the clips' numbers. Texts that are only compared
+    come as hashes.
     """
 
     def __init__(self, count: int):
-        kinds = {"source": np.uint64, "media": np.uint64, "content": np.uint64, "known": bool}
-        kinds |= {"area": np.int64, "score": np.float64, "basis": np.uint64}
-        self.columns = {name: np.zeros(count, kind) for name, kind in kinds.items()}
+        types: dict[str, type[np.generic] | type[bool]] = {"area": np.int64, "score": np.float64, "known": bool}
+        types |= {name: np.uint64 for name in ("source", "media", "content", "basis")}
+        self.columns = {name: np.zeros(count, kind) for name, kind in types.items()}
         self._places: list[np.ndarray] = []
         self._sources: list[pa.Array] = []
 
-    def taking(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def fill(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Takes its columns out of every batch and passes on those that FrameHashes reads."""
         for batch in batches:
             at = batch.column("clip").to_numpy()
             for name in ("area", "basis", "source", "media"):
@@ -131,41 +132,44 @@ class _Columns:
         return pa.chunked_array(self._sources, pa.string()).take(pa.array(order)).combine_chunks()
 
     def numbers(self, name: str) -> np.ndarray:
+        """(n,) int32: a number for each distinct value."""
         return np.unique(self.columns[name], return_inverse=True)[1].astype(np.int32)
 
 
 def _shared(content: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """A number for each value that several clips have, -1 elsewhere."""
+    """(n,): a number for each known value that several clips have, -1 for other clips."""
     _, group, counts = np.unique(content, return_inverse=True, return_counts=True)
     counts_known = np.bincount(group[known], minlength=len(counts))
     return np.where(known & (counts_known[group] > 1), group, -1)
 
 
-def _read_embeddings(connection: duckdb.DuckDBPyConnection, clips: Clips, settings: DuplicateSettings) -> None:
-    wanted = settings.semantic
-    ids, matrix = read_embeddings(connection, wanted.table, f"clip_id IN (SELECT clip_id FROM {JUDGED})")
+def _read_embeddings(connection: duckdb.DuckDBPyConnection, clips: ClipColumns, settings: SemanticSettings) -> None:
+    ids, matrix = read_embeddings(connection, settings.table, f"clip_id IN (SELECT clip_id FROM {JUDGED})")
     rows = np.searchsorted(_keys(clips.ids), np.array(ids, dtype="S"))
-    clips.embeddings = Embeddings(rows, matrix, len(clips), wanted.cosine, wanted.clusters)
+    clips.embeddings = CellIndex(rows, matrix, len(clips), settings.cosine, settings.clusters)
     digests = [xxhash.xxh3_64_intdigest(vector.tobytes()) for vector in matrix]
     clips.basis[rows] ^= np.array(digests, np.uint64)
 
 
-def read_earlier(clips: Clips, previous: pa.Table | None) -> Earlier | None:
-    """None where a clip of then is gone or has changed: then nothing said before may hold still."""
+def read_earlier(clips: ClipColumns, previous: pa.Table | None) -> Earlier | None:
+    """What the table holds from an earlier run; None where one of its clips is gone or has changed, since then
+    everything must be judged again.
+    """
     if previous is None or not previous.num_rows:
         return None
     keys = _keys(clips.ids)
 
-    def places(column: str) -> np.ndarray:
-        places = np.full(len(previous), -1, np.int64)
-        there = previous[column].is_valid().to_numpy()
+    def numbers(column: str) -> np.ndarray:
+        """(m,): the present numbers of the clips that a column names, -1 for NULL and for clips that are gone."""
+        numbers = np.full(len(previous), -1, np.int64)
+        valid = previous[column].is_valid().to_numpy()
         wanted = _keys(previous[column].drop_null().combine_chunks())
         if len(keys) and len(wanted):
             found = np.searchsorted(keys, wanted).clip(0, len(keys) - 1)
-            places[there] = np.where(keys[found] == wanted, found, -1)
-        return places
+            numbers[valid] = np.where(keys[found] == wanted, found, -1)
+        return numbers
 
-    at, component, duplicate_of = places("clip_id"), places("duplicate_component"), places("duplicate_of")
+    at, component, duplicate_of = numbers("clip_id"), numbers("duplicate_component"), numbers("duplicate_of")
     if (at < 0).any() or (component < 0).any() or len(np.unique(at)) < len(at):
         return None
     basis = np.frombuffer(b"".join(previous["duplicate_basis"].to_pylist()), "<u8")
@@ -175,7 +179,7 @@ def read_earlier(clips: Clips, previous: pa.Table | None) -> Earlier | None:
 
 
 def _keys(ids: pa.Array) -> np.ndarray:
-    """Ids as bytes of one width, which numpy sorts and searches as DuckDB sorts text."""
+    """Ids as byte strings of one width, which numpy sorts and searches in the order in which DuckDB sorts text."""
     widths = pc.min_max(pc.binary_length(ids)).as_py()
     if widths["min"] is None or widths["min"] != widths["max"]:
         return np.array(ids.to_pylist(), dtype="S")

@@ -6,10 +6,10 @@ import numpy as np
 
 
 def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """For each of `count` clips the smallest number of its component (count,) int32; links (m,) and (m,) ints.
+    """(count,) int32: for each clip the smallest number in its component, from links between `first` and `second` (m,).
 
-    Every root hooks onto the smallest root that a link joins it with, then paths are shortened, until no link
-    joins two roots: the parallel form of union-find (Shiloach and Vishkin 1982), a few rounds of whole arrays.
+    The parallel form of union-find (Shiloach and Vishkin 1982) on whole arrays: every root is attached to the smallest
+    root that a link joins it with, then paths are shortened, until no link joins two roots.
     """
     root = np.arange(count, dtype=np.int32)
     while len(first):

@@ -1,4 +1,4 @@
-"""Hashes of frames, clip by clip, and whether two clips share enough of them."""
+"""Perceptual hashes of the frames of all clips, and which pairs of clips share enough of them."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-DIGITS = 16  # of one hash as the measure `phash` writes it
-PLAIN = 12  # fewer bits set: most of the picture's coefficients were noise, it shows next to nothing
-AT_ONCE = 4_000_000  # pairs of frames compared in one go
+DIGITS = 16  # hex digits of one hash in the column `phash_frames`
+PLAIN = 12  # with fewer bits set most of the picture's coefficients were noise: it shows next to nothing
+AT_ONCE = 4_000_000  # pairs of frames compared at a time
 
 
 class FrameHashes:
-    """The distinct 64-bit hashes of every clip's frames, those of plain pictures (black, white, fog) left out.
+    """The distinct 64-bit hashes of every clip's frames, without those of plain pictures (black, white, fog).
 
-    `values` (f,) uint64, `counts` (n,) of them for each clip, `starts` (n,) where a clip's begin.
+    `values` (f,) uint64 are sorted by clip; `counts` (n,) says how many each clip has, `starts` (n,) where they begin.
     """
 
     def __init__(self, clips: np.ndarray, values: np.ndarray, count: int):
-        """`clips` (f,) says whose each of `values` is, in any order; clips are numbered below `count`."""
-        said = np.bitwise_count(values) >= PLAIN
-        clips, values = clips[said], values[said]
+        """`clips` (f,) are the numbers, below `count`, of the clips that `values` (f,) belong to, in any order."""
+        telling = np.bitwise_count(values) >= PLAIN
+        clips, values = clips[telling], values[telling]
         order = np.lexsort((values, clips))
         clips, values = clips[order], values[order]
-        fresh = np.ones(len(values), bool)
-        fresh[1:] = (clips[1:] != clips[:-1]) | (values[1:] != values[:-1])
-        self.clips, self.values = clips[fresh].astype(np.int32), values[fresh]
+        first = np.ones(len(values), bool)  # of equal hashes of a clip
+        first[1:] = (clips[1:] != clips[:-1]) | (values[1:] != values[:-1])
+        self.clips, self.values = clips[first].astype(np.int32), values[first]
         self.counts = np.bincount(self.clips, minlength=count)
         self.starts = np.cumsum(self.counts) - self.counts
 
     @classmethod
     def read(cls, batches: Iterable[pa.RecordBatch], count: int) -> FrameHashes:
-        """Of batches with the columns `clip` (int) and `phash_frames` (text, NULL where unknown)."""
+        """From batches with the columns `clip` (int) and `phash_frames` (text, NULL where unknown)."""
         clips, values = [np.zeros(0, np.int32)], [np.zeros(0, np.uint64)]
         for batch in batches:
             text = batch.column("phash_frames").cast(pa.large_binary()).fill_null(b"")
@@ -45,8 +45,8 @@ class FrameHashes:
         return cls(np.concatenate(clips), np.concatenate(values), count)
 
     def shared(self, first: np.ndarray, second: np.ndarray, bits: int, share: float) -> np.ndarray:
-        """(m,) bool of clips `first` and `second` (m,): is more than `share` of the frames of one of them in
-        the other, by hashes that differ by at most `bits`? A clip whose frames are all plain is like no other.
+        """(m,) bool for pairs of clips `first` and `second` (m,): whether more than `share` of the frames of one are
+        also in the other, by hashes that differ in at most `bits` bits. A clip whose frames are all plain matches none.
         """
         alike = np.zeros(len(first), bool)
         work = np.cumsum(self.counts[first] * self.counts[second])
@@ -69,8 +69,8 @@ class FrameHashes:
 
 
 def _share(pairs: np.ndarray, frames: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Which share of a clip's `counts` frames occurs among `frames`, for each pair (m,)."""
-    found = np.zeros(int(counts.sum()), bool)
-    found[(np.cumsum(counts) - counts)[pairs] + frames] = True
-    whose = np.repeat(np.arange(len(counts)), counts)
-    return np.bincount(whose[found], minlength=len(counts)) / np.maximum(counts, 1)
+    """(m,): for each pair the share of a clip's `counts` frames that are among the matched `frames` of `pairs`."""
+    matched = np.zeros(int(counts.sum()), bool)
+    matched[(np.cumsum(counts) - counts)[pairs] + frames] = True
+    pair = np.repeat(np.arange(len(counts)), counts)
+    return np.bincount(pair[matched], minlength=len(counts)) / np.maximum(counts, 1)

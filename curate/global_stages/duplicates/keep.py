@@ -1,4 +1,4 @@
-"""Which clips are kept, and which kept clip a dropped one is a duplicate of: what divides components into clusters."""
+"""Divides components into clusters: chooses the clips to keep, and for each other clip the one it duplicates."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-ROUNDS = 100  # clips kept of one component, at most, before all that are left in it are kept
+ROUNDS = 100  # after so many clips of one component are kept, all that are left in it are kept
 
 Alike = Callable[[np.ndarray, np.ndarray], np.ndarray]  # clips (m,), clips (m,) -> (m,) bool
 
 
 def rule_order(area: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """The place (n,) of each clip by the rule: largest picture, then best score (NaN last), then smallest id."""
+    """(n,): the place of each clip in order of largest picture, then best score (NaN last), then smallest id."""
     best = np.where(np.isnan(score), -np.inf, score)
     order = np.lexsort((np.arange(len(area)), -best, -area))
     place = np.empty(len(area), np.int64)
@@ -23,12 +23,12 @@ def rule_order(area: np.ndarray, score: np.ndarray) -> np.ndarray:
 def keep(
     component: np.ndarray, members: np.ndarray, place: np.ndarray, kinds: Sequence[Alike]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(duplicate of (n,), kind (n,)) for the clips `members` of whole components; -1 for kept and for all others.
+    """(duplicate_of (n,), kind (n,)): which clip each of `members` duplicates, and by which of `kinds`. Both are -1 for
+    kept clips and for clips outside `members`, which are all the clips of some components.
 
-    The first clip of a component by the rule is kept and stands for those that are alike with it, by the first
-    of `kinds` that says so. In a chain (A like B, B like C) some are not: the first of these is kept too, and
-    so on. So every dropped clip is itself a duplicate of the kept clip that it names. (Star clustering, Aslam et
-    al. 2004.)
+    Star clustering (Aslam et al. 2004): the first clip of a component in the order `place` is kept, and those that
+    are like it are its duplicates, by the first kind that applies. In a chain (A like B, B like C) some are not like
+    it: the first of these is kept too, and so on. So every dropped clip is like the kept clip that it names.
     """
     duplicate_of, kind = np.full(len(component), -1, np.int64), np.full(len(component), -1, np.int8)
     left = members[np.lexsort((place[members], component[members]))]
@@ -40,10 +40,10 @@ def keep(
         if not len(left):
             break
         for number, alike in enumerate(kinds):
-            untold = np.flatnonzero(kind[left] < 0)
-            same = untold[alike(leaders[untold], left[untold])]
+            unmatched = np.flatnonzero(kind[left] < 0)
+            same = unmatched[alike(leaders[unmatched], left[unmatched])]
             duplicate_of[left[same]], kind[left[same]] = leaders[same], number
         left = left[kind[left] < 0]
-    for number in reversed(range(len(kinds))):  # a kept clip tells the strongest kind of those it stands for
+    for number in reversed(range(len(kinds))):  # a kept clip gets the strongest kind among its duplicates
         kind[duplicate_of[(duplicate_of >= 0) & (kind == number)]] = number
     return duplicate_of, kind

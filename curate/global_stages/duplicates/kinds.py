@@ -1,4 +1,4 @@
-"""The three kinds of duplicates behind one face: links among clips, and whether two clips are alike."""
+"""The three kinds of duplicates behind one interface: links between clips, and whether two clips are alike."""
 
 from __future__ import annotations
 
@@ -8,48 +8,50 @@ import numpy as np
 
 from curate.global_stages.duplicates.banding import Banding
 from curate.global_stages.duplicates.frames import FrameHashes
-from curate.global_stages.duplicates.semantic import Embeddings
+from curate.global_stages.duplicates.semantic import CellIndex
 from curate.global_stages.duplicates.settings import NearSettings
 
 _NONE = np.zeros(0, np.int32)
 
 
 class Links(NamedTuple):
-    """Clips `first` and `second` (m,) belong together. `unsettled` (u,) are clips of those not asked for whose
-    links with each other may be fewer than before the asked-for came.
+    """Links between clips `first` and `second` (m,). `changed` (u,) are clips outside the query that may have lost
+    links with each other because the queried clips were added.
     """
 
     first: np.ndarray
     second: np.ndarray
-    unsettled: np.ndarray = _NONE
+    changed: np.ndarray = _NONE
 
 
 class Kind(Protocol):
-    name: str
+    """One way in which clips can be duplicates."""
 
-    def links(self, asked: np.ndarray, among: np.ndarray) -> Links:
-        """Links that join every two alike clips that are found, one of `asked` and one of `among` (n,) bool.
+    name: ClassVar[str]
 
-        They follow from the set of all clips: whoever asks in parts finds what asking for all at once finds.
+    def links(self, queried: np.ndarray, among: np.ndarray) -> Links:
+        """Links that join every two clips that are found alike, one of `queried` and one of `among` (n,) bool.
+
+        They follow from the set of all clips: queries in parts find what one query of all finds.
         """
 
     def alike(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """(m,) bool of clips `first` and `second` (m,)."""
+        """(m,) bool for pairs of clips `first` and `second` (m,)."""
 
     def close(self) -> None:
-        """Lets go of what the kind holds outside of this process' memory."""
+        """Frees what the kind holds outside of this process's memory."""
 
 
 class Exact:
-    """The same span of files that are the same to the byte."""
+    """Clips of the same span of files with the same bytes."""
 
     name: ClassVar[str] = "exact"
 
     def __init__(self, content: np.ndarray):
-        """`content` (n,) has one number for each content that several clips have, -1 elsewhere."""
+        """`content` (n,) has one number for each content that several clips share, -1 for other clips."""
         self.content = content
 
-    def links(self, asked: np.ndarray, among: np.ndarray) -> Links:
+    def links(self, queried: np.ndarray, among: np.ndarray) -> Links:
         shared = np.flatnonzero(self.content >= 0)
         _, first, group = np.unique(self.content[shared], return_index=True, return_inverse=True)
         return Links(shared[first[group]], shared)
@@ -62,7 +64,7 @@ class Exact:
 
 
 class Near:
-    """Clips that share frames, by their perceptual hashes; pictures with pictures, films with films."""
+    """Clips that share frames, by their perceptual hashes; stills are compared with stills, videos with videos."""
 
     name: ClassVar[str] = "near"
 
@@ -70,10 +72,10 @@ class Near:
         self.frames, self.sources, self.media, self.settings = frames, sources, media, settings
         self.banding = Banding(frames, sources, settings.bits, settings.same_source)
 
-    def links(self, asked: np.ndarray, among: np.ndarray) -> Links:
-        found = self.banding.candidates(asked, among)
+    def links(self, queried: np.ndarray, among: np.ndarray) -> Links:
+        found = self.banding.candidates(queried, among)
         alike = self.alike(found.first, found.second)
-        return Links(found.first[alike], found.second[alike], found.unsettled)
+        return Links(found.first[alike], found.second[alike], found.changed)
 
     def alike(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         fit = self.media[first] == self.media[second]
@@ -91,13 +93,13 @@ class Semantic:
 
     name: ClassVar[str] = "semantic"
 
-    def __init__(self, embeddings: Embeddings):
+    def __init__(self, embeddings: CellIndex):
         self.embeddings = embeddings
 
-    def links(self, asked: np.ndarray, among: np.ndarray) -> Links:
-        first, second = self.embeddings.links(asked, among)
-        rows = self.embeddings.rows
-        return Links(first, second, rows[~asked[rows]] if self.embeddings.cells_differ(asked) else _NONE)
+    def links(self, queried: np.ndarray, among: np.ndarray) -> Links:
+        first, second = self.embeddings.links(queried, among)
+        clips = self.embeddings.clips
+        return Links(first, second, clips[~queried[clips]] if self.embeddings.cells_differ(queried) else _NONE)
 
     def alike(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return self.embeddings.alike(first, second)

@@ -1,4 +1,4 @@
-"""Semantic duplicates: clips whose embeddings point the same way (SemDeDup, Abbas et al. 2023)."""
+"""Finds semantic duplicates: clips whose embeddings have a high cosine (SemDeDup, Abbas et al. 2023)."""
 
 from __future__ import annotations
 
@@ -7,67 +7,68 @@ import numpy as np
 from curate.global_stages.clusters.kmeans import kmeans, nearest, unit
 from curate.global_stages.duplicates.components import components
 
-ALL_PAIRS = 32_768  # clips up to which `clusters: auto` looks at all pairs
-CELL_CLIPS = 4096  # clips in a cell, on the average, above it
-SAMPLE = 16  # clips for each cell that the cells are fitted to
-PLACES = 2  # cells that each clip is in: pairs across a border are found by the other one
+ALL_PAIRS = 32_768  # `clusters: auto` compares all pairs of up to so many clips
+CELL_CLIPS = 4096  # above that, it makes cells of so many clips on average
+SAMPLE = 16  # the cells are fitted to so many clips for each cell
+PLACES = 2  # each clip is in so many cells, so that pairs across a border are found too
 BLOCK = 2048  # rows of a block of cosines
-_DOUBT = 1e-5  # cosines in single precision so near to the threshold are computed again
+_DOUBT = 1e-5  # single-precision cosines this near to the threshold are computed again in double precision
 
 
-class Embeddings:
-    """Embeddings of some of the clips, and the cells in which pairs are looked for.
+class CellIndex:
+    """Embeddings of some of the clips, divided into cells: pairs are looked for inside the cells.
 
-    The cells follow from the set of clips alone: their number from how many there are, in powers of two, and
-    their centres from a sample, the clips with the smallest ids (ids are hashes, so it is a random one).
+    The cells follow from the set of clips alone: their number (a power of two) from the number of clips, their centres
+    from the clips with the smallest ids, which is a random sample because ids are hashes.
     """
 
-    def __init__(self, rows: np.ndarray, matrix: np.ndarray, count: int, cosine: float, clusters: int | str):
-        """`matrix` (m, d) are the embeddings of clips `rows` (m,), rising, out of `count`."""
-        self.rows, self.cosine = rows, cosine
-        self.place = np.full(count, -1, np.int64)
-        self.place[rows] = np.arange(len(rows))
+    def __init__(self, clips: np.ndarray, matrix: np.ndarray, count: int, cosine: float, clusters: int | str):
+        """`matrix` (m, d) holds the embeddings of `clips` (m,), in rising order, out of `count` clips."""
+        self.clips, self.cosine = clips, cosine
+        self.place = np.full(count, -1, np.int64)  # (count,): each clip's row of the matrix
+        self.place[clips] = np.arange(len(clips))
         self.matrix = matrix
         self.clusters = clusters
-        self.cells = cell_count(len(rows), clusters)
-        self.sample = rows[: SAMPLE * self.cells] if self.cells > 1 else rows[:0]
-        self._cell = np.zeros((len(rows), 1), np.int32)
-        if self.cells > 1 and len(rows):
+        self.cells = cell_count(len(clips), clusters)
+        self.sample = clips[: SAMPLE * self.cells] if self.cells > 1 else clips[:0]
+        self._cell = np.zeros((len(clips), 1), np.int32)  # (m, places): the cells of each row
+        if self.cells > 1 and len(clips):
             self._cell = nearest(matrix, kmeans(matrix[: len(self.sample)], self.cells), PLACES)
 
-    def cells_differ(self, asked: np.ndarray) -> bool:
-        """Whether the cells were others before the clips `asked` (count,) bool came."""
-        before = len(self.rows) - int(asked[self.rows].sum())
-        return self.cells != cell_count(before, self.clusters) or bool(asked[self.sample].any())
+    def cells_differ(self, queried: np.ndarray) -> bool:
+        """Whether the cells were different before the clips `queried` (count,) bool were added."""
+        before = len(self.clips) - int(queried[self.clips].sum())
+        return self.cells != cell_count(before, self.clusters) or bool(queried[self.sample].any())
 
-    def links(self, asked: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Links that join what all pairs of alike clips, one of `asked` and one of `among`, would join.
+    def links(self, queried: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Links (m,) and (m,) that join what all pairs of alike clips, one of `queried` and one of `among`, would join.
 
-        Not every pair: a million clips that look the same are a million links.
+        They are not all pairs: a million clips that look the same get a million links.
         """
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        asked, among = asked[self.rows], among[self.rows]
-        order = np.argsort(self._cell, axis=None, kind="stable")  # places in the cells, cell by cell
-        members, cells = order // self._cell.shape[1], self._cell.ravel()[order]
+        queried, among = queried[self.clips], among[self.clips]
+        order = np.argsort(self._cell, axis=None, kind="stable")
+        members, cells = order // self._cell.shape[1], self._cell.ravel()[order]  # rows of the matrix, cell by cell
         for inside in np.split(members, np.flatnonzero(np.diff(cells)) + 1):
-            found += self._inside(inside[asked[inside]], inside[among[inside]])
+            found += self._inside(inside[queried[inside]], inside[among[inside]])
         if not found:
             return np.zeros(0, np.int32), np.zeros(0, np.int32)
         first, second = (np.concatenate(ends) for ends in zip(*found, strict=True))
-        return self.rows[first], self.rows[second]
+        return self.clips[first], self.clips[second]
 
     def alike(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """(m,) bool of clips `first` and `second` (m,); false where one has no embedding."""
+        """(m,) bool for pairs of clips `first` and `second` (m,); false where one has no embedding."""
         one, other = self.place[first], self.place[second]
-        there = (one >= 0) & (other >= 0)
-        there[there] = self._cosines(one[there], other[there]) >= self.cosine
-        return there
+        alike = (one >= 0) & (other >= 0)
+        alike[alike] = self._cosines(one[alike], other[alike]) >= self.cosine
+        return alike
 
-    def _inside(self, asked: np.ndarray, among: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _inside(self, queried: np.ndarray, among: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Links between rows `queried` and `among` of one cell, block by block."""
         found = []
-        same = np.array_equal(asked, among)
-        for top in range(0, len(asked), BLOCK):
-            some = asked[top : top + BLOCK]
+        same = np.array_equal(queried, among)
+        for top in range(0, len(queried), BLOCK):
+            some = queried[top : top + BLOCK]
             vectors = unit(self.matrix[some]).astype(np.float32)
             for left in range(top if same else 0, len(among), BLOCK):
                 others = among[left : left + BLOCK]
@@ -82,7 +83,7 @@ class Embeddings:
         return found
 
     def _cosines(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Row by row in double precision, in the one order of summing that no BLAS decides."""
+        """(m,): cosines of rows `one` and `other` (m,) in double precision, summed in an order that no BLAS decides."""
         found = np.empty(len(one))
         for start in range(0, len(one), 65_536):
             part = slice(start, start + 65_536)
@@ -93,14 +94,14 @@ class Embeddings:
 
 
 def cell_count(clips: int, clusters: int | str = "auto") -> int:
-    """How many cells the setting `clusters` makes of so many clips."""
+    """The number of cells for so many clips under the setting `clusters`."""
     if clusters != "auto":
         return int(clusters)
     return 1 if clips <= ALL_PAIRS else 1 << int(np.ceil(np.log2(clips / CELL_CLIPS)))
 
 
 def _forest(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The fewest links that join what these links join."""
+    """A spanning forest: the fewest links that join the same clips as these links (m,) and (m,)."""
     ends, places = np.unique(np.concatenate([first, second]), return_inverse=True)
     roots = components(len(ends), places[: len(first)], places[len(first) :])
     leaves = np.flatnonzero(roots != np.arange(len(ends)))

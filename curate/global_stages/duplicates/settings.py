@@ -1,4 +1,4 @@
-"""`duplicates:` what counts as a duplicate, and which clip of several is kept."""
+"""The settings of the stage `duplicates`: what counts as a duplicate, and which clip of several is kept."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from stages.settings import Settings
 class NearSettings(Settings):
     """Clips that share frames, by perceptual hashes: copies re-encoded, resized, brighter, cut shorter."""
 
-    bits: int = Field(10, ge=0, le=20)  # of 64, by which the hashes of one frame may differ
-    share: float = Field(0.5, ge=0, lt=1)  # of the frames of one clip, more of which must be found in the other
-    same_source: bool = False  # whether clips of one file may be duplicates (two takes of a fixed camera look it)
+    bits: int = Field(10, ge=0, le=20)  # of 64; the hashes of the same frame may differ in so many
+    share: float = Field(0.5, ge=0, lt=1)  # more than this share of one clip's frames must be in the other
+    same_source: bool = False  # whether clips of one file may be duplicates (takes of a fixed camera look alike)
 
 
 class SemanticSettings(Settings):
     """Clips that show the same thing, by their embeddings (SemDeDup, Abbas et al. 2023)."""
 
-    cosine: float = Field(0.95, gt=0, lt=1)  # of two embeddings, from which they are duplicates
-    table: str = "embeddings"  # where the embeddings are
+    cosine: float = Field(0.95, gt=0, lt=1)  # clips are duplicates if their embeddings' cosine is at least this
+    table: str = "embeddings"  # the table of embeddings
     clusters: Literal["auto"] | int = Field("auto")  # pairs are looked for inside these; 1 looks at all pairs
 
     @model_validator(mode="after")
@@ -32,12 +32,13 @@ class SemanticSettings(Settings):
 
 
 class DuplicateSettings(Settings):
-    """The kinds of duplicates that are looked for; `near` and `semantic` take true for their defaults."""
+    """The kinds of duplicates to look for; `near: true` and `semantic: true` take their defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
-    table: str | None = Field(None, alias="as", pattern="^[a-z][a-z0-9_]*$")  # another name for the stage's table
-    exact: bool = True  # the same span of files that are the same to the byte
+    # another name for the stage's table and its columns
+    table: str | None = Field(None, alias="as", pattern="^[a-z][a-z0-9_]*$")
+    exact: bool = True  # the same span of files with the same bytes
     near: NearSettings | None = NearSettings()
     semantic: SemanticSettings | None = None
     score: str | None = Field(None, min_length=1)  # SQL over `clips`: of clips of one size the highest is kept
@@ -45,11 +46,11 @@ class DuplicateSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _switches(cls, given: Any) -> Any:
-        """`near: true` is its defaults, `near: false` is none of it."""
+        """`near: true` means its defaults, `near: false` switches it off."""
         if not isinstance(given, dict):
             return given
-        switched = {k: {} if given[k] else None for k in ("near", "semantic") if isinstance(given.get(k), bool)}
-        return {**given, **switched}
+        switches = [name for name in ("near", "semantic") if isinstance(given.get(name), bool)]
+        return {**given, **{name: {} if given[name] else None for name in switches}}
 
     @model_validator(mode="after")
     def _something(self) -> Self:

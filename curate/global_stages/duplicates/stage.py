@@ -1,15 +1,15 @@
-"""Duplicates among all clips, as a set operation over committed rows: see docs/duplicates.md.
+"""The stage `duplicates`: finds duplicates among all committed clips; see docs/duplicates.md.
 
-Clips are points, duplicates are links between them, a component is all that links join. In a component the
-first clip by the rule is kept, and its cluster are those that are duplicates of itself; the first of the rest
-is kept too, and so on. All of it follows from the set of clips alone, so order, retries and the number of runs
-it took change nothing.
+Duplicates are links between clips, and a component is all clips that links join. In each component the best clip is
+kept (largest picture, best score, smallest id), and its cluster is the clips that are duplicates of it; the best of
+the rest is kept too, and so on. The result follows from the set of clips alone, so order, retries and the number of
+runs change nothing.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import duckdb
 import numpy as np
@@ -17,19 +17,18 @@ import pyarrow as pa
 
 from curate.catalog.gates import Gate, check_gates, one_line
 from curate.errors import UserError
-from curate.global_stages.duplicates.clips import Clips, Earlier, read_clips, read_earlier
+from curate.global_stages.duplicates.clips import ClipColumns, Earlier, read_clips, read_earlier
 from curate.global_stages.duplicates.components import components
 from curate.global_stages.duplicates.keep import keep, rule_order
 from curate.global_stages.duplicates.kinds import Exact, Kind, Near, Semantic
 from curate.global_stages.duplicates.settings import DuplicateSettings
 from stages.base import GlobalStage, SettingsError
 
-VERSION = 1  # changes whenever the same clips would be judged otherwise
-KINDS = ("exact", "near", "semantic")  # the strongest first
+VERSION = 1  # changes whenever the same clips would be judged differently
 
 
 class Duplicates(GlobalStage):
-    """Says of every clip which cluster of duplicates it is in, and whether it is the one to keep."""
+    """Gives every clip its cluster of duplicates, and whether it is the clip of the cluster to keep."""
 
     name: ClassVar[str] = "duplicates"
     default_table: ClassVar[str] = "duplicates"
@@ -57,9 +56,9 @@ class Duplicates(GlobalStage):
             "duplicate_count": "int64",  # clips in the cluster, 1 for a clip without duplicates
             "duplicate_keep": "bool",  # one clip of each cluster
             "duplicate_of": "string",  # the kept clip of its cluster, for the others
-            "duplicate_kind": "string",  # exact, near or semantic: how they are alike, for the kept clip the strongest
-            "duplicate_component": "string",  # the smallest clip_id of all that duplicates of duplicates join
-            "duplicate_basis": "binary",  # hash of what the judgement follows from
+            "duplicate_kind": "string",  # exact, near or semantic; for the kept clip the strongest in its cluster
+            "duplicate_component": "string",  # the smallest clip_id among duplicates of duplicates
+            "duplicate_basis": "binary",  # hash of all that the judgement follows from
         }
 
     def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
@@ -77,9 +76,9 @@ class Duplicates(GlobalStage):
             component, redone = _components(kinds, fresh, earlier)
             return _table(clips, kinds, component, redone, earlier)
 
-    def _kinds(self, clips: Clips) -> list[Kind]:
-        kinds: list[Any] = [Exact(clips.content)] if self.settings.exact else []
-        if clips.frames is not None:
+    def _kinds(self, clips: ClipColumns) -> list[Kind]:
+        kinds: list[Kind] = [Exact(clips.content)] if self.settings.exact else []
+        if clips.frames is not None and self.settings.near is not None:
             kinds.append(Near(clips.frames, clips.sources, clips.media, self.settings.near))
         if clips.embeddings is not None:
             kinds.append(Semantic(clips.embeddings))
@@ -87,44 +86,43 @@ class Duplicates(GlobalStage):
 
 
 def _components(kinds: list[Kind], fresh: np.ndarray, earlier: Earlier | None) -> tuple[np.ndarray, np.ndarray]:
-    """(component (n,), redone (n,)): for each clip the first clip of its component; the clips to be judged anew.
+    """(component (n,), redone (n,)): the first clip of each clip's component; whether the clip is to be judged again.
 
-    Only pairs with a fresh clip are looked at. Where fresh clips unsettled links among the earlier ones, the
-    whole components of these are looked at again.
+    Only pairs with a new clip are compared (`fresh` (n,) bool). Where new clips changed the links between earlier ones,
+    the whole components of these are compared again.
     """
     links = [kind.links(fresh, np.ones(len(fresh), bool)) for kind in kinds]
     again = fresh.copy()
     if earlier is not None:
-        unsettled = np.zeros(len(fresh), bool)
-        unsettled[np.concatenate([found.unsettled for found in links])] = True
-        shaken = np.isin(earlier.component, earlier.component[unsettled[earlier.clips]])
-        if shaken.any():
-            again[earlier.clips[shaken]] = True
+        changed = np.zeros(len(fresh), bool)
+        changed[np.concatenate([found.changed for found in links])] = True
+        affected = np.isin(earlier.component, earlier.component[changed[earlier.clips]])
+        if affected.any():
+            again[earlier.clips[affected]] = True
             links += [kind.links(again, again) for kind in kinds]
     ends = [(found.first, found.second) for found in links]
     if earlier is not None:
-        still = ~again[earlier.clips]
-        ends.append((earlier.component[still], earlier.clips[still]))
+        valid = ~again[earlier.clips]
+        ends.append((earlier.component[valid], earlier.clips[valid]))
     first, second = (np.concatenate(side).astype(np.int32) for side in zip(*ends, strict=True))
     component = components(len(fresh), first, second)
-    changed = np.zeros(len(fresh), bool)
-    changed[component[again]] = True
-    return component, changed[component]
+    redone = np.zeros(len(fresh), bool)
+    redone[component[again]] = True
+    return component, redone[component]
 
 
 def _table(
-    clips: Clips, kinds: list[Kind], component: np.ndarray, redone: np.ndarray, earlier: Earlier | None
+    clips: ClipColumns, kinds: list[Kind], component: np.ndarray, redone: np.ndarray, earlier: Earlier | None
 ) -> pa.Table:
     together = np.bincount(component, minlength=len(clips))[component] > 1
     place = rule_order(clips.area, clips.score)
     duplicate_of, kind = keep(component, np.flatnonzero(redone & together), place, [one.alike for one in kinds])
     names = [one.name for one in kinds]
     if earlier is not None:
-        still = ~redone[earlier.clips]
-        duplicate_of[earlier.clips[still]] = earlier.duplicate_of[still]
-        codes = {name: number for number, name in enumerate(names)} | {None: -1}
-        said = [codes[name] for name in earlier.kind.filter(pa.array(still)).to_pylist()]
-        kind[earlier.clips[still]] = said
+        valid = ~redone[earlier.clips]
+        duplicate_of[earlier.clips[valid]] = earlier.duplicate_of[valid]
+        codes: dict[str | None, int] = {name: number for number, name in enumerate(names)} | {None: -1}
+        kind[earlier.clips[valid]] = [codes[name] for name in earlier.kind.filter(pa.array(valid)).to_pylist()]
     dropped = duplicate_of >= 0
     everyone = np.arange(len(clips))
     kept = np.where(dropped, duplicate_of, everyone)
@@ -151,7 +149,7 @@ def _eight_bytes(values: np.ndarray) -> pa.Array:
 
 
 def _check_score(score: str, connection: duckdb.DuckDBPyConnection) -> None:
-    """What holds for a gate holds for the score: one value a clip, of its own columns, the same every time."""
+    """A score follows the rules of a gate: one value per clip, from its own columns, the same every time."""
     columns = connection.sql("SELECT * FROM clips LIMIT 0").to_arrow_table().schema
     try:
         gate = Gate(name="score", where=f"({score}\n) IS NOT NULL")

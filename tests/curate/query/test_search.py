@@ -16,7 +16,7 @@ from curate.demo import tiny_clip
 from curate.demo.films import read_truth
 from curate.demo.queries import questions, recalls
 from curate.errors import UserError
-from curate.query.search import TextSearch, nearest, run_search, search
+from curate.query.search import TextSearch, nearest, run_search
 from tests.curate.running import fresh
 
 pytestmark = pytest.mark.slow
@@ -29,9 +29,9 @@ def catalog(demo_run):
 
 
 @pytest.fixture(scope="module")
-def asked(catalog):
-    with TextSearch(Catalog.open(catalog)) as asked:
-        yield asked
+def searcher(catalog):
+    with TextSearch(Catalog.open(catalog)) as searcher:
+        yield searcher
 
 
 @given(
@@ -51,34 +51,34 @@ def test_the_nearest_are_those_of_a_whole_sort_whatever_the_batches_and_their_or
     assert [(-score, clip) for score, clip in found] == whole
 
 
-def test_the_films_of_the_demo_are_found_by_words(asked, demo_run):
+def test_the_films_of_the_demo_are_found_by_words(searcher, demo_run):
     truth = read_truth(demo_run[0] / "films.jsonl")
-    found = recalls(asked, truth)
+    found = recalls(searcher, truth)
     assert len(found) == len(questions(truth)) == 50
     assert sum(found.values()) / 50 >= 0.9, {text: recall for text, recall in found.items() if recall < 1}
 
 
-def test_scores_are_cosines_of_the_stored_embeddings(asked, catalog):
-    text = asked.model.encode_texts(["a star"])[0]
+def test_scores_are_cosines_of_the_stored_embeddings(searcher, catalog):
+    text = searcher.model.encode_texts(["a star"])[0]
     with connect(Catalog.open(catalog)) as sql:
         ids, matrix = read_embeddings(sql)
         parts = list(embedding_batches(sql, rows=7))
     assert {clip for names, _ in parts for clip in names} == set(ids) and max(len(names) for names, _ in parts) <= 7
     expected = dict(zip(ids, matrix.astype(np.float64) @ text, strict=True))
-    hits = asked.find("a star", k=len(ids))
+    hits = searcher.find("a star", k=len(ids))
     assert {hit.clip_id: hit.score for hit in hits} == pytest.approx(expected, abs=1e-5)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert [hit.rank for hit in hits] == list(range(1, len(ids) + 1))
 
 
-def test_a_condition_chooses_among_all_clips_and_the_best_of_those_are_found(asked):
-    everything = asked.find("a red circle", k=100)
+def test_a_condition_chooses_among_all_clips_and_the_best_of_those_are_found(searcher):
+    everything = searcher.find("a red circle", k=100)
     assert {"kept", "dropped"} == {hit.verdict for hit in everything}  # dropped clips are found too
     condition = "verdict = 'kept' AND width < 320 -- the small ones"
-    chosen = asked.find("a red circle", k=3, where=condition)
-    kept = {row[0] for row in asked.connection.execute(f"SELECT clip_id FROM clips WHERE {condition}\n").fetchall()}
+    chosen = searcher.find("a red circle", k=3, where=condition)
+    kept = {row[0] for row in searcher.connection.execute(f"SELECT clip_id FROM clips WHERE {condition}\n").fetchall()}
     assert [hit.clip_id for hit in chosen] == [hit.clip_id for hit in everything if hit.clip_id in kept][:3]
-    assert asked.find("a red circle", where="width > 100000") == []
+    assert searcher.find("a red circle", where="width > 100000") == []
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_a_condition_chooses_among_all_clips_and_the_best_of_those_are_found(ask
         ({"where": "true); COPY clips TO 'stolen.csv'; SELECT (true"}, "one SQL statement"),
     ],
 )
-def test_what_cannot_be_asked_is_one_line(asked, change, said):
+def test_what_cannot_be_asked_is_one_line(searcher, change, said):
     with pytest.raises(UserError, match=said) as caught:
-        asked.find(**({"text": "a star", "k": 5} | change))
+        searcher.find(**({"text": "a star", "k": 5} | change))
     assert "\n" not in str(caught.value)
 
 
@@ -118,7 +118,7 @@ def test_what_is_not_there_is_one_line(catalog, change, said):
 def test_a_catalog_without_embeddings_says_how_to_make_them(tmp_path):
     Catalog.open_or_create(str(tmp_path / "catalog")).create()
     with pytest.raises(UserError, match="run a recipe with the stage `embed` first"):
-        search(str(tmp_path / "catalog"), "a star")
+        run_search(str(tmp_path / "catalog"), "a star")
 
 
 def test_another_model_than_the_one_that_made_the_embeddings_is_refused(catalog, tmp_path):
@@ -150,21 +150,21 @@ def test_a_table_between_two_models_is_refused(catalog, tmp_path):
     table = DeltaTable(str(copy / "embeddings"))
     table.update({"embeddings_revision": "'0123456789abcdef'"}, predicate="dim = 64 AND clip_id < '8'")
     with pytest.raises(UserError, match=r"several settings \(revision 0123456789abcdef and .*finish its rebuild"):
-        search(str(copy), "a star")
+        run_search(str(copy), "a star")
 
 
-def test_a_text_longer_than_the_encoder_is_cut_at_a_word_and_the_rest_is_told(asked, catalog, capsys):
-    assert asked.cut("a red circle over a blue ground") == ""
+def test_a_text_longer_than_the_encoder_is_cut_at_a_word_and_the_rest_is_told(searcher, catalog, capsys):
+    assert searcher.cut_off("a red circle over a blue ground") == ""
     words = [f"word{i}" for i in range(50)]
-    left = asked.cut(" ".join(words)).split()
+    left = searcher.cut_off(" ".join(words)).split()
     assert 0 < len(left) < 50 and words[-len(left) :] == left
     seen = " ".join(words[: -len(left)])
-    assert asked.model.fits(seen) and not asked.model.fits(f"{seen} {left[0]}")
+    assert searcher.model.fits(seen) and not searcher.model.fits(f"{seen} {left[0]}")
     long = "a red circle " + " ".join(words)
-    np.testing.assert_array_equal(*asked.model.encode_texts([long, long.removesuffix(asked.cut(long))]))
+    np.testing.assert_array_equal(*searcher.model.encode_texts([long, long.removesuffix(searcher.cut_off(long))]))
     run_search(catalog, long, form="csv")
     told = capsys.readouterr()
-    assert told.err.count("\n") == 1 and f"left out: {asked.cut(long)}" in told.err
+    assert told.err.count("\n") == 1 and f"left out: {searcher.cut_off(long)}" in told.err
     assert told.out.startswith("rank,score,clip_id,uri,start_s,end_s,verdict\n")
 
 

@@ -14,9 +14,10 @@ from stages.captions.stage import Caption
 from tests.stages.captions.made import rows_of, run, unit_of
 
 
-def captions(entry, uri="films/a.mp4", **settings):
+def captions(columns, uri="films/a.mp4", **settings):
+    """The rows of two clips of a source with these columns in its manifest."""
     stage = Caption(CaptionSettings.model_validate(settings))
-    return rows_of(run(stage, [unit_of([1, 2], stage, uri=uri, entry=entry)]), stage.table)
+    return rows_of(run(stage, [unit_of([1, 2], stage, manifest=columns, uri=uri)]), stage.table)
 
 
 def test_the_manifest_s_caption_is_that_of_every_clip_of_the_source():
@@ -42,11 +43,11 @@ def test_what_is_no_text_is_no_caption():
 
 
 def test_several_captions_come_from_several_columns():
-    entry = {"alt": "A dog.", "about": "A dog runs over the wet grass."}
-    rows = captions(entry, manifest={"column": {"short": "alt", "long": "about"}})
-    assert (rows[1]["caption_short"], rows[1]["caption_long"]) == (entry["alt"], entry["about"])
+    columns = {"alt": "A dog.", "about": "A dog runs over the wet grass."}
+    rows = captions(columns, manifest={"column": {"short": "alt", "long": "about"}})
+    assert (rows[1]["caption_short"], rows[1]["caption_long"]) == (columns["alt"], columns["about"])
     assert rows[1]["caption_long_words"] == 7
-    rows = captions(entry | {"alt": None}, manifest={"column": {"short": "alt", "long": "about"}})
+    rows = captions(columns | {"alt": None}, manifest={"column": {"short": "alt", "long": "about"}})
     assert rows[1]["reason"] == "the manifest has no 'alt' for this source (caption 'short')"
 
 

@@ -30,7 +30,7 @@ def test_the_score_is_the_mean_cosine_of_text_and_frames(folder):
     from PIL import Image
 
     stage = matched(folder)
-    unit = unit_of([1], stage, entry={"caption": SHORT})
+    unit = unit_of([1], stage, manifest={"caption": SHORT})
     row = rows_of(run(stage, [unit]))[1]
     network, preprocess, tokenizer = by_hand(folder)
     frames = [Image.fromarray(p[:, :, ::-1].copy()) for _, p in unit.clips[0].pixels[stage.wants()]]
@@ -43,19 +43,19 @@ def test_the_score_is_the_mean_cosine_of_text_and_frames(folder):
 
 
 def test_a_text_too_long_for_the_encoder_scores_the_mean_of_its_sentences(folder):
-    entries = [{"caption": text} for text in (LONG, *sentences(LONG))]
     stage = matched(folder)
-    units = [unit_of([1], stage, f"u{n}", entry=entry) for n, entry in enumerate(entries)]
-    whole, *parts = [rows_of([unit])[1]["caption_clip_match"] for unit in run(stage, units)]
+    texts = (LONG, *sentences(LONG))
+    units = [unit_of([1], stage, f"u{n}", manifest={"caption": text}) for n, text in enumerate(texts)]
+    whole, *parts = [unit.clips[0].results["captions"]["caption_clip_match"] for unit in run(stage, units)]
     assert len(parts) == 3
     assert np.ptp(parts) > 1e-3
     assert whole == pytest.approx(np.mean(parts), abs=1e-5)
 
 
 def test_a_score_does_not_depend_on_which_clips_come_together(folder):
-    entry = {"caption": LONG}
-    together = rows_of(run(stage := matched(folder), [unit_of([1, 2, 3], stage, entry=entry)]))
-    alone = rows_of(run(stage := matched(folder, batch_clips=1), [unit_of([2], stage, entry=entry)]))
+    manifest = {"caption": LONG}
+    together = rows_of(run(stage := matched(folder), [unit_of([1, 2, 3], stage, manifest=manifest)]))
+    alone = rows_of(run(stage := matched(folder, batch_clips=1), [unit_of([2], stage, manifest=manifest)]))
     assert alone[2]["caption_clip_match"] == pytest.approx(together[2]["caption_clip_match"], abs=1e-5)
     assert together[1]["caption_clip_match"] != pytest.approx(together[2]["caption_clip_match"], abs=1e-5)
 
@@ -67,9 +67,9 @@ def test_behind_embed_the_network_sees_no_frame_again(folder, monkeypatch):
     stage = matched(folder)
     embed = Embed(EmbedSettings(model=str(folder), positions=FRAMES["positions"], device="cpu"))
     assert stage.wants() == embed.wants()
-    alone = rows_of(run(stage, [unit_of([1, 2], stage, entry={"caption": LONG})]))
+    alone = rows_of(run(stage, [unit_of([1, 2], stage, manifest={"caption": LONG})]))
     embed.setup()
-    embedded = list(embed.stream([unit_of([1, 2], stage, entry={"caption": LONG})]))
+    embedded = list(embed.stream([unit_of([1, 2], stage, manifest={"caption": LONG})]))
     embed.close()
     monkeypatch.setattr(ClipModel, "encode_tensor", lambda *_: pytest.fail("the frames were encoded again"))
     behind = rows_of(run(stage, embedded))

@@ -33,8 +33,8 @@ def test_only_plain_fields_are_let_in(template):
 
 
 def test_a_clip_is_described_by_its_columns_and_its_manifest():
-    source = Source("s" * 32, "films/a.mp4", {"caption": "a dog", "width": 1, "licence": "cc0"})
-    values = fields(Clip(clip_row(1), source))
+    manifest = {"caption": "a dog", "width": 1, "licence": "cc0"}
+    values = fields(Clip(clip_row(1), Source("s" * 32, "films/a.mp4", manifest)))
     said = fill("{duration} s of {width}x{height}, {fps:.2f} fps, {{braces}}: {caption} ({licence})", values)
     assert said == "2.5 s of 640x360, 24.00 fps, {braces}: a dog (cc0)"
 
