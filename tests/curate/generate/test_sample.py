@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from curate.demo import tiny_clip
-from curate.demo.shapes import some_take, subjects, take_frames
+from curate.demo.shapes import random_take, subjects, take_frames
 from curate.errors import UserError
 from curate.generate.sample import run_sample
 from curate.generate.text_to_video import TextToVideo, read_picture
@@ -124,7 +124,7 @@ def test_a_prompt_with_a_seed_gives_the_same_video_alone_and_among_others(model)
 @pytest.mark.parametrize("method", ["euler", "ddpm"])
 def test_the_picture_given_is_the_first_frame(place, model, tmp_path, method):
     """At 20 dB and more, which is what the VAE leaves of it."""
-    picture = take_frames(some_take(subjects()[7], np.random.default_rng(0)), 1)[0]
+    picture = take_frames(random_take(subjects()[7], np.random.default_rng(0)), 1)[0]
     Image.fromarray(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_NEAREST)).save(tmp_path / "a.png")
     settings = SamplingSettings(steps=2, sampler=SamplerSettings(method), guidance=Guidance(2.0))
     given = read_picture(str(tmp_path / "a.png"), BUCKET)
