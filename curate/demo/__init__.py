@@ -1,1 +1,1 @@
-"""The demo: short films drawn with known truth, and the whole way of curation run on them."""
+"""`clipmill demo`: short films drawn with known truth, and every step from curation to sampling run on them."""

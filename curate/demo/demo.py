@@ -1,4 +1,4 @@
-"""`clipmill demo`: the whole way on films that it draws, from files to sampled video, and what came of what it drew."""
+"""`clipmill demo`: draws films, curates them, trains on them and samples video; then compares with what it drew."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import importlib.util
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
@@ -18,13 +17,17 @@ from curate.demo.shapes import draw_shape_films
 from curate.demo.truth_check import compare, describe
 from curate.errors import UserError
 from curate.interrupts import raise_if_stopped
+from curate.progress_bar import ProgressBar
 from curate.query.sql import print_query
 from curate.run.command import RunOptions, run_recipes
 from curate.run.report import funnel_rows
 
+if TYPE_CHECKING:
+    from curate.demo.learning import Show, TrainingResult
+
 RECIPES = ("ingest", "captions", "duplicates")
-MODEL_PACKAGES = ("torch", "open_clip", "transformers")  # what the tiny model needs
-TEXT = "a red circle"  # what is searched for
+MODEL_PACKAGES = ("torch", "open_clip", "transformers")  # that the tiny model needs
+TEXT = "a red circle"  # to search for
 
 QUESTIONS = {
     "How many hours does each source bring, and how much of it is kept?": (
@@ -43,12 +46,12 @@ QUESTIONS = {
 }
 
 
-def demo(folder: str | Path, engine: str = "ray", learning: bool = True) -> int:
-    """Leaves films, films.jsonl (the truth about them), pipelines.yaml, catalog, search.png and, unless `learning` is
-    False, vae, datasets/demo, run, samples and index.html in `folder`.
+def demo(folder: str | Path, engine: str = "auto", learning: bool = True) -> int:
+    """Makes films, films.jsonl (the truth about them), pipelines.yaml, catalog, search.png and, with `learning`, vae,
+    datasets/demo, run, samples and index.html in `folder`. Continues where it was stopped.
 
-    Goes on where it was stopped. Returns 0 when the files that are broken on purpose failed and nothing else did,
-    and samples show what was asked for; else 1.
+    Returns 0 if the files that are broken on purpose failed and no other, and samples show what their prompts say;
+    else 1.
     """
     folder = Path(folder)
     films, catalog = folder / "films", folder / "catalog"
@@ -61,9 +64,9 @@ def demo(folder: str | Path, engine: str = "ray", learning: bool = True) -> int:
         shown.append(_as_typed(command))
         console.print(f"\n$ {shown[-1]}")
 
-    truth = _films(films, folder / "films.jsonl", console, shapes=learning)
+    truth = make_films(films, folder / "films.jsonl", console, shapes=learning)
     with_model = all(importlib.util.find_spec(package) for package in MODEL_PACKAGES)
-    pipelines = _pipelines(folder / "pipelines.yaml", with_model, folder)
+    pipelines = write_pipelines(folder / "pipelines.yaml", with_model, folder)
 
     show("run", *RECIPES, "--pipelines", str(pipelines), "--input", str(films), "--catalog", str(catalog))
     raise_if_stopped(
@@ -78,58 +81,64 @@ def demo(folder: str | Path, engine: str = "ray", learning: bool = True) -> int:
     with connect(Catalog.open(str(catalog))) as sql:
         result = compare(sql, truth)
         funnel = funnel_rows(sql, [gate.name for gate in Catalog.open(str(catalog)).gates()])
-    found, learnt = describe(result), None
+    found = describe(result)
+    trained: TrainingResult | None = None
     if with_model:
         console.print(f"\nWhere is {TEXT}?")
         show("search", TEXT, "-k", "10", "--catalog", str(catalog), "-o", str(folder / "search.png"))
         found.append(_search(catalog, folder / "search.png", truth))
         if learning:
-            learnt = _learn(folder, pipelines, engine, show)
-            found += learnt.described()
+            trained = _learn(folder, pipelines, engine, show)
+            found += trained.described()
     else:
         console.print("\nEmbeddings, search and training were left out: pip install 'clipmill[clip,train]'")
-    console.print("\nHeld against what was drawn:")
+    console.print("\nCompared with what was drawn:")
     console.print("\n".join(found))
     console.print("\nThe same commands work on your own videos: give their folder as --input.")
-    if learnt is not None:
+    if trained is not None:
         from curate.demo.page import write_page
 
-        write_page(folder / "index.html", found, funnel, shown, learnt)
+        write_page(folder / "index.html", found, funnel, shown, trained)
         console.print(f"Pictures of all of it: {folder / 'index.html'}")
-    good = learnt is None or learnt.good
+    good = trained is None or trained.good
     return 0 if result.only_the_broken_failed and not result.failed_clips and good else 1
 
 
-def _learn(folder: Path, pipelines: Path, engine: str, show: Callable[..., None]) -> Any:
+def _learn(folder: Path, pipelines: Path, engine: str, show: Show) -> TrainingResult:
     from curate.demo.learning import learn
 
     return learn(folder, pipelines, engine, show)
 
 
-def _films(films: Path, truth_file: Path, console: Console, shapes: bool = True) -> list[FilmTruth]:
-    """The truth about the films, of which those that are not there are drawn. The truth is written last."""
-    told = read_truth(truth_file) if truth_file.exists() else []
-    there = [film for film in told if all((films / name).exists() for name in (film.name, film.caption_file or "."))]
-    if told and len(there) == len(told):
-        console.print(f"{films}: the {len(told)} films are there already")
-        return told
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task("drawing films")
-
-        def heard(done: int, total: int) -> None:
-            progress.update(bar, completed=done, total=total)
-
-        truth = draw_films(films, 0, heard, there)
-        if shapes:
-            truth += draw_shape_films(films, progress=heard)
+def make_films(films: Path, truth_file: Path, console: Console, shapes: bool = True) -> list[FilmTruth]:
+    """Draws the films that are missing, and returns the truth about all of them, which is written last."""
+    known = read_truth(truth_file) if truth_file.exists() else []
+    there = [film for film in known if all((films / name).exists() for name in (film.name, film.caption_file or "."))]
+    if known and len(there) == len(known):
+        console.print(f"{films}: the {len(known)} films are there already")
+        return known
+    truth = _draw("drawing films", lambda progress: draw_films(films, 0, progress, there))
+    if shapes:
+        truth += _draw("drawing films of shapes", lambda progress: draw_shape_films(films, progress=progress))
     write_truth(truth_file, truth)
     broken = sum(film.media == "broken" for film in truth)
     console.print(f"{films}: {len(truth) - len(there)} films drawn, {broken} broken on purpose")
     return truth
 
 
-def _pipelines(path: Path, with_model: bool, folder: Path) -> Path:
-    """Writes the recipes of the demo, without what needs a model where none can run."""
+def _draw(name: str, draw: Callable[[Callable[[int, int], None]], list[FilmTruth]]) -> list[FilmTruth]:
+    """What `draw` returns, with its progress shown."""
+    with ProgressBar(name, None, "films") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        return draw(show)
+
+
+def write_pipelines(path: Path, with_model: bool, folder: Path) -> Path:
+    """Writes the recipes of the demo, without the stages that need a model if none can run."""
     from curate.demo import tiny_clip, tiny_text
 
     lines = Path(__file__).with_name("pipelines.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -145,16 +154,16 @@ def _pipelines(path: Path, with_model: bool, folder: Path) -> Path:
 
 
 def _search(catalog: Path, sheet: Path, truth: list[FilmTruth]) -> str:
-    """Finds clips by words, leaves a contact sheet, and says how well fifty questions are answered."""
+    """Searches clips by text, writes a contact sheet, and says how well fifty questions are answered."""
     from curate.demo.queries import recalls
     from curate.query.search import TextSearch, run_search
 
     run_search(str(catalog), TEXT, k=10, output=str(sheet))
-    with TextSearch(Catalog.open(str(catalog))) as asked:
-        recall = recalls(asked, truth)
+    with TextSearch(Catalog.open(str(catalog))) as search:
+        recall = recalls(search, truth)
     return f"search: {len(recall)} questions in words, recall@5 {sum(recall.values()) / len(recall):.2f}"
 
 
 def _as_typed(command: Sequence[str]) -> str:
-    """A command as one would type it: SQL and prompts go into double quotes."""
+    """A command as a user types it: SQL and prompts in double quotes."""
     return "clipmill " + " ".join(f'"{word}"' if " " in word else shlex.quote(word) for word in command)

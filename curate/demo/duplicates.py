@@ -1,4 +1,4 @@
-"""Duplicates among the demo's films: the ways in which one film comes twice into a real folder."""
+"""Duplicates among the demo's films: copies, and films encoded again, resized, trimmed or made brighter."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from curate.demo import files
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A film made of another one; a setting that is not given stays as it is."""
+    """A film made from another one; a setting that is not given stays as it is."""
 
     name: str
     of: str
     change: str  # 'copy', 're-encoded', 'resized', 'trimmed' or 'brighter'
     codec: str = "libx264"
     size: tuple[int, int] | None = None  # width, height
-    trim_s: float = 0.0  # cut off at the start, and at the end
-    gain: float = 1.0  # light
+    trim_s: float = 0.0  # seconds cut off at the start, and at the end
+    gain: float = 1.0  # factor of the brightness
 
 
 DUPLICATES = (
@@ -32,6 +32,7 @@ DUPLICATES = (
 
 
 def write_duplicate(folder: Path, duplicate: Duplicate) -> None:
+    """Writes a duplicate beside its original in `folder`."""
     source, path = folder / duplicate.of, folder / duplicate.name
     if duplicate.change == "copy":
         shutil.copyfile(source, path)

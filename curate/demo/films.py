@@ -1,4 +1,4 @@
-"""The demo's films: what is in each, drawn to files, with the truth about them.
+"""Draws the demo's films, and describes what is in each.
 
 About thirty small files as a real folder has them: several codecs, sizes and frame rates, hard cuts,
 cross-fades, dips to black, titles, bars, films of one shot with their caption in a text file beside them,
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from curate.demo.scenes import COLOURS, MOVEMENTS, SHAPES, Painter, Scene
 
 @dataclass(frozen=True)
 class Shot:
-    """A scene for some seconds. `joint` is how it begins: 'cut', 'cross-fade' or 'dip to black'."""
+    """A scene for some seconds. `joint` is the transition at its start: 'cut', 'cross-fade' or 'dip to black'."""
 
     scene: Scene
     seconds: float
@@ -52,24 +53,24 @@ class FilmTruth:
 
     name: str
     media: str = "video"  # 'video', 'image' or 'broken'
-    # Outside of transitions: {start_s, end_s, caption, shape, colour, movement, ground, title}
+    # Without their transitions: {start_s, end_s, caption, shape, colour, movement, ground, title}
     shots: list[dict] = field(default_factory=list)
     joints: list[dict] = field(default_factory=list)  # {kind, start_s, end_s}
     width: int = 0  # as displayed
     height: int = 0
     fps: float = 0.0
-    duplicate_of: str = ""  # the film whose shots, in their order, are these shots too
+    duplicate_of: str = ""  # the film that has the same shots in the same order
     change: str = ""  # of a duplicate: 'copy', 're-encoded', 'resized', 'trimmed' or 'brighter'
     caption_file: str = ""
-    flaws: list[str] = field(default_factory=list)  # what a curator would mind: static, dark, short, bars
+    flaws: list[str] = field(default_factory=list)  # reasons for a curator to drop it: static, dark, short, bars
 
     @property
     def identical(self) -> bool:
-        """A duplicate to the byte."""
+        """Whether it is a duplicate byte by byte."""
         return self.change == "copy"
 
 
-ONE_SHOTS = {  # name -> what is not left to chance
+ONE_SHOTS: dict[str, dict[str, Any]] = {  # name -> attributes of the scene that are not drawn at random
     "one_shot_1.mp4": {},
     "one_shot_2.mp4": {},
     "one_shot_3.mp4": {},
@@ -85,9 +86,9 @@ def draw_films(
     progress: Callable[[int, int], None] | None = None,
     there: Sequence[FilmTruth] = (),
 ) -> list[FilmTruth]:
-    """Draws every film into `folder` and returns the truth about them; same seed, same films.
+    """Draws every film into `folder` and returns the truth about them; the same seed gives the same films.
 
-    Takes about five seconds. Those that are `there` are not drawn again. `progress(done, all)` is called after
+    Takes about five seconds. Films that are `there` are not drawn again. `progress(done, all)` is called after
     each file.
     """
     folder = Path(folder)
@@ -95,7 +96,9 @@ def draw_films(
     rng = np.random.default_rng(seed)
     known = {film.name: film for film in there}
     truth: dict[str, FilmTruth] = {}
-    tasks: list[tuple] = [(script.name, _draw_script, script) for script in film_scripts(rng)]
+    tasks: list[tuple[str, Callable[[Path, Any], FilmTruth], Any]] = [
+        (script.name, _draw_script, script) for script in film_scripts(rng)
+    ]
     tasks += [(name, _draw_picture, (name, _scenes(rng, 1)[0])) for name in ("poster.jpg", "poster.png", "poster.webp")]
     tasks += [(one.name, partial(_draw_duplicate, truth), one) for one in duplicates.DUPLICATES]
     tasks += [(name, _draw_broken, name) for name in ("empty.mp4", "letter.mp4", "cut_off.mp4", "sound_only.mp4")]
@@ -116,7 +119,7 @@ def read_truth(path: Path) -> list[FilmTruth]:
 
 
 def shot_at(film: FilmTruth, start_s: float, end_s: float) -> int | None:
-    """The number of the shot in which the middle of a clip lies; a picture is one shot."""
+    """The number of the shot that holds the middle of a clip, None in a transition; an image is one shot."""
     middle = (start_s + end_s) / 2
     if film.media == "image":
         return 0
@@ -124,9 +127,9 @@ def shot_at(film: FilmTruth, start_s: float, end_s: float) -> int | None:
 
 
 def film_scripts(rng: np.random.Generator) -> list[Script]:
-    """The films that are drawn frame by frame, in the order of their drawing."""
+    """The films that are drawn frame by frame, in this order."""
 
-    def shots(*seconds: float, joint: str = "cut", joint_seconds: float = 0.0, **look) -> tuple[Shot, ...]:
+    def shots(*seconds: float, joint: str = "cut", joint_seconds: float = 0.0, **look: Any) -> tuple[Shot, ...]:
         scenes = _scenes(rng, len(seconds), **look)
         return tuple(Shot(s, t, joint, joint_seconds) for s, t in zip(scenes, seconds, strict=True))
 
@@ -152,8 +155,8 @@ def film_scripts(rng: np.random.Generator) -> list[Script]:
     ]
 
 
-def _scenes(rng: np.random.Generator, count: int, **look) -> list[Scene]:
-    """Scenes of which no two neighbours share a colour or a ground."""
+def _scenes(rng: np.random.Generator, count: int, **look: Any) -> list[Scene]:
+    """Random scenes with the attributes in `look`. No two neighbours share a colour or a ground."""
     scenes: list[Scene] = []
     shape_colours = [c for c in COLOURS if c not in ("grey", "black")]
     while len(scenes) < count:
@@ -164,23 +167,12 @@ def _scenes(rng: np.random.Generator, count: int, **look) -> list[Scene]:
         if (shape, movement) == ("circle", "spinning"):
             movement = "growing"  # a circle that spins looks like one that stands still
         seed = int(rng.integers(2**31))
-        scenes.append(
-            Scene(
-                **{
-                    "shape": shape,
-                    "colour": colour,
-                    "movement": movement,
-                    "ground": ground,
-                    "seed": seed,
-                    **look,
-                }
-            )
-        )
+        scenes.append(replace(Scene(shape, colour, movement, ground, seed), **look))
     return scenes
 
 
 def timeline(shots: tuple[Shot, ...]) -> list[tuple[float, float]]:
-    """(start, end) of each shot in seconds; a cross-faded shot starts before the one before it ends."""
+    """(start, end) of each shot in seconds; cross-faded shots overlap."""
     spans: list[tuple[float, float]] = []
     for shot in shots:
         start = spans[-1][1] if spans else 0.0
@@ -191,7 +183,7 @@ def timeline(shots: tuple[Shot, ...]) -> list[tuple[float, float]]:
 
 
 def frame_times(script: Script) -> list[float]:
-    """Seconds of every frame; a ragged film leaves out three of seven."""
+    """The time of every frame in seconds; a ragged film leaves out three of seven frames."""
     count = round(timeline(script.shots)[-1][1] * script.fps)
     return [i / script.fps for i in range(count) if not (script.ragged and i % 7 in (2, 5, 6))]
 
@@ -213,7 +205,7 @@ def film_frames(script: Script) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def _visibility(shots: tuple[Shot, ...], spans: list[tuple[float, float]], i: int, now: float) -> float:
-    """How much of shot `i` is on the screen at `now`, 0 to 1."""
+    """The weight of shot `i` in the picture at `now`, 0 to 1."""
     start, end = spans[i]
     if not start - 1e-9 <= now < end - 1e-9:
         return 0.0
@@ -226,12 +218,12 @@ def _visibility(shots: tuple[Shot, ...], spans: list[tuple[float, float]], i: in
 
 
 def _ramp(shot: Shot) -> float:
-    """Seconds over which a shot comes in (and the one before it goes out)."""
+    """Seconds over which a shot fades in and the one before it fades out."""
     return {"cut": 0.0, "cross-fade": shot.joint_seconds, "dip to black": shot.joint_seconds / 2}[shot.joint]
 
 
 def script_truth(script: Script) -> FilmTruth:
-    """The truth about a film that follows this script, on the grid of its frames."""
+    """The truth about a film of this script, with times rounded to its frames."""
     spans, times = timeline(script.shots), frame_times(script)
     truth = FilmTruth(script.name, width=script.width, height=script.height, fps=float(script.fps))
     truth.width = script.width * script.aspect[0] // script.aspect[1]
@@ -273,7 +265,7 @@ def _draw_script(folder: Path, script: Script) -> FilmTruth:
 
 def _draw_picture(folder: Path, what: tuple[str, Scene]) -> FilmTruth:
     name, scene = what
-    files.write_picture(folder / name, np.clip(Painter(scene, 320, 192).frame(0.5, 0.0, 0), 0, 255).astype(np.uint8))
+    files.write_image(folder / name, np.clip(Painter(scene, 320, 192).frame(0.5, 0.0, 0), 0, 255).astype(np.uint8))
     return FilmTruth(name, "image", [_shot_truth(scene, 0.0, 0.0)], width=320, height=192)
 
 
@@ -281,7 +273,6 @@ def _draw_duplicate(drawn: dict[str, FilmTruth], folder: Path, duplicate: duplic
     original = drawn[duplicate.of]
     duplicates.write_duplicate(folder, duplicate)
     width, height = duplicate.size or (original.width, original.height)
-    made = {"name": duplicate.name, "duplicate_of": duplicate.of, "change": duplicate.change, "caption_file": ""}
     length = original.shots[-1]["end_s"] - 2 * duplicate.trim_s
 
     def moved(span: dict) -> dict:
@@ -289,15 +280,25 @@ def _draw_duplicate(drawn: dict[str, FilmTruth], folder: Path, duplicate: duplic
         return span | {"start_s": start, "end_s": end}
 
     shots, joints = list(map(moved, original.shots)), list(map(moved, original.joints))
-    return replace(original, **made, width=width, height=height, shots=shots, joints=joints)
+    return replace(
+        original,
+        name=duplicate.name,
+        duplicate_of=duplicate.of,
+        change=duplicate.change,
+        caption_file="",
+        width=width,
+        height=height,
+        shots=shots,
+        joints=joints,
+    )
 
 
 def _draw_broken(folder: Path, name: str) -> FilmTruth:
-    """A file that no decoder can take for a film."""
+    """Writes a file that no decoder can read as a film."""
     path = folder / name
     if name == "sound_only.mp4":
         files.write_sound(path)
-    elif name == "cut_off.mp4":  # the index is at the end of an MP4, so half of one has none
+    elif name == "cut_off.mp4":  # an MP4 has its index at its end, so half of one has none
         whole = (folder / "cuts.mp4").read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
     else:

@@ -1,4 +1,4 @@
-"""The page that the demo leaves: what came of the films, how the networks learnt, and what they draw."""
+"""Writes the demo's page: what curation found, the loss curves of the networks, and their samples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from curate.demo.learning import Learnt
+from curate.demo.learning import JudgedSample, TrainingResult
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 200, 56, 24  # of a curve, pixels
 STYLE = """
@@ -28,29 +27,34 @@ svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: currentColo
 
 
 def write_page(
-    path: Path, told: Sequence[str], funnel: Sequence[Sequence[str]], commands: Sequence[str], learnt: Learnt | None
+    path: Path,
+    findings: Sequence[str],
+    funnel: Sequence[Sequence[str]],
+    commands: Sequence[str],
+    trained: TrainingResult | None,
 ) -> None:
-    """`told` is what was found of what was drawn, `funnel` (gate, clips left, dropped here), beside whose folder
-    lie search.png, vae/, run/ and samples/ where there are any.
+    """Writes one HTML file, which shows search.png, vae/, run/ and samples/ beside it if they are there.
+
+    `findings` are lines on what was found of what was drawn, `funnel` rows (gate, clips left, dropped here).
     """
     folder = path.parent
     parts = [
         "<h1>clipmill demo</h1>",
         "<h2>What came of the films</h2>",
         _table(("gate", "clips left", "dropped here"), funnel),
-        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in told if not line.startswith(" ")) + "</ul>",
+        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in findings if not line.startswith(" ")) + "</ul>",
     ]
     if (folder / "search.png").exists():
         parts += ["<h2>Where is a red circle?</h2>", _picture("search.png", "the ten nearest clips")]
-    if learnt is not None:
-        parts += _learnt(folder, learnt)
+    if trained is not None:
+        parts += _training_parts(folder, trained)
     parts += ["<h2>The same on your own videos</h2>", f"<pre>{escape(chr(10).join(commands))}</pre>"]
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>clipmill demo</title><style>{STYLE}</style>'
     path.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
 
 
-def _learnt(folder: Path, learnt: Learnt) -> list[str]:
-    right = sum(each.right for each in learnt.samples)
+def _training_parts(folder: Path, trained: TrainingResult) -> list[str]:
+    right = sum(each.right for each in trained.samples)
     return [
         "<h2>The VAE: clips it never saw, above what comes back</h2>",
         _picture("vae/reconstructions.png", "originals above reconstructions"),
@@ -58,16 +62,16 @@ def _learnt(folder: Path, learnt: Learnt) -> list[str]:
         "<h2>The transformer</h2>",
         _curve(folder / "run" / "log.jsonl", "loss of the transformer"),
         "<h2>Samples beside their prompts</h2>",
-        f"<p>{right} of {len(learnt.samples)} show the colour, the shape and the direction that were asked for, "
-        f"measured in their pixels; of samples of the empty prompt {learnt.chance:.0%} do by chance.</p>",
-        '<div class="samples">' + "".join(_sample(each) for each in learnt.samples) + "</div>",
+        f"<p>{right} of {len(trained.samples)} show the colour, the shape and the direction that were asked for, "
+        f"measured in their pixels; of samples of the empty prompt {trained.chance:.0%} do by chance.</p>",
+        '<div class="samples">' + "".join(_sample(each) for each in trained.samples) + "</div>",
         "<h2>From a first frame</h2>",
-        f"<p>First frames against those given: {min(learnt.still_psnr):.1f} dB at least.</p>",
+        f"<p>First frames against those given: {min(trained.still_psnr):.1f} dB at least.</p>",
         _picture("samples/from_first_frames.gif", "videos that go on from a given first frame"),
     ]
 
 
-def _sample(each: Any) -> str:
+def _sample(each: JudgedSample) -> str:
     kind = "right" if each.right else "wrong"
     seen = " ".join(word for word in (each.colour, each.shape, each.direction) if word) or "nothing"
     return (
@@ -92,7 +96,7 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _curve(log: Path, title: str) -> str:
-    """A loss by step, on a logarithmic scale, as a drawing."""
+    """The loss by step, on a logarithmic scale, as SVG."""
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
     points = [
         (line["step"], line["loss"]) for line in lines if isinstance(line.get("loss"), float) and line["loss"] > 0

@@ -1,7 +1,7 @@
-"""Pixels of made-up scenes: one textured shape that moves over a textured ground, and title cards.
+"""Draws scenes: one textured shape that moves over a textured ground, and titles.
 
-Textures are sums of random grids at several scales, so that optical flow finds something to follow and
-cut detectors see what they see in real video: much difference between scenes, little between neighbours.
+Textures are sums of random grids at several scales, so that optical flow has something to follow, and cut detectors
+see much difference between scenes and little between neighbouring frames, as in real video.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-COLOURS = {  # RGB
+COLOURS: dict[str, tuple[int, int, int]] = {  # RGB
     "red": (214, 44, 38),
     "green": (52, 166, 70),
     "blue": (44, 84, 206),
@@ -45,12 +45,13 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        words = f"{_with_article(self.colour)} {self.shape} {self.movement} over {_with_article(self.ground)} ground"
+        words = f"{with_article(self.colour)} {self.shape} {self.movement} over {with_article(self.ground)} ground"
         return f'{words}, with the title "{self.title}"' if self.title else words
 
 
-def _with_article(word: str) -> str:
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+def with_article(words: str) -> str:
+    """'a red circle', 'an orange square'."""
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
 class Painter:
@@ -82,7 +83,7 @@ class Painter:
     def _lay_shape(self, picture: np.ndarray, progress: float) -> None:
         x, y, angle, scale = _pose(self.scene.movement, progress)
         half = self._patch.shape[0] / 2
-        # From patch pixels to frame pixels: turn and scale about the patch's middle, then move it to (x, y).
+        # From patch pixels to frame pixels: rotate and scale around the patch's middle, then move it to (x, y).
         place = cv2.getRotationMatrix2D((half, half), angle, scale)
         place[:, 2] += (x * self.width - half, y * self.height - half)
         size = (self.width, self.height)
@@ -113,12 +114,15 @@ def _pose(movement: str, progress: float) -> tuple[float, float, float, float]:
     return 0.5, 0.5, 0.0, 1.0
 
 
-def _textured(rng: np.random.Generator, colour, width: int, height: int, contrast: float) -> np.ndarray:
+def _textured(
+    rng: np.random.Generator, colour: tuple[int, int, int], width: int, height: int, contrast: float
+) -> np.ndarray:
     """(height, width, 3) float32: the colour, lighter and darker by random grids of 4 to 64 cells across."""
     relief = np.zeros((height, width), np.float32)
     for cells in (4, 9, 20, 64):
         grid = rng.uniform(-1, 1, (max(2, cells * height // width), cells)).astype(np.float32)
-        relief += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / math.sqrt(cells)
+        enlarged = np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+        relief += enlarged / math.sqrt(cells)
     relief *= contrast / (np.abs(relief).max() + 1e-6)
     tint = np.array(colour, np.float32) * (1 + relief[..., None]) + 60 * relief[..., None]
     return np.clip(tint, 0, 255)
@@ -134,7 +138,7 @@ def _shape_patch(rng: np.random.Generator, scene: Scene, side: int) -> tuple[np.
 
 
 def outline(shape: str) -> list[tuple[float, float]]:
-    """Corners of the shape in a circle of radius one."""
+    """Corners (x, y) of the shape in a circle of radius one."""
     corners = {"circle": 64, "square": 4, "triangle": 3, "star": 10}[shape]
     start = -math.pi / 4 if shape == "square" else -math.pi / 2
     radii = [1.0, 0.45] if shape == "star" else [1.0, 1.0]
@@ -143,7 +147,7 @@ def outline(shape: str) -> list[tuple[float, float]]:
 
 
 def _shifted(ground: np.ndarray, offset: float, width: int) -> np.ndarray:
-    """A window of the ground that starts `offset` pixels from its left edge, between pixels too."""
+    """A window of the ground that starts `offset` pixels from its left edge, interpolated between pixels."""
     whole, part = int(offset), offset - int(offset)
     left = ground[:, whole : whole + width]
     if part == 0 or whole + width >= ground.shape[1]:
@@ -152,7 +156,7 @@ def _shifted(ground: np.ndarray, offset: float, width: int) -> np.ndarray:
 
 
 def _letters(text: str, width: int, height: int) -> np.ndarray:
-    """(height, width, 2) float32: the light of the text, 0 to 240, and its coverage with a dark rim."""
+    """(height, width, 2) float32: the brightness of the text, 0 to 240, and its coverage with a dark rim."""
     font, layers = cv2.FONT_HERSHEY_DUPLEX, []
     (text_width, text_height), _ = cv2.getTextSize(text, font, 1.0, 2)
     scale = 0.7 * width / text_width

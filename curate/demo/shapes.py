@@ -1,8 +1,8 @@
-"""The demo's second set of films: what a small network can learn to draw from words in minutes.
+"""The demo's films to train on: what a small network can learn to draw from text in minutes.
 
-A film holds many takes of one thing: one plain shape of one colour that moves in one direction over a plain ground.
-Takes differ in size, place, speed and ground. What is true of a film is true of each of its takes, so the caption in
-the text file beside it is the caption of every clip; takes are of one length, so a `fixed` cut parts them exactly.
+A film holds many takes of one subject: a plain shape of one colour that moves in one direction over a plain ground.
+Takes differ in size, place, speed and ground. All takes of a film have its caption, which is in the text file beside
+it; they have one length, so that a `fixed` cut splits them exactly.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from curate.demo.scenes import COLOURS, outline
 
 PALETTE = {name: COLOURS[name] for name in ("red", "green", "blue", "yellow", "white")}
 SHAPES = ("circle", "square", "triangle")
-DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # x, y of the way
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # x, y
 SIDE, FPS = 64, 8  # pixels of a frame's side, frames a second
-TAKE_SECONDS = 1.25  # of which a window of nine frames is taken
+TAKE_SECONDS = 1.25  # a window of nine frames is encoded
 TAKES = 12  # in one film
-SIZES = (17.5, 20.0)  # least and greatest side of a square as large as the shape, pixels
-WAYS = (22.0, 25.0)  # least and greatest way that a shape goes in a second, pixels
-ASIDE = 7.0  # pixels that its way may lie from the middle of the picture, at most
-# Darkest and lightest grounds in grey levels, of one take and of the next: a cut shows, no ground is taken for the bars
-# of a letterbox, and every colour stands out.
+SIZES = (17.5, 20.0)  # least and greatest side in pixels of a square with the area of the shape
+SPEEDS = (22.0, 25.0)  # least and greatest, pixels a second
+MOST_OFFSET = 7.0  # pixels from the middle of the picture
+# Darkest and lightest grounds in grey levels, of one take and of the next: cuts are visible, no ground looks like the
+# bars of a letterbox, and every colour stands out.
 GROUNDS = ((34, 40), (56, 62))
 AREAS = {"circle": np.pi, "square": 2.0, "triangle": 3 * np.sqrt(3) / 4}  # of the shape in a circle of radius one
-FINER = 4  # drawn so many times as large: smooth edges and places between pixels
+FINER = 4  # factor by which masks are drawn larger: for smooth edges, and places between pixels
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What all takes of a film show."""
+    """What every take of a film shows."""
 
     colour: str
     shape: str
@@ -54,7 +54,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Take:
-    """Lengths in pixels, times in seconds; `x`, `y` is where the middle of the shape's box is halfway."""
+    """One movement of a shape. Lengths in pixels; (x, y) is the middle of the shape's box after half of the take."""
 
     subject: Subject
     size: float  # side of a square of this area
@@ -65,7 +65,7 @@ class Take:
 
 
 def subjects() -> list[Subject]:
-    """Every colour, shape and direction together."""
+    """Every combination of a colour, a shape and a direction."""
     return [Subject(*words) for words in product(PALETTE, SHAPES, DIRECTIONS)]
 
 
@@ -75,8 +75,8 @@ def draw_shape_films(
     takes: int = TAKES,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FilmTruth]:
-    """Draws a film of so many takes of each subject, and NAME.txt with its caption, into `folder`; the truth about
-    them. Same seed, same films, each by itself: films that are there already are not drawn again.
+    """Draws a film of `takes` takes of each subject, and NAME.txt with its caption, into `folder`; returns the truth
+    about them. The same seed gives the same film, whatever else is drawn. Films that exist are not drawn again.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,8 +85,8 @@ def draw_shape_films(
         path = folder / subject.film
         if not path.exists():
             path.with_suffix(".txt").write_text(subject.caption + "\n", encoding="utf-8")
-            part = path.with_name(f".{path.stem}.part.mp4")
-            files.write_video(part, film_frames(film_takes(subject, seed, takes)), FPS)
+            part = path.with_name(f".{path.stem}.part.mp4")  # PyAV takes the format from the ending
+            files.write_video(part, frames_of_takes(film_takes(subject, seed, takes)), FPS)
             part.replace(path)
         truth.append(film_truth(subject, takes))
         if progress:
@@ -97,25 +97,27 @@ def draw_shape_films(
 def film_takes(subject: Subject, seed: int, count: int) -> list[Take]:
     """The takes of one film."""
     rng = np.random.default_rng([seed, *subject.film.encode()])
-    return [some_take(subject, rng, number) for number in range(count)]
+    return [random_take(subject, rng, number) for number in range(count)]
 
 
-def some_take(subject: Subject, rng: np.random.Generator, number: int = 0) -> Take:
-    """A take in which the whole shape is in the picture from the first to the last frame; its ground is one of those of
-    the take of that `number` in a film.
+def random_take(subject: Subject, rng: np.random.Generator, number: int = 0) -> Take:
+    """A random take with the whole shape inside the picture in every frame. Its ground is one for the take of this
+    `number` in a film.
     """
-    size, speed = rng.uniform(*SIZES), rng.uniform(*WAYS)
+    size, speed = rng.uniform(*SIZES), rng.uniform(*SPEEDS)
     box = _box(subject.shape, size)
     middle = []
     for extent, step in zip(box, DIRECTIONS[subject.direction], strict=True):
         room = max((SIDE - extent - abs(step) * speed * TAKE_SECONDS) / 2 - 1, 0.0)
-        middle.append(SIDE / 2 + rng.uniform(-1, 1) * min(room, ASIDE))
+        middle.append(SIDE / 2 + rng.uniform(-1, 1) * min(room, MOST_OFFSET))
     level, tint = rng.uniform(*GROUNDS[number % len(GROUNDS)]), rng.uniform(-6, 6, 3)
-    return Take(subject, size, *middle, speed, tuple(int(each) for each in np.clip(level + tint, 0, 255)))
+    red, green, blue = (int(each) for each in np.clip(level + tint, 0, 255))
+    x, y = middle
+    return Take(subject, size, x, y, speed, (red, green, blue))
 
 
-def film_frames(takes: list[Take]) -> Iterator[tuple[float, np.ndarray]]:
-    """(seconds, (SIDE, SIDE, 3) uint8 RGB) of every frame of a film of these takes."""
+def frames_of_takes(takes: list[Take]) -> Iterator[tuple[float, np.ndarray]]:
+    """(seconds, (SIDE, SIDE, 3) uint8 RGB) of every frame of the takes, one after another."""
     frames = round(TAKE_SECONDS * FPS)
     for number, take in enumerate(takes):
         for index, picture in enumerate(take_frames(take, frames)):
@@ -123,20 +125,20 @@ def film_frames(takes: list[Take]) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def take_frames(take: Take, frames: int = round(TAKE_SECONDS * FPS)) -> np.ndarray:
-    """(frames, SIDE, SIDE, 3) uint8 RGB."""
+    """The first `frames` frames of a take, (frames, SIDE, SIDE, 3) uint8 RGB."""
     ground, colour = np.array(take.ground, np.float32), np.array(PALETTE[take.subject.colour], np.float32)
     coverage = np.stack([_coverage(take, index / FPS) for index in range(frames)])[..., None]
     return (ground + coverage * (colour - ground)).round().astype(np.uint8)
 
 
 def film_truth(subject: Subject, takes: int) -> FilmTruth:
-    """One shot for each take."""
-    said = {"caption": subject.caption, "shape": subject.shape, "colour": subject.colour}
-    said |= {"movement": f"moving {subject.direction}", "ground": "", "title": ""}
+    """The truth about a film of a subject: one shot for each take."""
+    shown = {"caption": subject.caption, "shape": subject.shape, "colour": subject.colour}
+    shown |= {"movement": f"moving {subject.direction}", "ground": "", "title": ""}
     spans = [(number * TAKE_SECONDS, (number + 1) * TAKE_SECONDS) for number in range(takes)]
     return FilmTruth(
         subject.film,
-        shots=[{"start_s": start, "end_s": end, **said} for start, end in spans],
+        shots=[{"start_s": start, "end_s": end, **shown} for start, end in spans],
         joints=[{"kind": "cut", "start_s": start, "end_s": start} for start, _ in spans[1:]],
         width=SIDE,
         height=SIDE,
@@ -146,9 +148,9 @@ def film_truth(subject: Subject, takes: int) -> FilmTruth:
 
 
 def _coverage(take: Take, seconds: float) -> np.ndarray:
-    """(SIDE, SIDE) float32, how much of each pixel the shape covers."""
-    gone = take.speed * (seconds - TAKE_SECONDS / 2)
-    middle = np.array((take.x, take.y)) + np.array(DIRECTIONS[take.subject.direction]) * gone
+    """(SIDE, SIDE) float32, the share of each pixel that the shape covers."""
+    distance = take.speed * (seconds - TAKE_SECONDS / 2)
+    middle = np.array((take.x, take.y)) + np.array(DIRECTIONS[take.subject.direction]) * distance
     return polygon_coverage(shape_corners(take.subject.shape, take.size) + middle, SIDE)
 
 
@@ -161,12 +163,12 @@ def shape_corners(shape: str, size: float) -> np.ndarray:
 def polygon_coverage(corners: np.ndarray, side: int) -> np.ndarray:
     """(side, side) float32: the share of each pixel inside a polygon, whose corners are x, y in pixels."""
     mask = np.zeros((side * FINER, side * FINER), np.uint8)
-    # OpenCV counts from the middle of the first pixel, and takes places as whole 16ths of one.
+    # OpenCV counts from the middle of the first pixel, and takes coordinates in 16ths of a pixel.
     points = ((corners * FINER - 0.5) * 16).round().astype(np.int32)
     cv2.fillPoly(mask, [points], 255, shift=4)
     return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def _box(shape: str, size: float) -> np.ndarray:
-    """Width and height of the shape, pixels."""
+    """Width and height of the shape in pixels."""
     return np.ptp(shape_corners(shape, size), axis=0)

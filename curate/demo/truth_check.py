@@ -1,15 +1,18 @@
-"""What a run found in the demo's films, held against what is in them."""
+"""Compares what a run found in the demo's films with what is in them."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 from curate.demo.films import FilmTruth, shot_at
 
-WITHIN_FRAMES = 2  # a cut is found when one clip ends and the next begins so near to it
+if TYPE_CHECKING:
+    import duckdb
+
+WITHIN_FRAMES = 2  # a cut is found if one clip ends and the next begins at most so many frames from it
 MOST_LOST = 0.5  # seconds on either side of a gradual joint that may be lost with it
 SAME_CLUSTER = """
 SELECT parse_filename(a.uri), a.start_s, a.end_s, parse_filename(b.uri), b.start_s, b.end_s
@@ -20,11 +23,11 @@ Shot = tuple[str, int | None]  # film, number of its shot
 
 @dataclass
 class Comparison:
-    """Counts and names of what was found and what was not."""
+    """What was found and what was not."""
 
     joints: Counter[str] = field(default_factory=Counter)  # by kind
     found: Counter[str] = field(default_factory=Counter)
-    missed: list[str] = field(default_factory=list)  # "film at second", one for each joint that was not found
+    missed: list[str] = field(default_factory=list)  # "film at second", for each joint that was not found
     false_cuts: list[str] = field(default_factory=list)
     duplicates: set[tuple[Shot, Shot]] = field(default_factory=set)
     duplicates_found: set[tuple[Shot, Shot]] = field(default_factory=set)
@@ -37,8 +40,8 @@ class Comparison:
         return self.failed == self.broken
 
 
-def compare(sql: Any, truth: list[FilmTruth]) -> Comparison:
-    """Asks a catalog's SQL connection what was found in the films that the truth is about."""
+def compare(sql: duckdb.DuckDBPyConnection, truth: list[FilmTruth]) -> Comparison:
+    """Compares the catalog behind a SQL connection with the truth about its films."""
     result = Comparison()
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for film, start, end in sql.execute(
@@ -76,13 +79,13 @@ def _pair(one: Shot, other: Shot) -> tuple[Shot, Shot]:
 
 
 def _compare_cuts(result: Comparison, film: FilmTruth, spans: list[tuple[float, float]]) -> None:
-    """A joint is found when one clip ends by its start and the next begins at its end; others are false."""
+    """A joint is found if one clip ends at its start and the next begins at its end; other breaks are false cuts."""
     slack = (WITHIN_FRAMES + 0.5) / film.fps
     breaks = [(end, start) for (_, end), (start, _) in pairwise(spans)]
     for joint in film.joints:
         kind, first, last = joint["kind"], joint["start_s"], joint["end_s"]
         result.joints[kind] += 1
-        # All of a gradual joint's own frames have to be out of the clips, and some beside them may be.
+        # No frame of a gradual joint may be in a clip, and some frames beside it may be lost.
         more = 0.0 if kind == "cut" else MOST_LOST
         hits = [
             (end, start)

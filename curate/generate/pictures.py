@@ -1,31 +1,33 @@
-"""Pictures of video that people look at: H.264 files, GIFs and PNG sheets, each whole or absent.
-
-Videos are (T, H, W, 3) uint8 RGB.
-"""
+"""Writes videos as H.264 files, GIFs and PNG sheets for people to look at. A video is (T, H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from curate.errors import UserError
+from models.files import whole_file
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 ENDINGS = (".mp4", ".gif", ".png")
 MARGIN, LINE = 8, 16  # around a picture, and the height of a line of text, pixels
 LETTERS = 12  # size of the text, pixels
 PAPER, INK = (250, 250, 248), (24, 24, 26)  # RGB
 FRAMES_IN_A_STRIP = 9
-SMALLEST = 128  # a picture in a grid or a strip is shown at least so tall, enlarged by whole numbers
-LINES = 3  # of text beneath a picture, at most
-QUALITY = "17"  # x264's constant rate factor: no loss to see, in small pictures too
+SMALLEST = 128  # pixels: a smaller picture in a grid or a strip is enlarged by a whole factor to at least this height
+LINES = 3  # of text below a picture, at most
+QUALITY = "17"  # x264's constant rate factor: no visible loss, in small pictures too
 
 
 def check_name(path: str | Path) -> None:
-    """UserError for a name that says no kind of picture, or whose folder is not there."""
+    """UserError for a name without the ending of a picture, or whose folder does not exist."""
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"-o {path}: the name of a video or picture ends with {', '.join(ENDINGS)}")
@@ -34,8 +36,8 @@ def check_name(path: str | Path) -> None:
 
 
 def write_picture(path: str | Path, video: np.ndarray, fps: float) -> None:
-    """By the name's ending: .mp4 (H.264, yuv420p, which every player shows), .gif, which is repeated for ever, or .png,
-    a strip of frames. UserError where the file can't be written.
+    """Writes by the name's ending: .mp4 (H.264 in yuv420p, which every player shows), .gif, which repeats for ever, or
+    .png, a strip of frames. The file appears whole or not at all. UserError if it can't be written.
     """
     check_name(path)
     _check(video)
@@ -43,8 +45,8 @@ def write_picture(path: str | Path, video: np.ndarray, fps: float) -> None:
 
 
 def write_sheet(path: str | Path, videos: Sequence[np.ndarray], captions: Sequence[str], fps: float) -> None:
-    """Several videos in one file, each above its caption: side by side in time as .mp4 and .gif, one strip of frames
-    beneath another as .png.
+    """Writes several videos to one file, each above its caption: as a grid in .mp4 and .gif, as strips of frames one
+    below another in .png.
     """
     check_name(path)
     if Path(path).suffix.lower() == ".png":
@@ -55,7 +57,7 @@ def write_sheet(path: str | Path, videos: Sequence[np.ndarray], captions: Sequen
 
 
 def side_by_side(originals: Sequence[np.ndarray], reconstructions: Sequence[np.ndarray]) -> np.ndarray:
-    """One video (T, H, W, 3): each original above its reconstruction. Videos of one size; shorter ones stay on their
+    """One video (T, H, W, 3): each original above its reconstruction. All have one size; shorter ones stay on their
     last frame.
     """
     pairs = list(zip(originals, reconstructions, strict=True))
@@ -67,7 +69,7 @@ def side_by_side(originals: Sequence[np.ndarray], reconstructions: Sequence[np.n
 
 
 def grid(videos: Sequence[np.ndarray], captions: Sequence[str], columns: int | None = None) -> np.ndarray:
-    """One video (T, H, W, 3) of all of them in rows, each above its caption. Shorter ones stay on their last frame."""
+    """One video (T, H, W, 3) of all videos in rows, each above its caption. Shorter ones stay on their last frame."""
     if not videos:
         raise ValueError("no videos to show")
     videos = [enlarged(video) for video in videos]
@@ -86,7 +88,7 @@ def grid(videos: Sequence[np.ndarray], captions: Sequence[str], columns: int | N
 
 
 def strip(video: np.ndarray, caption: str = "", frames: int = FRAMES_IN_A_STRIP) -> np.ndarray:
-    """(H, W, 3): some frames of a video side by side, the first and the last among them, above its caption."""
+    """(H, W, 3): `frames` frames of a video side by side, from the first to the last, above its caption."""
     chosen = np.unique(np.linspace(0, len(video) - 1, min(frames, len(video))).round().astype(int))
     shown = enlarged(video[chosen])
     height, width = shown.shape[1:3]
@@ -102,7 +104,7 @@ def strip(video: np.ndarray, caption: str = "", frames: int = FRAMES_IN_A_STRIP)
 
 
 def enlarged(video: np.ndarray) -> np.ndarray:
-    """Small videos, each pixel repeated until they are `SMALLEST` tall; others as they are."""
+    """A small video with each pixel repeated until it is at least `SMALLEST` tall; another as it is."""
     times = max(1, -(-SMALLEST // video.shape[1]))
     return video.repeat(times, axis=1).repeat(times, axis=2)
 
@@ -112,7 +114,7 @@ def _write_mp4(path: Path, video: np.ndarray, fps: float) -> None:
 
     rate = Fraction(fps).limit_denominator(1001)
     tall, wide = video.shape[1] % 2, video.shape[2] % 2
-    video = np.pad(video, ((0, 0), (0, tall), (0, wide), (0, 0)), mode="edge")  # yuv420p has colours for 2 x 2 pixels
+    video = np.pad(video, ((0, 0), (0, tall), (0, wide), (0, 0)), mode="edge")  # yuv420p: one colour for 2 x 2 pixels
 
     def write(part: Path) -> None:
         with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
@@ -132,7 +134,7 @@ def _write_gif(path: Path, video: np.ndarray, fps: float) -> None:
     from PIL import Image
 
     frames = [Image.fromarray(np.ascontiguousarray(pixels)) for pixels in video]
-    # Times are whole hundredths of a second: rounded so that none is lost over the whole.
+    # Durations are whole hundredths of a second: the ends are rounded, so that errors do not add up.
     ends = [round(100 * (number + 1) / fps) for number in range(len(frames))]
     lasting = [10 * max(1, end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
@@ -152,20 +154,17 @@ def _write_png(path: Path, video: np.ndarray, fps: float) -> None:
 
 
 def _whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes beside the place and moves there, so that nobody meets half a file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Calls `write` with the path of a temporary file, which then becomes `path`."""
     try:
-        write(part)
-        part.replace(path)
+        with whole_file(path) as part:
+            write(part)
     except OSError as error:  # PyAV's errors are of this kind too
         raise UserError(f"can't write {path}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _check(video: np.ndarray) -> None:
     if video.ndim != 4 or video.shape[3] != 3 or video.dtype != np.uint8 or 0 in video.shape:
-        raise ValueError(f"a video of shape {video.shape} and {video.dtype}: pictures are of (T, H, W, 3) uint8")
+        raise ValueError(f"a video of shape {video.shape} and {video.dtype}: expected (T, H, W, 3) uint8")
 
 
 def _lasting(video: np.ndarray, frames: int) -> np.ndarray:
@@ -173,7 +172,7 @@ def _lasting(video: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures of any width, one beneath another."""
+    """Pictures of any width, one below another."""
     if not rows:
         raise ValueError("no videos to show")
     width = max(row.shape[1] for row in rows)
@@ -197,7 +196,7 @@ def _text(text: str, width: int, height: int) -> np.ndarray:
 
 
 def _lines(text: str, width: int) -> list[str]:
-    """The text in lines of that width; what is more than `LINES` of them ends in an ellipsis."""
+    """The text in at most `LINES` lines of this width in pixels; a longer text ends in an ellipsis."""
     font, lines = _font(), [""]
     for word in "".join(letter if letter.isprintable() else " " for letter in text).split():
         longer = f"{lines[-1]} {word}".strip()
@@ -210,7 +209,7 @@ def _lines(text: str, width: int) -> list[str]:
     return [_cut(line, font, width - 2) for line in lines]
 
 
-def _cut(line: str, font: object, width: int) -> str:
+def _cut(line: str, font: FreeTypeFont | ImageFont, width: int) -> str:
     if font.getlength(line) <= width:
         return line
     while line and font.getlength(f"{line}…") > width:
@@ -218,7 +217,8 @@ def _cut(line: str, font: object, width: int) -> str:
     return f"{line}…"
 
 
-def _font() -> object:
+@cache
+def _font() -> FreeTypeFont | ImageFont:
     from PIL import ImageFont
 
     return ImageFont.load_default(LETTERS)

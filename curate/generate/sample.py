@@ -1,18 +1,21 @@
-"""`clipmill sample`: videos from a trained run, by words, written as files to look at."""
+"""`clipmill sample`: videos from a trained run and text prompts, written as files to look at."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from curate.errors import UserError
 from curate.generate import pictures
+from curate.progress_bar import ProgressBar
 
-MOST_FRAMES = 10_000  # of one video: more is a slip of the pen
+if TYPE_CHECKING:
+    from train.sampling.trained_run import SamplingSettings
+
+MOST_FRAMES = 10_000  # of one video: more is a typing error
 SAMPLERS = ("euler", "heun", "ddim", "ddpm", "euler_maruyama")
 
 
@@ -28,19 +31,19 @@ def run_sample(
     negative: str | None = None,
     frames: int | None = None,
     bucket: str | None = None,
-    chain: int = 1,
+    clips: int = 1,
     sampler: str = "euler",
     vae: str | None = None,
     text_model: str | None = None,
     conditions: Mapping[str, float] | None = None,
     device: str = "auto",
 ) -> int:
-    """Makes a video for each prompt and writes them to `output`; the exit code.
+    """Makes a video for each prompt and writes them to `output`. Returns the exit code 0.
 
     One prompt makes one file (.mp4, .gif, or a .png strip of frames). Several make as many .mp4 files, numbered
     (OUT-1.mp4, ...), or one .gif or .png with all of them, each above its prompt. All have the same seed: a prompt
-    gives the same video alone and among others. `image` (JPEG, PNG, WebP) is their first frame. UserError, in
-    one line, for all that can be wrong with it.
+    gives the same video alone and among others. `image` (JPEG, PNG, WebP) is their first frame; `clips` successive
+    clips make a longer video. UserError, in one line, for options that can't work.
     """
     output = Path(output)
     pictures.check_name(output)
@@ -49,38 +52,34 @@ def run_sample(
     settings = _settings(steps, guidance, sampler)
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed {seed}: a whole number from 0 on, below 2^63")
-    if chain < 1:
-        raise UserError(f"--chain {chain}: at least one clip")
+    if clips < 1:
+        raise UserError(f"--chain {clips}: at least one clip")
 
     from curate.generate.text_to_video import TextToVideo, read_picture
 
     model = TextToVideo(folder, vae, text_model, device)
     chosen = model.bucket(bucket, frames)
-    if (all_frames := chain * int(chosen.split("x")[0])) > MOST_FRAMES:
+    if (all_frames := clips * int(chosen.split("x")[0])) > MOST_FRAMES:
         raise UserError(f"videos of {all_frames:,} frames: {MOST_FRAMES:,} are the most; ask for fewer")
-    given = None if image is None else read_picture(image, chosen)
+    first = None if image is None else read_picture(image, chosen)
     try:
-        asked = model.prompts(prompts, [seed] * len(prompts), negative, conditions)
-    except ValueError as error:  # of numbers that the encoder can't give
+        encoded = model.prompts(prompts, [seed] * len(prompts), negative, conditions)
+    except ValueError as error:  # the encoder has given NaN or infinity
         raise UserError(str(error)) from error
-    console = Console(stderr=True, highlight=False)
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task(f"sampling {len(asked)} of {chosen}")
-        videos = model.videos(
-            asked,
-            chosen,
-            settings,
-            picture=given,
-            chain=chain,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with ProgressBar(f"sample {len(encoded)} of {chosen}", None, "steps") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        videos = model.videos(encoded, chosen, settings, picture=first, clips=clips, progress=show)
     for path in write_all(output, videos, prompts, model.fps):
         print(path)
     return 0
 
 
 def write_all(output: Path, videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Path]:
-    """The files written, in the order of the prompts. See `run_sample`."""
+    """Writes the files that `run_sample` describes; returns their paths in the order of the prompts."""
     if len(videos) == 1:
         pictures.write_picture(output, videos[0], fps)
         return [output]
@@ -93,8 +92,8 @@ def write_all(output: Path, videos: Sequence[np.ndarray], prompts: Sequence[str]
     return paths
 
 
-def _settings(steps: int, guidance: float, sampler: str):
-    from train.sampling.diffusion_samplers import SamplerSettings
+def _settings(steps: int, guidance: float, sampler: str) -> SamplingSettings:
+    from train.sampling.diffusion_samplers import Method, SamplerSettings
     from train.sampling.guidance import Guidance
     from train.sampling.trained_run import SamplingSettings
 
@@ -103,6 +102,6 @@ def _settings(steps: int, guidance: float, sampler: str):
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler}: there are {', '.join(SAMPLERS)}")
     try:
-        return SamplingSettings(steps=steps, sampler=SamplerSettings(sampler), guidance=Guidance(guidance))
+        return SamplingSettings(steps=steps, sampler=SamplerSettings(cast(Method, sampler)), guidance=Guidance(guidance))
     except ValueError as error:
         raise UserError(f"--guidance {guidance:g}: {error}") from error

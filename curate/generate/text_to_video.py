@@ -1,4 +1,4 @@
-"""A trained run with the VAE and the text encoder of its latents: words in, pixels out."""
+"""Text to video: a trained run together with the VAE and the text encoder of its latents."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from stages.shards.contract import Contract, ContractError, sizes
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stages.latent_coders.coder import LatentCoder
+    from stages.text_encoders.encoder import TextEncoder
     from train.sampling.trained_run import Prompt, SamplingSettings, TrainedRun
 
 BATCH = 16  # samples that go through the network together
 
 
 class TextToVideo:
-    """What `clipmill sample` makes videos with. Models are loaded when they are first needed.
+    """Makes videos for `clipmill sample`. Models are loaded when they are first needed.
 
-    The run's own files say where the VAE and the text encoder lie; `vae` and `text_model` are for where they have
-    moved. Raises UserError, in one line, for what is not there, and for another VAE or encoder than the run's.
+    The files of the run hold the paths of its VAE and text encoder; `vae` and `text_model` replace them if these have
+    moved. UserError, in one line, for a missing model, and for another VAE or encoder than the run's.
     """
 
     def __init__(self, folder: str | Path, vae: str | None = None, text_model: str | None = None, device: str = "auto"):
@@ -42,16 +44,16 @@ class TextToVideo:
         except (ValueError, ContractError) as error:
             raise UserError(str(error)) from error
         self.folder, self._vae, self._text_model = Path(folder), vae, text_model
-        self._coder: Any = None
-        self._encoder: Any = None
+        self._coder: LatentCoder | None = None
+        self._encoder: TextEncoder | None = None
 
     @property
     def fps(self) -> float:
         return self.contract.fps
 
     @property
-    def coder(self) -> Any:
-        """The VAE that the latents came from (stages.latent_coders)."""
+    def coder(self) -> LatentCoder:
+        """The VAE of the latents."""
         if self._coder is None:
             from stages.latent_coders.describe import describe_coder
             from stages.latent_coders.load import load_coder
@@ -72,8 +74,8 @@ class TextToVideo:
         return self._coder
 
     @property
-    def encoder(self) -> Any:
-        """The text encoder that the captions went through (stages.text_encoders)."""
+    def encoder(self) -> TextEncoder:
+        """The text encoder of the captions."""
         if self._encoder is None:
             from stages.text_encoders.describe import describe_text
             from stages.text_encoders.load import load_text_encoder
@@ -107,23 +109,23 @@ class TextToVideo:
         negative: str | None = None,
         conditions: Mapping[str, float] | None = None,
     ) -> list[Prompt]:
-        """One for each text, encoded; an empty text is the empty prompt. UserError for a text longer than the encoder
-        takes: its end would be ignored.
+        """The encoded prompt of each text; an empty text is the empty prompt. UserError for a text longer than the
+        encoder takes, whose end would be ignored.
         """
         import torch
 
         from train.sampling.trained_run import Prompt
 
-        asked = [text for text in [*texts, negative] if text]
-        for text in asked:
+        filled = [text for text in [*texts, negative] if text]
+        for text in filled:
             if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise UserError(f"prompt {text[:60]!r} is no text in UTF-8")
+                raise UserError(f"prompt {text[:60]!r} is not valid UTF-8")
             if self.encoder.truncated(text):
                 raise UserError(
                     f"prompt {text[:60]!r}… has more than the {self.encoder.max_tokens} tokens that the text encoder "
                     "takes: say it in fewer words"
                 )
-        encoded = dict(zip(asked, self.encoder.encode(asked), strict=True)) if asked else {}
+        encoded = dict(zip(filled, self.encoder.encode(filled), strict=True)) if filled else {}
         states = {text: torch.from_numpy(found).float() for text, found in encoded.items()}
         return [
             Prompt(states.get(text), states.get(negative or ""), dict(conditions or {}), seed)
@@ -131,9 +133,11 @@ class TextToVideo:
         ]
 
     def bucket(self, name: str | None = None, frames: int | None = None) -> str:
-        """FRAMESxHEIGHTxWIDTH in pixels: as named, else the one of the run with the most samples; `frames` replaces
+        """FRAMESxHEIGHTxWIDTH in pixels: `name`, else the bucket of the run with the most samples; `frames` replaces
         its length. UserError for one that the VAE or the network does not take.
         """
+        from models.transformers.dit import DiT
+
         known = self.run.extra.get("buckets") or {}
         if not name:
             if not known:
@@ -143,8 +147,8 @@ class TextToVideo:
             if frames:
                 name = "x".join(map(str, (frames, *sizes(name)[1:])))
             shape = self.contract.latent_shape(name)
-            if not self.run.tokens:
-                self.run.network.grid((1, *shape))
+            if isinstance(self.run.network, DiT):
+                self.run.network.grid((1, *shape))  # ValueError for a shape that its patches do not divide
         except (ContractError, ValueError) as error:
             raise UserError(
                 f"{error} (the run learned from {', '.join(known) or 'no bucket that it names'})"
@@ -158,20 +162,20 @@ class TextToVideo:
         settings: SamplingSettings,
         *,
         picture: np.ndarray | None = None,
-        chain: int = 1,
+        clips: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[np.ndarray]:
-        """(T, H, W, 3) uint8 RGB of each prompt. `picture` (H, W, 3) or, to go on from, a clip (k, H, W, 3), uint8
-        RGB of the bucket's size, becomes their beginning. `chain` clips follow one another, each overlapping the one
-        before by what one latent in the middle stands for and the frame before it.
+        """One video (T, H, W, 3) uint8 RGB for each prompt. They begin with `picture`, uint8 RGB of the bucket's size:
+        a frame (H, W, 3) or a clip (k, H, W, 3). A video is `clips` successive clips; each overlaps the one before by
+        the frames of one latent and, where the VAE encodes a first frame by itself, one frame more.
 
-        `progress` hears (steps done, of all). UserError for what doesn't fit.
+        `progress` is called with (steps done, all steps). UserError for arguments that do not fit the run.
         """
         shape = self.contract.latent_shape(bucket)
         batches = [prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH)]
-        steps, done = settings.steps * chain * len(batches), 0
+        steps, done = settings.steps * clips * len(batches), 0
 
-        def heard(step: int, _: int) -> None:
+        def count(step: int, _: int) -> None:
             nonlocal done
             done = min(done + 1, steps)
             if progress:
@@ -181,16 +185,16 @@ class TextToVideo:
         try:
             first = None if picture is None else self._given(picture, bucket)
             for batch in batches:
-                if chain == 1:
-                    latents = self.run.sample(batch, shape, settings, first, progress=heard)
-                    found += [_pixels(self._decoded(each[None]))[0] for each in latents]
+                if clips == 1:
+                    latents = self.run.sample(batch, shape, settings, first, progress=count)
+                    found += [as_pixels(self._decoded(each[None]))[0] for each in latents]
                 else:
                     overlap = self.contract.time_stride + int(self.contract.first_frame)
                     parts = self.run.sample_longer(
-                        batch, shape, chain, overlap, self._decoded, self._encoded, settings, first, heard
+                        batch, shape, clips, overlap, self._decoded, self._encoded, settings, first, count
                     )
-                    pieces = [_pixels(part) for part in parts]
-                    found += [np.concatenate(clips) for clips in zip(*pieces, strict=True)]
+                    pieces = [as_pixels(part) for part in parts]
+                    found += [np.concatenate(pieces_of_one) for pieces_of_one in zip(*pieces, strict=True)]
         except ValueError as error:
             raise UserError(str(error)) from error
         except (MemoryError, RuntimeError) as error:
@@ -200,30 +204,33 @@ class TextToVideo:
         return found
 
     def _given(self, picture: np.ndarray, bucket: str) -> Tensor:
-        """The latents (1, C, k, h, w), or tokens, of what the videos begin with."""
+        """The latents (1, C, k, h, w), or tokens (1, k, h, w), of the frames that the videos begin with."""
         frames = sizes(bucket)[0]
         clip = picture[None] if picture.ndim == 3 else picture
         step, first = self.contract.time_stride, int(self.contract.first_frame)
         if picture.ndim == 3 and not first:
-            clip = clip.repeat(step, axis=0)  # one latent stands for so many frames, and no fewer
-        clip = clip[len(clip) - (len(clip) - (len(clip) - first) % step) :]  # the last ones, as many as make latents
+            clip = clip.repeat(step, axis=0)  # the frames of one latent
+        clip = clip[(len(clip) - first) % step :]  # the last frames, as many as make whole latents
         if len(clip) >= frames:
-            raise UserError(f"{len(clip)} given frames of videos of {frames}: nothing is left to make")
+            raise UserError(f"{len(clip)} frames are given of videos of {frames}: none is left to generate")
         if clip.shape[1:3] != sizes(bucket)[1:]:
             raise UserError(f"a picture of {clip.shape[2]} x {clip.shape[1]} for videos of {bucket}: resize it first")
         return self._encoded(_tensor(clip))
 
     def _encoded(self, video: Tensor) -> Tensor:
         moments = self.coder.encode(video)
-        return moments.tokens if self.run.tokens else moments.mean
+        latents = moments.tokens if self.run.tokens else moments.mean
+        if latents is None:
+            raise UserError(f"the VAE of {self.folder} makes no tokens, which the run learned from")
+        return latents
 
     def _decoded(self, latents: Tensor) -> Tensor:
         return self.coder.decode_tokens(latents) if self.run.tokens else self.coder.decode(latents)
 
 
 def read_picture(path: str, bucket: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of the bucket's size: a JPEG, PNG or WebP, cropped and resized as clips were for training.
-    UserError for a file that is none or is damaged.
+    """(H, W, 3) uint8 RGB of the bucket's size from a JPEG, PNG or WebP, cropped and resized as clips are for encoding.
+    UserError for a file that is no picture or is damaged.
     """
     from stages.decode.images import ImageReader, is_image
     from stages.decode.reading import open_source
@@ -245,7 +252,7 @@ def read_picture(path: str, bucket: str) -> np.ndarray:
 
 
 def with_tag(path: str) -> tuple[str, str | None]:
-    """A model and, for the name that a contract gives to one of OpenCLIP's (ARCHITECTURE/TAG), its tag."""
+    """(model, tag): the tag is that of a model of OpenCLIP, which contracts name ARCHITECTURE/TAG, else None."""
     name, _, tag = path.partition("/")
     if tag and "/" not in tag and not Path(path).exists():
         from stages.pretrained.clip_registry import architectures
@@ -262,7 +269,7 @@ def _tensor(video: np.ndarray) -> Tensor:
     return torch.from_numpy(video).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
 
-def _pixels(video: Tensor) -> np.ndarray:
+def as_pixels(video: Tensor) -> np.ndarray:
     """(B, 3, T, H, W) in [-1, 1] to (B, T, H, W, 3) uint8."""
     found = ((video.float() + 1) * 127.5).round().clamp(0, 255).byte()
     return found.permute(0, 2, 3, 4, 1).cpu().numpy()

@@ -30,6 +30,7 @@ from curate.loader.shard_reader import ShardReader, open_shards
 from curate.loader.texts import Texts, TextShares
 from curate.loader.threads import Threads
 
+CACHE_GB = 50.0  # 2^30 bytes
 PIECES = 2  # of a batch for each thread: small enough that no thread waits long for the last one
 
 
@@ -72,7 +73,7 @@ class Loader:
         device: str | torch.device | None = None,
         root: str | None = None,
         cache: str | None = None,
-        cache_gb: float = 50.0,
+        cache_gb: float = CACHE_GB,
         block: int = BLOCK,
         window: int = WINDOW,
         stride: int = 1,

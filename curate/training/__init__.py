@@ -1,1 +1,1 @@
-"""`clipmill train`: what a run learns from, and what it leaves to look at."""
+"""`clipmill train`: the data of a training run, its progress and pictures. Works on train, loader and datasets."""

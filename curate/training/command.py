@@ -1,6 +1,6 @@
-"""`clipmill train`: a config and a dataset (or, for a VAE, a catalog) in, a run folder out.
+"""`clipmill train`: trains a network from a config and a dataset (or, for a VAE, a catalog) into a run folder.
 
-A run on latents needs torch, numpy, pyarrow and safetensors alone, and goes under torchrun as it is.
+A run on latents needs only torch, numpy, pyarrow and safetensors, and works under torchrun too.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from curate.errors import UserError
+from curate.errors import UserError, first_line
 from curate.interrupts import STOPPED, Interrupts
 from models.settings.validation import ConfigError
 from train.config.changes import with_settings
 from train.config.training import TrainConfig
 
+if TYPE_CHECKING:
+    from curate.datasets.files import Dataset
+
 FAILED = 1
 KINDS = ("dit", "tokens", "vae")
-NO_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # as torch says it, of CPUs and GPUs
+NO_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's messages, for CPUs and GPUs
 
 
 def run_train(
@@ -32,9 +35,9 @@ def run_train(
     resume: bool = False,
     settings: Sequence[str] = (),
 ) -> int:
-    """Trains what the config's `kind` says: dit and tokens from `dataset`, vae from `catalog`; the exit code.
+    """Trains the `kind` of the config: dit and tokens on `dataset`, vae on `catalog`. Returns the exit code.
 
-    `settings` are `a.b=c`, put over the config's. UserError, in one line, for what can't work.
+    `settings` ("a.b=c") replace those of the config. UserError, in one line, for what can't work.
     """
     try:
         values = with_settings(read_config(config), settings)
@@ -53,22 +56,21 @@ def run_train(
             )
         return _train(TrainConfig.from_dict(values), dataset, output, resume)
     except (ConfigError, UserError) as error:
-        if int(os.environ.get("RANK", "0")):  # all ranks found the same: the first one says it
+        if int(os.environ.get("RANK", "0")):  # every rank has found the same error: the first one reports it
             return 2
         raise UserError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in NO_MEMORY):
             raise
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        said = f"not enough memory: a smaller model or batch_size takes less ({first_line})"
-        if rank := int(os.environ.get("RANK", "0")):  # the others know nothing of it
-            print(f"clipmill: rank {rank}: {said}", file=sys.stderr)
+        message = f"not enough memory: a smaller model or batch_size takes less ({first_line(error)})"
+        if rank := int(os.environ.get("RANK", "0")):  # the other ranks do not have this error
+            print(f"clipmill: rank {rank}: {message}", file=sys.stderr)
             return 2
-        raise UserError(said) from error
+        raise UserError(message) from error
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """A JSON or YAML file of settings by name. UserError for one that is none."""
+    """The settings in a JSON or YAML file. UserError for a file that can't be read or holds no settings by name."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -79,7 +81,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         try:
             import yaml
         except ImportError:
-            raise UserError(f"config {path} is no JSON ({no_json}); for YAML: pip install pyyaml") from no_json
+            raise UserError(f"config {path} is not JSON ({no_json}); for YAML: pip install pyyaml") from no_json
         try:
             found = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -90,14 +92,19 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
+    from curate.training.console import training_console
     from curate.training.data import training_data
     from curate.training.sinks import wandb_sink
     from train.devices.parallel import init_ranks
     from train.loop.tasks import objective_from
     from train.loop.training import DivergedError, Training
 
-    with init_ranks() as ranks, Interrupts() as interrupts:
-        data, opened = training_data(dataset, config, ranks)
+    with (
+        init_ranks() as ranks,
+        Interrupts() as interrupts,
+        training_console(config.kind, config.steps, quiet=not ranks.first) as console,
+    ):
+        data, loader, opened = training_data(dataset, config, ranks)
         vae, text_model = _checked_vae(config, opened), _checked_text_model(config)
         extra = {
             "kind": config.kind,
@@ -129,23 +136,24 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
             stop=lambda: interrupts.seen,
             draw=sheets,
             sinks=wandb_sink(config, output, ranks),
+            console=console,
         )
         if resume and ranks.first and training.step >= config.steps:
             print(f"{output} has its {config.steps:,} steps already: nothing is left to do", file=sys.stderr)
         if resume and ranks.first and not training.step:
-            print(f"{output} has no checkpoint yet: the run begins", file=sys.stderr)
+            print(f"{output} has no checkpoint yet: the run starts from step 0", file=sys.stderr)
         try:
             training.run()
-        except UserError as error:  # a clip that can't be read, which the other ranks know nothing of
+        except UserError as error:  # a clip that can't be read, which only this rank has tried
             if not ranks.first:
                 print(f"clipmill: rank {ranks.rank}: {error}", file=sys.stderr)
             raise
         except DivergedError as error:
             if ranks.first:
-                print(f"clipmill: {error}; checkpoints of before are in {output}", file=sys.stderr)
+                print(f"clipmill: {error}; earlier checkpoints are in {output}", file=sys.stderr)
             return FAILED
         finally:
-            data.loader.close()
+            loader.close()
         if training.step < config.steps:
             if ranks.first:
                 print(f"stopped after step {training.step:,}; --resume goes on", file=sys.stderr)
@@ -153,8 +161,8 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
     return 0
 
 
-def _checked_vae(config: TrainConfig, dataset: Any) -> str | None:
-    """Where the VAE lies. UserError, naming both, for another one than the dataset's contract says."""
+def _checked_vae(config: TrainConfig, dataset: Dataset) -> str | None:
+    """The path of the VAE. UserError, naming the differences, if it is not the VAE of the dataset's contract."""
     if config.vae is None:
         return None
     try:
@@ -162,7 +170,7 @@ def _checked_vae(config: TrainConfig, dataset: Any) -> str | None:
         from stages.latent_coders.describe import describe_coder
     except ImportError as error:
         raise UserError(
-            f"vae: to read it takes the package {error.name}; without `vae` the run needs it not"
+            f"vae: reading it needs the package {error.name}; a run without `vae` does not need it"
         ) from error
     try:
         info = describe_coder(config.vae)
@@ -179,8 +187,8 @@ def _checked_vae(config: TrainConfig, dataset: Any) -> str | None:
 
 
 def _checked_text_model(config: TrainConfig) -> str | None:
-    """Where the text encoder lies. UserError for what is neither a folder nor a model that can be had; where the
-    packages that tell are not installed, a name is taken as it is.
+    """The path or name of the text encoder. UserError for what is neither a folder nor a model that can be loaded; a
+    name is accepted unchecked where the packages to check it are not installed.
     """
     path = config.text_model
     if path is None or os.path.isdir(path):
@@ -201,7 +209,7 @@ def _checked_text_model(config: TrainConfig) -> str | None:
 
 
 def _absolute(model: str) -> str:
-    """A folder's whole path; the name of a model on a hub as it is."""
+    """The absolute path of a folder; the name of a model on a hub unchanged."""
     return os.path.abspath(model) if os.path.exists(model) else model
 
 

@@ -1,9 +1,10 @@
-"""A dataset as a training run takes it: a loader, what is held out, and what the network must be told of both."""
+"""The data of a training run: a loader over a dataset, held-out batches, and what the trainer must know of both."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,43 +12,45 @@ import torch
 from curate.datasets.files import Dataset, open_dataset
 from curate.errors import UserError
 from curate.loader import Batch, Loader
+from curate.loader.loader import CACHE_GB
 from curate.training.held_out import split, subset
 from train.config.training import TrainConfig
 from train.data.batches import TrainingData
 from train.devices.parallel import Ranks
 
 
-def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tuple[TrainingData, Dataset]:
-    """This rank's share, and the dataset. UserError for what the dataset can't give."""
+def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tuple[TrainingData, Loader, Dataset]:
+    """This rank's data, its loader, which the caller closes, and the dataset. UserError for a dataset that does not fit
+    the config.
+    """
     whole = open_dataset(folder)
     trained, held = split(whole, config.validation.share, config.validation.by)
-    options = {
-        "rank": ranks.rank,
-        "world": ranks.world,
-        "text": config.loader.text or ("text" if whole.text else None),
-        "verify": config.loader.verify,
-        "bad": config.loader.bad,
-        "threads": config.loader.threads,
-        "root": config.loader.root,
-        "cache": config.loader.cache,
-    }
-    if config.loader.cache_gb is not None:
-        options["cache_gb"] = config.loader.cache_gb
-    means = ["tokens" if whole.contract.codebook is not None else "mean"]  # where nothing is drawn, as in validation
-    loader = Loader(
+    open_loader = partial(
+        Loader,
+        rank=ranks.rank,
+        world=ranks.world,
+        text=config.loader.text or ("text" if whole.text else None),
+        verify=config.loader.verify,
+        bad=config.loader.bad,
+        threads=config.loader.threads,
+        root=config.loader.root,
+        cache=config.loader.cache,
+        cache_gb=CACHE_GB if config.loader.cache_gb is None else config.loader.cache_gb,
+    )
+    means = ["tokens" if whole.contract.codebook is not None else "mean"]  # enough where no latent is sampled
+    loader = open_loader(
         trained,
         fields=means if config.conditions.posterior == "mean" else None,
         batch_size=config.batch_size,
         seed=config.seed,
         device=str(ranks.device) if ranks.device.type == "cuda" else None,
         mix=config.loader.mix,
-        **options,
     )
     at_once = max(1, config.batch_size // ranks.world // config.accumulate)
     held_out = []
     if held:
-        counts = shares(held, config.validation.clips, ranks.world)
-        held_out = fixed_batches(held, counts, at_once, {**options, "fields": means})
+        counts = clips_per_rank(held, config.validation.clips, ranks.world)
+        held_out = fixed_batches(held, counts, at_once, ranks.world, partial(open_loader, fields=means))
     if held and not held_out:
         raise UserError(
             f"validation.share {config.validation.share} holds out {held.samples} clips, too few for a clip of one "
@@ -65,11 +68,11 @@ def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tupl
         scales=scales(trained),
         held_out=held_out,
     )
-    return data, whole
+    return data, loader, whole
 
 
-def shares(dataset: Dataset, clips: int, world: int) -> dict[str, int]:
-    """How many clips of each bucket every rank takes, so that they are about `clips` in all, in their proportion."""
+def clips_per_rank(dataset: Dataset, clips: int, world: int) -> dict[str, int]:
+    """How many clips of each bucket every rank takes, so that all ranks take about `clips`, by the buckets' sizes."""
     found = {}
     for name, bucket in dataset.buckets.items():
         wanted = max(world, round(clips * bucket.samples / dataset.samples))
@@ -78,11 +81,13 @@ def shares(dataset: Dataset, clips: int, world: int) -> dict[str, int]:
     return found
 
 
-def fixed_batches(dataset: Dataset, counts: dict[str, int], at_once: int, options: dict[str, Any]) -> list[Batch]:
-    """So many clips of each bucket on every rank, the same each time, in batches of at most `at_once`. What does not
-    fill a batch is left out.
+def fixed_batches(
+    dataset: Dataset, counts: dict[str, int], at_once: int, world: int, open_loader: Callable[..., Loader]
+) -> list[Batch]:
+    """Batches of at most `at_once` clips for this rank of `world`, of `counts` clips of each bucket, the same clips
+    each time. Clips that do not fill a batch are left out. `open_loader` is a Loader with its options.
     """
-    world, rows, sizes = options.get("world", 1), [], {}
+    rows, sizes = [], {}
     for name, count in counts.items():
         bucket, size = dataset.buckets[name], min(count, at_once)
         sizes[name] = size * world
@@ -90,12 +95,12 @@ def fixed_batches(dataset: Dataset, counts: dict[str, int], at_once: int, option
         rows.append(bucket.first + np.arange(taken) * bucket.samples // taken)  # spread over the shards
     if not rows:
         return []
-    with Loader(subset(dataset, np.concatenate(rows)), batch_size=sizes, **options) as loader:
+    with open_loader(subset(dataset, np.concatenate(rows)), batch_size=sizes) as loader:
         return [next(loader) for _ in range(loader.len_epoch)]
 
 
 def scales(dataset: Dataset) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of each condition, over the samples that have it."""
+    """Mean and standard deviation of each condition, over the samples for which it is known."""
     found = {}
     for name, column in dataset.columns(dataset.conditions).items():
         values = column.to_numpy().astype(np.float64)
@@ -105,6 +110,6 @@ def scales(dataset: Dataset) -> dict[str, tuple[float, float]]:
 
 
 def as_tensor(values: np.ndarray, dataset: Dataset) -> torch.Tensor:
-    """An encoded text in its stored dtype; numpy has the bits of a bfloat16 as uint16."""
+    """An encoded text in its stored dtype; numpy holds the bits of a bfloat16 as uint16."""
     found = torch.from_numpy(np.ascontiguousarray(values))
     return found.view(torch.bfloat16) if found.dtype == torch.uint16 else found

@@ -1,4 +1,4 @@
-"""A metric broken down by what the catalog knows of the clips: where along a signal is it good, where bad?"""
+"""Breaks a metric of clips (PSNR, loss, ...) down by signals of the catalog: for which values is it good or bad?"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from curate.errors import UserError
 if TYPE_CHECKING:
     import duckdb
 
-# Of equally many clips each, as far as ties allow: clips of one value are never parted, so that a quantile is an
-# interval of the signal. Clips without the signal are a group of their own.
+# Groups of equal size, except for ties: clips of one value stay together, so that a quantile is an interval of the
+# signal. Clips without the signal are a group of their own.
 BREAKDOWN = """
 WITH judged AS (
     SELECT value, clips.{column} AS signal FROM metric JOIN clips USING (clip_id)
@@ -33,7 +33,7 @@ FROM grouped GROUP BY quantile ORDER BY quantile NULLS LAST
 
 @dataclass(frozen=True)
 class Quantile:
-    """Clips whose signal lies from `low` to `high`; both None for those of which it is not known."""
+    """The metric over clips whose signal is from `low` to `high`; both are None for clips without the signal."""
 
     signal: str
     low: float | None
@@ -47,9 +47,9 @@ def by_signal(
     connection: duckdb.DuckDBPyConnection, values: Mapping[str, float], signals: Sequence[str], groups: int = 4
 ) -> list[Quantile]:
     """The mean of a metric (PSNR of a clip's reconstruction, its loss, its CLIPSIM, ...), given by clip id, in each of
-    the `groups` quantiles of each signal, from the `clips` view of a catalog's connection.
+    `groups` quantiles of each signal. `connection` is that of a catalog; signals are columns of its view `clips`.
 
-    UserError for a signal that is no number there, and for values of which the catalog knows no clip.
+    UserError for a signal that is no number there, and for a clip that is not in the catalog.
     """
     if groups < 1:
         raise UserError(f"{groups} groups: at least one")
@@ -72,7 +72,7 @@ def by_signal(
 
 
 def described(found: Sequence[Quantile]) -> list[str]:
-    """As lines to print."""
+    """One line for each quantile, to print."""
     lines = []
     for each in found:
         where = "unknown" if each.low is None else f"{each.low:.4g} to {each.high:.4g}"
@@ -81,7 +81,7 @@ def described(found: Sequence[Quantile]) -> list[str]:
 
 
 def _numbers(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Columns of the clips that are numbers."""
+    """The numeric columns of the view `clips`."""
     rows = connection.execute("SELECT column_name, column_type FROM (DESCRIBE clips)").fetchall()
     kinds = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE")
     return [name for name, kind in rows if kind in kinds]

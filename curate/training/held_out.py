@@ -1,4 +1,4 @@
-"""Some clips of a dataset, as a dataset of their own in memory: those held out of training, and those left."""
+"""Splits a dataset in memory into the clips held out of training for validation, and the others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pyarrow as pa
 from curate.datasets.files import Dataset
 from curate.errors import UserError
 
-BY = {"source": "source_id", "clip": "clip_id"}  # what is held out whole: its column
+BY = {"source": "source_id", "clip": "clip_id"}  # column by the unit that is held out
 
 
 @dataclass(frozen=True)
 class Subset(Dataset):
-    """The samples of `whole` in its `rows`, rising; no file of it is written."""
+    """A dataset of some samples of another, those in the ascending `rows` of its index. It exists only in memory."""
 
     whole: Dataset = field(kw_only=True)
     rows: np.ndarray = field(kw_only=True, repr=False)
@@ -27,7 +27,7 @@ class Subset(Dataset):
 
 
 def subset(whole: Dataset, rows: np.ndarray) -> Subset:
-    """`rows` of the index, rising; buckets without any of them are gone."""
+    """The samples in the ascending `rows` of the index. Buckets without any of them are left out."""
     buckets, first = {}, 0
     for name, bucket in whole.buckets.items():
         inside = int(((rows >= bucket.first) & (rows < bucket.first + bucket.samples)).sum())
@@ -39,8 +39,8 @@ def subset(whole: Dataset, rows: np.ndarray) -> Subset:
 
 
 def split(dataset: Dataset, share: float, by: str) -> tuple[Dataset, Subset | None]:
-    """(to train on, held out): about `share` of the sources, or of the clips, chosen by a hash of their ids, which
-    says the same of a clip in every dataset that it is in. UserError where that leaves nothing on one side.
+    """(to train on, held out): about `share` of the sources, or of the clips, is held out by a hash of their ids, so
+    that a clip is on the same side in every dataset. UserError if one side is empty.
     """
     if not share:
         return dataset, None

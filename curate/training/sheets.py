@@ -1,11 +1,12 @@
-"""Samples on the way: what the averaged weights make of some clips' captions, as pictures, beside the clips."""
+"""Sample sheets during training: clips, and below them samples of the averaged weights for the same captions."""
 
 from __future__ import annotations
 
 import math
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from curate.datasets.files import Dataset
 from curate.errors import UserError
+from curate.loader import Loader
 from curate.training.data import fixed_batches
 from curate.training.held_out import split
 from stages.shards.format import JSON, ShardError, read_index, read_sample
@@ -27,12 +29,16 @@ from train.run.run_folder import SAMPLES
 from train.sampling.guidance import Guidance
 from train.sampling.trained_run import Prompt, SamplingSettings, TrainedRun
 
+if TYPE_CHECKING:
+    from models.transformers.dit import DiT
+    from models.transformers.token_transformer import TokenTransformer
+
 
 class Sheets:
-    """Called with a step and a network: writes RUN/samples/<step>.png (strips of frames) and .mp4, the clips above
-    what was made for their captions, from the same noise each time.
+    """Called with a step and a network, writes RUN/samples/<step>.png (strips of frames) and .mp4: some clips above
+    samples for their captions, made from the same noise at every step.
 
-    The clips are held out if any are, of the longest bucket. UserError where `vae` doesn't say where the VAE lies.
+    The clips are of the longest bucket, held-out ones if there are any. UserError if the config names no `vae`.
     """
 
     def __init__(
@@ -46,19 +52,21 @@ class Sheets:
     ):
         self.config, self.data, self.extra, self.folder, self.ranks = config, data, extra, folder, ranks
         if not config.vae:
-            raise UserError("samples.every is set, but not where the VAE that decodes them lies: set vae, too")
+            raise UserError("samples.every needs the VAE that decodes the samples: set vae, too")
         from stages.latent_coders.load import load_coder
 
         self.coder = load_coder(config.vae, device=str(ranks.device))
         source = split(dataset, config.validation.share, config.validation.by)[1] or dataset
         longest = max(source.buckets.values(), key=lambda each: (each.latent[-3], each.samples))
         self.shape, count = longest.latent, min(config.samples.count, longest.samples)
-        options = {"text": config.loader.text or ("text" if dataset.text else None), "root": config.loader.root}
-        (self.batch,) = fixed_batches(source, {longest.name: count}, count, options)
+        text = config.loader.text or ("text" if dataset.text else None)
+        open_loader = partial(Loader, text=text, root=config.loader.root)
+        (self.batch,) = fixed_batches(source, {longest.name: count}, count, 1, open_loader)
         self.captions = captions(source, self.batch.clip_ids, config.loader.root or dataset.root)
 
     def __call__(self, step: int, network: nn.Module) -> None:
-        """Every rank of weights that are shared out must call it; the first one writes."""
+        """With FSDP every rank must call it; the first one writes."""
+        network = cast("DiT | TokenTransformer", network)
         config, empty = self.config, self.data.empty_text
         objective = objective_from(config) if config.kind == "dit" else Objective()
         run = TrainedRun(network, objective, self.data.contract, self.extra, None if empty is None else empty.float())
@@ -71,14 +79,15 @@ class Sheets:
             real = self.batch.latents["tokens" if run.tokens else "mean"]
             videos = [video for each in (real, made) for video in self._decoded(each, run.tokens)]
             self._write(step, videos)
-        except (OSError, UserError) as error:  # a picture less is no reason to end a run
+        except (OSError, UserError) as error:  # a missing picture is no reason to end a run
             print(f"step {step:,}: samples could not be written ({error})", file=sys.stderr)
 
-    def _prompts(self, network: nn.Module) -> list[Prompt]:
+    def _prompts(self, network: DiT | TokenTransformer) -> list[Prompt]:
+        """The captions and conditions of the clips."""
         batch, found = self.batch, []
         for row in range(len(batch.clip_ids)):
             text, conditions = None, {}
-            if network.settings.text_dim and batch.text is not None:
+            if network.settings.text_dim and batch.text is not None and batch.text_mask is not None:
                 text = batch.text[row][batch.text_mask[row]].float()
             if batch.conditions is not None:
                 told = dict(zip(self.data.scales, batch.conditions[row].tolist(), strict=True))
@@ -88,10 +97,11 @@ class Sheets:
 
     def _decoded(self, latents: Tensor, tokens: bool) -> list[np.ndarray]:
         """(T, H, W, 3) uint8 RGB of each."""
+        from curate.generate.text_to_video import as_pixels
+
         with torch.autocast(self.ranks.device.type, enabled=False):
             video = self.coder.decode_tokens(latents) if tokens else self.coder.decode(latents.float())
-        pixels = ((video.float() + 1) * 127.5).round().clamp(0, 255).byte()
-        return list(pixels.permute(0, 2, 3, 4, 1).cpu().numpy())
+        return list(as_pixels(video))
 
     def _write(self, step: int, videos: list[np.ndarray]) -> None:
         from curate.generate.pictures import write_sheet
@@ -104,7 +114,7 @@ class Sheets:
 
 
 def captions(dataset: Dataset, clip_ids: list[str], root: str) -> list[str]:
-    """As the shards below `root` have them; the clips' ids where the dataset has none."""
+    """The captions of clips from the shards below `root`; the id of a clip that has none."""
     if not dataset.text:
         return clip_ids
     column = next(iter(dataset.text.values()))["column"]

@@ -1,4 +1,4 @@
-"""Where else the numbers of a run go, if asked."""
+"""Sends the numbers of a training run to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from train.run.log import Sink
 
 
 def wandb_sink(config: TrainConfig, output: str, ranks: Ranks) -> tuple[Sink, ...]:
-    """To Weights & Biases, in a run that is named after the folder and goes on with it."""
+    """One sink for the first rank if the config says `wandb`, else none. The W&B run is named after the run folder and
+    is resumed with it. UserError without the package.
+    """
     if not config.wandb or not ranks.first:
         return ()
     try:
-        import wandb
+        import wandb  # type: ignore[import-not-found, unused-ignore]  # the user's choice, in none of our extras
     except ImportError:
         raise UserError("wandb is true, but the package is not installed: pip install wandb") from None
     name = output.rstrip("/").rsplit("/", 1)[-1]

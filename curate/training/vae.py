@@ -1,16 +1,17 @@
-"""`clipmill train CONFIG --catalog URI` with `kind: vae`: a VAE from the clips of a catalog, and what it is worth."""
+"""`clipmill train` with `kind: vae`: trains a VAE on the clips of a catalog and measures it on held-out clips."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import EngineError, UserError
+from models.files import write_whole
 
 if TYPE_CHECKING:
+    from train.config.vae import VAETrainConfig
     from train.vae.measures import Measured
 
 METRICS, PICTURE = "metrics.json", "reconstructions.png"
@@ -18,8 +19,8 @@ FRAMES_SHOWN = 3  # of each clip
 
 
 def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: bool, quiet: bool = False) -> int:
-    """Trains, measures and leaves `output`/model, metrics.json and reconstructions.png. Returns 0, or 130 where it was
-    asked to stop: a checkpoint is there then. Raises UserError.
+    """Trains, measures, and writes `output`/model, metrics.json and reconstructions.png. Returns 0, or 130 if it was
+    stopped, after a checkpoint. UserError for what can't work, EngineError if the training diverges.
     """
     from models.settings.validation import ConfigError
     from train.config.vae import VAETrainConfig
@@ -31,6 +32,7 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
     try:
         import torch
 
+        from curate.training.console import training_console
         from curate.training.vae_clips import VAEClips
         from train.loop.training import DivergedError
         from train.vae.training import VAETraining
@@ -39,12 +41,16 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
     from curate.interrupts import STOPPED, Interrupts
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with VAEClips(settings, catalog) as clips, Interrupts() as interrupts:
+    with (
+        VAEClips(settings, catalog) as clips,
+        Interrupts() as interrupts,
+        training_console("vae", settings.steps, quiet=quiet) as console,
+    ):
         if not quiet:
             print(clips.summary, file=sys.stderr)
         try:
             training = VAETraining(
-                settings, clips, output, device=device, resume=resume, stop=lambda: interrupts.seen, quiet=quiet
+                settings, clips, output, device=device, resume=resume, stop=lambda: interrupts.seen, console=console
             )
             if not training.run():
                 print(f"stopped at step {training.step:,}; --resume goes on from there", file=sys.stderr)
@@ -57,11 +63,14 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
             raise EngineError(str(error)) from error
     _write(Path(output), settings, training.perceptual_name, clips.sources, measured)
     if not quiet:
-        print(_said(output, measured, clips.sources["held_out"]))
+        print(_summary(output, measured, clips.sources["held_out"]))
     return 0
 
 
-def _write(folder: Path, settings: Any, perceptual: str, sources: dict[str, int], measured: Measured) -> None:
+def _write(
+    folder: Path, settings: VAETrainConfig, perceptual: str, sources: dict[str, int], measured: Measured
+) -> None:
+    """metrics.json and reconstructions.png."""
     names = ("clip_ids", "psnr", "mean_colour_psnr", "ssim", "lpips")
     columns = {name: getattr(measured, name) for name in names if getattr(measured, name)}
     found = {
@@ -73,15 +82,13 @@ def _write(folder: Path, settings: Any, perceptual: str, sources: dict[str, int]
         "of_clips": columns,
         "failed": measured.failed,
     }
-    part = folder / f"{METRICS}.part"
-    part.write_text(json.dumps(found, indent=2) + "\n")
-    os.replace(part, folder / METRICS)
+    write_whole(folder / METRICS, json.dumps(found, indent=2) + "\n")
     if measured.originals:
         _draw(folder / PICTURE, measured, settings.clips.fps)
 
 
 def _draw(path: Path, measured: Measured, fps: float) -> None:
-    """Originals above reconstructions, a few frames of each clip, clip beside clip."""
+    """A picture of a few frames of each clip above their reconstructions, one clip beside another."""
     import numpy as np
 
     from curate.generate.pictures import strip, write_picture
@@ -95,7 +102,7 @@ def _draw(path: Path, measured: Measured, fps: float) -> None:
     write_picture(path, np.concatenate(even, axis=1)[None], fps)
 
 
-def _said(output: str, measured: Measured, sources: int) -> str:
+def _summary(output: str, measured: Measured, sources: int) -> str:
     if not measured.clip_ids:
         return f"{output}/model is the VAE; nothing was held out to measure it on"
     numbers = measured.numbers()

@@ -1,7 +1,7 @@
-"""Clips of a catalog as a VAE in training sees them: random windows of them, decoded while the network works.
+"""The clips that a VAE trains on: random windows of a catalog's clips, decoded in parallel with the training.
 
-Which windows a step has is a pure function of the seed and the step, so that a run that goes on sees what it would
-have seen. A source is held out whole or not at all.
+The windows of a step are a pure function of the seed and the step, so that a resumed run sees what it would have seen.
+A source is held out whole or not at all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,13 @@ from train.vae.windows import Windows
 
 NEEDED = ("clip_id", "source_id", "uri", "media", "start_pts", "end_pts", "time_base_num", "time_base_den")
 SHAPE = ("width", "height", "crop_x", "crop_y", "crop_w", "crop_h")
-WHOLE = 8  # a clip is kept in memory whole where it is at most so many windows long
-SAMPLE = 256  # windows that the statistics of latents are taken of, at most
+WHOLE = 8  # windows: a clip that is no longer is decoded and kept in memory as a whole
+SAMPLE = 256  # windows, at most, that the statistics of latents are computed from
 
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """A clip and the bucket it is cut to; `frames` it has at the rate that is asked for."""
+    """A clip, its bucket, and how many frames it has at the rate of the config."""
 
     row: dict[str, Any]
     bucket: Bucket
@@ -50,12 +50,12 @@ class TrainingClip:
         """`frames` frames at `fps` from frame `first` on."""
         source = Source(self.row["source_id"], self.row["uri"], bytes=self.row["bytes"])
         whole = window_of(self.row, source, self.bucket, fps, where="start")
-        return Window(**{**vars(whole), "offset_s": float(first / rate(fps)), "frames": frames})
+        return replace(whole, offset_s=float(first / rate(fps)), frames=frames)
 
 
 @dataclass(frozen=True)
 class ClipWindow:
-    """What a step takes of a clip."""
+    """The frames of a clip that a step sees."""
 
     clip: TrainingClip
     first: int
@@ -64,9 +64,9 @@ class ClipWindow:
 
 
 class VAEClips:
-    """The chosen clips of a catalog, decoded by a pool of killable children. A context manager.
+    """The selected clips of a catalog, decoded by a pool of child processes. A context manager.
 
-    Raises UserError where no clip is chosen or none is long and large enough.
+    UserError if no clip is selected, or none is long and large enough.
     """
 
     def __init__(self, config: VAETrainConfig, catalog: str):
@@ -89,7 +89,7 @@ class VAEClips:
         cut = (self.fps, share, config.clips.flip)
         self.identity = hashlib.sha256("\n".join([str(cut), *names]).encode()).hexdigest()
         self._pool = WindowPool(config.loader.threads)
-        self._one_fetch = threading.Lock()  # at a time is what the pool does
+        self._one_fetch = threading.Lock()  # the pool serves one fetch at a time
         self._memory: dict[str, np.ndarray | str] = {}  # pixels of whole clips, or why there are none
         self._room = config.loader.cache_gb * 1e9
 
@@ -111,7 +111,7 @@ class VAEClips:
         self._pool.close()
 
     def batches(self, step: int) -> Generator[Windows, None, None]:
-        """Those of the steps from that one on, decoded ahead by a thread."""
+        """The windows of every step from `step` on, decoded ahead by a thread."""
         ready: queue.Queue[Windows | BaseException] = queue.Queue(maxsize=self.config.loader.ahead)
         leaving = threading.Event()
 
@@ -143,10 +143,11 @@ class VAEClips:
         return self._middles(_spread(self.validation, self.config.validation.clips))
 
     def training_sample(self) -> Iterator[Windows]:
+        """The middle of some clips to train on, the same each time."""
         return self._middles(_spread(self.training, SAMPLE))
 
     def cuts(self, step: int) -> list[ClipWindow]:
-        """What a step sees: all of one bucket, images or videos."""
+        """The frames that a step sees: all of one bucket, images or videos."""
         rng = np.random.default_rng((self.config.seed, step))
         image, bucket, clips = self.order.step(step)
         frames, found = 1 if image else bucket.frames, []
@@ -165,7 +166,7 @@ class VAEClips:
     def _decoded(
         self, steps: list[list[ClipWindow]], leaving: threading.Event, empty: bool = False
     ) -> Iterator[Windows]:
-        """The windows of some steps; clips of one source are decoded one after another."""
+        """The windows of some steps. Clips are decoded source by source, so that each is opened once."""
         wanted: dict[Any, Window] = {}
         for cut in (cut for cuts in steps for cut in cuts):
             key, window = self._wanted(cut)
@@ -186,7 +187,7 @@ class VAEClips:
             yield self._windows(cuts, found, empty)
 
     def _wanted(self, cut: ClipWindow) -> tuple[Any, Window]:
-        """A clip short enough to be kept is decoded whole, and its key is its id; of others the window alone."""
+        """(key, window to decode): the whole clip, by its id, if it is short enough to keep, else only its frames."""
         clip, whole = cut.clip, cut.clip.frames <= WHOLE * cut.clip.bucket.frames
         if whole and self.config.loader.cache_gb:
             window = clip.window(self.fps, 0, clip.frames)
@@ -216,8 +217,8 @@ class VAEClips:
 
 
 def held_out_sources(sources: Iterable[str], share: float) -> set[str]:
-    """About that share of the sources, by a hash of each: one stays on its side whatever others there are. But of two
-    or more one at least is held out, and one at least is not; a single source is trained on.
+    """About `share` of the sources, by a hash of each, so that a source stays on its side as others come and go. Of two
+    or more sources at least one is held out and at least one is not; a single source is trained on.
     """
     order = sorted((_place(f"held out {source}"), source) for source in sources)
     if not share or len(order) < 2:
@@ -226,12 +227,12 @@ def held_out_sources(sources: Iterable[str], share: float) -> set[str]:
 
 
 def _place(text: str) -> float:
-    """A number from 0 to 1 that follows from the text alone."""
+    """A hash of the text as a number from 0 to 1."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13
 
 
 def _chosen(catalog: Catalog, select: str) -> list[dict[str, Any]]:
-    """The rows of the clips that `select` gives, in order of their ids, with the size of their sources."""
+    """The rows of the clips that `select` gives, sorted by id, with the size of their sources."""
     text = select.strip().rstrip(";")
     with connect(catalog) as sql:
         try:
@@ -253,10 +254,11 @@ def _chosen(catalog: Catalog, select: str) -> list[dict[str, Any]]:
 
 
 def _with_buckets(rows: list[dict[str, Any]], config: VAETrainConfig) -> tuple[list[TrainingClip], dict[str, str]]:
-    """Clips with their buckets, and why the others have none. A still image takes a bucket's size for one frame."""
+    """(clips with their buckets, reason by id for clips that fit none). An image is one frame of a bucket's size."""
     buckets = [Bucket.parse(text) for text in config.clips.buckets]
     single = [Bucket(1, bucket.height, bucket.width) for bucket in buckets]
-    clips, refused = [], {}
+    clips: list[TrainingClip] = []
+    refused: dict[str, str] = {}
     for row in rows:
         of = single if row["media"] == "image" else buckets
         bucket = choose(row, of, config.clips.fps, config.clips.max_upscale)
@@ -268,7 +270,7 @@ def _with_buckets(rows: list[dict[str, Any]], config: VAETrainConfig) -> tuple[l
 
 
 def _groups(clips: Iterable[TrainingClip]) -> dict[Bucket, list[TrainingClip]]:
-    """Clips by bucket, in order of the buckets."""
+    """Clips by bucket, sorted by bucket."""
     found: dict[Bucket, list[TrainingClip]] = {}
     for clip in clips:
         found.setdefault(clip.bucket, []).append(clip)
@@ -276,11 +278,12 @@ def _groups(clips: Iterable[TrainingClip]) -> dict[Bucket, list[TrainingClip]]:
 
 
 def _spread(clips: list[TrainingClip], count: int) -> list[TrainingClip]:
-    """At most so many, chosen by a hash of their ids."""
+    """At most `count` clips, chosen by a hash of their ids."""
     return sorted(clips, key=lambda clip: _place(clip.clip_id))[:count]
 
 
-def _put(ready: queue.Queue, value: Any, leaving: threading.Event) -> None:
+def _put(ready: queue.Queue[Windows | BaseException], value: Windows | BaseException, leaving: threading.Event) -> None:
+    """Waits for room in the queue, unless its reader is leaving."""
     while not leaving.is_set():
         try:
             return ready.put(value, timeout=0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -12,20 +12,22 @@ from stages.windows.buckets import Bucket
 Clip = TypeVar("Clip")
 Groups = dict[Bucket, list[Clip]]
 
-STEPS, ORDER = 1 << 40, 1 << 41  # apart from each other and from the numbers of steps
+STEPS, ORDER = 1 << 40, 1 << 41  # parts of seeds, greater than the number of any step
 
 
-class ClipOrder:
-    """A step sees images or videos, of one bucket; a bucket as often as it has clips. Each clip comes once before one
-    of its group comes again.
+class ClipOrder(Generic[Clip]):
+    """A step sees images or videos, of one bucket, which is drawn by its number of clips. Each clip of a group comes
+    once before any comes again.
     """
 
-    def __init__(self, images: Groups, videos: Groups, image_share: float, batch_size: int, seed: int, steps: int):
+    def __init__(
+        self, images: Groups[Clip], videos: Groups[Clip], image_share: float, batch_size: int, seed: int, steps: int
+    ):
         self.batch_size, self.seed = batch_size, seed
         share = image_share if videos else 1.0
         drawn = np.random.default_rng((seed, STEPS)).random((steps, 2), dtype=np.float32)
         self.groups: list[tuple[bool, Bucket, Sequence[Clip]]] = []
-        self.numbers = np.zeros(steps, np.int32)  # of each step's group
+        self.numbers = np.zeros(steps, np.int32)  # (steps,) number of the group that a step sees
         for image, groups in ((True, images), (False, videos)):
             of = np.flatnonzero((drawn[:, 0] < share) == image)
             sizes = np.cumsum([len(clips) for clips in groups.values()])
@@ -36,7 +38,7 @@ class ClipOrder:
         self._last: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))
 
     def step(self, step: int) -> tuple[bool, Bucket, list[Clip]]:
-        """Whether it sees images, their bucket, and a clip for each place of the batch."""
+        """(whether the step sees images, their bucket, a clip for each place of the batch)."""
         number = int(self.numbers[step % len(self.numbers)])
         before = int((self.numbers[: step % len(self.numbers)] == number).sum())
         before += step // len(self.numbers) * int((self.numbers == number).sum())

@@ -60,6 +60,7 @@ class Training:
         draw: Draw | None = None,
         sinks: Sequence[Sink] = (),
         quiet: bool = False,
+        console: Console | None = None,
     ):
         self.config, self.data, self.ranks, self.stop, self.draw = config, data, ranks or Ranks(), stop, draw
         self.extra, self.sinks, device = extra or {}, tuple(sinks), self.ranks.device
@@ -107,7 +108,7 @@ class Training:
         if first:
             run_folder.write_config(self.folder, {**config.to_dict(), "dataset": self.extra.get("dataset")})
         self.log = Log(self.folder, after=self.step if resume else None, sinks=self.sinks) if first else None
-        self.console = Console(config.kind, config.steps, quiet=quiet or not first)
+        self.console = console or Console(config.kind, config.steps, quiet=quiet or not first)
 
     def run(self) -> None:
         """Until the last step, or until `stop`; a checkpoint is there in the end."""

@@ -87,8 +87,11 @@ class Console:
             rate = (step - self.first[0]) / max(now - self.first[1], 1e-9)
             left = "" if step == self.steps else f" · {_duration((self.steps - step) / rate)} left"
             pace = f" · {rate:.2f} steps/s{left}" if rate >= 1 else f" · {1 / rate:.2f} s/step{left}"
-        said = " · ".join(f"{name} {_short(value)}" for name, value in numbers.items())
-        self.say(f"{self.name} {step:,}/{self.steps:,} · {said}{pace}")
+        self.say(f"{self.name} {step:,}/{self.steps:,} · {self.text(numbers)}{pace}")
+
+    def text(self, numbers: Mapping[str, Any]) -> str:
+        """The numbers of a step with their names."""
+        return " · ".join(f"{name} {_short(value)}" for name, value in numbers.items())
 
     def say(self, text: str) -> None:
         if not self.quiet:

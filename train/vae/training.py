@@ -46,6 +46,7 @@ class VAETraining:
         resume: bool = False,
         stop: Callable[[], bool] = lambda: False,
         quiet: bool = False,
+        console: Console | None = None,
     ):
         self.config, self.clips, self.folder, self.stop = config, clips, Path(folder), stop
         self.device = torch.device(device)
@@ -72,7 +73,7 @@ class VAETraining:
         self.step = self._resumed() if resume else 0
         run_folder.write_config(self.folder, config.to_dict())
         self.log = Log(self.folder, after=self.step if resume else None)
-        self.console = Console("vae", config.steps, quiet=quiet)
+        self.console = console or Console("vae", config.steps, quiet=quiet)
 
     def run(self) -> bool:
         """Until the last step, or until `stop`; a checkpoint is there in the end. Whether the last step was made."""

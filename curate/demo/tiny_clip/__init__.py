@@ -1,4 +1,4 @@
-"""A tiny OpenCLIP model of our own, trained on the demo's scenes: `make demo` and the tests need no download.
+"""A tiny OpenCLIP model trained on the demo's scenes, so that `make demo` and the tests need no download.
 
 It knows the colours, shapes, grounds and titles of curate/demo/scenes.py and nothing else. OpenCLIP loads it
 by its path, as any other local model.

@@ -1,9 +1,8 @@
-"""Makes the tiny model anew: `python -m curate.demo.tiny_clip.train`, about ten minutes of one core.
+"""Trains the tiny OpenCLIP model again: `python -m curate.demo.tiny_clip.train`, about ten minutes of one core.
 
-CLIP's contrastive training (Radford et al. 2021), but a batch holds many pictures that one text is true of:
-the target of a row is shared among all of its matches (as in supervised contrastive learning, Khosla et al.
-2020). Writes OpenCLIP's files (config, tokenizer, float16 weights) beside this script, and prints how well scenes
-that it never saw are found by words.
+CLIP's contrastive training (Radford et al. 2021). One text is true of many pictures of a batch, so the target of a row
+is shared among all of its matches (as in supervised contrastive learning, Khosla et al. 2020). Writes OpenCLIP's files
+(config, tokenizer, float16 weights) beside this script, and prints how well text finds scenes that it did not train on.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import open_clip
@@ -23,22 +23,25 @@ from torch.nn import functional as F
 from curate.demo.tiny_clip import FOLDER
 from curate.demo.tiny_clip.examples import Examples, describe, draw_examples, matches, vocabulary
 
+if TYPE_CHECKING:
+    from torchvision.transforms import Compose
+
 SEED = 0
 SIDE = 64  # pixels of a picture's side
 SCENES = 14_000
 MOMENTS = 3  # pictures of one scene
 STEPS = 1_700
 BATCH = 256
-RATE = 2e-3  # learning rate after a warm-up of 100 steps, falling to nothing along a cosine
+RATE = 2e-3  # learning rate after a warm-up of 100 steps, with cosine decay to 0
 HELD_OUT = 500  # scenes for the figures at the end
 
 CONTEXT = 32  # tokens
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
-def config(words: int) -> dict:
-    """OpenCLIP's description of the model: a small ResNet and a text transformer of two layers."""
-    text = {"context_length": CONTEXT, "vocab_size": words, "width": 64, "heads": 2, "layers": 2}
+def config(words: int) -> dict[str, Any]:
+    """OpenCLIP's config of the model: a small ResNet and a text transformer of two layers."""
+    text: dict[str, Any] = {"context_length": CONTEXT, "vocab_size": words, "width": 64, "heads": 2, "layers": 2}
     text |= {"hf_tokenizer_name": "tokenizer.json"}  # makes OpenCLIP read the tokenizer in this folder
     vision = {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -46,7 +49,9 @@ def config(words: int) -> dict:
 
 
 def write_tokenizer(folder: Path) -> int:
-    """One token a word; returns how many there are. The end has the highest number: OpenCLIP pools there."""
+    """Writes a tokenizer with one token for each word; returns the number of tokens. <end> has the highest number,
+    since OpenCLIP pools at the highest.
+    """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     tokens = ["<pad>", "<unknown>", *vocabulary(), "<start>", "<end>"]
@@ -58,13 +63,13 @@ def write_tokenizer(folder: Path) -> int:
     tokenizer.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=ends)
     tokenizer.save(str(folder / "tokenizer.json"))
     named = {"pad_token": "<pad>", "unk_token": "<unknown>", "bos_token": "<start>", "eos_token": "<end>"}
-    named |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT}
-    (folder / "tokenizer_config.json").write_text(json.dumps(named, indent=1) + "\n")
+    about = named | {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n")
     return len(tokens)
 
 
-def fit_like(preprocess: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    """The size and crop of OpenCLIP's preprocessing, before it makes numbers of pixels."""
+def fit_like(preprocess: Compose) -> Callable[[np.ndarray], np.ndarray]:
+    """The resize and crop of OpenCLIP's preprocessing, without its conversion to tensors."""
     from PIL import Image
 
     shape = [step for step in preprocess.transforms if type(step).__name__ in ("Resize", "CenterCrop")]
@@ -84,8 +89,15 @@ def as_input(pictures: np.ndarray) -> torch.Tensor:
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def train(model: torch.nn.Module, tokenizer: Callable, examples: Examples, rng: np.random.Generator, steps: int):
-    """Contrastive training in place."""
+def train(
+    model: open_clip.CLIP,
+    tokenizer: Callable[[list[str]], torch.Tensor],
+    examples: Examples,
+    rng: np.random.Generator,
+    steps: int,
+    batch: int = BATCH,
+) -> None:
+    """Trains the model in place."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
@@ -97,12 +109,12 @@ def train(model: torch.nn.Module, tokenizer: Callable, examples: Examples, rng: 
     model.train()
     began, running = time.monotonic(), 0.0
     for step in range(steps):
-        chosen = rng.choice(len(examples.pictures), BATCH, replace=False)
+        chosen = rng.choice(len(examples.pictures), batch, replace=False)
         shown = examples.shown[chosen]
         texts, mentioned = zip(*(describe(row, rng) for row in shown), strict=True)
         true = torch.from_numpy(matches(shown, np.array(mentioned))).float()  # (texts, pictures)
         pixels = as_input(examples.pictures[chosen])
-        pixels += torch.from_numpy(rng.normal(0, 0.03, (BATCH, 1, 1, 1)).astype(np.float32))  # exposure
+        pixels += torch.from_numpy(rng.normal(0, 0.03, (batch, 1, 1, 1)).astype(np.float32))  # exposure
         pictures, words, scale = model(pixels, tokenizer(list(texts)))
         logits = scale * words @ pictures.T  # (texts, pictures)
         by_text = F.cross_entropy(logits, true / true.sum(1, keepdim=True))
@@ -123,11 +135,16 @@ def train(model: torch.nn.Module, tokenizer: Callable, examples: Examples, rng: 
 
 
 @torch.no_grad()
-def figures(model: torch.nn.Module, tokenizer: Callable, examples: Examples, rng: np.random.Generator):
-    """Held-out scenes found by words: the share of texts whose first hit is true, and recall at five.
+def figures(
+    model: open_clip.CLIP,
+    tokenizer: Callable[[list[str]], torch.Tensor],
+    examples: Examples,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """How well texts find held-out scenes: the share of texts whose first hit is true, and recall at five.
 
     A scene's vector is the mean of its pictures' unit vectors, as the stage `embed` pools them. Recall at five of a
-    text is the true ones among its first five, out of as many as there could be there.
+    text is the number of true scenes among its first five, divided by the most that could be there.
     """
     vectors = torch.cat([model.encode_image(as_input(part), normalize=True) for part in _parts(examples.pictures)])
     vectors = F.normalize(vectors.view(-1, MOMENTS, vectors.shape[1]).mean(1), dim=-1)  # (scenes, 64)
@@ -141,12 +158,13 @@ def figures(model: torch.nn.Module, tokenizer: Callable, examples: Examples, rng
     return {"texts": len(texts), "scenes": len(shown), "first": hits[:, 0].mean(), "recall": recall.mean()}
 
 
-def _parts(rows, size: int = 500):
+def _parts(rows: Any, size: int = 500) -> Iterator[Any]:
+    """Slices of at most `size` rows of an array or a sequence."""
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def save(model: torch.nn.Module, folder: Path) -> int:
-    """Weights as float16; returns their bytes."""
+    """Writes the weights as float16; returns the bytes of the file."""
     weights = {
         name: value.half().contiguous() if value.is_floating_point() else value.contiguous()
         for name, value in model.state_dict().items()
@@ -161,6 +179,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=FOLDER, metavar="DIR")
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="scenes for the figures at the end")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -176,9 +196,9 @@ def main(argv: list[str] | None = None) -> None:
     fit = fit_like(preprocess)
     began = time.monotonic()
     examples = draw_examples(rng, args.scenes, MOMENTS, fit, SIDE)
-    held_out = draw_examples(np.random.default_rng(SEED + 1), HELD_OUT, MOMENTS, fit, SIDE)
+    held_out = draw_examples(np.random.default_rng(SEED + 1), args.held_out, MOMENTS, fit, SIDE)
     print(f"{len(examples.pictures):,} pictures drawn in {time.monotonic() - began:.0f} s", flush=True)
-    train(model, tokenizer, examples, rng, args.steps)
+    train(model, tokenizer, examples, rng, args.steps, args.batch)
     size = save(model, args.output)
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{args.output}")
     found = figures(model.eval(), tokenizer, held_out, np.random.default_rng(SEED + 2))

@@ -1,8 +1,8 @@
-"""A tiny text encoder of transformers' kind (BERT) for the demo's prompts: `make.py` wrote it, nobody trained it.
+"""A tiny BERT text encoder for the demo's prompts, with random weights that `make.py` wrote.
 
-The tiny OpenCLIP model beside it can't be used for that: it learned from single frames, in which "left" and "right"
-look the same, and so hardly tells these words apart. Random vectors, one for each word, do: to a network that learns
-from a few captions they are as good as any.
+The tiny OpenCLIP model beside it can't be used for that: it was trained on single frames, in which "left" and "right"
+look the same, so it hardly distinguishes these words. Random vectors, one for each word, do, and to a network that is
+trained on a few captions they are as good as any.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""Makes the tiny text encoder anew: `python -m curate.demo.tiny_text.make [-o FOLDER]`, a second.
+"""Writes the tiny text encoder again: `python -m curate.demo.tiny_text.make [-o FOLDER]`, one second.
 
-One layer of BERT (Devlin et al. 2019) with random weights, and the tokenizer of the tiny OpenCLIP model: one token a
-word. Words weigh more than places, and the layer adds little: a token's state says which word stands there.
+One layer of BERT (Devlin et al. 2019) with random weights, and the tokenizer of the tiny OpenCLIP model: one token for
+each word. Word vectors are larger than position vectors, and the layer adds little, so a token's state identifies its
+word.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from curate.demo.tiny_text import FOLDER
 
 SEED = 0
 WORDS, WIDTH, TOKENS = 58, 64, 32
-SPREAD = 0.1  # standard deviation of words' vectors; places and weights have transformers' 0.02
+SPREAD = 0.1  # standard deviation of word vectors; positions and weights have transformers' 0.02
 
 
 def make(folder: Path) -> None:

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from rich.console import Console
 
-from curate.demo.demo import _films, demo
+from curate.demo.demo import demo, make_films, write_pipelines
 from curate.demo.films import FilmTruth, read_truth
 from curate.demo.truth_check import compare, describe
 
@@ -49,7 +49,7 @@ def test_a_missing_film_is_drawn_again(demo_run):
         file.unlink()
     kept = {path: path.stat().st_mtime_ns for path in (folder / "films").iterdir()}
     told = io.StringIO()
-    _films(folder / "films", folder / "films.jsonl", Console(file=told, width=200), shapes=False)
+    make_films(folder / "films", folder / "films.jsonl", Console(file=told, width=200), shapes=False)
     assert "2 films drawn" in told.getvalue()
     assert [file.read_bytes() for file in lost] == before and (folder / "films.jsonl").read_bytes() == truth
     redrawn = {*lost, folder / "films" / "one_shot_1.mp4"}
@@ -112,13 +112,12 @@ def test_a_pair_of_duplicates_counts_where_its_shots_are_the_same():
 
 
 def test_without_the_packages_of_models_the_demo_leaves_out_what_needs_them(tmp_path):
-    from curate.demo.demo import _pipelines
     from curate.recipe.load import load_recipes
 
     names = ["ingest", "captions", "duplicates"]
     stages = {}
     for with_model in (True, False):
-        file = _pipelines(tmp_path / "pipelines.yaml", with_model, tmp_path)
+        file = write_pipelines(tmp_path / "pipelines.yaml", with_model, tmp_path)
         recipes = load_recipes(file, names)
         stages[with_model] = [entry.name for recipe in recipes for entry in recipe.stages]
     assert stages[True] == ["probe", "cut", "measure", "embed", "gate", "caption", "duplicates"]

@@ -7,7 +7,7 @@ import pytest
 
 from curate.catalog.catalog import Catalog
 from curate.demo import learning
-from curate.demo.demo import _pipelines
+from curate.demo.demo import write_pipelines
 from curate.demo.page import write_page
 from curate.demo.shapes import draw_shape_films
 from curate.run.command import run_recipes
@@ -17,6 +17,7 @@ from tests.curate.running import INLINE, ask
 pytestmark = pytest.mark.slow
 
 FEW = 3  # prompts and first frames
+COUNTS = learning.SampleCounts(prompts=FEW, first_frames=FEW, steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +25,15 @@ def learnt(tmp_path_factory):
     """(folder, what was learnt, commands) of a demo whose networks saw a handful of steps."""
     folder = tmp_path_factory.mktemp("learning") / "demo"
     draw_shape_films(folder / "films", takes=2)
-    pipelines = _pipelines(folder / "pipelines.yaml", True, folder)
+    pipelines = write_pipelines(folder / "pipelines.yaml", True, folder)
     catalog = str(folder / "catalog")
     assert run_recipes(["ingest", "captions"], catalog, [str(folder / "films")], pipelines, (), INLINE) == 0
     for name, steps in (("vae", 4), ("dit", 4)):
-        path = learning._config(name, folder)
+        path = learning.write_config(name, folder)
         path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": steps, "batch_size": 8}))
     commands = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learning, "PROMPTS", FEW)
-        patch.setattr(learning, "STILLS", FEW)
-        patch.setattr(learning, "STEPS", 2)
-        found = learning.learn(folder, pipelines, "inline", lambda *words: commands.append(words))
-        again = learning.learn(folder, pipelines, "inline", lambda *words: None)
+    found = learning.learn(folder, pipelines, "inline", lambda *words: commands.append(words), COUNTS)
+    again = learning.learn(folder, pipelines, "inline", lambda *words: None, COUNTS)
     assert again == found
     return folder, found, commands
 
@@ -81,10 +78,12 @@ def test_the_page_shows_pictures_that_are_there(learnt):
     assert all((folder / source).exists() for source in page.found)
 
 
-def test_a_step_that_is_stopped_ends_the_demo(learnt, tmp_path, monkeypatch):
-    folder, _, _ = learnt
+def test_a_step_that_is_stopped_ends_the_demo(tmp_path):
     commands = []
-    monkeypatch.setattr(learning, "run_train", lambda *_, **__: 130)
+
+    def stopped(*_, **__):
+        return 130
+
     with pytest.raises(KeyboardInterrupt):
-        learning.learn(tmp_path, folder / "pipelines.yaml", "inline", lambda *words: commands.append(words))
+        learning.learn(tmp_path, tmp_path / "no.yaml", "inline", lambda *words: commands.append(words), train=stopped)
     assert [words[0] for words in commands] == ["train"]

@@ -10,7 +10,7 @@ import torch
 
 from curate.demo import tiny_clip
 from curate.demo.tiny_clip import train
-from curate.demo.tiny_clip.examples import ANY_TITLE, describe, draw_examples, matches, shown_by, some_scene
+from curate.demo.tiny_clip.examples import ANY_TITLE, describe, draw_examples, matches, random_scene, shown_by
 
 FILES = ("open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -40,7 +40,7 @@ def test_scenes_that_it_never_saw_are_found_by_words(loaded):
 def test_it_knows_every_word_of_a_caption_and_takes_unknown_ones(loaded):
     tokenizer = loaded[2].tokenizer
     rng = np.random.default_rng(5)
-    for caption in (some_scene(rng).caption for _ in range(300)):
+    for caption in (random_scene(rng).caption for _ in range(300)):
         tokens = tokenizer.encode(caption)
         assert tokenizer.unk_token_id not in tokens and len(tokens) <= train.CONTEXT, caption
     assert tokenizer.encode("an Éléphant!").count(tokenizer.unk_token_id) == 1
@@ -57,7 +57,7 @@ def test_the_files_are_what_the_script_writes_and_small(loaded, tmp_path):
 
 def test_a_text_is_true_of_the_picture_it_was_made_for_and_of_those_that_show_as_much():
     rng = np.random.default_rng(3)
-    shown = np.array([shown_by(some_scene(rng)) for _ in range(80)])
+    shown = np.array([shown_by(random_scene(rng)) for _ in range(80)])
     mentioned = np.array([describe(row, rng)[1] for row in shown])
     true = matches(shown, mentioned)
     assert true.diagonal().all() and (mentioned >= 0).any(1).all()
@@ -70,12 +70,11 @@ def test_a_text_is_true_of_the_picture_it_was_made_for_and_of_those_that_show_as
             assert true[text, picture] == fits
 
 
-def test_the_same_seed_trains_the_same_weights(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "BATCH", 24)
-    monkeypatch.setattr(train, "HELD_OUT", 6)
+def test_the_same_seed_trains_the_same_weights(tmp_path, capsys):
+    small = ["--scenes", "10", "--steps", "6", "--batch", "24", "--held-out", "6"]
     made, threads = [], torch.get_num_threads()
     for name in ("one", "two"):
-        train.main(["-o", str(tmp_path / name), "--scenes", "10", "--steps", "6"])
+        train.main(["-o", str(tmp_path / name), *small])
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == sorted(FILES)
         made.append((tmp_path / name / "open_clip_model.safetensors").read_bytes())
     torch.set_num_threads(threads)

@@ -123,10 +123,10 @@ def test_a_file_that_fails_leaves_the_one_that_was_there_and_nothing_beside(tmp_
     pictures.write_picture(path, drawn(0), 8.0)
     before = path.read_bytes()
 
-    def full(self, target):
+    def full(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pictures.Path, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(UserError, match=r"can't write .*No space left"):
         pictures.write_picture(path, drawn(1), 8.0)
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == [path.name]

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from curate.demo import tiny_clip
-from curate.demo.shapes import some_take, subjects, take_frames
+from curate.demo.shapes import random_take, subjects, take_frames
 from curate.errors import UserError
 from curate.generate.sample import run_sample
 from curate.generate.text_to_video import TextToVideo, read_picture
@@ -124,7 +124,7 @@ def test_a_prompt_with_a_seed_gives_the_same_video_alone_and_among_others(model)
 @pytest.mark.parametrize("method", ["euler", "ddpm"])
 def test_the_picture_given_is_the_first_frame(place, model, tmp_path, method):
     """At 20 dB and more, which is what the VAE leaves of it."""
-    picture = take_frames(some_take(subjects()[7], np.random.default_rng(0)), 1)[0]
+    picture = take_frames(random_take(subjects()[7], np.random.default_rng(0)), 1)[0]
     Image.fromarray(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_NEAREST)).save(tmp_path / "a.png")
     settings = SamplingSettings(steps=2, sampler=SamplerSettings(method), guidance=Guidance(2.0))
     given = read_picture(str(tmp_path / "a.png"), BUCKET)
@@ -149,7 +149,7 @@ def test_chained_clips_make_a_longer_video_that_begins_as_the_short_one(model):
     prompts = model.prompts(["a red circle", "a star"], [1, 1])
     short = model.videos(prompts, BUCKET, QUICK)
     heard = []
-    long = model.videos(prompts, BUCKET, QUICK, chain=3, progress=lambda done, total: heard.append((done, total)))
+    long = model.videos(prompts, BUCKET, QUICK, clips=3, progress=lambda done, total: heard.append((done, total)))
     assert [video.shape for video in long] == [(9 + 2 * 4, 64, 64, 3)] * 2
     assert all(np.abs(one[:9].astype(int) - other).max() <= 1 for one, other in zip(long, short, strict=True))
     assert heard[-1] == (6, 6) and heard == sorted(heard)
@@ -175,7 +175,7 @@ def refused(call, said):
         ({"sampler": "magic"}, "--sampler magic: there are euler"),
         ({"guidance": -1.0}, "--guidance -1"),
         ({"seed": -1}, "--seed -1"),
-        ({"chain": 0}, "--chain 0"),
+        ({"clips": 0}, "--chain 0"),
         ({"frames": 8}, r"1 \+ 4 n frames, not 8 .*learned from 1x64x64, 9x64x64"),
         ({"bucket": "9x60x64"}, "multiples of 8"),
         ({"bucket": "9x72x64"}, "9 x 8 don't fall into patches"),
@@ -239,7 +239,7 @@ def test_runs_over_tokens_make_video_too(tmp_path):
     assert one.shape == other.shape == (9, 16, 16, 3) and (one != other).any()
     grey = np.full((16, 16, 3), 90, np.uint8)
     (led,) = model.videos(model.prompts([""], [1]), model.bucket(), plain, picture=grey)
-    (long,) = model.videos(model.prompts([""], [1]), model.bucket(), plain, picture=grey, chain=2)
+    (long,) = model.videos(model.prompts([""], [1]), model.bucket(), plain, picture=grey, clips=2)
     assert long.shape == (13, 16, 16, 3) and np.abs(long[:9].astype(int) - led).max() <= 1
     assert (
         np.abs(

@@ -171,7 +171,7 @@ REFUSED = [
         "bucket 1x32x32 of the dataset and the model of the config",
     ),
     ({"validation": {"share": 1e-9}}, [], "validation.share 1e-09 holds out none of 2 sources: take another share"),
-    ({"samples": {"every": 1}}, [], "samples.every is set, but not where the VAE that decodes them lies"),
+    ({"samples": {"every": 1}}, [], "samples.every needs the VAE that decodes the samples"),
     ({"vae": "nowhere"}, [], "vae: model 'nowhere'"),
     ({"text_model": "./nowhere"}, [], "text_model: model './nowhere'"),
     ({"text_model": ""}, [], "text_model: "),
@@ -256,9 +256,9 @@ def test_what_is_held_out_is_never_trained_on(by, dataset):
     ids = [set(each.columns([column])[column].to_pylist()) for each in (whole, trained, held)]
     assert ids[1] | ids[2] == ids[0] and not ids[1] & ids[2]
     config = TrainConfig.from_dict({**CONFIG, "batch_size": 2, "validation": {"share": 0.5, "by": by, "clips": 6}})
-    data, _ = training_data(dataset, config, Ranks())
-    seen = {clip for _ in range(2 * data.loader.len_epoch) for clip in next(data.loader).clip_ids}
-    data.loader.close()
+    data, loader, _ = training_data(dataset, config, Ranks())
+    seen = {clip for _ in range(2 * loader.len_epoch) for clip in next(loader).clip_ids}
+    loader.close()
     checked = [clip for batch in data.held_out for clip in batch.clip_ids]
     assert seen == set(trained.columns(["clip_id"])["clip_id"].to_pylist())
     assert set(checked) <= set(held.columns(["clip_id"])["clip_id"].to_pylist())
@@ -268,7 +268,7 @@ def test_what_is_held_out_is_never_trained_on(by, dataset):
 def test_shares_of_ranks_in_their_order_are_the_global_batch(dataset):
     """So that a clip's noise, which goes by its place in the global batch, is the same on any number of ranks."""
     config = TrainConfig.from_dict(CONFIG)
-    loaders = [training_data(dataset, config, Ranks(rank, world))[0].loader for rank, world in ((0, 1), (0, 2), (1, 2))]
+    loaders = [training_data(dataset, config, Ranks(rank, world))[1] for rank, world in ((0, 1), (0, 2), (1, 2))]
     for _ in range(6):
         whole, first, second = (next(loader) for loader in loaders)
         assert whole.clip_ids == first.clip_ids + second.clip_ids
