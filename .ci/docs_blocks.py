@@ -238,6 +238,7 @@ def copy_project(target: Path) -> None:
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).unlink(missing_ok=True)  # a link of an earlier try
             shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
     if not (target / ".venv").exists():
         (target / ".venv").symlink_to(sys.prefix)
