@@ -1,6 +1,6 @@
 """Runs the blocks of README.md and docs/*.md as they are printed, and stops at the first one that fails.
 
-    docs_blocks.py [--write] [--in FOLDER] [FILE...]      default: README.md, then every page of docs/
+    docs_blocks.py [--write] [--demo FOLDER] [FILE...]      default: README.md, then every page of docs/
 
 Everything runs in a scratch folder that holds a copy of what git would commit, where the README's `make demo` has
 made demo/. HOME is another scratch folder with a few films in Videos, so that a reader's own paths work as printed.
@@ -14,8 +14,8 @@ made demo/. HOME is another scratch folder with a few films in Videos, so that a
 | text | not run; one that follows a sh block of the README is what it printed, renewed by --write |
 
 A block that can't run here says why behind its language: ```sh needs-gpu, needs-hub or needs-files. It is counted; a
-yaml block of this kind is still loaded, which checks every setting. Any other fence is an error. `--in FOLDER` keeps
-the scratch folder, so that a second try finds demo/ there.
+yaml block of this kind is still loaded, which checks every setting. Any other fence is an error. Without the README,
+`--demo FOLDER` names what `clipmill demo -o FOLDER` has made, to save the minutes of another demo.
 """
 
 from __future__ import annotations
@@ -93,29 +93,31 @@ class Failed(Exception):
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--in", dest="folder", type=Path)
+    parser.add_argument("--demo", type=Path)
     parser.add_argument("pages", nargs="*")
     options = parser.parse_args()
     pages = options.pages or ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
     with tempfile.TemporaryDirectory(prefix="clipmill-docs-", ignore_cleanup_errors=True) as scratch:
         try:
-            return run_pages(pages, options.folder or Path(scratch), options.write)
+            return run_pages(pages, Path(scratch), options.demo, options.write)
         except Failed as error:
             print(error, file=sys.stderr)
             return 1
 
 
-def run_pages(pages: list[str], scratch: Path, write: bool) -> int:
+def run_pages(pages: list[str], scratch: Path, demo: Path | None, write: bool) -> int:
     blocks = {page: find_blocks(page) for page in pages}
     if Path(sys.prefix) == ROOT / ".venv":  # the scratch folder has a link to it: install what is left here, not there
         subprocess.run([sys.executable, ROOT / ".ci" / "setup.py"], check=True)
     project, home = scratch / "clipmill", scratch / "home"
     copy_project(project)
-    (home / "Videos").mkdir(parents=True, exist_ok=True)
+    (home / "Videos").mkdir(parents=True)
+    if demo is not None:
+        shutil.copytree(demo, project / "demo")
     subprocess.run([sys.executable, "-c", DRAW, home / "Videos"], check=True)
     os.environ |= {"HOME": str(home), "PATH": f"{project / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     os.chdir(project)
-    if "README.md" not in pages and not Path("demo/index.html").exists():
+    if "README.md" not in pages and demo is None:
         run(["clipmill", "demo"], "the demo")
     done: Counter[str] = Counter()
     for page, found in blocks.items():
@@ -239,8 +241,7 @@ def copy_project(target: Path) -> None:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
-    if not (target / ".venv").exists():
-        (target / ".venv").symlink_to(sys.prefix)
+    (target / ".venv").symlink_to(sys.prefix)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def refused(done, *words):
         assert word in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -9,6 +9,8 @@ from curate.demo import shapes
 from curate.demo.shape_judge import Seen, judge
 from curate.demo.shapes import Subject, draw_shape_films, film_takes, random_take, subjects, take_frames
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 9
 CLIPS = 60  # for each way of spoiling them
 

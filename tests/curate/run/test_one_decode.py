@@ -58,6 +58,7 @@ def films(tmp_path):
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_stage_inside_ingest_reads_no_byte_more_than_the_decode_pass(tmp_path, films, monkeypatch):
     brightness.register(monkeypatch)
     manifest, sent = films

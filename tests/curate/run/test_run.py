@@ -13,6 +13,8 @@ from curate.run.verify import verify
 from tests.curate.running import CLIPS, INLINE, PIPELINES, ask, ingest, make_folder, pipelines
 from tests.hostile import make_hostile_folder, moving_square, write_video
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

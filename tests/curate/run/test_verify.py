@@ -20,6 +20,8 @@ from curate.catalog.schema import rows_to_table
 from curate.run.verify import verify
 from tests.curate.ledgers import clips_of, seen, work
 
+pytestmark = pytest.mark.slow
+
 KEYS = [key for key in "abcdefghijk" if clips_of(key, "new") >= 2][:3]
 
 

@@ -25,6 +25,8 @@ from stages.shards.writer import ShardWriter
 from tests import shard_catalogs as made
 from tests.vae_models import vae_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):

@@ -31,6 +31,8 @@ from train.run.checkpoints import Checkpoints
 from train.run.log import read_log
 from train.sampling.trained_run import load_run
 
+pytestmark = pytest.mark.slow
+
 BUCKETS = {"5x32x32": 12, "1x32x32": 8}
 CONFIG = {
     "kind": "dit",

@@ -53,6 +53,7 @@ def drawn_windows(data, path):
     return data.draw(st.permutations(windows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILMS)
 @settings(max_examples=6, deadline=None)
 @given(data=st.data())

@@ -60,6 +60,7 @@ def moments(monkeypatch, objective, sampler, steps):
     return found[0], (found[1:] - found[0]).square().sum(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "name"), PAIRS)
 def test_a_sampler_reaches_the_mean_and_variance_of_the_data(monkeypatch, path, name):
     """At 300 steps within 8 % (ddpm needs most), and what is left shrinks with the step: its limit is the truth."""

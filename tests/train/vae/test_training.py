@@ -93,6 +93,7 @@ def weights(training: VAETraining) -> dict[str, torch.Tensor]:
     return {f"{group}.{name}": value.clone() for group, each in groups.items() for name, value in each.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS)
 def test_every_weight_of_the_encoder_learns_through_every_bottleneck(tmp_path, bottleneck):
     settings = config(
