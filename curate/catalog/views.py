@@ -92,7 +92,7 @@ def _run(connection: duckdb.DuckDBPyConnection, text: str) -> list[tuple[Any, ..
 
 
 def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mapping[str, DeltaTable]) -> str:
-    """A table as stored: base columns first, then what later batches brought, times in UTC."""
+    """A table as stored: base columns first, then what later runs brought, times in UTC."""
     table = tables.get(name)
     types = {field.name: field.type for field in BASE.get(name, pa.schema([]))}
     if name not in OWN_TABLES:
@@ -100,7 +100,7 @@ def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mappin
     if table is not None:
         types |= {field.name: field.type for field in pa.schema(table.schema().to_arrow())}
     paths = file_paths(table) if table is not None else []
-    if not paths:
+    if table is None or not paths:
         nulls = ", ".join(f"CAST(NULL AS {duckdb_type(kind)}) AS {quote(column)}" for column, kind in types.items())
         return f"SELECT {nulls} WHERE false"
     if "deletionVectors" in (table.protocol().reader_features or []):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,7 +44,7 @@ class Engine(Protocol):
 
     name: str
 
-    def run(self, work: Work) -> Iterator[Tally | FileSet]:
+    def run(self, work: Work) -> Generator[Tally | FileSet, None, None]:
         """Yields a tally as units finish, and file sets to commit. A unit in no file set is pending still.
 
         Raises SettingsError from a stage, and EngineError where the engine itself failed, after the last file set.

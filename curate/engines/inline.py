@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import takewhile
 
 from curate.catalog.data_files import DataFile, Rewrite
@@ -18,7 +18,7 @@ from stages.unit import Unit
 class InlineEngine:
     name = "inline"
 
-    def run(self, work: Work) -> Iterator[Tally | FileSet]:
+    def run(self, work: Work) -> Generator[Tally | FileSet, None, None]:
         """Asked to stop, it takes no further unit and leaves a long one after the part in hand."""
         writer = UnitWriter(work.writer)
         tables = work.writer.clip_tables

@@ -24,7 +24,7 @@ class PoolPlan:
 def make_pools(stages: tuple[UnitStage, ...], cpus: float, gpus: float) -> list[PoolPlan]:
     """Pools that fit into what there is: at least one worker each, shares shrunk where CPUs or GPUs are few.
 
-    Ray Data starves without a word when pools ask for more logical CPUs than exist, so they never may. Pools
+    An actor that asks for more than there is would wait for ever, so pools never do. Pools
     that are small by their nature (a GPU each, or `workers`) are sized first, the others share the CPUs left.
     Raises UserError for a stage that needs more GPUs than there are.
     """
@@ -41,25 +41,25 @@ def make_pools(stages: tuple[UnitStage, ...], cpus: float, gpus: float) -> list[
                 f"stage {group[0].name!r} needs {need.gpus:g} GPU, there is {gpus:g}: run it on a machine with one"
             )
     on_gpus = sum(need.gpus for need in needs)
-    sizes = [max(1, int(gpus / on_gpus)) if need.gpus else need.workers for need in needs]
-    left = cpus - sum(size * need.cpus for size, need in zip(sizes, needs, strict=True) if size)
-    free = sum(need.cpus for size, need in zip(sizes, needs, strict=True) if not size)
+    fixed = [max(1, int(gpus / on_gpus)) if need.gpus else need.workers for need in needs]
+    left = cpus - sum(size * need.cpus for size, need in zip(fixed, needs, strict=True) if size)
+    free = sum(need.cpus for size, need in zip(fixed, needs, strict=True) if not size)
     rounds = max(1, int(left / free + NEARLY)) if free else 1
-    sizes = [min(size or rounds, need.workers or size or rounds) for size, need in zip(sizes, needs, strict=True)]
-    wanted = sum(size * need.cpus for size, need in zip(sizes, needs, strict=True))
-    if wanted > cpus:
+    sizes = [min(size or rounds, need.workers or size or rounds) for size, need in zip(fixed, needs, strict=True)]
+    if _cpus(sizes, needs) > cpus:
         sizes = [size if need.gpus else min(size, max(1, int(cpus))) for size, need in zip(sizes, needs, strict=True)]
-        wanted = sum(size * need.cpus for size, need in zip(sizes, needs, strict=True))
+    wanted = _cpus(sizes, needs)
     cpu_share = min(1.0, cpus / wanted) if wanted else 1.0
     gpu_share = min(1.0, gpus / on_gpus) if on_gpus else 1.0
     return [
-        PoolPlan(
-            tuple(group),
-            Needs(_floor(need.cpus * cpu_share), _gpus(need.gpus * gpu_share), need.workers),
-            size,
-        )
+        PoolPlan(tuple(group), Needs(_floor(need.cpus * cpu_share), _gpus(need.gpus * gpu_share), need.workers), size)
         for group, need, size in zip(groups, needs, sizes, strict=True)
     ]
+
+
+def _cpus(sizes: list[int], needs: list[Needs]) -> float:
+    """What pools of these sizes take."""
+    return sum(size * need.cpus for size, need in zip(sizes, needs, strict=True))
 
 
 NEARLY = 0.2  # of a worker's share may be lacking: two CPUs and a helper of 0.1 are work for two

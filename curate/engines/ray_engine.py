@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -43,7 +43,7 @@ class RayEngine:
         self._opened = ExitStack()
         self._opened.enter_context(ray_cluster())
 
-    def run(self, work: Work) -> Iterator[Tally | FileSet]:
+    def run(self, work: Work) -> Generator[Tally | FileSet, None, None]:
         run = _Run(work)
         try:
             yield from run.events()

@@ -126,7 +126,7 @@ class Pool:
         if worker.node:
             return
         said = " ".join(str(error).split())
-        if "No module named" in said:
+        if "No module named 'curate" in said or "No module named 'stages" in said:
             raise EngineError(
                 "Ray's workers have no clipmill: install the same version on every node, or ship it with the "
                 "runtime environment of the job"
@@ -146,7 +146,7 @@ class Pool:
         import ray
 
         needs = self.plan.needs
-        actor = (
+        actor: Any = (
             ray.remote(PoolWorker)
             .options(num_cpus=needs.cpus, num_gpus=needs.gpus or None, max_restarts=0, max_task_retries=0)
             .remote(self.plan.stages, self.tables, self.is_last)

@@ -80,7 +80,9 @@ class PoolWorker:
         self.in_hand.update(key_of(unit) for unit in units or ())
         out: list[Unit] = []
         size, began = 0, time.monotonic()
-        while size < STEP_BYTES and time.monotonic() - began < STEP_SECONDS and (unit := self._next()) is not None:
+        while size < STEP_BYTES and time.monotonic() - began < STEP_SECONDS:
+            if (unit := self._next()) is None:
+                break
             is_part = unit.part > 0 or not unit.last
             if is_part and out:
                 self.held = unit
@@ -109,8 +111,8 @@ class PoolWorker:
         The stages see one stream as long as units are waiting, so that they can batch and decode ahead across them.
         """
         if self.held is not None:
-            unit, self.held = self.held, None
-            return unit
+            held, self.held = self.held, None
+            return held
         while self.running is not None or self.waiting:
             if self.running is None:
                 self.running = execute(self.stages, self._take())
@@ -133,8 +135,8 @@ class WriterWorker:
     def add(self, failures: dict[str, str], skipped: frozenset[str], *payloads: list[Unit]) -> None:
         """Whole units of one payload, or the parts of one unit. `skipped` are those that are done again elsewhere."""
         units = [unit for payload in payloads for unit in payload if unit.unit_id not in skipped]
-        for unit in units:
-            unit.failure = failures.get(unit.unit_id, unit.failure)
+        for each in units:
+            each.failure = failures.get(each.unit_id, each.failure)
         self.writer.add(units)
 
     def close(self, schemas: Schemas) -> FileSet | None:

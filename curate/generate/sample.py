@@ -102,6 +102,8 @@ def _settings(steps: int, guidance: float, sampler: str) -> SamplingSettings:
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler}: there are {', '.join(SAMPLERS)}")
     try:
-        return SamplingSettings(steps=steps, sampler=SamplerSettings(cast(Method, sampler)), guidance=Guidance(guidance))
+        return SamplingSettings(
+            steps=steps, sampler=SamplerSettings(cast(Method, sampler)), guidance=Guidance(guidance)
+        )
     except ValueError as error:
         raise UserError(f"--guidance {guidance:g}: {error}") from error

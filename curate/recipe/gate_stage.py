@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from curate.catalog.gates import Gate, Judge
 from curate.catalog.schema import BOOKKEEPING
 from stages.base import UnitStage
 from stages.unit import Clip, Row, Unit
+
+TOGETHER = 64  # units that are judged by one query, at most
+SLOW_SECONDS = 0.05  # a unit that took longer to come is not held back for others
 
 
 class GateStage(UnitStage):
@@ -27,14 +31,41 @@ class GateStage(UnitStage):
         self.judge = Judge(self.gates, self.known_columns)
 
     def __call__(self, unit: Unit) -> Iterator[Unit]:
+        self._judge([unit])
+        yield unit
+
+    def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        """Units in their order. Those that come quickly are judged together: a query costs as much as many clips."""
+        waiting: list[Unit] = []
+        began = time.monotonic()
+        for unit in units:
+            waiting.append(unit)
+            slow = time.monotonic() - began > SLOW_SECONDS
+            if slow or len(waiting) >= TOGETHER:
+                yield from self._together(waiting)
+                waiting = []
+            began = time.monotonic()
+        yield from self._together(waiting)
+
+    def _together(self, units: list[Unit]) -> Iterator[Unit]:
+        """Judges units in one query; where that raises, one by one, so that a bad clip fails its own unit."""
+        try:
+            self._judge(units)
+            yield from units
+        except Exception:
+            yield from super().stream(units)
+
+    def _judge(self, units: Sequence[Unit]) -> None:
         if self.judge is None:
             self.setup()
         assert self.judge is not None
-        for clip, judged in zip(unit.clips, self.judge([_columns(clip) for clip in unit.clips]), strict=True):
+        clips = [clip for unit in units if unit.failure is None for clip in unit.clips]
+        if not clips:
+            return
+        for clip, judged in zip(clips, self.judge([_columns(clip) for clip in clips]), strict=True):
             if judged.verdict != "kept":
                 clip.passing = False
                 clip.drop_frames()
-        yield unit
 
 
 def _columns(clip: Clip) -> Row:

@@ -227,7 +227,7 @@ class _Checker:
         if name not in KINDS:
             raise self.error((*at, name), f"unknown stage {name!r}{_near(name, KINDS)}")
         adapter = TypeAdapter(KINDS[name].settings_type)
-        empty = [] if name == "measure" else {}
+        empty: Any = [] if name == "measure" else {}
         given = empty if given is None else given
         label = given.get("as", name) if isinstance(given, dict) else name
         changes: dict[str, Any] = {}

@@ -34,7 +34,7 @@ from curate.recipe.plan import Plan, environment, make_plan
 from curate.run.committer import Committer
 from curate.run.listing import Listing
 from curate.run.pending import PendingSources, pending_sources
-from curate.run.progress import Progress
+from curate.run.progress import ClipProgress, SourceProgress
 from curate.run.report import report_run
 from curate.run.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.run.settings_guard import refuse_mixture
@@ -44,6 +44,8 @@ from curate.shards.inventory import collect_orphans
 from curate.storage import is_local, local_path
 from stages.base import GlobalStage, SettingsError, ShardStage, UnitStage
 from stages.unit import Unit
+
+Shown = SourceProgress | ClipProgress
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,10 @@ class _Run:
         return report_run(catalog, plan, total, self.sources, self.selection, self.listing, quiet=self.options.quiet)
 
     def _work(self, interrupts: Interrupts) -> None:
-        plan, sources = self.plan, self.sources
-        if plan.decode is not None and sources is not None:
+        plan, sources, listing = self.plan, self.sources, self.listing
+        if plan.decode is not None and sources is not None and listing is not None:
             stages = (plan.decode, *plan.stages_on_clips(plan.columns.get("clips", {})))
-            progress = Progress.of_sources(plan, self.committer.total, sources)
+            progress = SourceProgress(plan, self.committer.total, sources, listing, self.options.quiet)
             self._units(iter(sources), stages, progress, interrupts)
             if len(sources.redo) and not interrupts.seen:
                 with connect(self.catalog) as sql:
@@ -182,9 +184,8 @@ class _Run:
         found.see_columns = self._add_manifest_columns
         return found
 
-    def _units(self, todo: Iterator[Unit], stages: tuple[UnitStage, ...], progress: Progress, stop: Interrupts) -> None:
+    def _units(self, todo: Iterator[Unit], stages: tuple[UnitStage, ...], progress: Shown, stop: Interrupts) -> None:
         """Pending units through an engine, which is started only if there is one; file sets to the ledgers."""
-        progress.quiet = self.options.quiet
         self._writer = None
         engine, todo = self.engines.choose(todo)
         if engine is None:
@@ -248,7 +249,7 @@ class _Run:
             fetch = FetchFrames(plan.requests) if plan.requests else None
             stages = plan.stages_on_clips(clip_columns(sql), fetch)
             if self.selection.to_do:
-                progress = Progress.of_clips(plan, self.committer.total, self.selection)
+                progress = ClipProgress(plan, self.committer.total, self.selection, self.options.quiet)
                 self._units(iter(self.selection), stages, progress, interrupts)
         if self.selection.limit is None and not interrupts.seen:
             self._forget_other_settings()

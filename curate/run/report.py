@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -41,8 +41,8 @@ def report_run(
             f"{plan.recipe.name}: {sources.listed:,} sources listed; before: {sources.already_done:,} done, "
             f"{sources.already_failed:,} failed; now: {total.done:,} done, {total.failed:,} failed"
         )
-        for reason, number in sorted(listing.left_out.items()):
-            console.print(f"left out of the listing: {number:,} {reason}", markup=False)
+        for why, number in sorted(listing.left_out.items()) if listing is not None else ():
+            console.print(f"left out of the listing: {number:,} {why}", markup=False)
         if not sources.listed:
             console.print("the input names no source: nothing was done", markup=False)
     elif selection is not None:
@@ -55,11 +55,11 @@ def report_run(
         rows = [_stage_row(table, total, selection) for table in plan.state_tables if table != "sources"]
         console.print(table_of("clips by stage", ("table", "done before", "done now", "failed now"), rows))
     if total.reasons:
-        rows = [(reason, f"{n:,}") for reason, n in total.reasons.most_common()]
-        console.print(table_of("failures of this run", ("reason", "number"), rows))
+        reasons = [(reason, f"{n:,}") for reason, n in total.reasons.most_common()]
+        console.print(table_of("failures of this run", ("reason", "number"), reasons))
     if total.stage_seconds:
-        rows = [(stage, f"{s:,.1f}") for stage, s in Counter(total.stage_seconds).most_common()]
-        console.print(table_of("time by stage", ("stage", "CPU seconds"), rows))
+        seconds = [(stage, f"{s:,.1f}") for stage, s in total.stage_seconds.most_common()]
+        console.print(table_of("time by stage", ("stage", "CPU seconds"), seconds))
     for table, number in failed.items():
         named, columns = ("sources", "uri, reason") if table == "sources" else (f"clips in {table}", "clip_id, reason")
         console.print(
@@ -71,7 +71,7 @@ def report_run(
 
 
 def _stage_row(table: str, total: Tally, selection: Selection | None) -> tuple[str, str, str, str]:
-    before = selection.done.get(table, 0) if selection is not None else 0
+    before: int = selection.done.get(table, 0) if selection is not None else 0
     now, failed = total.results[table, "done"], total.results[table, "failed"]
     if selection is not None and total.done:  # what the decode pass handed on is in the catalog by then
         before = max(0, before - now)
@@ -101,7 +101,7 @@ def funnel_rows(sql: Any, gates: list[str]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def table_of(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def table_of(title: str, names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(names):
         table.add_column(name, justify="left" if index == 0 else "right")

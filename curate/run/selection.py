@@ -77,12 +77,13 @@ class Selection:
         counts = [f"count(*) FILTER (wanted{i} AND done{i})" for i in range(n)]
         asked = ", ".join(["count(*)", f"count(*) FILTER ({self._lacking})", *counts])
         try:
-            row = interruptible(connection, f"SELECT {asked} FROM ({self._flagged})")[0]
+            counted = interruptible(connection, f"SELECT {asked} FROM ({self._flagged})")[0]
         except duckdb.Error as error:
             raise UserError(f"{plan.recipe.file}:{plan.recipe.select_line}: select: {one_line(error)}") from error
-        self.selected, lacking_now, *done = row
+        self.selected: int = counted[0]
+        lacking_now: int = counted[1]
         self.to_do = lacking_now if limit is None else min(limit, lacking_now)
-        self.done = dict(zip(self.tables, done, strict=True))
+        self.done: dict[str, int] = dict(zip(self.tables, counted[2:], strict=True))
 
     def __iter__(self) -> Iterator[Unit]:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"

@@ -59,7 +59,7 @@ def print_status(catalog: Catalog) -> int:
 
 def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
     """For each table of a stage on clips: rows done and failed, and kept clips that it has no row of."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in catalog.tables():
         table = catalog.table(name)
         if table is None or owner(table) != (name, "clip_id"):

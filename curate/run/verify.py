@@ -181,6 +181,7 @@ def _files(catalog: Catalog, name: str, table: DeltaTable) -> list[str]:
         there = {}
     for path, size, count in zip(file_paths(table), sizes, rows, strict=True):
         found = there.get(_path(catalog, path))
+        what: str | None
         if found is None:
             what = "is missing"
         elif found["size"] != size:
