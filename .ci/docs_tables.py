@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from curate.catalog.catalog import Catalog  # noqa: E402
 from curate.catalog.schema import duckdb_type  # noqa: E402
 from curate.catalog.views import connect  # noqa: E402
-from curate.recipe.registry import OWN  # noqa: E402
+from curate.recipe.registry import BUILT_IN  # noqa: E402
 from models.saved.vae_files import save  # noqa: E402
 from models.settings.vae import sized  # noqa: E402
 from models.vae.causal_vae import CausalVAE  # noqa: E402
@@ -94,7 +94,7 @@ def columns_of_views() -> dict[str, Columns]:
 
 def example_stages(words: Mapping[str, Any]) -> dict[str, Any]:
     """Each stage that fills a table of its own, by name, made with the settings of its example."""
-    kinds = {name: kind for name, kind in OWN.items() if kind.runs in RUNS}
+    kinds = {name: kind for name, kind in BUILT_IN.items() if kind.runs in RUNS}
     same("stages", kinds, words)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ def example_stages(words: Mapping[str, Any]) -> dict[str, Any]:
 def stage_rows(made: Mapping[str, Any], words: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, stage in made.items():
         table = "your `as`" if "as" in words[name]["example"] else f"`{stage.table}`"
-        yield [f"[`{name}`]({words[name]['page']})", RUNS[OWN[name].runs], table, words[name]["says"]]
+        yield [f"[`{name}`]({words[name]['page']})", RUNS[BUILT_IN[name].runs], table, words[name]["says"]]
 
 
 def measure_rows(measures: Mapping[str, Columns], words: Mapping[str, Any]) -> Iterator[list[str]]:
