@@ -27,7 +27,7 @@ class Flow:
     """
 
     def __init__(self, *, fine: bool = False):
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_FAST)
         self._dis.setVariationalRefinementIterations(0)
         if fine:
             self._dis.setFinestScale(1)

@@ -53,7 +53,7 @@ class PerceptualHash(Measure):
             at = [3 * (seconds - clip.start_s) / length for seconds, _ in values]
             mine = [value for share, (_, value) in zip(at, values, strict=True) if third <= share < third + 1]
             if not mine:  # too short for a sample in each third: the nearest one stands for it
-                nearest = min(range(len(at)), key=lambda i, third=third: abs(at[i] - third - 0.5))
+                nearest = int(np.argmin([abs(place - third - 0.5) for place in at]))
                 mine = [values[nearest][1]]
             count = sum(value[0] for value in mine)
             hashes.append(dct_hash(sum(value[1] for value in mine) / count))

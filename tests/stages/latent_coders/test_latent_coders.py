@@ -17,7 +17,7 @@ from stages.latent_coders.coder import LatentCoder
 from stages.latent_coders.describe import describe_coder
 from stages.latent_coders.info import CoderInfo
 from stages.latent_coders.load import load_coder
-from stages.latent_coders.published import LAYOUTS, scaling
+from stages.latent_coders.published import PUBLISHED, scaling
 from tests.stages.vaes import EVERY, MEAN, OWN, SMALL, STD, folder, made, video
 from tests.torch_state import one_thread
 
@@ -239,7 +239,7 @@ def test_an_sdxl_vae_with_statistics_is_scaled_as_its_pipeline_does():
 def test_what_an_older_config_leaves_out_is_what_diffusers_takes_for_it():
     import diffusers
 
-    for kind, layout in LAYOUTS.items():
+    for kind, layout in PUBLISHED.items():
         known = inspect.signature(getattr(diffusers, kind).__init__).parameters
         for key, value in layout.defaults.items():
             default = known[key].default
