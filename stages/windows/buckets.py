@@ -114,8 +114,9 @@ def _seconds(length: float) -> str:
 
 def _crop(row: Mapping[str, Any]) -> Box | None:
     """The letterbox box of a clip, where it was measured."""
-    x, y, w, h = (row.get(f"crop_{name}") for name in "xywh")
-    return None if None in (x, y, w, h) else (x, y, w, h)
+    if any(row.get(f"crop_{name}") is None for name in "xywh"):
+        return None
+    return row["crop_x"], row["crop_y"], row["crop_w"], row["crop_h"]
 
 
 def _picture(row: Mapping[str, Any]) -> Box:
@@ -130,6 +131,4 @@ def _upscale(row: Mapping[str, Any], bucket: Bucket) -> float:
 
 def _aspect_apart(row: Mapping[str, Any], bucket: Bucket) -> float:
     _, _, w, h = _picture(row)
-    return round(
-        abs(math.log(w / h * bucket.height / bucket.width)), 9
-    )  # aspects that differ by rounding alone are equal
+    return round(abs(math.log(w / h * bucket.height / bucket.width)), 9)  # equal but for rounding is equal
