@@ -10,6 +10,7 @@ import time
 import uuid
 from contextlib import suppress
 
+from models.files import sync
 from stages.shards.format import ShardError
 
 PART = ".part"  # the end of a temporary file's name, which begins with a dot
@@ -36,14 +37,9 @@ class LocalFolder:
 
     def publish(self, part: str, name: str) -> None:
         """Makes a written file visible under a name; a power cut leaves it whole or absent."""
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
+        sync(part)
         os.replace(part, os.path.join(self.path, name))
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self.path)
 
 
 class RemoteFolder:
