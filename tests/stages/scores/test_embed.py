@@ -209,7 +209,7 @@ def test_numbers_that_are_not_finite_fail_their_clip_and_no_other(stage, monkeyp
     black = [np.zeros((40, 64, 3), np.uint8)]
     rows = embedded(stage, [unit_of(stage, "u", {"a": pictures(1, 1), "b": black, "c": pictures(2, 2)})])
     assert {clip: row["status"] for clip, row in rows.items()} == {"a": "done", "b": "failed", "c": "done"}
-    assert "try bf16 or fp32" in rows["b"]["reason"]
+    assert "try bfloat16 or float32" in rows["b"]["reason"]
 
 
 def test_another_model_s_scores_stand_beside_the_first_s():
