@@ -30,8 +30,9 @@ import psutil
 from measuring import interleaved, median, show
 
 from stages.decode.seek import FetchFrames
-from stages.pretrained.clip_models import find_model
-from stages.scores.embed import Embed, EmbedSettings
+from stages.pretrained.open_clip_lookup import find_model
+from stages.scores.embed import Embed
+from stages.scores.settings import EmbedSettings
 from stages.unit import Clip, Source, Unit
 
 UNIT_CLIPS = 8
@@ -211,7 +212,7 @@ def on_gpu(architecture: str, images: int, rounds: int) -> dict:
     return {
         "architecture": architecture,
         "gpu": torch.cuda.get_device_name(),
-        "precision": model.precision,
+        "dtype": model.dtype,
         "images_per_s": {name: round(median(values), 1) for name, values in runs.items()},
         "of_the_bare_loop": median([s / b for s, b in zip(runs["stage"], runs["bare"], strict=True)]),
         "goal": 0.9,

@@ -3,7 +3,7 @@
     python benchmarks/encode_pipeline.py FILE... [--bucket 17x96x96] [--width 8] [--clips 128] [--rounds 5]
 
 Floor: windows must be decoded and must go through the VAE's encoder; where both run at once, the slower of them
-alone sets the time. Goal: at least 0.85 of its rate on two cores. Decode alone is the stage's `WindowPool` with
+alone sets the time. Goal: at least 0.85 of its rate on two cores. Decode alone is the stage's `WindowPrefetcher` with
 nothing behind it; network alone is the stage's network on the same pixels, ready in memory, in the same batches and
 with the threads that the stage takes. Each round measures all three, one after the other. `waiting` is the share of
 the stage's time that its network waited for pixels. CPU seconds stand beside: what both together spend over the

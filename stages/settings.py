@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
+    """Base of every settings model. Refuses unknown keys, NaN and infinity; immutable."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -17,14 +19,16 @@ def _rising(positions: tuple[float, ...]) -> tuple[float, ...]:
     return positions
 
 
+# Number format that a network runs in; 'auto' depends on the device.
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 # Where in a clip its frames are taken.
 Positions = Annotated[tuple[float, ...], Field(min_length=1, max_length=256), AfterValidator(_rising)]
 
 
 class ModelSettings(Settings):
-    """What every stage with a model of its own can be told. Fields marked `exclude` decide no result."""
+    """Base of the settings of stages that run a model. Fields marked `exclude` do not change a result."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     # another name for its table and columns
     table: str | None = Field(None, alias="as", pattern="^[a-z][a-z0-9_]*$", exclude=True)

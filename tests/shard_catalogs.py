@@ -17,7 +17,7 @@ from stages.shards.contract import Contract
 from stages.shards.writer import Published, ShardWriter
 from stages.unit import Source
 from stages.windows.buckets import Bucket, window_of
-from stages.windows.pool import WindowPool
+from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import PREPROCESSING_VERSION
 from tests.vae_models import vae_folder
 
@@ -86,7 +86,7 @@ def encoded(
     scanned = {row["source_id"]: Source(row["source_id"], row["uri"], bytes=row["bytes"]) for row in sources}
     windows = [window_of(clip, scanned[clip["source_id"]], Bucket.parse(BUCKET), FPS) for clip in clips]
     made = []
-    with WindowPool() as pool:
+    with WindowPrefetcher() as pool:
         for clip, (window, pixels) in zip(clips, pool.fetch(windows), strict=True):
             assert not isinstance(pixels, str), pixels
             video = torch.from_numpy(pixels.video).permute(3, 0, 1, 2)[None].float() / 127.5 - 1

@@ -255,7 +255,7 @@ def with_tag(path: str) -> tuple[str, str | None]:
     """(model, tag): the tag is that of a model of OpenCLIP, which contracts name ARCHITECTURE/TAG, else None."""
     name, _, tag = path.partition("/")
     if tag and "/" not in tag and not Path(path).exists():
-        from stages.pretrained.clip_registry import architectures
+        from stages.pretrained.open_clip_names import architectures
 
         if importlib.util.find_spec("open_clip") is not None and name in architectures():
             return name, tag

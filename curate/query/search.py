@@ -22,7 +22,7 @@ from curate.errors import UserError
 from stages.base import SettingsError
 
 if TYPE_CHECKING:
-    from stages.pretrained.clip_models import ClipModel
+    from stages.pretrained.open_clip_model import OpenClipModel
 
 BATCH_ROWS = 16_384  # embeddings compared at a time: 25 MB of 768 float16
 MOST = 10_000  # hits of one search, at most
@@ -121,11 +121,12 @@ class TextSearch:
         names = {row[0] for row in self.connection.execute(f"DESCRIBE {quote(table)}").fetchall()}
         return f"{table}_revision" in names and bool({"embedding", f"{table}_embedding"} & names)
 
-    def _load(self, model: str | None, pretrained: str | None) -> ClipModel:
+    def _load(self, model: str | None, pretrained: str | None) -> OpenClipModel:
         """The model of the last run that filled the table, or the one that the user names, on any device: where the
         embeddings were made makes no difference to the text.
         """
-        from stages.pretrained.clip_models import find_model, load_model
+        from stages.pretrained.open_clip_lookup import find_model
+        from stages.pretrained.open_clip_model import load_model
 
         names = embedding_model(self.connection, self.table) if model is None else {"model": model}
         if pretrained is not None:
@@ -133,7 +134,7 @@ class TextSearch:
         if "model" not in names:
             raise UserError(f"no run says which model filled table {self.table!r}: name it with --model")
         try:
-            return load_model(find_model(names["model"], names.get("pretrained")), "auto", "fp32")
+            return load_model(find_model(names["model"], names.get("pretrained")), "auto", "float32")
         except SettingsError as error:
             raise UserError(
                 f"table {self.table!r} was made by model {names['model']}, but {error} (or name it with --model)"

@@ -20,7 +20,8 @@ from stages.shards.format import JSON, ShardError, read_index, read_sample
 if TYPE_CHECKING:
     import duckdb
 
-    from stages.latent_coders.coder import Dtype, LatentCoder
+    from stages.latent_coders.coder import LatentCoder
+    from stages.settings import Dtype
     from stages.windows.window import Window
 
 TOLERANCE = 0.1  # dB
@@ -44,7 +45,7 @@ def decode_again(
     sql: duckdb.DuckDBPyConnection, samples: Sequence[RecordedPsnr]
 ) -> Iterator[tuple[RecordedPsnr, float | str]]:
     """The decode PSNR in dB of each clip now, or why it was not decoded."""
-    from stages.windows.pool import WindowPool
+    from stages.windows.prefetch import WindowPrefetcher
 
     places = _places(sql, [sample.clip_id for sample in samples])
     ready: list[tuple[RecordedPsnr, list[int], Window]] = []  # with the PTS that were encoded
@@ -59,7 +60,7 @@ def decode_again(
     if not ready:
         return
     coder = _Coder()
-    with WindowPool() as pool, closing(pool.fetch(window for _, _, window in ready)) as answers:
+    with WindowPrefetcher() as pool, closing(pool.fetch(window for _, _, window in ready)) as answers:
         for (sample, pts, _), (_, pixels) in zip(ready, answers, strict=True):
             if isinstance(pixels, str):
                 yield sample, pixels

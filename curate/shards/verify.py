@@ -34,7 +34,7 @@ from stages.windows.window import PREPROCESSING_VERSION
 if TYPE_CHECKING:
     import duckdb
 
-    from stages.latent_coders.coder import Dtype
+    from stages.settings import Dtype
 
 THREADS = 4  # shards read at a time: stores take long to answer, and hashing releases Python's lock
 DECODED = 64  # clips that are decoded again at most, which takes seconds each on a CPU
@@ -188,7 +188,7 @@ def _note_maker(
     vae = str(header.get("vae_path") or "")
     makers.vaes.setdefault((vae, contract.digest), (contract, []))[1].append(shard.path)
     recorded = sorted((clip, value) for clip, value in (header.get("decode_psnr") or {}).items() if clip in shard.clips)
-    place, dtype = join(catalog.uri, shard.path), cast("Dtype", header.get("precision") or "float32")
+    place, dtype = join(catalog.uri, shard.path), cast("Dtype", header.get("vae_dtype") or "float32")
     return [
         RecordedPsnr(shard.path, place, clip, value, header["bucket"], contract, vae, dtype)
         for clip, value in recorded[:redecode]

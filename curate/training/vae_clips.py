@@ -23,7 +23,7 @@ from curate.errors import UserError
 from curate.training.vae_order import ClipOrder
 from stages.unit import Source
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
-from stages.windows.pool import WindowPool
+from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import Window, rate
 from train.config.vae import VAETrainConfig
 from train.vae.windows import Windows
@@ -88,7 +88,7 @@ class VAEClips:
         names = [f"{clip.clip_id} {clip.bucket}" for clip in self.training]
         cut = (self.fps, share, config.clips.flip)
         self.identity = hashlib.sha256("\n".join([str(cut), *names]).encode()).hexdigest()
-        self._pool = WindowPool(config.loader.threads)
+        self._pool = WindowPrefetcher(config.loader.threads)
         self._one_fetch = threading.Lock()  # the pool serves one fetch at a time
         self._memory: dict[str, np.ndarray | str] = {}  # pixels of whole clips, or why there are none
         self._room = config.loader.cache_gb * 1e9

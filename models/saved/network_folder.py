@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models.files import remove_unfinished, write_whole
 from models.saved.config_file import CONFIG, WEIGHTS
+from models.saved.weight_hash import state_hash
 from models.tensors import read_tensors, write_tensors
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
@@ -53,8 +51,4 @@ def fingerprint(network: Network) -> str:
     """sha256, as hex, of the settings and of every weight and buffer with its name, dtype and shape. Weights cast to
     another dtype have another one: take it before casting.
     """
-    found = hashlib.sha256(json.dumps(network.settings.to_dict(), sort_keys=True).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    return state_hash(json.dumps(network.settings.to_dict(), sort_keys=True), network.state_dict())

@@ -17,7 +17,8 @@ from stages.frames import FrameRequest
 from stages.unit import Clip
 
 if TYPE_CHECKING:
-    from stages.pretrained.clip_models import ClipModel, ClipSource
+    from stages.pretrained.open_clip_lookup import OpenClipSpec
+    from stages.pretrained.open_clip_model import OpenClipModel
 
 
 class ClipMatch:
@@ -26,11 +27,11 @@ class ClipMatch:
     def __init__(self, settings: MatchSettings, device: str):
         self.settings, self.device = settings, device
         self.request: FrameRequest | None = None  # of the frames that `scores` is given
-        self._loaded: ClipModel | None = None
+        self._loaded: OpenClipModel | None = None
 
     def check(self) -> None:
         """Finds the model without loading it; SettingsError."""
-        from stages.pretrained.clip_models import available
+        from stages.pretrained.open_clip_lookup import available
 
         available(self._find())
 
@@ -45,12 +46,12 @@ class ClipMatch:
         return FrameRequest(positions, OVERSIZE * self._find().image_size)
 
     def setup(self) -> None:
-        from stages.pretrained.clip_models import load_model
+        from stages.pretrained.open_clip_model import load_model
 
         self._loaded = load_model(self._find(), self.device)
 
     @property
-    def model(self) -> ClipModel:
+    def model(self) -> OpenClipModel:
         if self._loaded is None:
             raise RuntimeError("captions are matched after setup()")
         return self._loaded
@@ -81,7 +82,7 @@ class ClipMatch:
             start += len(of_clip)
         return [clip.features[key].vectors.astype(np.float64) for clip in clips]
 
-    def _find(self) -> ClipSource:
-        from stages.pretrained.clip_models import find_model
+    def _find(self) -> OpenClipSpec:
+        from stages.pretrained.open_clip_lookup import find_model
 
         return find_model(self.settings.model, self.settings.pretrained)

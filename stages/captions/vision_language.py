@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from stages.base import ClipError, SettingsError, one_line
 from stages.captions.answers import Answer, CaptionSource, Deadline
 from stages.captions.settings import CaptionSettings
-from stages.pretrained.lookup import local_folder, read_config
+from stages.pretrained.lookup import local_folder
+from stages.pretrained.model_files import read_config
 from stages.unit import Clip
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ class ModelCaptions(CaptionSource):
 
     def content(self) -> str:
         """Hash of a local model's files; '' for a model of a hub, whose name and revision are settings."""
-        from stages.pretrained.weights import revision_of
+        from stages.pretrained.weight_hash import REVISION_DIGITS, files_hash
 
         folder = local_folder(self.settings.name)
-        return revision_of([*self._weights(), *folder.glob("*.json")]) if folder is not None else ""
+        if folder is None:
+            return ""
+        return files_hash("", self._weights(), folder.glob("*.json"))[:REVISION_DIGITS]
 
     def setup(self) -> None:
         self.check()

@@ -1,1 +1,1 @@
-"""Scene cuts: hard cuts, fades, and the detectors of PySceneDetect, from downscaled frames."""
+"""Finds where clips begin and end: hard cuts, fades and cross-fades, from downscaled frames. Imports no other room."""

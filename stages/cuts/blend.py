@@ -1,5 +1,4 @@
-"""The blend model: is a run of frames a mix of its first and its last frame, and where does the mix begin
-and end.
+"""The model of a cross-fade: is a run of frames a mix of its first and its last frame, and where does it begin and end?
 
 In a cross-fade every frame is (1 - a) A + a B with a rising from 0 to 1. Two things follow, and pans, zooms
 and moving things fail at least one of them: on tiny frames each frame lies near the line from A to B, and
@@ -24,17 +23,17 @@ SAMPLES = 9  # frames looked at in a window of any length
 RAMP_STEPS = 25  # places tried for either end of a ramp
 
 
-class Look:
-    """What is remembered of one frame: its `shrink`, and what was ever asked of it, made once."""
+class FrameFeatures:
+    """One frame of the history: its reduced picture, and features of it that are computed when first used."""
 
-    __slots__ = ("_centred", "_energy", "_gray", "_middle", "_tiny", "after", "deviation", "pts", "seconds")
+    __slots__ = ("_centred", "_energy", "_gray", "_reduced", "_tiny", "deviation", "next_pts", "pts", "seconds")
 
-    def __init__(self, pts: int, seconds: float, middle: np.ndarray):
+    def __init__(self, pts: int, seconds: float, reduced: np.ndarray):
         self.pts = pts
         self.seconds = seconds
-        self.after: int | None = None  # pts of the frame right after this one, kept or not
-        self.deviation: float | None = None  # of its luma within the letterbox, once somebody looked
-        self._middle = middle
+        self.next_pts: int | None = None  # of the next frame of the source, whether the history keeps it or not
+        self.deviation: float | None = None  # of its luma within the letterbox, once FrameHistory has computed it
+        self._reduced = reduced
         self._tiny: np.ndarray | None = None
         self._centred: tuple[np.ndarray, float] | None = None
         self._gray: np.ndarray | None = None
@@ -44,7 +43,7 @@ class Look:
     def tiny(self) -> np.ndarray:
         """(432,) float32 BGR."""
         if self._tiny is None:
-            tiny = cv2.resize(self._middle, TINY, interpolation=cv2.INTER_AREA)
+            tiny = cv2.resize(self._reduced, TINY, interpolation=cv2.INTER_AREA)
             self._tiny = tiny.reshape(-1).astype(np.float32)
         return self._tiny
 
@@ -59,7 +58,7 @@ class Look:
     def gray(self) -> np.ndarray:
         """(36, 64) uint8."""
         if self._gray is None:
-            self._gray = cv2.cvtColor(self._middle, cv2.COLOR_BGR2GRAY)
+            self._gray = cv2.cvtColor(self._reduced, cv2.COLOR_BGR2GRAY)
         return self._gray
 
     @property
@@ -105,7 +104,7 @@ def likeness(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def correlation(one: tuple[np.ndarray, float], two: tuple[np.ndarray, float]) -> float:
-    """The likeness of two looks by what they have `centred`."""
+    """The likeness of two frames, from their `centred`."""
     return float(one[0] @ two[0]) / ((one[1] + 1.0) * (two[1] + 1.0)) ** 0.5
 
 
@@ -120,7 +119,7 @@ def line_fit(tiny: np.ndarray, alike: float | None = None) -> tuple[Fit, np.ndar
     `alike` is the likeness of the two ends where it is known already.
     """
     off, places, length = _onto_line(tiny)
-    # What lies beside the line, by Pythagoras: the squares of the ways off, less those along it.
+    # Squared distance from the line, by Pythagoras: squared offsets from the first frame less those along the line.
     inner, along = off[1:-1].reshape(-1), places[1:-1]
     beside = float(inner @ inner) - float(along @ along) * length
     step, back, last = 0.0, 0.0, 0.0
@@ -142,7 +141,7 @@ def line_fit(tiny: np.ndarray, alike: float | None = None) -> tuple[Fit, np.ndar
 
 
 def line_places(tiny: np.ndarray) -> np.ndarray:
-    """The places of frames (k, 432) on the line from the first (0) to the last (1), as `line_fit` has them."""
+    """The places of frames (k, 432) on the line from the first (0) to the last (1), as in `line_fit`."""
     return _onto_line(tiny)[1]
 
 
@@ -154,11 +153,12 @@ def _onto_line(tiny: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     return off, off @ way / length, length
 
 
-def sag(first: Look, last: Look, energies: list[float], places: np.ndarray, apart: float | None = None) -> float:
-    """How far the gradient energy of the frames (k,) sags below the line between its ends: 1 in a blend, 0
-    in a pan.
+def sag(
+    first: FrameFeatures, last: FrameFeatures, energies: list[float], places: np.ndarray, apart: float | None = None
+) -> float:
+    """How far the gradient energy of the frames (k,) sags below the line between its ends: 1 in a blend, 0 in a pan.
 
-    `apart` is the squared distance of the gradients of the two ends, measured where it is not given.
+    `apart` is the squared distance of the gradients of the two ends; computed where it is not given.
     """
     if apart is None:
         apart = _gradients(last.gray.astype(np.float32) - first.gray)
@@ -182,9 +182,7 @@ def _ramps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def ramp_fit(seconds: np.ndarray, places: np.ndarray) -> tuple[float, float, float]:
-    """(begin, end, error) of the ramp clip((t - begin) / (end - begin), 0, 1) nearest to `places`, RMS
-    error.
-    """
+    """(begin, end, error) of the ramp clip((t - begin) / (end - begin), 0, 1) nearest to `places`; the error is RMS."""
     begin, end, slope = _ramps()
     since, whole = seconds[0], seconds[-1] - seconds[0]
     model = ((seconds - since) / whole).astype(np.float32) - begin[:, None]  # (ramps, k)

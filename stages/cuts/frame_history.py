@@ -1,4 +1,4 @@
-"""The frames that the search for transitions remembers, by time: tiny pictures, and which of them are flat."""
+"""A buffer of the last downscaled frames, by time, in which the search for gradual transitions looks back."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from stages.cuts.blend import FLAT, GRAY, SAMPLES, Look
+from stages.cuts.blend import FLAT, GRAY, SAMPLES, FrameFeatures
 
-CLOSEST = 1 / 64  # frames nearer than this to the one before are not remembered, seconds
+CLOSEST = 1 / 64  # frames nearer than this to the one before are not kept, seconds
 BRIGHT = 24  # luma above which a pixel is no letterbox
-NEAR = 1e-6  # times less far apart are the same, seconds
+NEAR = 1e-6  # times nearer than this are the same, seconds
 
 _EDGE = np.ones((3, 3), np.uint8)  # the border of a letterbox is half picture, half bar
 
 
-class Recall:
-    """`looks` and their `seconds`: two lists of one length, oldest first."""
+class FrameHistory:
+    """The last frames, oldest first. `frames` and their `seconds` are two lists of one length."""
 
-    def __init__(self):
-        self.looks: list[Look] = []
+    def __init__(self) -> None:
+        self.frames: list[FrameFeatures] = []
         self.seconds: list[float] = []
         self._bright = np.zeros(GRAY[::-1], np.uint8)  # 255 where a pixel has ever been bright
         self._bright_count = 0
         self._active: np.ndarray | None = None  # where there is picture; None: everywhere
 
     def __len__(self) -> int:
-        return len(self.looks)
+        return len(self.frames)
 
-    def add(self, pts: int, seconds: float, middle: np.ndarray) -> None:
-        """To be called for every frame; one too near to the one before is not remembered."""
-        looks = self.looks
-        if looks:
-            if looks[-1].after is None:
-                looks[-1].after = pts
-            if seconds - looks[-1].seconds < CLOSEST - 1e-4:
+    def add(self, pts: int, seconds: float, reduced: np.ndarray) -> None:
+        """Call it for every frame; one too near to the frame before is not kept. `reduced` is its `shrink`."""
+        frames = self.frames
+        if frames:
+            if frames[-1].next_pts is None:
+                frames[-1].next_pts = pts
+            if seconds - frames[-1].seconds < CLOSEST - 1e-4:
                 return
-        looks.append(Look(pts, seconds, middle))
+        frames.append(FrameFeatures(pts, seconds, reduced))
         self.seconds.append(seconds)
 
     def forget(self, before: float) -> float:
-        """Drop what is older; the time of what is oldest then."""
+        """Drops frames before that time; returns the time of the oldest one left."""
         n = bisect_left(self.seconds, before)
-        del self.looks[:n], self.seconds[:n]
+        del self.frames[:n], self.seconds[:n]
         return self.seconds[0]
 
     def at_or_after(self, seconds: float) -> int:
@@ -55,37 +55,40 @@ class Recall:
         """Index of the last frame at or before a time; 0 where there is none."""
         return max(0, bisect_right(self.seconds, seconds + NEAR) - 1)
 
+    def pts_after(self, k: int) -> int:
+        """The PTS of the frame of the source right after frame k; that of frame k where none has come yet."""
+        frame = self.frames[k]
+        return frame.pts if frame.next_pts is None else frame.next_pts
+
     def time_before(self, seconds: float) -> float:
         """The time of the last frame before a time."""
         return self.seconds[max(0, self.at_or_after(seconds) - 1)]
 
     def tiny(self, chosen: list[int]) -> np.ndarray:
         """(k, 432) float32: the tiny pictures of some frames."""
-        return np.array([self.looks[i].tiny for i in chosen])
+        return np.array([self.frames[i].tiny for i in chosen])
 
     def energies(self, chosen: list[int]) -> list[float]:
-        return [self.looks[i].energy for i in chosen]
+        return [self.frames[i].energy for i in chosen]
 
     def flat_run(self, k: int) -> tuple[int, int]:
-        """(first, last) index of the run of flat frames that frame k is in; (k, k - 1) where it is not
-        flat.
-        """
-        if k >= len(self.looks) or not self.flat(k):
+        """(first, last) index of the run of flat frames that frame k is in; (k, k - 1) where it is not flat."""
+        if k >= len(self.frames) or not self.flat(k):
             return k, k - 1
         first = last = k
         while first > 0 and self.flat(first - 1):
             first -= 1
-        while last + 1 < len(self.looks) and self.flat(last + 1):
+        while last + 1 < len(self.frames) and self.flat(last + 1):
             last += 1
         return first, last
 
     def flat_after(self, k: int, seconds: float) -> int:
-        """The first flat frame at most so much later than frame k; k where there is none."""
+        """The first flat frame at most so many seconds after frame k; k where there is none."""
         until = self.at_or_after(self.seconds[k] + seconds)
-        return next((i for i in range(k, min(until, len(self.looks))) if self.flat(i)), k)
+        return next((i for i in range(k, min(until, len(self.frames))) if self.flat(i)), k)
 
     def flat_before(self, k: int, seconds: float) -> int:
-        """The last flat frame at most so much earlier than frame k; k where there is none."""
+        """The last flat frame at most so many seconds before frame k; k where there is none."""
         since = self.at_or_after(self.seconds[k] - seconds)
         return next((i for i in range(k, since - 1, -1) if self.flat(i)), k)
 
@@ -94,13 +97,13 @@ class Recall:
         return self.deviation(k) < FLAT
 
     def deviation(self, k: int) -> float:
-        """Of the luma of frame k, whatever the letterbox around it (pixels that were never bright)."""
-        look = self.looks[k]
-        if look.deviation is None:
-            gray = look.gray
+        """Standard deviation of the luma of frame k, without the letterbox (pixels that were never bright)."""
+        frame = self.frames[k]
+        if frame.deviation is None:
+            gray = frame.gray
             self._note_bright(gray)
-            look.deviation = float(cv2.meanStdDev(gray, mask=self._active)[1][0, 0])
-        return look.deviation
+            frame.deviation = float(cv2.meanStdDev(gray, mask=self._active)[1][0, 0])
+        return frame.deviation
 
     def _note_bright(self, gray: np.ndarray) -> None:
         if self._bright_count == gray.size:

@@ -1,6 +1,6 @@
-"""From boundaries to clips: hard cuts and transitions in order, spans out, long scenes split as they run.
+"""Turns hard cuts and gradual transitions into clips, and splits long scenes while the source is decoded.
 
-A clip is settled once no boundary can fall into it any more. Memory is the times of the frames of one clip.
+A clip is final once no boundary can fall into it any more. Memory is the times of the frames of one clip.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from stages.cuts.blend import shrink
-from stages.cuts.detectors import Cut, CutFinder
+from stages.cuts.hard_cuts import HardCut, HardCutFinder
 from stages.cuts.settings import CutSettings
-from stages.cuts.transitions import Transition, TransitionFinder
-from stages.frames import Span
+from stages.cuts.transition_fit import Transition
+from stages.cuts.transitions import TransitionFinder
+from stages.frames import Frame, Span
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,21 @@ class SceneCutter:
 
     def __init__(self, settings: CutSettings, time_base: Fraction):
         gradual = settings.gradual and settings.detector not in ("fixed", "none")
-        self._cuts = CutFinder(settings)
+        self._cuts = HardCutFinder(settings)
         self._transitions = TransitionFinder() if gradual else None
-        self._waiting: list[Cut] = []  # hard cuts that a transition may yet take in
+        self._waiting: list[HardCut] = []  # hard cuts that may still turn out to be inside a transition
         self._spans = SpanBuilder(settings, time_base)
 
     @property
     def settled_s(self) -> float:
         return min(self._boundaries_settled(), self._spans.earliest_s)
 
-    def observe(self, frame) -> list[Span]:
+    def observe(self, frame: Frame) -> list[Span]:
         """The clips that became final with this frame."""
         self._spans.frame(frame.pts)
-        middle = shrink(frame.small)
-        self._take_cuts(self._cuts.observe(frame, middle))
-        out = self._take_transitions(self._transitions.observe(frame, middle) if self._transitions else [])
+        reduced = shrink(frame.small)
+        self._take_cuts(self._cuts.observe(frame, reduced))
+        out = self._take_transitions(self._transitions.observe(frame, reduced) if self._transitions else [])
         return out + self._spans.settle(self._boundaries_settled())
 
     def finish(self, end_pts: int) -> list[Span]:
@@ -60,7 +61,7 @@ class SceneCutter:
         settled = self._cuts.settled_s
         return min(settled, self._transitions.settled_s) if self._transitions else settled
 
-    def _take_cuts(self, cuts: list[Cut]) -> None:
+    def _take_cuts(self, cuts: list[HardCut]) -> None:
         self._waiting += cuts
         if self._transitions:
             for cut in cuts:
@@ -83,24 +84,23 @@ class SceneCutter:
 
 
 class SpanBuilder:
-    """Gaps in order in, spans in order out; knows nothing of pictures.
+    """Gaps in order in, spans in order out, from times alone.
 
-    A scene that has run for max_seconds + min_seconds gives a clip of max_seconds; what is left at its end
-    is halved where it is longer than max_seconds. Short scenes are spans too: a gate drops them, with their
-    scores.
+    A scene that has lasted max_seconds + min_seconds gives a clip of max_seconds; the rest at its end is halved where
+    it is longer than max_seconds. Short scenes are spans too: a gate drops them, with their scores.
     """
 
     def __init__(self, settings: CutSettings, time_base: Fraction):
         self._min, self._max = settings.min_seconds, settings.max_seconds
         self._ticks, self._per = time_base.numerator, time_base.denominator
-        self._pts: list[int] = []  # of the frames since the start of the clip that runs
-        self._start: int | None = None  # of the clip that runs; None before the first frame
+        self._pts: list[int] = []  # of the frames since the start of the current clip
+        self._start: int | None = None  # of the current clip; None before the first frame
         self._scene = 0
-        self._used = False  # the scene has given a clip
+        self._used = False  # the current scene has given a clip
 
     @property
     def earliest_s(self) -> float:
-        """The first time at which the clip that runs may be split: half of a scene just above max_seconds."""
+        """The first time at which the current clip may be split: half of a scene just above max_seconds."""
         return -1e18 if self._start is None else self._seconds(self._start) + self._max / 2
 
     def frame(self, pts: int) -> None:
@@ -110,9 +110,10 @@ class SpanBuilder:
         self._pts.append(pts)
 
     def gap(self, gap: Gap) -> list[Span]:
-        """The scene that runs ends at gap.start_pts; the next one begins at gap.end_pts."""
-        start = max(gap.start_pts, self._start)
-        out = self._close(start) if gap.start_pts > self._start else []
+        """The current scene ends at gap.start_pts; the next one begins at gap.end_pts."""
+        begun = gap.start_pts if self._start is None else self._start
+        start = max(gap.start_pts, begun)
+        out = self._close(begun, start) if gap.start_pts > begun else []
         self._start = max(gap.end_pts, start)
         if self._used:
             self._scene, self._used = self._scene + 1, False
@@ -129,31 +130,34 @@ class SpanBuilder:
             k = self._at_or_after(start_s + self._max)
             if k == len(self._pts) or self._seconds(self._pts[k]) > settled_s:
                 break
-            out.append(self._cut_at(k))
+            out.append(self._cut_at(self._start, k))
         return out
 
     def finish(self, end_pts: int) -> list[Span]:
-        return [] if self._start is None or self._start >= end_pts else self._close(end_pts)
+        return [] if self._start is None or self._start >= end_pts else self._close(self._start, end_pts)
 
-    def _close(self, end: int) -> list[Span]:
-        """The spans from the start of the clip that runs to `end`."""
+    def _close(self, start: int, end: int) -> list[Span]:
+        """The spans of the current clip, from `start` to `end`."""
         out: list[Span] = []
-        while self._seconds(end) - self._seconds(self._start) >= self._max + self._min:
-            k = self._at_or_after(self._seconds(self._start) + self._max)
+        while self._seconds(end) - self._seconds(start) >= self._max + self._min:
+            k = self._at_or_after(self._seconds(start) + self._max)
             if k == len(self._pts) or self._pts[k] >= end:
                 break
-            out.append(self._cut_at(k))
-        begin_s, end_s = self._seconds(self._start), self._seconds(end)
+            out.append(self._cut_at(start, k))
+            start = out[-1].end_pts
+        begin_s, end_s = self._seconds(start), self._seconds(end)
         if end_s - begin_s > self._max + 1e-9:
             k = self._at_or_after((begin_s + end_s) / 2)
             if 0 < k < len(self._pts) and self._pts[k] < end:
-                out.append(self._cut_at(k))
-        if end > self._start:
-            out.append(self._span(self._start, end))
+                out.append(self._cut_at(start, k))
+                start = out[-1].end_pts
+        if end > start:
+            out.append(self._span(start, end))
         return out
 
-    def _cut_at(self, k: int) -> Span:
-        span = self._span(self._start, self._pts[k])
+    def _cut_at(self, start: int, k: int) -> Span:
+        """The span from `start` to frame k, at which the next clip begins."""
+        span = self._span(start, self._pts[k])
         self._start = self._pts[k]
         del self._pts[:k]
         return span

@@ -1,1 +1,1 @@
-"""`encode:` clips to latents of a VAE, and captions to embeddings of their text, in shards."""
+"""The stage `encode:` clips to latents, captions to embeddings, in shards. Imports decode, windows, shards, models."""

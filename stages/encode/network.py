@@ -1,4 +1,4 @@
-"""What runs in a worker of `encode`: windows of pixels to what is stored, in batches that fit the memory there is."""
+"""Runs the VAE in a worker of `encode`: pixels to the arrays that a shard stores, in batches that fit the memory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from stages.base import ClipError, SettingsError
 from stages.encode.settings import EncodeSettings
+from stages.latent_coders.coder import Moments
 from stages.latent_coders.info import CoderInfo
 from stages.latent_coders.load import load_coder
 from stages.shards.format import not_finite, widened
@@ -24,10 +24,13 @@ class Network:
 
     def __init__(self, settings: EncodeSettings, info: CoderInfo):
         self.stored, self.batch = settings.dtype, settings.batch_clips
-        precision = {"fp32": "float32", "bf16": "bfloat16", "auto": "auto"}[settings.precision]
-        here = os.path.isdir(info.path)  # not so on another machine, where a hub's cache lies elsewhere
-        named = (info.path,) if here else (settings.vae, settings.subfolder, settings.revision)
-        self.coder = load_coder(*named, device=settings.device, dtype=precision, compile=settings.compile)
+        here = os.path.isdir(info.path)  # on another machine a hub's cache is elsewhere
+        model, subfolder, revision = settings.vae, settings.subfolder, settings.revision
+        if here:
+            model, subfolder, revision = info.path, None, None
+        self.coder = load_coder(
+            model, subfolder, revision, settings.device, dtype=settings.vae_dtype, compile=settings.compile
+        )
         if self.coder.info.fingerprint != info.fingerprint:
             raise SettingsError(f"the VAE {settings.vae} has changed since the run began: start it again")
 
@@ -72,7 +75,7 @@ class Network:
         found = self.coder.encode(video)
         return [self._stored(found, index) for index in range(len(videos))]
 
-    def _stored(self, found: Any, index: int) -> dict[str, np.ndarray] | ClipError:
+    def _stored(self, found: Moments, index: int) -> dict[str, np.ndarray] | ClipError:
         if found.tokens is not None:
             return {"tokens": found.tokens[index].to("cpu").numpy().astype("<i4")}
         fields = {}

@@ -1,4 +1,4 @@
-"""The settings of `encode:`, and what they come to before anything is loaded."""
+"""The settings of `encode:`; light, so that a recipe is checked without heavy imports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _bucket(value: Any) -> Bucket:
 BucketSetting = Annotated[Any, BeforeValidator(_bucket), PlainSerializer(str)]
 
 
-class TextSettings(TextEncoderSettings):
+class CaptionEmbeddingSettings(TextEncoderSettings):
     """`text:` whose embeddings of a clip's captions go into the shards beside its latents."""
 
     missing: Literal["fail", "empty"] = "fail"  # a clip without a caption: failed, or with the empty prompt
@@ -43,13 +43,13 @@ class EncodeSettings(ModelSettings):
     window: Literal["start", "middle"] = "middle"  # which frames of a clip that is longer than its bucket
     max_upscale: float = Field(1.0, gt=0)  # how far small clips may be enlarged to fill a bucket
     letterbox: bool = True  # crop to the box that `measure: [letterbox]` found
-    text: TextSettings | None = None
+    text: CaptionEmbeddingSettings | None = None
     conditions: tuple[str, ...] | None = None  # columns of clips kept beside the latents; None: every number
     dtype: Literal["float16", "bfloat16"] = "float16"  # of what is stored
     shard_mb: float = Field(512.0, gt=0, le=100_000, exclude=True)  # size that a shard is to have, about
     shard_clips: int = Field(100_000, ge=1, exclude=True)  # clips in one, at most
     sample: int = Field(1, ge=0, exclude=True)  # clips of a shard that are decoded again, for the PSNR in its header
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the network; auto: bf16 on a GPU
+    vae_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the VAE while it runs; auto: bfloat16 on a GPU
     compile: bool = Field(False, exclude=True)
     batch_clips: int = Field(4, ge=1, le=100_000, exclude=True)
     decoder: DecoderSettings = Field(DecoderSettings(), exclude=True)

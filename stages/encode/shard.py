@@ -1,4 +1,4 @@
-"""One shard on its way: the clips of a unit in order, what is decoded of them, and the tar that takes them."""
+"""The state of one shard while it is encoded: its clips, which of them are decoded or written, and its writer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stages.windows.window import Pixels, Window
 
 @dataclass
 class ShardJob:
-    """`clips` are those that are encoded, by id; `left` those whose pixels have not come; `waiting` those whose
-    pixels have and that the network has not seen; `written` what is said of those in the shard, by id.
+    """`clips` are those to encode, by id; `left` the ids not decoded yet; `waiting` windows that are decoded but not
+    encoded yet; `written` the columns of clips that are in the shard, by id.
     """
 
     unit: Unit
@@ -28,8 +28,8 @@ class ShardJob:
     written: dict[str, dict[str, Any]] = field(default_factory=dict)
     writer: ShardWriter | None = None
     parts: int = 0
-    over: int = 0  # clips that are written or failed …
-    said: int = 0  # … and of which a part has said so
+    finished: int = 0  # clips that are written or failed
+    reported: int = 0  # of those, the ones that a part has reported
 
     def expect(self, clip: Clip, bucket: str, window: Window) -> None:
         self.bucket = bucket
@@ -40,17 +40,17 @@ class ShardJob:
     def part(self) -> Unit:
         """A part of the unit without clips, which reports how many more of them are finished."""
         part = self.unit.new_part(self.parts)
-        part.last, part.progress = False, self.over - self.said
-        self.said, self.parts = self.over, self.parts + 1
+        part.last, part.progress = False, self.finished - self.reported
+        self.reported, self.parts = self.finished, self.parts + 1
         return part
 
     def end(self) -> Unit:
         """The unit itself, as the last of its parts."""
-        self.unit.part, self.unit.progress = self.parts, len(self.unit.clips) - self.said
+        self.unit.part, self.unit.progress = self.parts, len(self.unit.clips) - self.reported
         return self.unit
 
     def close(self) -> None:
-        """Leaves nothing of a shard that was not published."""
+        """Removes what was written of a shard that is not published."""
         if self.writer is not None:
             self.writer.discard()
 
@@ -62,7 +62,7 @@ def sample_info(
     captions: Mapping[str, str],
     conditions: Mapping[str, float | None],
 ) -> dict[str, Any]:
-    """The JSON of a sample: where it is from, which frames and pixels, and what is known of it."""
+    """The JSON of a sample: its source and span, its frames and crop, captions and conditions."""
     return {
         "clip_id": window.clip_id,
         "source_id": row["source_id"],

@@ -1,7 +1,8 @@
-"""The stage `encode`: clips of one bucket in, one shard of latents out, with its rows for the table `latents`.
+"""The stage `encode:` writes clips of one bucket into one shard of latents, and its rows for the table `latents`.
 
-Children decode ahead of the network, across shards. A clip that can't be decoded or has no caption is failed with
-its reason, and the shard goes on without it. A shard is published before its rows leave: rows name whole shards.
+Child processes decode ahead of the network, also for the next shard. A clip that can't be decoded or has no caption
+fails with its reason, and the shard goes on without it. A shard is published before its rows leave the stage, so a
+row never names a shard that is missing or incomplete.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import numpy as np
 
 from stages.base import ClipError, Context, Needs, SettingsError, ShardStage
 from stages.encode.network import Network
-from stages.encode.settings import EncodeSettings, TextSettings
+from stages.encode.settings import CaptionEmbeddingSettings, EncodeSettings
 from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
 from stages.latent_coders.describe import describe_coder
 from stages.pretrained.devices import cores, on_gpu
+from stages.pretrained.lookup import named_path
 from stages.shards.contract import Contract
 from stages.shards.folder import WriteError
 from stages.shards.format import ShardError
@@ -33,13 +35,13 @@ from stages.text_encoders.encoder import TextEncoder
 from stages.text_encoders.load import load_text_encoder
 from stages.unit import Clip, Unit
 from stages.windows.buckets import Bucket, choose, window_of
-from stages.windows.pool import WindowPool
+from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import PREPROCESSING_VERSION, Pixels, Window
 
-PROGRESS_CLIPS = 64  # clips after which a unit says how far it is
-# Numbers of a clip that say where it lies and not what it is like.
+PROGRESS_CLIPS = 64  # finished clips after which a unit reports its progress
+# Numbers of a clip that say where it is in its source, not what it shows.
 NO_CONDITIONS = {"scene", "start_s", "end_s", "start_pts", "end_pts", "time_base_num", "time_base_den", "frames"}
-CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, as guessed for the size of shards
+CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, estimated for the size of shards
 UNFIT_CLIPS = 1000  # clips that fit no bucket, failed together
 
 
@@ -48,6 +50,8 @@ class Encode(ShardStage):
 
     name: ClassVar[str] = "encode"
     default_table: ClassVar[str] = "latents"
+    network: Network  # from `setup` on
+    prefetcher: WindowPrefetcher
 
     def __init__(self, settings: EncodeSettings):
         super().__init__(settings.table)
@@ -61,8 +65,6 @@ class Encode(ShardStage):
         self.text = describe_text(self.text_settings) if self.text_settings else None
         self.conditions: tuple[str, ...] = settings.conditions or ()
         self.folder = ""
-        self.network: Network | None = None
-        self.pool: WindowPool | None = None
         self.texts: TextEncoder | None = None
 
     @cached_property
@@ -121,7 +123,7 @@ class Encode(ShardStage):
             self.conditions = tuple(sorted(name for name in numbers if not self._of_latents(name)))
 
     def _of_latents(self, column: str) -> bool:
-        """Whether it is what this stage, under this name or another, says of a clip's shard."""
+        """Whether the column is one of this stage's own, under this table's name or another."""
         return any(column == signal or column.endswith(f"_{signal}") for signal in self.signals())
 
     def signals(self) -> dict[str, str]:
@@ -142,18 +144,20 @@ class Encode(ShardStage):
 
     def setup(self) -> None:
         self.network = Network(self.settings, self.info)
-        self.pool = WindowPool(self.children, self.settings.decoder, self.settings.decoder.ahead_mb << 20)
-        self.pool.start()
+        decoder = self.settings.decoder
+        self.prefetcher = WindowPrefetcher(self.children, decoder, decoder.ahead_mb << 20)
+        self.prefetcher.start()
         if self.text_settings is not None:
             self.texts = load_text_encoder(self.text_settings, self.network.coder.device)
 
     def close(self) -> None:
-        if self.pool is not None:
-            self.pool.close()
-        self.network = self.pool = self.texts = None
+        if hasattr(self, "prefetcher"):
+            self.prefetcher.close()
+            del self.prefetcher, self.network
+        self.texts = None
 
     def gather(self, clips: Iterable[Clip]) -> Iterator[list[Clip]]:
-        """Clips of one bucket, as many as make a shard; those that fit none by themselves."""
+        """Clips of one bucket, as many as make a shard; clips that fit no bucket come in groups of their own."""
         groups: dict[Bucket | None, list[Clip]] = {}
         most = {bucket: self._clips_a_shard(bucket) for bucket in self.settings.buckets}
         met = set()
@@ -174,11 +178,12 @@ class Encode(ShardStage):
     def _clips_a_shard(self, bucket: Bucket) -> int:
         latents = math.prod(self.contract.latent_shape(str(bucket)))
         size = 4 * latents + OTHER_BYTES  # a mean and a logvar of two bytes each, or a token of four
-        size += sum(2 * self.text["dim"] * min(CAPTION_TOKENS, self.text["max_tokens"]) for _ in self.text_fields)
+        if self.text is not None:
+            size += len(self.text_fields) * 2 * self.text["dim"] * min(CAPTION_TOKENS, self.text["max_tokens"])
         return int(max(1, min(self.settings.shard_clips, self.settings.shard_mb * 2**20 / size)))
 
     def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
-        """Shards in their order. Of a long one parts leave meanwhile, without rows: they say how far it is."""
+        """Shards in their order. A long one yields parts without rows on the way, which report its progress."""
         jobs: deque[ShardJob] = deque()
 
         def windows() -> Iterator[Window]:
@@ -186,14 +191,14 @@ class Encode(ShardStage):
                 jobs.append(self._job(unit))
                 yield from jobs[-1].windows
 
-        answers = self.pool.fetch(windows())
+        answers = self.prefetcher.fetch(windows())
         try:
             for window, answer in answers:
                 while window.clip_id not in jobs[0].left:
                     yield self._finished(jobs.popleft())
                 job = jobs[0]
                 self._take(job, window, answer)
-                if job.left and job.over - job.said >= PROGRESS_CLIPS:
+                if job.left and job.finished - job.reported >= PROGRESS_CLIPS:
                     yield job.part()
             while jobs:
                 yield self._finished(jobs.popleft())
@@ -203,7 +208,7 @@ class Encode(ShardStage):
                 job.close()
 
     def _job(self, unit: Unit) -> ShardJob:
-        """What is to be decoded for a unit; clips that are known to fail are failed at once."""
+        """The windows to decode for a unit; a clip that no bucket takes or that lacks a caption fails at once."""
         job = ShardJob(unit)
         for clip in unit.lacking(self.table):
             try:
@@ -213,7 +218,7 @@ class Encode(ShardStage):
                 self._captions(clip.row)
             except ClipError as error:
                 self.add(clip, error)
-                job.over += 1
+                job.finished += 1
                 continue
             window = window_of(self._row(clip.row), clip.source, bucket, self.settings.fps, self.settings.window)
             job.expect(clip, str(bucket), window)
@@ -229,7 +234,7 @@ class Encode(ShardStage):
             self._encode(job)
 
     def _encode(self, job: ShardJob) -> None:
-        """The network on what is waiting, into the shard."""
+        """Runs the network on the decoded windows and adds them to the shard."""
         began = time.process_time()
         waiting, job.waiting = job.waiting, []
         answers = self.network.encode([pixels.video for _, pixels in waiting])
@@ -248,7 +253,7 @@ class Encode(ShardStage):
             if said["decode_psnr"] is not None:
                 job.writer.header.setdefault("decode_psnr", {})[window.clip_id] = said["decode_psnr"]
             info = sample_info(row, window, pixels, captions, self._conditions(row))
-            info["truncated"] = [column for column, caption in captions.items() if self.texts.truncated(caption)]
+            info["truncated"] = self._truncated(captions)
             try:
                 with _writing(self.folder):
                     job.writer.add(window.clip_id, answer | text, info)
@@ -256,7 +261,7 @@ class Encode(ShardStage):
                 self._failed(job, window, ClipError(str(error)))
                 continue
             job.written[window.clip_id] = said
-            job.over += 1
+            job.finished += 1
         job.unit.spent(self.name, time.process_time() - began)
 
     def _finished(self, job: ShardJob) -> Unit:
@@ -280,21 +285,23 @@ class Encode(ShardStage):
 
     def _failed(self, job: ShardJob, window: Window, error: ClipError) -> None:
         self.add(job.clips[window.clip_id], error)
-        job.over += 1
+        job.finished += 1
 
     def _writer(self, bucket: str) -> ShardWriter:
         empty = {"text": self.texts.empty()} if self.texts is not None else {}
         with _writing(self.folder):
-            made_by = {"vae_path": self.info.path, "precision": str(self.network.coder.dtype).removeprefix("torch.")}
+            made_by = {"vae_path": self.info.path, "vae_dtype": str(self.network.coder.dtype).removeprefix("torch.")}
             return ShardWriter(self.folder, self.contract, bucket, made_by, empty)
 
     def _row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A clip's columns with the letterbox that is cropped to, if any is."""
+        """A clip's columns; without its letterbox where the settings do not crop to it."""
         return row if self.settings.letterbox else {**row, "crop_x": None, "crop_w": None}
 
     def _captions(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """By column. Raises ClipError where one is missing and must not be."""
-        found = {}
+        """Captions by column. Raises ClipError for a missing one where the settings require it."""
+        found: dict[str, str] = {}
+        if self.settings.text is None:
+            return found
         for column in self.text_fields.values():
             text = (row.get(column) or "").strip()
             if not text and self.settings.text.missing == "fail":
@@ -305,28 +312,37 @@ class Encode(ShardStage):
     def _text_arrays(self, captions: Sequence[Mapping[str, str]]) -> list[dict[str, np.ndarray]]:
         """The text fields of each clip's sample, from its captions by column."""
         found: list[dict[str, np.ndarray]] = [{} for _ in captions]
+        if self.texts is None:
+            return found
         for name, column in self.text_fields.items():
             embeddings = self.texts.encode([each[column] for each in captions])
             for fields, embedding in zip(found, embeddings, strict=True):
                 fields |= text_arrays(name, embedding)
         return found
 
+    def _truncated(self, captions: Mapping[str, str]) -> list[str]:
+        """Columns whose caption is longer than the text encoder takes."""
+        texts = self.texts
+        return [] if texts is None else [column for column, text in captions.items() if texts.truncated(text)]
+
     def _conditions(self, row: Mapping[str, Any]) -> dict[str, float | None]:
         values = {name: row.get(name) for name in self.conditions}
         return {name: None if value is None or value != value else float(value) for name, value in values.items()}
 
 
-def _located(text: TextSettings | None) -> TextSettings | None:
-    """Paths as workers find them, which stand in other folders."""
+def _located(text: CaptionEmbeddingSettings | None) -> CaptionEmbeddingSettings | None:
+    """The settings with absolute paths, because workers run in other working folders."""
     if text is None:
         return None
     paths = {"model": text.model, "pretrained": text.pretrained}
-    return text.model_copy(update={name: os.path.abspath(p) for name, p in paths.items() if p and os.path.exists(p)})
+    return text.model_copy(
+        update={name: os.path.abspath(named_path(p)) for name, p in paths.items() if p and named_path(p).exists()}
+    )
 
 
 @contextmanager
 def _writing(folder: str) -> Iterator[None]:
-    """What can't be written ends the run: it would meet every clip."""
+    """Turns a failed write into SettingsError, which ends the run: every clip would meet it."""
     try:
         yield
     except WriteError as error:

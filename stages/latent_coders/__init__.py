@@ -1,1 +1,1 @@
-"""VAEs behind one small interface: our own, and the published ones through diffusers. torch comes with loading."""
+"""VAEs behind one interface: our own and published ones. Of other rooms, imports pretrained; torch only to load."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from stages.latent_coders.info import CoderInfo
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+    from torch import Tensor, dtype
 
 
 @dataclass
@@ -28,7 +26,7 @@ class Moments:
 class LatentCoder(ABC):
     """`network` is loaded, on its device, for evaluation. Neither direction keeps gradients."""
 
-    def __init__(self, info: CoderInfo, network: Any, device: str, dtype: Any):
+    def __init__(self, info: CoderInfo, network: Any, device: str, dtype: dtype):
         self.info, self.network, self.device, self.dtype = info, network, device, dtype
 
     def encode(self, video: Tensor) -> Moments:

@@ -1,4 +1,4 @@
-"""Which VAE a path or a name on the hub is: from configs and the bytes of its weights, without torch."""
+"""Describes the VAE that a path or a name on the hub stands for, from its config and weights, without torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from models.saved import vae_config
 from models.settings.vae import VAESettings
 from stages.base import SettingsError
 from stages.latent_coders.info import CoderInfo
-from stages.latent_coders.published import LAYOUTS, scaling
-from stages.pretrained import weight_hash
-from stages.pretrained.model_files import ModelFolder, find
+from stages.latent_coders.published import PUBLISHED, scaling
+from stages.pretrained.model_files import ModelFolder, find_folder
+from stages.pretrained.weight_hash import files_hash, read_floats, tensor_places
 
 OWN = vae_config.KIND
 UNKNOWN = "no statistics of its latents were saved with this VAE: they are taken to have mean 0 and deviation 1"
@@ -23,7 +23,7 @@ def describe_coder(model: str, subfolder: str | None = None, revision: str | Non
     Reads configs and hashes weights, which are remembered while their files stay as they are. Raises SettingsError,
     in one line, for what is no VAE, or one with weights missing or damaged.
     """
-    found = find(model, subfolder, revision, part="vae", what="VAE")
+    found = find_folder(model, subfolder, revision, part="vae", what="VAE")
     try:
         if found.config.get("kind") == OWN:
             return _own(found)
@@ -38,7 +38,7 @@ def _own(found: ModelFolder) -> CoderInfo:
     codebook = vae_config.codes(settings)
     statistics = vae_config.statistics(found.folder)
     mean, std = statistics or ((0.0,) * settings.channels, (1.0,) * settings.channels)
-    fingerprint = weight_hash.fingerprint(json.dumps(settings.to_dict(), sort_keys=True), found.weights)
+    fingerprint = files_hash(json.dumps(settings.to_dict(), sort_keys=True), found.weights)
     if fingerprint != found.config.get("fingerprint"):
         raise SettingsError(
             f"{found.folder}: {vae_config.WEIGHTS} or {vae_config.CONFIG} was changed: their hash is "
@@ -61,32 +61,33 @@ def _own(found: ModelFolder) -> CoderInfo:
 
 def _published(found: ModelFolder, model: str) -> CoderInfo:
     kind = found.config.get("_class_name")
-    if kind not in LAYOUTS:
+    if kind not in PUBLISHED:
         said = f"its config.json names the class {kind!r}" if kind else "its config.json names no class of VAEs"
-        raise SettingsError(f"model {model!r} is no VAE that clipmill knows: {said}; known are {', '.join(LAYOUTS)}")
-    layout = LAYOUTS[kind]
-    config = layout.filled(found.config)
-    channels, time = int(config[layout.channels]), layout.time(config)
-    mean = std = None
-    if layout.in_weights:
-        tensors = weight_hash.places(path for path in found.weights if path.suffix == ".safetensors")
+        raise SettingsError(f"model {model!r} is no VAE that clipmill knows: {said}; known are {', '.join(PUBLISHED)}")
+    published = PUBLISHED[kind]
+    config = published.filled(found.config)
+    channels, time = int(config[published.channels]), published.time(config)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    if published.in_weights:
+        tensors = tensor_places(path for path in found.weights if path.suffix == ".safetensors")
         try:
-            mean, std = (weight_hash.floats(tensors[name]) for name in ("latents_mean", "latents_std"))
+            mean, std = (read_floats(tensors[name]) for name in ("latents_mean", "latents_std"))
         except KeyError as error:
             raise SettingsError(f"model {model!r}: its weights (safetensors) lack {error}") from error
     mean, std = scaling(config, channels, mean, std)
-    # Without what says who saved it, and where: the same VAE saved anew is the same.
-    said = {key: value for key, value in found.config.items() if key == "_class_name" or not key.startswith("_")}
+    # Keys that say who saved it, and where, do not count: the same VAE saved again is the same.
+    content = {key: value for key, value in found.config.items() if key == "_class_name" or not key.startswith("_")}
     return CoderInfo(
         kind=kind,
         channels=channels,
         time_stride=time,
-        first_frame=layout.first_frame,
-        space_stride=layout.space(config),
+        first_frame=published.first_frame,
+        space_stride=published.space(config),
         codebook=None,
-        fingerprint=weight_hash.fingerprint(json.dumps(said, sort_keys=True), found.weights),
+        fingerprint=files_hash(json.dumps(content, sort_keys=True), found.weights),
         mean=mean,
         std=std,
         path=str(found.folder),
-        frame_step=time * layout.frame_step,
+        frame_step=time * published.frame_step,
     )

@@ -1,8 +1,7 @@
-"""Published VAEs, through diffusers: each as its own pipelines run it, spatial tiling off."""
+"""Runs published VAEs through diffusers, each as its own pipelines run it, with spatial tiling off."""
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 
@@ -12,17 +11,19 @@ from torch import Tensor
 from stages.base import SettingsError, one_line
 from stages.latent_coders.coder import LatentCoder, Moments
 from stages.latent_coders.info import CoderInfo
-from stages.latent_coders.published import LAYOUTS
+from stages.latent_coders.published import PUBLISHED
+from stages.pretrained.model_files import refuse_missing_weights
+from stages.pretrained.packages import require_packages
 
 
 class DiffusersCoder(LatentCoder):
     @classmethod
     def load(cls, info: CoderInfo, device: str, dtype: torch.dtype, compile: bool) -> DiffusersCoder:
-        if importlib.util.find_spec("diffusers") is None:
-            raise SettingsError(f"{info.kind} needs the package diffusers: pip install 'clipmill[vae]'")
+        require_packages("diffusers", extra="vae")
         import diffusers
+        from diffusers.utils import logging
 
-        diffusers.logging.set_verbosity_error()
+        logging.set_verbosity_error()
         safe = any(Path(info.path).glob("*.safetensors"))  # else it complains of their absence before it goes on
         try:
             with warnings.catch_warnings():
@@ -31,14 +32,11 @@ class DiffusersCoder(LatentCoder):
                     info.path, torch_dtype=dtype, local_files_only=True, output_loading_info=True,
                     low_cpu_mem_usage=False, use_safetensors=safe,
                 )  # fmt: skip
-        except Exception as error:  # every way in which a folder can be no such model
+        except Exception as error:  # diffusers has many classes of errors for a damaged folder
             raise SettingsError(f"{info.path} can't be loaded as {info.kind}: {one_line(error)[:300]}") from error
-        if missing := sorted(found["missing_keys"]):
-            # diffusers would go on with random numbers in their place.
-            lacks = f"lacks {len(missing)} of its weights, {missing[0]} among them"
-            raise SettingsError(f"{info.path} {lacks}")
+        refuse_missing_weights(info.path, found["missing_keys"])
         vae = vae.to(device).eval().requires_grad_(False)
-        if compile and not LAYOUTS[info.kind].in_pieces:
+        if compile and not PUBLISHED[info.kind].in_pieces:
             vae.encoder.compile()
         return cls(info, vae, device, dtype)
 
@@ -57,7 +55,7 @@ class DiffusersCoder(LatentCoder):
             return frames.unflatten(0, (len(latents), -1)).transpose(1, 2).contiguous()
         if self.info.kind != "AutoencoderKLLTXVideo":
             return self.network.decode(latents).sample
-        # Later ones are told how much noise is left in the latents, none here, and may draw noise of their own.
+        # Later versions take the noise level of the latents, none here, and may draw noise of their own.
         times = latents.new_zeros(len(latents)) if self.network.config.timestep_conditioning else None
         with torch.random.fork_rng(devices=[latents.device] if latents.is_cuda else []):
             torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What there is to know about a coder before it is loaded."""
+"""Describes a VAE before it is loaded: strides, channels, scaling of latents, fingerprint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CoderInfo:
     std: tuple[float, ...]
     path: str  # the folder on this machine
     frame_step: int = 0  # clips are 1 + frame_step * n frames long: a multiple of time_stride, that itself by default
-    note: str = ""  # what someone who encodes with it should know, one line
+    note: str = ""  # a warning for whoever encodes with it, one line
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_step", self.frame_step or self.time_stride)

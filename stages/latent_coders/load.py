@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from stages.base import SettingsError
-from stages.latent_coders.coder import Dtype, LatentCoder
+from stages.latent_coders.coder import LatentCoder
 from stages.latent_coders.describe import OWN, describe_coder
+from stages.pretrained.devices import dtype_on, torch_device
+from stages.settings import Dtype
 
 
 def load_coder(
@@ -18,19 +19,19 @@ def load_coder(
     """The VAE that `describe_coder` describes, ready to run.
 
     `device` 'auto' takes a GPU where there is one; `dtype` 'auto' is bfloat16 on GPUs and float32 on CPUs.
-    `compile` has torch compile the encoder, once for each shape of video; not one that goes through a clip in pieces
-    (Wan, CogVideoX), each of which would be another network to it. Raises SettingsError, in one line: no such
-    device, weights that do not fit, and whatever `describe_coder` raises.
+    `compile` has torch compile the encoder, once for each shape of video; encoders that go through a clip in pieces
+    (Wan, CogVideoX) are left as they are, because every piece would be compiled anew. Raises SettingsError, in one
+    line: no such device, weights that do not fit, and whatever `describe_coder` raises.
     """
     import torch
 
     info = describe_coder(model, subfolder, revision)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(f"device: {device}, but there is no GPU that torch can use")
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    name = dtype if dtype != "auto" else "bfloat16" if chosen.startswith("cuda") else "float32"
+    device = torch_device(device)
+    torch_dtype = getattr(torch, dtype_on(device, dtype))
     if info.kind == OWN:
-        from stages.latent_coders.own import OwnCoder as Kind
-    else:
-        from stages.latent_coders.from_diffusers import DiffusersCoder as Kind
-    return Kind.load(info, chosen, getattr(torch, name), compile)
+        from stages.latent_coders.own import OwnCoder
+
+        return OwnCoder.load(info, device, torch_dtype, compile)
+    from stages.latent_coders.from_diffusers import DiffusersCoder
+
+    return DiffusersCoder.load(info, device, torch_dtype, compile)

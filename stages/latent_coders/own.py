@@ -1,4 +1,4 @@
-"""Our own causal VAE as a coder, with any of its bottlenecks."""
+"""Runs clipmill's own causal VAE, with any of its bottlenecks, as a latent coder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The published VAEs: what their configs mean, read without torch or diffusers.
+"""Reads the configs of published VAEs (Wan, CogVideoX, Hunyuan, LTX, Stable Diffusion) without torch or diffusers.
 
-Each entry follows the class in diffusers and its pipelines, which is where the scaling of latents is decided.
+Each entry follows the class in diffusers and its pipelines, which decide how latents are scaled.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Of one class: `channels`, `time` and `space` name its strides from a config; `defaults` are what its
-    constructor takes for what an older config does not say.
+class PublishedVAE:
+    """How to read the config of one class: its channels and its strides in `time` and `space`. `defaults` are those
+    of its constructor, for keys that an older config lacks.
     """
 
     channels: str  # the config's key
@@ -25,7 +25,7 @@ class Layout:
     frame_step: int = 1  # clips of 1 + frame_step * time * n frames come back as long as they were
     first_frame: bool = True
     in_weights: bool = False  # latents_mean and latents_std are buffers, not settings
-    in_pieces: bool = False  # goes through a clip piece by piece, each with what the one before left
+    in_pieces: bool = False  # encodes a clip piece by piece, with a cache of the piece before
 
     def filled(self, config: Config) -> dict[str, Any]:
         return {**self.defaults, **{key: value for key, value in config.items() if not key.startswith("_")}}
@@ -48,8 +48,8 @@ WAN_MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
 WAN_STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
            3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)  # fmt: skip
 
-LAYOUTS: dict[str, Layout] = {
-    "AutoencoderKLWan": Layout(
+PUBLISHED: dict[str, PublishedVAE] = {
+    "AutoencoderKLWan": PublishedVAE(
         "z_dim",
         time=lambda config: 2 ** sum(map(bool, config["temperal_downsample"])),
         space=lambda config: 2 ** (len(config["dim_mult"]) - 1) * (config["patch_size"] or 1),
@@ -61,7 +61,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     # Decodes two latents at a time and takes the first of an odd number for the frame that stands alone: an even
     # number of latents comes back as another number of frames.
-    "AutoencoderKLCogVideoX": Layout(
+    "AutoencoderKLCogVideoX": PublishedVAE(
         "latent_channels",
         time=lambda config: int(config["temporal_compression_ratio"]),
         space=_halvings,
@@ -72,7 +72,7 @@ LAYOUTS: dict[str, Layout] = {
         frame_step=2,
         in_pieces=True,
     ),
-    "AutoencoderKLHunyuanVideo": Layout(
+    "AutoencoderKLHunyuanVideo": PublishedVAE(
         "latent_channels",
         time=lambda config: config["temporal_compression_ratio"],
         space=lambda config: config["spatial_compression_ratio"],
@@ -81,7 +81,7 @@ LAYOUTS: dict[str, Layout] = {
             "scaling_factor": 0.476986,
         },
     ),
-    "AutoencoderKLLTXVideo": Layout(
+    "AutoencoderKLLTXVideo": PublishedVAE(
         "latent_channels",
         time=_ltx("temporal", "patch_size_t"),
         space=_ltx("spatial", "patch_size"),
@@ -92,7 +92,7 @@ LAYOUTS: dict[str, Layout] = {
         },
         in_weights=True,
     ),
-    "AutoencoderKL": Layout(  # Stable Diffusion and Flux: every frame is a picture by itself
+    "AutoencoderKL": PublishedVAE(  # Stable Diffusion and Flux: every frame is a picture by itself
         "latent_channels",
         time=lambda config: 1,
         space=_halvings,

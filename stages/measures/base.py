@@ -1,4 +1,4 @@
-"""What a measure is: it looks at samples one by one and makes a clip's columns of what it saw there."""
+"""Base class of measures: each observes samples one by one and turns those of a clip into columns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Measure:
     """
 
     name: ClassVar[str]  # as in a recipe's `measure:` list
-    version: ClassVar[int]  # changes whenever the same pixels would give another value
+    version: ClassVar[int]  # increase it when the same pixels would give another value
     columns: ClassVar[dict[str, str]]  # column -> 'double', 'int64', 'string' or 'bool'
     reach: ClassVar[Literal["sample", "pair", "trail"]] = "sample"
     most_kept: ClassVar[int | None] = None  # observations kept one by one; above it neighbours are merged

@@ -27,7 +27,7 @@ class Flow:
     """
 
     def __init__(self, *, fine: bool = False):
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_FAST)
         self._dis.setVariationalRefinementIterations(0)
         if fine:
             self._dis.setFinestScale(1)
@@ -48,7 +48,7 @@ class Flow:
         first, second = _small(earlier), _small(later)
         if first.shape != second.shape:
             second = cv2.resize(second, first.shape[::-1], interpolation=cv2.INTER_AREA)
-        flow = self._dis.calc(first, second, None)
+        flow = self._dis.calc(first, second, None)  # type: ignore[call-overload]  # the stubs lack None: no first guess
         half = SPACING // 2
         return flow[half::SPACING, half::SPACING] * np.float32(100.0 / math.hypot(*first.shape))
 

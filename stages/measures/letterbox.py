@@ -25,7 +25,7 @@ TALLEST = 0.15  # share of a side that one block of text in the border may take
 DEEPEST = 0.45  # a border takes at most this share of a side
 
 
-class Seen(NamedTuple):
+class BorderProfile(NamedTuple):
     """What one sample, or the maximum of several, shows of its borders. All luma, 0-255."""
 
     rows: np.ndarray  # (H,) float32, means of the full-size rows
@@ -54,15 +54,15 @@ class Letterbox(Measure):
     }
     most_kept = 240
 
-    def observe(self, sample: Sample, previous: Sample | None) -> Seen:
+    def observe(self, sample: Sample, previous: Sample | None) -> BorderProfile:
         row_strips = strip_means(sample.gray, 1)
         column_strips = strip_means(sample.gray, 0)
-        return Seen(sample.row_luma, sample.column_luma, row_strips, column_strips)
+        return BorderProfile(sample.row_luma, sample.column_luma, row_strips, column_strips)
 
-    def merge(self, earlier: Seen, later: Seen) -> Seen:
+    def merge(self, earlier: BorderProfile, later: BorderProfile) -> BorderProfile:
         if any(a.shape != b.shape for a, b in zip(earlier, later, strict=True)):
             return later  # the picture changed its size in the middle of the stream
-        return Seen(*map(np.maximum, earlier, later))
+        return BorderProfile(*map(np.maximum, earlier, later))
 
     def aggregate(self, values: list[Timed], clip: ClipFacts) -> dict[str, Any]:
         if not values:

@@ -1,4 +1,4 @@
-"""What the measures saw, kept until it is known which clip it belongs to."""
+"""Buffers what the measures observe until it is known which clip it belongs to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Track:
 
 
 class Observations:
-    """Feed it every sample of a source in order; close clips in order; get one row of columns for each.
+    """Feed it every sample of a source in order, and close its clips in order: each gives one row of columns.
 
     Observations that look across a cut, or at frames between clips, belong to no clip. Memory is bounded by
     the longest clip in scalars, and by `most_kept` in everything larger.
@@ -41,7 +41,7 @@ class Observations:
         return {track.measure.name: str(track.measure.version) for track in self._tracks}
 
     def observe(self, sample: Sample) -> None:
-        """Lets every measure look at the sample. Costs what the measures cost."""
+        """Lets every measure observe the sample."""
         previous = self._previous
         if previous is not None and previous.seconds >= sample.seconds:
             previous = None  # time ran backwards: no pair
@@ -53,7 +53,7 @@ class Observations:
         self._previous = sample
 
     def close(self, span: Span, facts: ClipFacts) -> dict[str, Any]:
-        """The columns of the clip at `span`, by name, and forgets all that lies before its end."""
+        """The columns of the clip at `span`, by name; drops the observations before its end."""
         row: dict[str, Any] = {}
         end_s = max(span.end_s - SLACK_S, span.start_s + SLACK_S)  # an image has no length but its one frame
         for track in self._tracks:
@@ -64,7 +64,7 @@ class Observations:
         return row
 
     def forget(self, before_s: float) -> None:
-        """Drops what looks at frames before that time: no later clip can own it."""
+        """Drops observations of frames before that time: no later clip can own them."""
         for track in self._tracks:
             track.seen = [seen for seen in track.seen if seen[0] >= before_s - SLACK_S]
 
@@ -90,7 +90,7 @@ def _merge_old(track: _Track) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A Python value for a numpy one; what is not a number is unknown."""
+    """A Python value for a numpy one; NaN and infinity become None, unknown."""
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

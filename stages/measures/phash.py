@@ -15,7 +15,7 @@ _FAINT = 2.0  # DCT coefficients smaller than this (0-255 luma, orthonormal) are
 _SAME = 2  # bits: a frame that differs by no more from the one kept before it says nothing new
 
 # Frames summed, the sum of their coefficients (8, 8), (seconds, hash) of single frames.
-Seen = tuple[int, np.ndarray, list[tuple[float, int]]]
+HashedFrames = tuple[int, np.ndarray, list[tuple[float, int]]]
 
 
 class PerceptualHash(Measure):
@@ -36,12 +36,12 @@ class PerceptualHash(Measure):
     columns: ClassVar[dict[str, str]] = {"phash": "string", "phash_frames": "string"}
     most_kept = 240
 
-    def observe(self, sample: Sample, previous: Sample | None) -> Seen:
+    def observe(self, sample: Sample, previous: Sample | None) -> HashedFrames:
         ends = sample.trail[:1] + sample.trail[-1:] if len(sample.trail) > 1 else sample.trail
         seen = [(at, dct_coefficients(gray)) for at, gray in ends]
         return 1, seen[-1][1], [(at, dct_hash(coefficients)) for at, coefficients in seen]
 
-    def merge(self, earlier: Any, later: Any) -> Seen:
+    def merge(self, earlier: Any, later: Any) -> HashedFrames:
         return earlier[0] + later[0], earlier[1] + later[1], earlier[2] + later[2]
 
     def aggregate(self, values: list[Timed], clip: ClipFacts) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class PerceptualHash(Measure):
             at = [3 * (seconds - clip.start_s) / length for seconds, _ in values]
             mine = [value for share, (_, value) in zip(at, values, strict=True) if third <= share < third + 1]
             if not mine:  # too short for a sample in each third: the nearest one stands for it
-                nearest = min(range(len(at)), key=lambda i, third=third: abs(at[i] - third - 0.5))
+                nearest = int(np.argmin([abs(place - third - 0.5) for place in at]))
                 mine = [values[nearest][1]]
             count = sum(value[0] for value in mine)
             hashes.append(dct_hash(sum(value[1] for value in mine) / count))

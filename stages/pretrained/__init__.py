@@ -1,1 +1,1 @@
-"""Pretrained models: where they lie, which they are (hashes of weights), and how they are loaded."""
+"""Pretrained models: finds them on disk or on a hub, identifies their weights, runs OpenCLIP. Imports no other room."""

@@ -1,16 +1,18 @@
-"""The files of a model, from a local folder or a hub: found, and fetched where they are not here yet."""
+"""Finds the config and the weights of a model that transformers or diffusers can load, in a folder or on a hub."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.base import SettingsError, one_line
-from stages.pretrained.lookup import CONFIG, config_at, local_folder
+from stages.pretrained.hub import snapshot
+from stages.pretrained.lookup import local_folder
 
+CONFIG = "config.json"
 WEIGHTS = (".safetensors", ".bin")  # the first kind that there is
 # What a pipeline's repository holds beside its networks; and files that a network comes with.
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -29,17 +31,17 @@ class ModelFolder:
     weights: tuple[Path, ...]
 
 
-def find(model: str, subfolder: str | None, revision: str | None, part: str, what: str) -> ModelFolder:
+def find_folder(model: str, subfolder: str | None, revision: str | None, part: str, what: str) -> ModelFolder:
     """A local folder or a name on the hub; of a whole pipeline its `subfolder`, by default the one named `part`.
 
     From the hub it fetches the config and the weights, unless they are in its cache. Raises SettingsError, in one
     line with the fix, where there is no such model, or none that is `what`.
     """
     if local := local_folder(model):
-        root = local.absolute()  # workers stand in other folders
+        root = local.absolute()  # workers run in other working folders
     else:
         small = [*SMALL, *(f"{subfolder or part}/{each}" for each in SMALL)]
-        root = _fetched(model, revision, small, lambda root: (_inside(root, subfolder, part) / CONFIG).is_file())
+        root = snapshot(model, revision, small, lambda root: (_inside(root, subfolder, part) / CONFIG).is_file())
     folder = _inside(root, subfolder, part)
     config = config_at(folder / CONFIG, _place(model, subfolder), what)
     weights = weight_files(folder) if local else _weights_of_hub(model, root, folder)
@@ -48,11 +50,33 @@ def find(model: str, subfolder: str | None, revision: str | None, part: str, wha
     return ModelFolder(folder.resolve().name if local else model, root, folder, config, weights)
 
 
-def fetched_beside(model: str, found: ModelFolder, folder: Path, names: Sequence[str]) -> None:
-    """Fetches files of those names into a `folder` of the same repository, where none is there and it is on a hub."""
+def read_config(model: str, revision: str | None = None) -> dict[str, Any]:
+    """The config.json of a transformers model; from the hub it takes one small file, or none if that is cached.
+
+    Raises SettingsError, one line with the fix, where there is no such model or the hub can't be reached.
+    """
+    root = local_folder(model) or snapshot(model, revision, [CONFIG], lambda root: (root / CONFIG).is_file())
+    return config_at(root / CONFIG, f"model {model!r}", "transformers model")
+
+
+def config_at(path: Path, place: str, what: str) -> dict[str, Any]:
+    """A model's config.json. Raises SettingsError where it is missing or damaged: `place` is then no `what`."""
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"{place} holds no {CONFIG}: it is no {what}") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{place}: its {CONFIG} can't be read: {one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise SettingsError(f"{place}: its {CONFIG} is no JSON object")
+    return config
+
+
+def fetch_beside(model: str, found: ModelFolder, folder: Path, names: Sequence[str]) -> None:
+    """Fetches files of those names into a `folder` of the same repository, if it is on a hub and none is there yet."""
     if not local_folder(model):
         wanted = [str(folder.relative_to(found.root) / name) for name in names]
-        _fetched(model, found.root.name, wanted, lambda root: any((folder / name).is_file() for name in names))
+        snapshot(model, found.root.name, wanted, lambda root: any((folder / name).is_file() for name in names))
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -73,18 +97,24 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     return ()
 
 
+def refuse_missing_weights(model: str, missing: Iterable[str]) -> None:
+    """Raises SettingsError for weights that the files lack: transformers and diffusers would draw random ones."""
+    if names := sorted(missing):
+        raise SettingsError(f"{model} lacks {len(names)} of its weights, {names[0]} among them")
+
+
 def _weights_of_hub(model: str, root: Path, folder: Path) -> tuple[Path, ...]:
     """Those of the commit whose config is in `folder`: its snapshot, `root`, has the commit's name."""
 
-    def whole() -> tuple[Path, ...]:
+    def complete() -> tuple[Path, ...]:
         try:
             return weight_files(folder)
         except SettingsError:  # some of them are not here yet
             return ()
 
     for kind in WEIGHTS:
-        _fetched(model, root.name, [str(folder.relative_to(root) / f"*{kind}")], lambda root: bool(whole()))
-        if whole():
+        snapshot(model, root.name, [str(folder.relative_to(root) / f"*{kind}")], lambda root: bool(complete()))
+        if complete():
             break
     return weight_files(folder)
 
@@ -99,35 +129,3 @@ def _inside(root: Path, subfolder: str | None, part: str) -> Path:
 
 def _place(model: str, subfolder: str | None) -> str:
     return f"model {model!r}" + (f", subfolder {subfolder!r}," if subfolder else "")
-
-
-def _fetched(model: str, revision: str | None, patterns: list[str], enough: Callable[[Path], bool]) -> Path:
-    """The snapshot's folder with the files that match: as it is in the cache if that is `enough`, else from the hub."""
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-    except ImportError as error:
-        raise SettingsError(f"model {model!r} is no folder here, and fetching it takes huggingface_hub") from error
-    try:
-        root = Path(huggingface_hub.snapshot_download(model, revision=revision, local_files_only=True))
-        if enough(root):
-            return root
-    except Exception:  # nothing of it is in the cache
-        pass
-    from stages.pretrained.lookup import HUB_SECONDS
-
-    try:
-        # Asked first because it answers at once without a network, where a download tries for half a minute.
-        commit = huggingface_hub.HfApi().model_info(model, revision=revision, timeout=HUB_SECONDS).sha
-        return Path(huggingface_hub.snapshot_download(model, revision=commit, allow_patterns=patterns))
-    except RevisionNotFoundError:
-        raise SettingsError(f"model {model!r} has no revision {revision!r} on the hub") from None
-    except RepositoryNotFoundError:
-        raise SettingsError(
-            f"model {model!r}: neither a folder here nor a model on the hub that can be read without `hf auth login`"
-        ) from None
-    except Exception as error:  # the HTTP client's own classes: no network, a proxy's refusal, offline mode
-        raise SettingsError(
-            f"model {model!r} is no folder here and the hub can't be asked for it ({one_line(error)[:200]}): "
-            f"give the path of a folder that holds it"
-        ) from error

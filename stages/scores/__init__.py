@@ -1,1 +1,1 @@
-"""Scores of clips from models: embeddings, aesthetics, text area, classifiers."""
+"""Scores of clips from models: embeddings, aesthetics, text area, classifiers. Of other rooms, imports pretrained."""

@@ -1,16 +1,14 @@
-"""`aesthetic:` the LAION heads over the OpenCLIP embeddings of a clip's frames; about 1 to 10, higher is better.
+"""The stage `aesthetic:` scores clips by LAION's heads on OpenCLIP embeddings: about 1 to 10, higher is better.
 
 Linear: LAION-AI/aesthetic-predictor, one affine map. MLP: christophschuhmann/improved-aesthetic-predictor,
-five of them in a row with dropout (off here) between; one of its two published files has a ReLU after each
-but the last. Both were fitted to OpenAI's ViT-L/14, which is why that is the model unless one is named.
+five affine maps with dropout (off here) between; one of its two published files has a ReLU after each but the
+last. Both were fitted to OpenAI's ViT-L/14, so that is the default model.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,25 +16,20 @@ from typing import ClassVar
 
 import numpy as np
 
+from models.saved.weight_hash import hash_parts, tensor_label
 from stages.base import ClipError, SettingsError, one_line
-from stages.pretrained.clip_models import HUB, ClipModelSettings, file_hash
 from stages.pretrained.hub import cached_or_reachable, hub_file
+from stages.pretrained.lookup import HUB, named_path
+from stages.pretrained.weight_hash import REVISION_DIGITS, files_hash, tensor_places
 from stages.scores.frame_embeddings import FrameEmbeddingStage
+from stages.scores.settings import AestheticSettings
 from stages.unit import Clip, Row
 
-AESTHETIC_VERSION = 1  # changes whenever the same embeddings and head would give another score
+AESTHETIC_VERSION = 1  # increase it when the same embeddings and head would give another score
 
 # Places of the affine maps in the published nn.Sequential -> whether a ReLU follows each but the last.
-LAYOUTS = {(0, 2, 4, 6, 7): False, (0, 3, 6, 9, 11): True}
+LAYOUTS: dict[tuple[int, ...], bool] = {(0, 2, 4, 6, 7): False, (0, 3, 6, 9, 11): True}
 ADVICE = "download it where there is a network and give `head` its path"
-
-
-class AestheticSettings(ClipModelSettings):
-    """`aesthetic:` the head's weights, and the model whose embeddings it was fitted to."""
-
-    head: str  # a .pth or .safetensors file, or hf-hub:ORG/REPO/FILE
-    model: str = "ViT-L-14-quickgelu"
-    pretrained: str = "openai"
 
 
 class Aesthetic(FrameEmbeddingStage):
@@ -44,14 +37,14 @@ class Aesthetic(FrameEmbeddingStage):
 
     name: ClassVar[str] = "aesthetic"
     default_table: ClassVar[str] = "aesthetics"
+    head: Head  # from `setup` on
 
     def __init__(self, settings: AestheticSettings):
         super().__init__(settings)
         self.settings: AestheticSettings = settings
         self.head_path = settings.head
         if not settings.head.startswith(HUB):
-            self.head_path = os.path.abspath(os.path.expanduser(settings.head))
-        self.head: Head | None = None
+            self.head_path = os.path.abspath(named_path(settings.head))
 
     def check(self) -> None:
         """SettingsError: no head there, or one of another width than the embeddings; then as for `embed`."""
@@ -70,8 +63,8 @@ class Aesthetic(FrameEmbeddingStage):
         return {"aesthetic": "double", "aesthetic_min": "double", "model": "string", "revision": "string"}
 
     def versions(self) -> dict[str, str]:
-        head = "" if self.head_path.startswith(HUB) else file_hash(self._file())
-        return {"aesthetic": " ".join(f"{AESTHETIC_VERSION} {self.source.content()} {head}".split())}
+        head = "" if self.head_path.startswith(HUB) else files_hash("", [Path(self._file())])[:REVISION_DIGITS]
+        return {"aesthetic": " ".join(f"{AESTHETIC_VERSION} {self.spec.content()} {head}".split())}
 
     def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
         answers: list[Row | ClipError] = []
@@ -81,7 +74,7 @@ class Aesthetic(FrameEmbeddingStage):
                 {
                     "aesthetic": float(scores.mean()),
                     "aesthetic_min": float(scores.min()),
-                    "model": f"{Path(self.head_path).name} on {self.source.name}",
+                    "model": f"{Path(self.head_path).name} on {self.spec.name}",
                     "revision": f"{self.head.revision} on {found.revision}",
                 }
             )
@@ -96,10 +89,10 @@ class Aesthetic(FrameEmbeddingStage):
         return self.head_path
 
     def _fits(self, width: int) -> None:
-        if width != self.source.width:
+        if width != self.spec.width:
             raise SettingsError(
                 f"head {Path(self.head_path).name} takes embeddings of {width} numbers, "
-                f"model {self.source.name} makes {self.source.width}: they do not belong together"
+                f"model {self.spec.name} makes {self.spec.width}: they do not belong together"
             )
 
 
@@ -128,28 +121,25 @@ class Head:
 
 def load_head(path: str) -> Head:
     """The head in a file. SettingsError: unreadable, or of no published layout."""
-    import xxhash
-
     tensors = _tensors(path)
     keys, relu = _layout(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     weights = [np.asarray(tensors[f"{key}weight"], np.float32) for key in keys]
     biases = [np.asarray(tensors[f"{key}bias"], np.float32) for key in keys]
-    content = xxhash.xxh3_64(b"relu" if relu else b"")
-    for values in (*weights, *biases):
-        content.update(np.ascontiguousarray(values).tobytes())
-    return Head(weights, biases, relu, content.hexdigest())
+    revision = hash_parts(
+        "relu" if relu else "",
+        ((tensor_label(str(number), "torch.float32", values.shape), [values.tobytes()])
+         for number, values in enumerate((*weights, *biases))),
+    )  # fmt: skip
+    return Head(weights, biases, relu, revision[:REVISION_DIGITS])
 
 
 def head_width(path: str) -> int:
     """Numbers in the embeddings that a head takes; of a .safetensors file only the header is read."""
     if path.endswith(".safetensors"):
         try:
-            with open(path, "rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(length, 1 << 20)))
-            shapes = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-        except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
-            raise SettingsError(f"head: {path} is no .safetensors file") from error
+            shapes = {name: place.shape for name, place in tensor_places([Path(path)]).items()}
+        except SettingsError as error:
+            raise SettingsError(f"head: {error}") from error
     else:
         shapes = {name: tuple(tensor.shape) for name, tensor in _tensors(path).items()}
     keys, _ = _layout(path, shapes)
@@ -172,8 +162,9 @@ def _tensors(path: str) -> dict[str, np.ndarray]:
 
 def _layout(path: str, shapes: dict[str, tuple[int, ...]]) -> tuple[list[str], bool]:
     """(prefixes of the affine maps in their order, whether ReLUs are between), from the names alone."""
+    relu: bool | None = False
     if set(shapes) == {"weight", "bias"}:
-        keys, relu = [""], False
+        keys = [""]
     else:
         found = {match[1] for name in shapes if (match := re.fullmatch(r"(?:layers\.)?(\d+)\.(?:weight|bias)", name))}
         places = tuple(sorted(map(int, found)))

@@ -8,22 +8,17 @@ from typing import ClassVar
 import numpy as np
 
 from stages.base import ClipError
-from stages.pretrained.clip_models import ClipModelSettings
 from stages.scores.frame_embeddings import FrameEmbeddingStage
 from stages.unit import Clip, Row
 
-EMBED_VERSION = 1  # changes whenever the same frames and weights would give another embedding
-
-
-class EmbedSettings(ClipModelSettings):
-    """`embed:` the model, and at which shares of a clip's length it looks."""
+EMBED_VERSION = 1  # increase it when the same frames and weights would give another embedding
 
 
 class Embed(FrameEmbeddingStage):
     """Fills `embeddings`. Pooled: the L2-normalised mean of the frames' L2-normalised embeddings, float16.
 
-    `temporal_consistency` is the least cosine of neighbouring frames, NULL for a clip of one frame: a low one
-    is probably a cut that was missed.
+    `temporal_consistency` is the least cosine of neighbouring frames, NULL for a clip of one frame: a low value
+    is probably a missed cut.
     """
 
     name: ClassVar[str] = "embed"
@@ -40,7 +35,7 @@ class Embed(FrameEmbeddingStage):
         }
 
     def versions(self) -> dict[str, str]:
-        return {"embed": f"{EMBED_VERSION} {self.source.content()}".strip()}
+        return {"embed": f"{EMBED_VERSION} {self.spec.content()}".strip()}
 
     def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
         answers: list[Row | ClipError] = []
@@ -52,7 +47,7 @@ class Embed(FrameEmbeddingStage):
                     "dim": len(vector),
                     "frames": len(found.vectors),
                     "temporal_consistency": consistency(found.vectors),
-                    "model": self.source.name,
+                    "model": self.spec.name,
                     "revision": found.revision,
                 }
             )

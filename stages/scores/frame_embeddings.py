@@ -1,7 +1,7 @@
-"""Stages that look at a clip's frames through an OpenCLIP model: the frames' embeddings, computed once.
+"""Base of the stages that look at a clip's frames through an OpenCLIP model; each frame is embedded once.
 
-Three things run side by side: the next clips are fetched (upstream), their pictures are brought to the
-network's size on threads, and the network runs on the batch before.
+Three things run at the same time: the stage before fetches the next clips, threads resize their pictures for the
+network, and the network runs on the previous batch.
 """
 
 from __future__ import annotations
@@ -10,22 +10,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.base import ClipError, ClipStage, Needs
+from stages.base import ClipError, ClipStage, Needs, SettingsError
 from stages.frames import FrameRequest, Picture
-from stages.pretrained.clip_models import (
-    ClipModel,
-    ClipModelSettings,
-    ClipSource,
-    available,
-    load_model,
-    settings_source,
-)
 from stages.pretrained.devices import cores, leave_a_core, on_gpu
+from stages.pretrained.open_clip_lookup import OpenClipSpec, available, find_model
+from stages.pretrained.open_clip_model import OpenClipModel, load_model
+from stages.scores.settings import OpenClipSettings
 from stages.unit import Clip, Unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OVERSIZE = 2  # frames are asked for with a long side so many times the network's, so that it is what shrinks them
 PREPARING_THREADS = 8  # threads that resize pictures ahead of the network, at most
@@ -43,44 +41,45 @@ class FrameVectors:
 class FrameEmbeddingStage(ClipStage):
     """Base of stages that score clips by the embeddings of their frames.
 
-    Subclasses call `vectors_of(clips)`. The embeddings stay among the clip's features under the identity of
-    the model, precision and frames, so that a later stage of the same model does not run the network again.
+    Subclasses call `vectors_of(clips)`. The embeddings stay among the clip's features under a key of model, dtype and
+    frames, so that a later stage with the same model does not run the network again.
     """
 
-    def __init__(self, settings: ClipModelSettings):
+    model: OpenClipModel  # from `setup` on
+    _threads: ThreadPoolExecutor
+
+    def __init__(self, settings: OpenClipSettings):
         super().__init__(settings.table)
         self.settings = settings
         self.batch_clips = settings.batch_clips
-        self.source: ClipSource = settings_source(settings)
+        self.spec = spec_of(settings)
         self.needs = Needs(cpus=1.0, gpus=1.0 if on_gpu(settings.device) else 0.0)
-        self.request = FrameRequest(tuple(settings.positions), OVERSIZE * self.source.image_size)
-        self.model: ClipModel | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self.request = FrameRequest(tuple(settings.positions), OVERSIZE * self.spec.image_size)
 
     def check(self) -> None:
         """SettingsError for what could not work in a worker; loads no weights."""
-        available(self.source)
+        available(self.spec)
 
     def wants(self) -> FrameRequest:
         return self.request
 
     def setup(self) -> None:
         leave_a_core()
-        self.model = load_model(self.source, self.settings.device, self.settings.precision)
+        self.model = load_model(self.spec, self.settings.device, self.settings.dtype)
         self._threads = ThreadPoolExecutor(min(PREPARING_THREADS, cores()), thread_name_prefix="prepare")
 
     def close(self) -> None:
-        if self._threads is not None:
+        if hasattr(self, "_threads"):
             self._threads.shutdown(cancel_futures=True)
-        self.model = self._threads = None
+            del self._threads, self.model
 
     def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
-        """Units in their order, a batch behind: one batch is in the network while the next is gathered.
+        """Units in their order, one batch behind: a batch is in the network while the next is gathered.
 
-        On a GPU two are in the network, so that it has the next one's work when the first one's rows are made.
+        On a GPU two batches are submitted, so that the GPU goes on while the rows of the first one are made.
         """
-        depth = 2 if self.model is not None and self.model.device == "cuda" else 1
-        running: deque[Future] = deque()
+        depth = 2 if self.model.device == "cuda" else 1
+        running: deque[Future[list[Unit]]] = deque()
         with ThreadPoolExecutor(depth, thread_name_prefix="network") as network:
             for batch in self._batches(units):
                 running.append(network.submit(self._score, batch))
@@ -105,7 +104,8 @@ class FrameEmbeddingStage(ClipStage):
 
     @property
     def _key(self) -> tuple[Any, ...]:
-        return ("frame_vectors", self.source.model, self.source.pretrained, self.settings.precision, self.request)
+        """Of this model's embeddings among a clip's features; stages.captions.match makes the same one."""
+        return ("frame_vectors", self.spec.model, self.spec.pretrained, self.settings.dtype, self.request)
 
     def _begin(self, clip: Clip) -> None:
         """Starts to prepare a clip's pictures, unless its embeddings are there already."""
@@ -113,7 +113,7 @@ class FrameEmbeddingStage(ClipStage):
         if frames and self._key not in clip.features:
             clip.features[("prepared", *self._key)] = self._preparing(frames)
 
-    def _preparing(self, frames: Sequence[Picture]) -> list[Future]:
+    def _preparing(self, frames: Sequence[Picture]) -> list[Future[Tensor]]:
         return [self._threads.submit(self.model.prepared, picture) for picture in _distinct(frames)]
 
     def vectors_of(self, clips: Sequence[Clip]) -> list[FrameVectors]:
@@ -122,15 +122,23 @@ class FrameEmbeddingStage(ClipStage):
         prepared = [clip.features.pop(("prepared", *self._key), None) or self._preparing(clip.frames) for clip in todo]
         ready = [future.result() for futures in prepared for future in futures]
         parts = [ready[at : at + NETWORK_IMAGES] for at in range(0, len(ready), NETWORK_IMAGES)]
-        vectors = np.concatenate([self.model.encode_prepared(part) for part in parts]) if parts else None
-        if vectors is not None and not np.isfinite(vectors).all():  # a batch is then taken apart, clip by clip
-            raise ClipError(f"precision {self.model.precision} is too little for {self.source.name}: try bf16 or fp32")
-        at = 0
+        vectors = np.concatenate([np.zeros((0, self.model.width), np.float32), *map(self.model.encode_prepared, parts)])
+        if not np.isfinite(vectors).all():  # the batch is then scored again, clip by clip
+            raise ClipError(f"dtype {self.model.dtype} is too little for {self.spec.name}: try bfloat16 or float32")
+        start = 0
         for clip, futures in zip(todo, prepared, strict=True):
-            clip.features[self._key] = FrameVectors(vectors[at : at + len(futures)].copy(), self.model.revision)
-            at += len(futures)
+            clip.features[self._key] = FrameVectors(vectors[start : start + len(futures)].copy(), self.model.revision)
+            start += len(futures)
         return [clip.features[self._key] for clip in clips]
 
 
 def _distinct(frames: Sequence[Picture]) -> list[np.ndarray]:
     return list({seconds: picture for seconds, picture in sorted(frames, key=lambda frame: frame[0])}.values())
+
+
+def spec_of(settings: OpenClipSettings) -> OpenClipSpec:
+    """The model that settings name. SettingsError also where weights are given beside a folder, which holds its own."""
+    spec = find_model(settings.model, settings.pretrained)
+    if spec.pretrained is None and settings.pretrained and "pretrained" in settings.model_fields_set:
+        raise SettingsError(f"model {settings.model} holds its own weights: leave `pretrained` out")
+    return spec

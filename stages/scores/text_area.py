@@ -1,8 +1,8 @@
-"""`text:` how much of the picture is text: subtitles, titles, logos made of letters, signs.
+"""The stage `text:` measures how much of the picture is text: subtitles, titles, logos made of letters, signs.
 
-Stable Video Diffusion drops clips whose detected text covers more than 7 % of the frame. Here the PP-OCRv6
-detector finds boxes of text lines and its reader confirms them (both come inside the package rapidocr): alone,
-the detector took 7 of 22 real frames without a letter for one large line of text.
+Stable Video Diffusion drops clips whose detected text covers more than 7 % of the frame. Here the PP-OCRv6 detector
+finds boxes of text lines and its recogniser confirms them (both come inside the package rapidocr). Without the
+recogniser, the detector took 7 of 22 real frames without a letter for one large line of text.
 """
 
 from __future__ import annotations
@@ -14,26 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from stages.base import ClipError, ClipStage, Needs, SettingsError, one_line
 from stages.frames import FrameRequest
-from stages.pretrained.weights import revision_of
-from stages.settings import ModelSettings, Positions
+from stages.pretrained.lookup import named_path
+from stages.pretrained.packages import require_packages
+from stages.pretrained.weight_hash import REVISION_DIGITS, files_hash
+from stages.scores.settings import TextAreaSettings
 from stages.unit import Clip, Row
 
-VERSION = "1"  # changes whenever the same frames would get other figures
+VERSION = "1"  # increase it when the same frames would get other figures
 DETECTOR, READER = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"  # as the wheel of rapidocr carries them
-LEAST_CHARACTERS = 2  # letters or digits that a box must hold: discs read as O, squares as the character for mouth
+LEAST_CHARACTERS = 2  # letters or digits that a box must hold: discs are read as O, squares as the character for mouth
 LEAST_SURENESS = 0.6  # mean probability of the characters read in a box
-
-
-class TextSettings(ModelSettings):
-    positions: Positions = (0.1, 0.5, 0.9)  # of the frames looked at, shares of the clip
-    long_side: int = Field(640, ge=64, le=4096)  # of the frames looked at, pixels: decides how small text is found
-    # local ONNX file of another PP-OCR text detector; what it holds is told by the stage's version
-    weights: str | None = Field(None, exclude=True)
-    confirm: bool = True  # boxes in which nothing can be read do not count
 
 
 class TextArea(ClipStage):
@@ -46,20 +39,18 @@ class TextArea(ClipStage):
     default_table = "text"
     needs = Needs(cpus=1)  # onnxruntime's CPU build
 
-    def __init__(self, settings: TextSettings):
+    def __init__(self, settings: TextAreaSettings):
         super().__init__(settings.table)
         self.settings = settings
         self.batch_clips = settings.batch_clips
-        # Made absolute here, where the recipe is read: workers stand in other folders.
-        self._weights = Path(settings.weights).expanduser().absolute() if settings.weights is not None else None
+        # Made absolute here, where the recipe is read: workers run in other working folders.
+        self._weights = named_path(settings.weights).absolute() if settings.weights is not None else None
         self._engine: Any = None
         self._revision = ""
 
     def check(self) -> None:
         """Raises SettingsError for a missing package, weights that are not there or are no text detector."""
-        for package in ("rapidocr", "onnxruntime"):
-            if not _installed(package):
-                raise SettingsError(f"needs the package {package}: pip install 'clipmill[ocr]'")
+        require_packages("rapidocr", "onnxruntime", extra="ocr")
         if self.settings.device == "cuda":
             raise SettingsError("the detector runs on CPUs only, got device 'cuda': leave `device` out")
         for path in self._files():
@@ -69,7 +60,7 @@ class TextArea(ClipStage):
             _check_detector(self._weights)
 
     def versions(self) -> dict[str, str]:
-        return {self.name: f"{VERSION}-{revision_of(self._files())}"}
+        return {self.name: f"{VERSION}-{self._content()}"}
 
     def wants(self) -> FrameRequest:
         return FrameRequest(self.settings.positions, self.settings.long_side)
@@ -108,7 +99,7 @@ class TextArea(ClipStage):
         }
         if self.settings.confirm:
             params["Rec.model_path"] = str(files[1])
-        self._revision = revision_of(files)
+        self._revision = self._content()
         self._engine = RapidOCR(params=params)
 
     def close(self) -> None:
@@ -141,6 +132,10 @@ class TextArea(ClipStage):
             return boxes
         readable = [sum(map(str.isalnum, text)) >= LEAST_CHARACTERS for text in found.txts]
         return boxes[np.array(readable)]
+
+    def _content(self) -> str:
+        """Hash of the network files in use, 16 hex digits."""
+        return files_hash("", self._files())[:REVISION_DIGITS]
 
     def _files(self) -> list[Path]:
         """The detector's file, then the reader's where there is one."""
@@ -186,10 +181,3 @@ def _package_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise SettingsError("needs the package rapidocr: pip install 'clipmill[ocr]'")
     return Path(spec.submodule_search_locations[0])
-
-
-def _installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # a module that was made unavailable on purpose
-        return False

@@ -1,1 +1,1 @@
-"""Shards: tars of latents with their contract in front and an index beside them."""
+"""Shards: tars of latents with their contract first and an index beside them. Imports no other room."""

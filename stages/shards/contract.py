@@ -1,7 +1,7 @@
 """The contract of latents: what made them, so that nobody trains on a mixture or decodes with another VAE.
 
-It stands in the header of each shard, in each row of the table of latents and in each dataset. Standard
-library only: trainers read it too.
+It is in the header of each shard, in each row of the table of latents and in each dataset. This file imports the
+standard library alone, because trainers read contracts too.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ TOKEN_DTYPE = "int32"
 
 
 class ContractError(ValueError):
-    """A contract that can't be: says what is wrong with it, in one line."""
+    """An invalid contract: one line says what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a latent says it was made by. Two latents of one digest may stand in one batch."""
+    """What made a latent. Latents whose contracts have one digest may be mixed in a batch."""
 
     vae: str  # the kind: "clipmill causal VAE", "AutoencoderKLWan", ...
     fingerprint: str  # sha256 of the VAE's weights and config
@@ -82,7 +82,7 @@ class Contract:
             raise ContractError(f"no contract: {error}") from error
 
     def to_json(self) -> str:
-        """The contract as it stands in a table's row."""
+        """The contract as a table's row has it."""
         return canonical(self.to_dict())
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Where shards are published: a local folder or any store that fsspec knows. Each file appears whole or not at all."""
+"""Publishes the files of shards in a local folder or any store that fsspec knows, each file whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import tempfile
 import time
 import uuid
 from contextlib import suppress
-from typing import Any
 
+from models.files import sync
 from stages.shards.format import ShardError
 
 PART = ".part"  # the end of a temporary file's name, which begins with a dot
-# Where an upload shows itself only when it is whole; anywhere else it is renamed then.
+# In these an upload becomes visible only when it is complete; elsewhere it is uploaded under another name and renamed.
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 
 STALE_SECONDS = 24 * 3600
 
 
 class WriteError(ShardError):
-    """A shard could not be written or published; nothing of it is left. It would meet the next one too."""
+    """A shard could not be written or published; nothing of it is left. The next one would fail as well."""
 
 
 class LocalFolder:
-    """Temporary files lie in the folder itself, so that a rename publishes them."""
+    """Temporary files are in the folder itself, so that a rename publishes them."""
 
     def __init__(self, path: str):
         self.path = path
@@ -37,18 +37,13 @@ class LocalFolder:
 
     def publish(self, part: str, name: str) -> None:
         """Makes a written file visible under a name; a power cut leaves it whole or absent."""
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
+        sync(part)
         os.replace(part, os.path.join(self.path, name))
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self.path)
 
 
 class RemoteFolder:
-    """Temporary files lie on this machine (TMPDIR) and are uploaded."""
+    """Temporary files are on this machine (TMPDIR) and are uploaded."""
 
     def __init__(self, uri: str):
         import fsspec
@@ -57,7 +52,7 @@ class RemoteFolder:
         self.whole = uri.split("://", 1)[0] in OBJECT_STORES
 
     def temporary(self) -> str:
-        """The path of a file to write. What a killed process left, and nobody wrote to for a day, is removed."""
+        """The path of a file to write. Removes files of killed processes that nobody wrote to for a day."""
         folder = tempfile.gettempdir()
         for left in glob.glob(os.path.join(glob.escape(folder), f".clipmill-*{PART}")):
             with suppress(OSError):  # another user's, or gone by now
@@ -66,7 +61,7 @@ class RemoteFolder:
         return os.path.join(folder, f".clipmill-{uuid.uuid4().hex}{PART}")
 
     def publish(self, part: str, name: str) -> None:
-        """Uploads a file. OSError if what came to lie there has another size."""
+        """Uploads a file. OSError if the stored size differs."""
         target = posixpath.join(self.path, name)
         upload = target if self.whole else posixpath.join(self.path, f".{uuid.uuid4().hex}{PART}")
         if not self.whole:
@@ -80,7 +75,7 @@ class RemoteFolder:
         os.unlink(part)
 
 
-def shard_folder(uri: str) -> Any:
+def shard_folder(uri: str) -> LocalFolder | RemoteFolder:
     """The LocalFolder or RemoteFolder of a path, a file:// URI or any other."""
     local = local_folder(uri)
     return RemoteFolder(uri) if local is None else LocalFolder(local)

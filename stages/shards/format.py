@@ -1,8 +1,8 @@
-"""What a shard is: a tar of arrays and JSON with its contract in front, and an index of every field beside it.
+"""The format of shards, and how to read them: a tar of arrays and JSON, its contract first, and an index beside it.
 
-A `.npy` member holds one array; its header is padded to 64 bytes by numpy, so the data lies at a multiple of
-64 bytes and can be mapped or read by `preadv` straight into a batch. The index gives the place of that data.
-Whatever lies under a folder `__x__` is no sample: webdataset skips it.
+A `.npy` member holds one array; numpy pads its header to 64 bytes, so the data begins at a multiple of 64 bytes and
+can be mapped or read by `preadv` straight into a batch. The index has the offset of that data. Members under a folder
+`__x__` are no samples: webdataset skips them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INDEX = pa.schema(
     {
         "clip_id": pa.string(),
         "field": pa.string(),  # mean, logvar, tokens, text, text_mask, ..., json
-        "offset": pa.int64(),  # in the tar: of the array's data, behind the .npy header; of the JSON text
+        "offset": pa.int64(),  # in the tar: of the array's data, after the .npy header; of the JSON text
         "length": pa.int64(),  # bytes
         "xxh3": pa.uint64(),  # xxh3_64 of exactly these bytes
         "dtype": pa.string(),  # numpy's name ('uint16' holds the bits of a bfloat16), or 'json'
@@ -129,7 +129,7 @@ def parse_index(content: bytes, path: str) -> pa.Table:
 
 
 def read_header(path: str) -> dict[str, Any]:
-    """What stands in front of a shard: contract (as a dict), digest, bucket, clipmill, and what its writer added."""
+    """The header of a shard: contract (as a dict), digest, bucket, version of clipmill, and what its writer added."""
     with open_file(path) as file:
         try:
             name, offset, length = next(members(file), ("", 0, 0))
@@ -168,7 +168,7 @@ def read_sample(path: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> dict
 
 
 def fields_of(file: BinaryIO, path: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The same out of a file that is open already; `path` is what a ShardError says."""
+    """As `read_sample`, from an open file; `path` is what a ShardError names."""
     import xxhash
 
     found: dict[str, Any] = {}

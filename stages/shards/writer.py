@@ -1,7 +1,7 @@
-"""Writes a shard: first into a temporary file, which becomes visible whole, with its index, or not at all.
+"""Writes a shard into a temporary file, then publishes it whole, with its index, or not at all.
 
-The same input gives the same bytes, and the name is a hash of them: what is written again after a crash lies
-where it lay before, and no name ever stands for two contents.
+The same input gives the same bytes, and the name is a hash of them: a shard that is written again after a crash gets
+the same name as before, and no name ever stands for two contents.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from stages.decode.reading import one_line
+from stages.base import one_line
 from stages.shards.contract import Contract, canonical
 from stages.shards.folder import WriteError, shard_folder
 from stages.shards.format import EMPTY, HEADER, INDEX, JSON, ShardError, member_name, not_finite, padded
 
-HEADER_ROOM = 16 << 10  # bytes kept free in front, for what is known of a shard only when all its clips are in
+HEADER_ROOM = 16 << 10  # bytes reserved at the start for the header, whose size is known only when all clips are in
 PIECE = 4 << 20  # bytes at a time, where a file is read again
 LATENTS = ("mean", "logvar", "tokens")
 
@@ -49,9 +49,9 @@ class ShardWriter:
     """Takes clips of one bucket, then publishes them as one shard. Use it as a context manager: without publish()
     nothing is left.
 
-    `header` may be added to until publish(), since decode PSNR is known late. ShardError for a clip that
-    contradicts the contract; the writer is as before then. WriteError for a disk or store that takes no more:
-    that ends the writer and removes its files.
+    `header` may be added to until publish(), since decode PSNR is known late. Raises ShardError for a clip that
+    contradicts the contract; the writer is then as before. Raises WriteError when the disk or the store fails; that
+    ends the writer and removes its files.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class ShardWriter:
         self._offset = self._room = padded(max(HEADER_ROOM, 2 * len(self._header_json())))
         with self._nothing_left():
             self._file = self._open()
-            self._file.seek(self._offset)
-            for field in sorted(empty or {}):
-                self._array(EMPTY.format(field), np.asarray(empty[field], order="C"))
+            self._tar.seek(self._offset)
+            for field, embedding in sorted((empty or {}).items()):
+                self._array(EMPTY.format(field), np.asarray(embedding, order="C"))
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -80,14 +80,9 @@ class ShardWriter:
     def __exit__(self, *_: object) -> None:
         self.discard()
 
-    @property
-    def bytes(self) -> int:
-        """What is written so far."""
-        return self._offset
-
     def add(self, clip_id: str, fields: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> None:
         """One clip: its arrays by field, and what its JSON says of it (`clip_id` is added)."""
-        self._refuse_ended()
+        _ = self._tar
         arrays = {field: np.asarray(fields[field], order="C") for field in sorted(fields)}
         self._check(clip_id, arrays)
         try:
@@ -100,7 +95,7 @@ class ShardWriter:
 
     def publish(self) -> Published:
         """Makes the shard visible: the index first, then the tar, each whole."""
-        self._refuse_ended()
+        _ = self._tar
         if not self.clips:
             raise ShardError("a shard needs one clip at least")
         header = self._header_json()
@@ -110,20 +105,23 @@ class ShardWriter:
     def discard(self) -> None:
         """Removes what was written and not published."""
         if self._file is not None:
-            with suppress(OSError):  # what is still to be flushed does not fit either
+            with suppress(OSError):  # flushing fails too, on a full disk
                 self._file.close()
             self._file = None
         while self._parts:
             with suppress(OSError):
                 os.unlink(self._parts.pop())
 
-    def _refuse_ended(self) -> None:
+    @property
+    def _tar(self) -> BinaryIO:
+        """The temporary file. ValueError where there is none any more."""
         if self._file is None:
             raise ValueError("this writer was published or discarded, or has failed")
+        return self._file
 
     @contextmanager
     def _nothing_left(self) -> Iterator[None]:
-        """Whatever goes wrong inside, the temporary files are removed and the writer has ended."""
+        """On any error inside, removes the temporary files and ends the writer."""
         try:
             yield
         except BaseException as error:
@@ -140,7 +138,7 @@ class ShardWriter:
         return open(self._parts[-1], "xb+", buffering=1 << 20)
 
     def _check(self, clip_id: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """That the latents are those of contract and bucket, and everything is finite."""
+        """Raises ShardError unless the latents fit contract and bucket and everything is finite."""
         if not _NAME.fullmatch(clip_id):
             raise ShardError(f"a clip id of a shard is letters, digits, '-' and '_', not {clip_id!r}")
         if clip_id in self.clips:
@@ -184,7 +182,7 @@ class ShardWriter:
         """Writes a member of these pieces; gives the offset of the last of them."""
         length = sum(len(piece) for piece in pieces)
         for piece in (_tar_header(name, length), *pieces, bytes(padded(length) - length)):
-            self._file.write(piece)
+            self._tar.write(piece)
         content = self._offset + tarfile.BLOCKSIZE
         self._offset = content + padded(length)
         return content + length - len(pieces[-1])
@@ -205,13 +203,13 @@ class ShardWriter:
             raise ShardError(f"what the header of a shard should say is no JSON ({error})") from error
 
     def _make_room(self, room: int) -> None:
-        """Everything behind the header moves, in a new file, so that a header of this size fits."""
-        old, more = self._file, room - self._room
-        self._file = self._open()
+        """Copies everything after the header to a new file, in which a header of this size fits."""
+        old, more = self._tar, room - self._room
+        new = self._file = self._open()
         old.seek(self._room)
-        self._file.seek(room)
+        new.seek(room)
         with old:
-            shutil.copyfileobj(old, self._file, PIECE)
+            shutil.copyfileobj(old, new, PIECE)
         os.unlink(self._parts.pop(0))
         self._index["offset"] = [offset + more for offset in self._index["offset"]]
         self._room = room
@@ -220,15 +218,15 @@ class ShardWriter:
         """(bytes, xxh3_128) of the file."""
         import xxhash
 
-        digest, size, piece = xxhash.xxh3_128(), 0, memoryview(bytearray(PIECE))
-        self._file.seek(0)
-        while count := self._file.readinto(piece):
-            digest.update(piece[:count])
-            size += count
+        digest, size, tar = xxhash.xxh3_128(), 0, self._tar
+        tar.seek(0)
+        while piece := tar.read(PIECE):
+            digest.update(piece)
+            size += len(piece)
         return size, digest.hexdigest()
 
     def _shard_id(self, header: bytes) -> str:
-        """32 hex digits over all that a shard says and holds."""
+        """32 hex digits over the header and the index, which has the hash of every field."""
         digest = hashlib.sha256(header)
         digest.update(canonical(self._index).encode())
         return digest.hexdigest()[:32]
@@ -247,14 +245,14 @@ class ShardWriter:
         return self._parts[-1], xxhash.xxh3_128_hexdigest(content)
 
     def _publish(self, header: bytes) -> Published:
-        self._file.write(bytes(2 * tarfile.BLOCKSIZE))  # how a tar ends
+        self._tar.write(bytes(2 * tarfile.BLOCKSIZE))  # how a tar ends
         if tarfile.BLOCKSIZE + len(header) > self._room:
             self._make_room(padded(tarfile.BLOCKSIZE + len(header)))
-        self._file.seek(0)
+        self._tar.seek(0)
         length = self._room - tarfile.BLOCKSIZE
-        self._file.write(_tar_header(HEADER, length) + header.ljust(length))  # JSON may end with spaces
+        self._tar.write(_tar_header(HEADER, length) + header.ljust(length))  # JSON may end with spaces
         size, digest = self._hash()
-        self._file.close()
+        self._tar.close()
         index, index_hash = self._write_index(digest)
         name = self._shard_id(header)
         self._folder.publish(index, f"{name}.parquet")
@@ -268,9 +266,7 @@ def _bytes_of(values: np.ndarray) -> memoryview:
 
 
 def _tar_header(name: str, length: int) -> bytes:
-    """A member's header, the same for the same member: no time, no owner. As tarfile makes it, in a tenth of the
-    time.
-    """
+    """A member's header without time and owner, so the same for the same member. tarfile takes ten times as long."""
     header, encoded = bytearray(_PLAIN), name.encode()
     header[: len(encoded)] = encoded
     header[124:136] = b"%011o\0" % length

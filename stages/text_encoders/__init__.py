@@ -1,1 +1,1 @@
-"""Texts to what a diffusion model is conditioned on: hidden states of a language model. torch comes with loading."""
+"""Text encoders: captions and prompts to hidden states. Of other rooms, imports pretrained; torch only to load."""

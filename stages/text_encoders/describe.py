@@ -1,37 +1,36 @@
-"""Which text encoder settings name: from configs and the bytes of its weights, without torch."""
+"""Describes the text encoder that settings name, from its config, weights and tokenizer, without torch."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.base import SettingsError
-from stages.pretrained import weight_hash
-from stages.pretrained.clip_models import CONFIG, HUB, WEIGHTS, ClipSource, available, find_model
-from stages.pretrained.clip_registry import architectures, tags_of
-from stages.pretrained.hub import cached, hub_file
-from stages.pretrained.model_files import ModelFolder, fetched_beside, find
+from stages.pretrained.lookup import HUB, named_path
+from stages.pretrained.model_files import ModelFolder, fetch_beside, find_folder
+from stages.pretrained.open_clip_lookup import CONFIG, FOLDER, OpenClipSpec, fetch_weights, find_model
+from stages.pretrained.open_clip_names import architectures
+from stages.pretrained.packages import installed
+from stages.pretrained.weight_hash import files_hash
 from stages.text_encoders.settings import TextEncoderSettings
 
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
 )  # fmt: skip
-LOCAL = "local-dir:"  # open_clip's prefix of a folder
-NOT_CONTENT = ("transformers_version", "torch_dtype", "dtype")  # of a config: who saved it, and how
+NOT_CONTENT = ("transformers_version", "torch_dtype", "dtype")  # keys of a config that say how it was saved
 
 
 def describe_text(settings: TextEncoderSettings) -> dict[str, Any]:
     """What a contract says of the encoder: its name, the sha256 of its weights, config and tokenizer, the width of
-    its vectors, and how many tokens of a caption it is given at most.
+    its vectors, and the maximum number of tokens of a caption.
 
     Raises SettingsError, in one line, for what is no text encoder.
     """
     if is_open_clip(settings):
-        return _open_clip(open_clip_source(settings), settings.max_tokens)
+        return _open_clip(open_clip_spec(settings), settings.max_tokens)
     found, tokenizer = transformers_files(settings)
     return _transformers(found, tokenizer, settings.max_tokens)
 
@@ -39,33 +38,33 @@ def describe_text(settings: TextEncoderSettings) -> dict[str, Any]:
 def is_open_clip(settings: TextEncoderSettings) -> bool:
     """Whether the model is one of OpenCLIP: it has a tag, open_clip's prefix or config, or one of its names."""
     model = settings.model
-    if settings.pretrained or model.startswith((HUB, LOCAL)):
+    if settings.pretrained or model.startswith((HUB, FOLDER)):
         return True
-    folder = Path(model).expanduser()
+    folder = named_path(model)
     if folder.is_dir():
         return (folder / CONFIG).is_file()
-    return importlib.util.find_spec("open_clip") is not None and model.replace("/", "-") in architectures()
+    return installed("open_clip") and model.replace("/", "-") in architectures()
 
 
-def open_clip_source(settings: TextEncoderSettings) -> ClipSource:
+def open_clip_spec(settings: TextEncoderSettings) -> OpenClipSpec:
     """Raises SettingsError also for a text tower that has no hidden states of its own tokens."""
     for name in ("subfolder", "revision"):
         if getattr(settings, name):
             raise SettingsError(f"model {settings.model!r} is one of OpenCLIP: leave `{name}` out")
-    source = find_model(settings.model, settings.pretrained)
-    text = json.loads(source.config)["text_cfg"]
+    spec = find_model(settings.model, settings.pretrained)
+    text = json.loads(spec.config)["text_cfg"]
     if inner := text.get("hf_model_name"):
-        raise SettingsError(f"model {source.name} reads text through {inner}: name that model itself")
+        raise SettingsError(f"model {spec.name} reads text through {inner}: name that model itself")
     if text.get("embed_cls"):
-        raise SettingsError(f"model {source.name} (CoCa) has no normalised states of its text: take another one")
-    return source
+        raise SettingsError(f"model {spec.name} (CoCa) has no normalised states of its text: take another one")
+    return spec
 
 
 def transformers_files(settings: TextEncoderSettings) -> tuple[ModelFolder, Path]:
     """The model's files and the folder of its tokenizer: its own or, in a pipeline, the one beside it."""
-    found = find(settings.model, settings.subfolder, settings.revision, part="text_encoder", what="text encoder")
+    found = find_folder(settings.model, settings.subfolder, settings.revision, part="text_encoder", what="text encoder")
     for beside in (found.folder, found.folder.parent / found.folder.name.replace("text_encoder", "tokenizer")):
-        fetched_beside(settings.model, found, beside, TOKENIZER)
+        fetch_beside(settings.model, found, beside, TOKENIZER)
         if any((beside / name).is_file() for name in TOKENIZER):
             return found, beside
     raise SettingsError(f"model {settings.model!r} has no tokenizer ({TOKENIZER[0]}) beside its weights")
@@ -81,7 +80,7 @@ def _transformers(found: ModelFolder, tokenizer: Path, max_tokens: int) -> dict[
     beside = [path for name in TOKENIZER if (path := tokenizer / name).is_file()]
     return {
         "encoder": found.name,
-        "fingerprint": weight_hash.fingerprint(json.dumps(said, sort_keys=True), found.weights, beside),
+        "fingerprint": files_hash(json.dumps(said, sort_keys=True), found.weights, beside),
         "dim": wide,
         "max_tokens": min(max_tokens, positions(config)),
     }
@@ -97,38 +96,13 @@ def positions(config: Mapping[str, Any]) -> int:
     return int(most) - offset
 
 
-def _open_clip(source: ClipSource, max_tokens: int) -> dict[str, Any]:
-    config = json.loads(source.config)
-    weights = Path(source.weights) if source.weights else _from_hub(source)
-    folder = Path(source.model)
+def _open_clip(spec: OpenClipSpec, max_tokens: int) -> dict[str, Any]:
+    config = json.loads(spec.config)
+    folder = Path(spec.model)
     beside = [path for name in TOKENIZER if folder.is_dir() and (path := folder / name).is_file()]
     return {
-        "encoder": source.name,
-        "fingerprint": weight_hash.fingerprint(json.dumps(config, sort_keys=True), [weights], beside),
+        "encoder": spec.name,
+        "fingerprint": files_hash(json.dumps(config, sort_keys=True), [fetch_weights(spec)], beside),
         "dim": config["text_cfg"].get("width", 512),  # what open_clip takes where a config says nothing
         "max_tokens": min(max_tokens, config["text_cfg"].get("context_length", 77)),
     }
-
-
-def _from_hub(source: ClipSource) -> Path:
-    """The file that open_clip loads, fetched unless it was before."""
-    available(source)
-    if source.model.startswith(HUB):
-        repository, files = source.model.removeprefix(HUB), WEIGHTS
-    else:
-        _, place = tags_of(source.model).get(source.pretrained or "", (False, ""))
-        repository, _, file = place.rpartition("/")
-        files = (file,) if file else WEIGHTS
-    advice = "give `pretrained` the path of a local checkpoint"
-    if not repository:
-        raise SettingsError(f"model {source.name}: its tag names no file on the hub; {advice}")
-    if path := cached(repository, files):
-        return Path(path)
-    failed: SettingsError | None = None
-    for file in files:
-        try:
-            return Path(hub_file(repository, file, advice))
-        except SettingsError as error:
-            failed = failed or error
-    assert failed is not None
-    raise failed

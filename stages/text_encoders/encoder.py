@@ -1,4 +1,4 @@
-"""Texts to the hidden states of a language model, a vector for each token."""
+"""Base of text encoders: texts to the hidden states of a language model, one vector for each token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-BATCH_TOKENS = 16384  # of one pass, padding counted: what bounds memory
+BATCH_TOKENS = 16384  # in one forward pass, padding counted; bounds the memory
 
 
 class TextEncoder(ABC):
@@ -26,8 +26,8 @@ class TextEncoder(ABC):
         """Last hidden states of each text, (L, D) float16, L its own number of tokens (special ones among them),
         `max_tokens` at most: the end of longer ones is not seen, see `truncated`.
 
-        Texts of like length go through together; what each gives does not depend on the others. Raises ValueError
-        where a value is none, or too large for float16: neither is replaced by another.
+        Texts of similar length are batched; the result of a text does not depend on its batch. Raises ValueError for a
+        value that is not finite in float16; it is never replaced.
         """
         import torch
 
@@ -52,14 +52,14 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def _tokens(self, texts: list[str]) -> list[list[int]]:
-        """Of each text, special ones among them, cut to `max_tokens`."""
+        """The tokens of each text, special ones among them, cut to `max_tokens`."""
 
     @abstractmethod
     def _states(self, tokens: list[list[int]]) -> Tensor:
-        """Hidden states (B, at least the longest, D); what is behind a text's own tokens counts for nothing."""
+        """Hidden states (B, L, D), L at least the longest text; those after a text's own tokens are ignored."""
 
     def _batches(self, lengths: list[int]) -> list[list[int]]:
-        """Places of the texts, the shortest first, as many together as BATCH_TOKENS allows."""
+        """Indices of the texts in batches of at most BATCH_TOKENS, the shortest first."""
         batches: list[list[int]] = []
         for place in sorted(range(len(lengths)), key=lengths.__getitem__):
             if not batches or (len(batches[-1]) + 1) * lengths[place] > BATCH_TOKENS:
@@ -68,7 +68,7 @@ class TextEncoder(ABC):
         return batches
 
     def _kept(self, state: Tensor, text: str) -> np.ndarray:
-        with np.errstate(over="ignore"):  # said below
+        with np.errstate(over="ignore"):  # raised below
             found = state.float().cpu().numpy().astype(np.float16)
         if not np.isfinite(found).all():
             raise ValueError(f"{self.info['encoder']} gives numbers that float16 can't hold for {text[:60]!r}")

@@ -1,19 +1,20 @@
-"""Text encoders of transformers: T5, UMT5, CLIP, BERT and whatever else gives a last hidden state for each token."""
+"""Runs text encoders of transformers: T5, UMT5, CLIP, BERT and others that give a last hidden state for each token."""
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from typing import Any
 
 from torch import Tensor
 
 from stages.base import SettingsError, one_line
+from stages.pretrained.model_files import refuse_missing_weights
+from stages.pretrained.packages import require_packages
 from stages.text_encoders.describe import describe_text, transformers_files
 from stages.text_encoders.encoder import TextEncoder
 from stages.text_encoders.settings import TextEncoderSettings
 
-# Those whose AutoModel is more than the text encoder, or another one.
+# Model types whose AutoModel is more than the text encoder, or another model.
 CLASSES = {
     "t5": "T5EncoderModel",
     "mt5": "MT5EncoderModel",
@@ -28,8 +29,7 @@ class TransformersEncoder(TextEncoder):
 
     @classmethod
     def load(cls, settings: TextEncoderSettings, device: str, dtype: str) -> TransformersEncoder:
-        if importlib.util.find_spec("transformers") is None:
-            raise SettingsError(f"model {settings.model!r} needs transformers: pip install 'clipmill[caption]'")
+        require_packages("transformers", extra="caption")
         import torch
         import transformers
 
@@ -45,12 +45,11 @@ class TransformersEncoder(TextEncoder):
                 network, found = kind.from_pretrained(
                     str(files.folder), dtype=getattr(torch, dtype), output_loading_info=True, local_files_only=True
                 )
-        except Exception as error:  # every way in which a folder can be no such model
+        except Exception as error:  # transformers has many classes of errors for a damaged folder
             raise SettingsError(f"model {settings.model!r} can't be loaded: {one_line(error)[:300]}") from error
-        # transformers would go on with random numbers in their place; a pooler is nothing that is asked for here.
-        if missing := sorted(name for name in found["missing_keys"] if "pooler" not in name):
-            lacks = f"lacks {len(missing)} of its weights, {missing[0]} among them"
-            raise SettingsError(f"model {settings.model!r} {lacks}")
+        # The pooler is not used here.
+        missing = (name for name in found["missing_keys"] if "pooler" not in name)
+        refuse_missing_weights(f"model {settings.model!r}", missing)
         if getattr(network.config, "is_encoder_decoder", False) and hasattr(network, "get_encoder"):
             network = network.get_encoder()
         made = cls(info, network.to(device).eval().requires_grad_(False), device)
@@ -68,7 +67,7 @@ class TransformersEncoder(TextEncoder):
         return [list(each) or [self._blank()] for each in found]
 
     def _blank(self) -> int:
-        """What stands for a text without a token: language models often add neither a start nor an end to one."""
+        """The token for a text that gives none: language models often add neither a start nor an end token."""
         kinds = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
         return next((token for token in kinds if token is not None), 0)
 
@@ -76,7 +75,7 @@ class TransformersEncoder(TextEncoder):
         import torch
 
         longest = max(map(len, tokens))
-        pad = self.tokenizer.pad_token_id or 0  # what stands there is masked
+        pad = self.tokenizer.pad_token_id or 0  # masked, so any token will do
         ids = torch.tensor([each + [pad] * (longest - len(each)) for each in tokens], device=self.device)
-        own = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in tokens], device=self.device)
-        return self.network(input_ids=ids, attention_mask=own).last_hidden_state
+        mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in tokens], device=self.device)
+        return self.network(input_ids=ids, attention_mask=mask).last_hidden_state

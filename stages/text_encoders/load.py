@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.base import SettingsError
+from stages.pretrained.devices import dtype_on, torch_device
 from stages.text_encoders.describe import is_open_clip
 from stages.text_encoders.encoder import TextEncoder
 from stages.text_encoders.settings import TextEncoderSettings
@@ -12,16 +12,12 @@ def load_text_encoder(settings: TextEncoderSettings, device: str = "auto") -> Te
     """The model that `describe_text` describes, ready to run. Raises SettingsError, in one line: no such device,
     weights that do not fit, and whatever `describe_text` raises.
     """
-    import torch
-
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(f"device: {device}, but there is no GPU that torch can use")
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    dtype = settings.dtype
-    if dtype == "auto":  # T5 overflows in float16
-        dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
+    device = torch_device(device)
+    dtype = dtype_on(device, settings.dtype)  # 'auto' is never float16, in which T5 overflows
     if is_open_clip(settings):
-        from stages.text_encoders.open_clip_tower import OpenClipTower as Kind
-    else:
-        from stages.text_encoders.from_transformers import TransformersEncoder as Kind
-    return Kind.load(settings, chosen, dtype)
+        from stages.text_encoders.open_clip_tower import OpenClipTower
+
+        return OpenClipTower.load(settings, device, dtype)
+    from stages.text_encoders.from_transformers import TransformersEncoder
+
+    return TransformersEncoder.load(settings, device, dtype)

@@ -1,4 +1,4 @@
-"""Text towers of OpenCLIP: the states of every token behind the last norm, before they are pooled."""
+"""Runs the text towers of OpenCLIP: the states of every token after the last norm, before they are pooled."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from stages.base import SettingsError
-from stages.pretrained.clip_models import load_model
-from stages.text_encoders.describe import describe_text, open_clip_source
+from stages.pretrained.open_clip_model import load_model
+from stages.text_encoders.describe import describe_text, open_clip_spec
 from stages.text_encoders.encoder import TextEncoder
 from stages.text_encoders.settings import TextEncoderSettings
-
-PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 class OpenClipTower(TextEncoder):
@@ -21,19 +19,19 @@ class OpenClipTower(TextEncoder):
     norm: torch.nn.Module
     context: int  # tokens that the tower always sees, padding counted
     tokenizer: Any  # open_clip's
-    inner: Any  # that of transformers inside it, if it is one
+    inner: Any  # the tokenizer of transformers inside it, or None
     pad: int
 
     @classmethod
     def load(cls, settings: TextEncoderSettings, device: str, dtype: str) -> OpenClipTower:
         info = describe_text(settings)
-        model = load_model(open_clip_source(settings), device, PRECISIONS[dtype])
+        model = load_model(open_clip_spec(settings), device, dtype)
         tower = getattr(model.network, "text", model.network)
         if not hasattr(tower, "ln_final"):
             raise SettingsError(f"model {info['encoder']}: its text tower has no last norm (ln_final)")
         made = cls(info, model.network, device)
         made.dtype, made.norm, made.context = getattr(torch, dtype), tower.ln_final, tower.context_length
-        made.tokenizer = model._tokenizer()
+        made.tokenizer = model.tokenizer()
         made.inner = getattr(made.tokenizer, "tokenizer", None)
         made.pad = getattr(made.inner, "pad_token_id", None) or 0
         return made
@@ -48,13 +46,13 @@ class OpenClipTower(TextEncoder):
         return [row[: self._length(row)] for row in rows]
 
     def _length(self, row: list[int]) -> int:
-        """Without the padding behind it. ("!" is token 0 too, which pads: only what is behind the end counts.)"""
+        """Tokens without the padding at the end. ("!" is token 0 too, which pads, so only trailing zeros count.)"""
         count = next((place for place in range(len(row), 0, -1) if row[place - 1] != self.pad), 0)
-        ends = self.inner is not None and self.inner.eos_token_id == self.pad  # SigLIP pads with what ends a text
+        ends = self.inner is not None and self.inner.eos_token_id == self.pad  # SigLIP pads with its end token
         return max(1, min(count + ends, len(row)))
 
     def _states(self, tokens: list[list[int]]) -> Tensor:
-        """Always as long as the tower's context: some (SigLIP) see their padding, and were trained to."""
+        """Padded to the tower's context: some towers (SigLIP) attend to the padding, as they were trained to."""
         rows = [row + [self.pad] * (self.context - len(row)) for row in tokens]
         found: list[Tensor] = []
         kept = self.norm.register_forward_hook(lambda module, inputs, output: found.append(output))

@@ -1,12 +1,12 @@
-"""What can be chosen about the text encoder of a recipe."""
+"""The settings of a text encoder, which embeds captions for training and prompts for sampling."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from stages.settings import Settings
+from stages.settings import Dtype, Settings
 
 
 def _different(columns: tuple[str, ...]) -> tuple[str, ...]:
@@ -19,8 +19,8 @@ Column = Annotated[str, StringConstraints(pattern="^[a-z_][a-z0-9_]*$")]
 
 
 class TextEncoderSettings(Settings):
-    """`text:` of an encode stage. An OpenCLIP model is named as for `embed`, one of transformers by its folder or
-    its name on the hub; of a whole pipeline it is the one in `subfolder`, 'text_encoder' by default.
+    """Which model embeds text. An OpenCLIP model is named as for `embed`, one of transformers by its folder or its
+    name on the hub; of a whole pipeline it is the one in `subfolder`, 'text_encoder' by default.
     """
 
     model: str
@@ -29,4 +29,4 @@ class TextEncoderSettings(Settings):
     revision: str | None = None  # on the hub
     max_tokens: int = Field(256, ge=1, le=8192)  # longer captions are cut; a model with a lower limit keeps to that
     captions: Annotated[tuple[Column, ...], Field(min_length=1), AfterValidator(_different)] = ("caption",)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # bfloat16 on GPUs, float32 on CPUs
+    dtype: Dtype = "auto"  # bfloat16 on GPUs, float32 on CPUs

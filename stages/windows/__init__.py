@@ -1,1 +1,1 @@
-"""Windows of clips: what is cut out, which shape it takes, and its pixels from children that decode ahead."""
+"""Windows of clips: the frames that are encoded, in which shape, and their pixels. Of other rooms, imports decode."""

@@ -1,16 +1,16 @@
-"""Buckets: the few shapes that clips are encoded in, and which of them a clip takes."""
+"""Chooses the bucket of a clip: one of a few shapes (frames x height x width) that clips are encoded in."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
 from stages.frames import Box, SourceError
-from stages.unit import Row, Source
+from stages.unit import Source
 from stages.windows.window import Window, covering, rate
 
 _NAME = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
@@ -36,12 +36,12 @@ class Bucket:
         return f"{self.frames}x{self.height}x{self.width}"
 
 
-def choose(row: dict[str, Any], buckets: Iterable[Bucket], fps: float, max_upscale: float = 1.0) -> Bucket | str:
+def choose(row: Mapping[str, Any], buckets: Iterable[Bucket], fps: float, max_upscale: float = 1.0) -> Bucket | str:
     """The bucket of a clip (a row of `clips`), or why there is none.
 
-    The most frames that the clip has at `fps`; of those the aspect that is nearest to that of its picture
-    within the letterbox, by the logarithm of their ratio; of those the largest area for which no pixel is
-    enlarged more than `max_upscale` times. A still image takes buckets of one frame alone.
+    First the most frames that the clip has at `fps`; then the aspect nearest to that of its picture within the
+    letterbox, by the logarithm of their ratio; then the largest area for which no pixel is enlarged more than
+    `max_upscale` times. A still image takes only buckets of one frame.
     """
     buckets = list(buckets)
     if not buckets:
@@ -73,7 +73,7 @@ def choose(row: dict[str, Any], buckets: Iterable[Bucket], fps: float, max_upsca
 
 
 def window_of(
-    row: Row, source: Source, bucket: Bucket, fps: float, where: Literal["middle", "start"] = "middle"
+    row: Mapping[str, Any], source: Source, bucket: Bucket, fps: float, where: Literal["middle", "start"] = "middle"
 ) -> Window:
     """The clip's window for a bucket that it fits: frames from its middle or its start.
 
@@ -91,43 +91,44 @@ def window_of(
     )  # fmt: skip
 
 
-def frames_of(row: dict[str, Any], fps: float) -> int:
+def frames_of(row: Mapping[str, Any], fps: float) -> int:
     """Frames at `fps` that have their whole time within the clip; at least 1, the clip's first."""
     if row.get("media") == "image":
         return 1
     return max(1, math.floor(_length(row) * rate(fps)))
 
 
-def _time_base(row: dict[str, Any]) -> Fraction:
+def _time_base(row: Mapping[str, Any]) -> Fraction:
     return Fraction(row["time_base_num"], row["time_base_den"])
 
 
-def _length(row: dict[str, Any]) -> Fraction:
+def _length(row: Mapping[str, Any]) -> Fraction:
     """Seconds of a clip."""
     return (row["end_pts"] - row["start_pts"]) * _time_base(row)
 
 
 def _seconds(length: float) -> str:
-    """Seconds with as few decimals as say something."""
+    """Seconds with at most three decimals, without trailing zeros."""
     return f"{length:.3f}".rstrip("0").rstrip(".")
 
 
-def _crop(row: dict[str, Any]) -> Box | None:
+def _crop(row: Mapping[str, Any]) -> Box | None:
     """The letterbox box of a clip, where it was measured."""
-    box = tuple(row.get(f"crop_{name}") for name in "xywh")
-    return None if None in box else box
+    if any(row.get(f"crop_{name}") is None for name in "xywh"):
+        return None
+    return row["crop_x"], row["crop_y"], row["crop_w"], row["crop_h"]
 
 
-def _picture(row: dict[str, Any]) -> Box:
+def _picture(row: Mapping[str, Any]) -> Box:
     return _crop(row) or (0, 0, row["width"], row["height"])
 
 
-def _upscale(row: dict[str, Any], bucket: Bucket) -> float:
+def _upscale(row: Mapping[str, Any], bucket: Bucket) -> float:
     """How many times a pixel of the clip is enlarged, along the side where it is more."""
     _, _, w, h = covering((row["width"], row["height"]), _crop(row), bucket.height, bucket.width)
     return max(bucket.width / w, bucket.height / h)
 
 
-def _aspect_apart(row: dict[str, Any], bucket: Bucket) -> float:
+def _aspect_apart(row: Mapping[str, Any], bucket: Bucket) -> float:
     _, _, w, h = _picture(row)
-    return round(abs(math.log(w / h * bucket.height / bucket.width)), 9)  # what rounding makes unlike is alike
+    return round(abs(math.log(w / h * bucket.height / bucket.width)), 9)  # equal but for rounding is equal

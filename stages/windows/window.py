@@ -1,4 +1,4 @@
-"""What is cut out of a clip to be encoded: a window in time, a crop box, a size; and the pixels it gives.
+"""A window of a clip: the frames, the crop box and the size that are encoded of it; and its pixels.
 
 Times are fractions, so that a clip of exactly two seconds has exactly 32 frames at 16 a second.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.frames import Box, SourceError
 
-PREPROCESSING_VERSION = 1  # changes whenever the same window of the same file would give other pixels
+PREPROCESSING_VERSION = 1  # increase it when the same window of the same file would give other pixels
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Window:
     """`frames` frames of a clip at `fps`, the first `offset_s` after the clip's start, as height x width pixels.
 
     The clip has the frames with start_pts <= pts < end_pts, in ticks of `time_base` seconds. `size` is what
-    the file had when it was scanned, bytes, None where nobody knows. `crop` is the letterbox box.
+    the file had when it was scanned, bytes, None where it is unknown. `crop` is the letterbox box.
     """
 
     clip_id: str
@@ -97,7 +97,7 @@ def covering(size: tuple[int, int], crop: Box | None, height: int, width: int) -
 
 
 def _middle(start: int, length: int, shown: Fraction) -> tuple[int, int]:
-    """(start, length) of so much of the middle of a line, in even numbers where they fit."""
+    """(start, length) of `shown` pixels in the middle of a line, in even numbers where they fit."""
     taken = 2 * round(shown / 2) if length >= 2 else 1
     if taken > length:
         taken -= 2
@@ -109,6 +109,6 @@ def _middle(start: int, length: int, shown: Fraction) -> tuple[int, int]:
 
 
 def _ticks(seconds: float, time_base: Fraction) -> Fraction:
-    """Seconds in ticks; what is a whole tick but for the rounding of a float is a whole tick."""
+    """Seconds in ticks; a number of ticks that is whole apart from float rounding becomes whole."""
     exact = Fraction(seconds) / time_base
     return Fraction(round(exact)) if abs(exact - round(exact)) < Fraction(1, 10**6) else exact

@@ -25,6 +25,7 @@ def dies_of_odd_clips(window, *more, progress):
 
 def hangs_in_bad_sources(window, *more, progress):
     if "bad" in window.uri and window.clip_id != "0":
+        count(window)
         time.sleep(60)
     yield from read(window, *more, progress=progress)
 
@@ -47,3 +48,21 @@ def takes_a_while(window, *more, progress):
 
 def without_shared_memory(window, room, *more, progress):
     yield from read(window, None, *more, progress=progress)
+
+
+def hangs_for_a_minute(window, *more, progress):
+    for _ in range(6000 if window.uri == "bad" else 0):
+        progress(1)
+        time.sleep(0.01)
+    yield from read(window, *more, progress=progress)
+
+
+def counted(window, *more, progress):
+    yield from read(window, *more, progress=progress)
+    count(window)
+
+
+def count(window):
+    """One more byte in the file NAME.count beside the source."""
+    with open(Path(window.uri).with_suffix(".count"), "ab") as file:
+        file.write(b".")

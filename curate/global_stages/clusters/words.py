@@ -13,7 +13,7 @@ from curate.global_stages.clusters.settings import ClusterSettings
 from stages.base import SettingsError
 
 if TYPE_CHECKING:
-    from stages.pretrained.clip_models import ClipModel
+    from stages.pretrained.open_clip_model import OpenClipModel
 
 MOST_WORDS = 1_000_000
 
@@ -43,17 +43,18 @@ def word_list(settings: ClusterSettings) -> list[str]:
 def check_model(settings: ClusterSettings) -> None:
     """SettingsError for a model by name that is not there."""
     if settings.model is not None:
-        from stages.pretrained.clip_models import find_model
+        from stages.pretrained.open_clip_lookup import find_model
 
         find_model(settings.model, settings.pretrained)
 
 
-def text_encoder(connection: duckdb.DuckDBPyConnection, settings: ClusterSettings) -> ClipModel:
+def text_encoder(connection: duckdb.DuckDBPyConnection, settings: ClusterSettings) -> OpenClipModel:
     """The model that made the embeddings, to encode words with.
 
     SettingsError: no run says which it was, it can't be found, or its weights have changed.
     """
-    from stages.pretrained.clip_models import find_model, load_model
+    from stages.pretrained.open_clip_lookup import find_model
+    from stages.pretrained.open_clip_model import load_model
 
     table = settings.embeddings
     names = {"model": settings.model} if settings.model else embedding_model(connection, table)
@@ -61,7 +62,7 @@ def text_encoder(connection: duckdb.DuckDBPyConnection, settings: ClusterSetting
         names["pretrained"] = settings.pretrained
     if not names.get("model"):
         raise SettingsError(f"no run says which model filled table {table!r}: name it with `model` in clusters")
-    model = load_model(find_model(names["model"], names.get("pretrained")), "auto", "fp32")
+    model = load_model(find_model(names["model"], names.get("pretrained")), "auto", "float32")
     column = quote(f"{table}_revision")
     rows = connection.sql(f"SELECT DISTINCT {column} FROM {quote(table)} WHERE {column} IS NOT NULL").fetchall()
     if others := {row[0] for row in rows} - {model.revision}:

@@ -105,7 +105,7 @@ def test_words_come_from_a_file_too_and_one_that_is_missing_is_named(tmp_path):
 
 def test_the_model_that_made_the_embeddings_is_taken_from_the_runs(monkeypatch):
     """And weights that are others by now are refused."""
-    from stages.pretrained import clip_models
+    from stages.pretrained import open_clip_lookup, open_clip_model
 
     asked = []
 
@@ -115,8 +115,8 @@ def test_the_model_that_made_the_embeddings_is_taken_from_the_runs(monkeypatch):
         def encode_texts(self, words):
             return encode(words)
 
-    monkeypatch.setattr(clip_models, "find_model", lambda *names: asked.append(names) or names)
-    monkeypatch.setattr(clip_models, "load_model", lambda *_: Model())
+    monkeypatch.setattr(open_clip_lookup, "find_model", lambda *names: asked.append(names) or names)
+    monkeypatch.setattr(open_clip_model, "load_model", lambda *_: Model())
     stage = Clusters(ClusterSettings(k=2, words=["car", "dog"]))
     with catalog([clip(n) for n in range(6)], films({"car": 4, "dog": 2})) as sql:
         stages = json.dumps({"embeddings": {"stages": [{"embed": {"model": "tiny folder", "pretrained": "tag"}}]}})

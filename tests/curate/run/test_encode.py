@@ -23,7 +23,7 @@ from stages.encode.settings import EncodeSettings
 from stages.encode.stage import Encode
 from stages.shards.contract import Contract
 from stages.shards.format import read_header, read_index, read_sample
-from stages.windows.pool import WindowPool
+from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import Window
 from tests.clip_model import clip_folder
 from tests.curate.running import INLINE, ask, cut_film
@@ -141,7 +141,7 @@ def test_stored_latents_are_those_of_the_vae_for_the_clip_s_own_frames(go, tmp_p
         crop = tuple(span[6:]) if span[6] is not None else None
         offset = info["start_s"] - span[4]
         window = Window(clip, info["uri"], None, span[0], span[1], base, offset, 8.0, 9, crop, 32, 48)
-        with WindowPool() as pool:
+        with WindowPrefetcher() as pool:
             ((_, pixels),) = pool.fetch([window])
         assert list(pixels.pts) == info["pts"] and span[0] <= info["pts"][0] <= info["pts"][-1] < span[1]
         video = torch.from_numpy(pixels.video).permute(3, 0, 1, 2)[None].float() / 127.5 - 1

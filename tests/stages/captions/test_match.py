@@ -61,8 +61,9 @@ def test_a_score_does_not_depend_on_which_clips_come_together(folder):
 
 
 def test_behind_embed_the_network_sees_no_frame_again(folder, monkeypatch):
-    from stages.pretrained.clip_models import ClipModel
-    from stages.scores.embed import Embed, EmbedSettings
+    from stages.pretrained.open_clip_model import OpenClipModel
+    from stages.scores.embed import Embed
+    from stages.scores.settings import EmbedSettings
 
     stage = matched(folder)
     embed = Embed(EmbedSettings(model=str(folder), positions=FRAMES["positions"], device="cpu"))
@@ -71,7 +72,7 @@ def test_behind_embed_the_network_sees_no_frame_again(folder, monkeypatch):
     embed.setup()
     embedded = list(embed.stream([unit_of([1, 2], stage, manifest={"caption": LONG})]))
     embed.close()
-    monkeypatch.setattr(ClipModel, "encode_tensor", lambda *_: pytest.fail("the frames were encoded again"))
+    monkeypatch.setattr(OpenClipModel, "encode_tensor", lambda *_: pytest.fail("the frames were encoded again"))
     behind = rows_of(run(stage, embedded))
     for number, row in behind.items():
         assert row["caption_clip_match"] == pytest.approx(alone[number]["caption_clip_match"], abs=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.cuts.blend import Look, line_fit, ramp_fit, sag, shrink
+from stages.cuts.blend import FrameFeatures, line_fit, ramp_fit, sag, shrink
 from stages.cuts.settings import CutSettings
 from tests.cut_scores import Score, boundaries, clips_of, score
 from tests.films import Drawn, Join, compose
@@ -110,7 +110,7 @@ def test_a_blend_lies_on_the_line_and_sags_and_a_pan_does_not_sag():
     pan = take(1, 9, pan=(3.0, 0))
     fits = []
     for pictures in (blend, pan):
-        looks = [Look(0, 0.0, shrink(picture)) for picture in pictures]
+        looks = [FrameFeatures(0, 0.0, shrink(picture)) for picture in pictures]
         fit, found = line_fit(np.array([one.tiny for one in looks]))
         fits.append((fit, sag(looks[0], looks[-1], [one.energy for one in looks], found), found))
     assert np.allclose(fits[0][2], places, atol=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,10 +65,16 @@ def test_the_fingerprint_is_of_weights_and_config_wherever_they_lie(name, tmp_pa
     assert len(found) == 2 + len(sorted(weights)[:: max(1, len(weights) // 6)])
 
 
-def test_a_fingerprint_is_taken_once_while_the_files_stay_as_they_are(monkeypatch):
-    wanted = describe_coder(str(folder("wan")))
-    monkeypatch.setattr("stages.pretrained.weight_hash._hashed", lambda *_: pytest.fail("hashed again"))
-    assert describe_coder(str(folder("wan"))) == wanted
+def test_a_fingerprint_is_taken_once_while_the_files_keep_their_size_and_time_of_change(tmp_path):
+    weights = saved("wan", tmp_path) / WEIGHTS
+    wanted, stat = describe_coder(str(tmp_path)).fingerprint, weights.stat()
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert describe_coder(str(tmp_path)).fingerprint == wanted
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
+    assert describe_coder(str(tmp_path)).fingerprint != wanted
 
 
 def test_a_vae_keeps_its_place_when_the_working_folder_changes(monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from stages.latent_coders.coder import LatentCoder
 from stages.latent_coders.describe import describe_coder
 from stages.latent_coders.info import CoderInfo
 from stages.latent_coders.load import load_coder
-from stages.latent_coders.published import LAYOUTS, scaling
+from stages.latent_coders.published import PUBLISHED, scaling
 from tests.stages.vaes import EVERY, MEAN, OWN, SMALL, STD, folder, made, video
 from tests.torch_state import one_thread
 
@@ -217,8 +217,8 @@ def test_the_scaling_is_that_of_the_pipelines_of_diffusers(coders):
     mean = torch.tensor(config.latents_mean).view(1, 4, 1, 1, 1)
     torch.testing.assert_close(scaled["wan"], (unscaled["wan"] - mean) * inverse)
     vae = made("ltx")
-    wanted = diffusers.LTXPipeline._normalize_latents(unscaled["ltx"], vae.latents_mean, vae.latents_std, 0.5)
-    torch.testing.assert_close(scaled["ltx"], wanted)
+    mean, std = (each.view(1, -1, 1, 1, 1) for each in (vae.latents_mean, vae.latents_std))
+    torch.testing.assert_close(scaled["ltx"], (unscaled["ltx"] - mean) * 0.5 / std)
     pipeline = SimpleNamespace(vae=made("cogvideox"), vae_scaling_factor_image=1.15258426)
     latents = torch.randn(1, 3, 4, 2, 2)  # (B, T, Z, h, w), what the network gave
     with torch.inference_mode():
@@ -239,7 +239,7 @@ def test_an_sdxl_vae_with_statistics_is_scaled_as_its_pipeline_does():
 def test_what_an_older_config_leaves_out_is_what_diffusers_takes_for_it():
     import diffusers
 
-    for kind, layout in LAYOUTS.items():
+    for kind, layout in PUBLISHED.items():
         known = inspect.signature(getattr(diffusers, kind).__init__).parameters
         for key, value in layout.defaults.items():
             default = known[key].default

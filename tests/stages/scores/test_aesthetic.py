@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.base import SettingsError
-from stages.scores.aesthetic import Aesthetic, AestheticSettings, head_width, load_head
-from stages.scores.embed import Embed, EmbedSettings
+from stages.scores.aesthetic import Aesthetic, head_width, load_head
+from stages.scores.embed import Embed
+from stages.scores.settings import AestheticSettings, EmbedSettings
 from stages.unit import Unit
 from tests.clip_model import clip_folder
 from tests.stages.scores.test_embed import hand_made, pictures, unit_of
@@ -131,7 +132,8 @@ def test_a_clip_has_the_mean_and_the_least_score_of_its_frames(tmp_path):
 
 
 def stage_revision():
-    from stages.pretrained.clip_models import find_model, load_model
+    from stages.pretrained.open_clip_lookup import find_model
+    from stages.pretrained.open_clip_model import load_model
 
     return load_model(find_model(str(clip_folder())), "cpu").revision
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.base import SettingsError
-from stages.scores.classify import Classify, ClassifySettings
+from stages.scores.classify import Classify
+from stages.scores.settings import ClassifySettings
 from stages.unit import Clip, Unit
 from tests.stages.units import clip_of, rows_of
 

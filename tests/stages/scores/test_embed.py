@@ -19,8 +19,10 @@ from curate.engines.inline import InlineEngine
 from curate.engines.ray_engine import RayEngine
 from stages.base import Needs, SettingsError
 from stages.decode.seek import FetchFrames
-from stages.pretrained.clip_models import find_model, load_model
-from stages.scores.embed import Embed, EmbedSettings, consistency
+from stages.pretrained.open_clip_lookup import find_model
+from stages.pretrained.open_clip_model import load_model
+from stages.scores.embed import Embed, consistency
+from stages.scores.settings import EmbedSettings
 from stages.unit import Clip, Source, Unit
 from tests.clip_model import by_hand, clip_folder
 from tests.hostile import moving_square, write_video
@@ -207,7 +209,7 @@ def test_numbers_that_are_not_finite_fail_their_clip_and_no_other(stage, monkeyp
     black = [np.zeros((40, 64, 3), np.uint8)]
     rows = embedded(stage, [unit_of(stage, "u", {"a": pictures(1, 1), "b": black, "c": pictures(2, 2)})])
     assert {clip: row["status"] for clip, row in rows.items()} == {"a": "done", "b": "failed", "c": "done"}
-    assert "try bf16 or fp32" in rows["b"]["reason"]
+    assert "try bfloat16 or float32" in rows["b"]["reason"]
 
 
 def test_another_model_s_scores_stand_beside_the_first_s():
@@ -269,8 +271,8 @@ def test_local_weights_are_part_of_the_version(tmp_path):
 def test_a_named_architecture_takes_a_local_checkpoint(tmp_path):
     checkpoint = tmp_path / "mine.pt"
     checkpoint.touch()
-    source = find_model("ViT-B/32", str(checkpoint))
-    assert (source.name, source.model, source.image_size, source.width) == ("ViT-B-32/mine.pt", "ViT-B-32", 224, 512)
+    spec = find_model("ViT-B/32", str(checkpoint))
+    assert (spec.name, spec.model, spec.image_size, spec.width) == ("ViT-B-32/mine.pt", "ViT-B-32", 224, 512)
 
 
 def test_texts_and_pictures_share_one_space():
@@ -285,9 +287,9 @@ def test_texts_and_pictures_share_one_space():
     assert model.encode_texts([]).shape == model.encode_prepared([]).shape == (0, 24)
 
 
-def test_reduced_precision_stays_near_full():
-    source, frames = find_model(str(clip_folder())), pictures(6, 5)
-    full, half = (load_model(source, "cpu", precision).encode_pictures(frames) for precision in ("fp32", "bf16"))
+def test_a_reduced_dtype_stays_near_full():
+    spec, frames = find_model(str(clip_folder())), pictures(6, 5)
+    full, half = (load_model(spec, "cpu", dtype).encode_pictures(frames) for dtype in ("float32", "bfloat16"))
     assert 0 < np.abs(full - half).max() < 0.05
 
 
@@ -366,26 +368,25 @@ def test_a_gpu_that_is_not_there_is_told():
         load_model(find_model(str(clip_folder())), "cuda")
 
 
-def test_planning_needs_neither_torch_nor_seconds():
+def test_planning_imports_neither_torch_nor_open_clip():
     code = (
-        "import sys, time; began = time.perf_counter()\n"
-        "from stages.scores.embed import Embed, EmbedSettings\n"
+        "import sys\n"
+        "from stages.scores.embed import Embed\n"
+        "from stages.scores.settings import EmbedSettings\n"
         "stage = Embed(EmbedSettings(model=sys.argv[1])); stage.check(); stage.versions(); stage.columns()\n"
         "try: EmbedSettings(model='ViT-L14') and Embed(EmbedSettings(model='ViT-L14'))\n"
         "except Exception as error: assert 'did you mean' in str(error)\n"
         "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules\n"
-        "assert time.perf_counter() - began < 3\n"
     )
     subprocess.run([sys.executable, "-c", code, str(clip_folder())], check=True)
 
 
 def test_open_clip_s_own_registry_is_what_was_read_from_its_source():
     import open_clip
-    from open_clip.pretrained import _PRETRAINED
 
-    from stages.pretrained.clip_registry import architectures, tags_of
+    from stages.pretrained.open_clip_names import architectures, tags_of
 
     assert set(architectures()) == set(open_clip.list_models())
-    for model, tags in _PRETRAINED.items():
-        read = tags_of(model)
-        assert {tag: (bool(e.get("quick_gelu")), e["hf_hub"]) for tag, e in tags.items()} == read, model
+    for model in {model for model, _ in open_clip.list_pretrained()}:
+        tags = {tag: open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)}
+        assert {tag: (bool(e.get("quick_gelu")), e["hf_hub"]) for tag, e in tags.items()} == tags_of(model), model

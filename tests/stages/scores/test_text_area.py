@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from curate.demo.scenes import SHAPES, Painter, Scene
 from stages.base import SettingsError
-from stages.scores.text_area import TextArea, TextSettings, covered
+from stages.scores.settings import TextAreaSettings
+from stages.scores.text_area import TextArea, covered
 from stages.unit import Clip, Unit
 from tests.stages.units import clip_of, rows_of
 
@@ -22,7 +23,7 @@ WORDS = ("ONLY TODAY", "Chapter Seven", "the long way home", "BREAKING NEWS", "P
 
 @pytest.fixture(scope="module")
 def text() -> TextArea:
-    stage = TextArea(TextSettings())
+    stage = TextArea(TextAreaSettings())
     stage.setup()
     yield stage
     stage.close()
@@ -97,7 +98,7 @@ def test_films_without_a_letter_have_no_text(text, shape):
 
 def test_the_detector_alone_takes_pictures_without_a_letter_for_text():
     """Why boxes are confirmed by reading: without this the rule would be a cost without a use."""
-    alone = TextArea(TextSettings(confirm=False))
+    alone = TextArea(TextAreaSettings(confirm=False))
     alone.setup()
     assert alone.score([clip(letterless("star"))])[0]["text_area"] > 0.1
 
@@ -146,7 +147,7 @@ def test_another_detector_by_path_gives_the_same_boxes_under_its_own_name(text, 
     copy = tmp_path / "mine.onnx"
     copy.write_bytes(theirs.read_bytes())
     monkeypatch.chdir(tmp_path)
-    mine = TextArea(TextSettings(**{"weights": "mine.onnx", "as": "signs", "confirm": False}))
+    mine = TextArea(TextAreaSettings(**{"weights": "mine.onnx", "as": "signs", "confirm": False}))
     monkeypatch.chdir("/")  # as a worker may stand
     mine.setup()
     picture = scene(11, "THE OLD MILL")
@@ -159,7 +160,7 @@ def test_another_detector_by_path_gives_the_same_boxes_under_its_own_name(text, 
 
 
 def test_a_stage_travels_before_setup_and_fills_its_table(text):
-    stage = pickle.loads(pickle.dumps(TextArea(TextSettings(positions=(0.5,)))))
+    stage = pickle.loads(pickle.dumps(TextArea(TextAreaSettings(positions=(0.5,)))))
     stage._engine, stage._revision = text._engine, text._revision
     unit = Unit("u", [clip_of("a", [scene(11, "THE OLD MILL")], stage.wants()), clip_of("b")])
     rows = rows_of(stage(unit), "text")
@@ -178,14 +179,14 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch):
     assert "are no PP-OCR text detector" in said(weights=str(other))
     assert "runs on CPUs only" in said(device="cuda")
     with pytest.raises(ValueError, match="shares of the clip"):
-        TextSettings(positions=(0.5, 1.5))
+        TextAreaSettings(positions=(0.5, 1.5))
     monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
     assert said().endswith("needs the package rapidocr: pip install 'clipmill[ocr]'")
 
 
 def said(**given) -> str:
     with pytest.raises(SettingsError) as caught:
-        TextArea(TextSettings(**given)).check()
+        TextArea(TextAreaSettings(**given)).check()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -143,16 +143,30 @@ def test_what_a_killed_upload_left_on_this_machine_is_removed_after_a_day(bucket
 
 def test_an_upload_that_fails_leaves_no_shard(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    import fsspec
     import s3fs
 
-    whole = s3fs.S3FileSystem._put_file
+    url_to_fs = fsspec.core.url_to_fs
 
-    async def stumble(self, part, target, **more):
-        if target.endswith(".tar"):
-            raise OSError("connection reset")
-        return await whole(self, part, target, **more)
+    class Stumbling:
+        """A store whose uploads of tars fail."""
 
-    monkeypatch.setattr(s3fs.S3FileSystem, "_put_file", stumble)
+        def __init__(self, store):
+            self.store = store
+
+        def put_file(self, part, target):
+            if target.endswith(".tar"):
+                raise OSError("connection reset")
+            self.store.put_file(part, target)
+
+        def __getattr__(self, name):
+            return getattr(self.store, name)
+
+    def stumbling(uri, **options):
+        store, path = url_to_fs(uri, **options)
+        return Stumbling(store), path
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", stumbling)
     with pytest.raises(WriteError, match="connection reset"):
         write(f"{bucket}/shards")
     fs = s3fs.S3FileSystem(use_listings_cache=False)

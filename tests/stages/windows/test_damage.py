@@ -10,7 +10,7 @@ import pytest
 from stages.frames import SourceError
 from stages.unit import Source
 from stages.windows.buckets import Bucket, window_of
-from stages.windows.pool import WindowPool
+from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.reader import WindowReader
 from tests.hostile import write_video
 from tests.stages.decode.test_seek import B_FRAMES, textured
@@ -45,7 +45,7 @@ def test_a_shorter_film_of_the_same_size_is_told_by_its_end(tmp_path, count):
     assert path.stat().st_size == size
     with pytest.raises(SourceError, match=f"the source ends at {count / 8:.3f} s now, the clip goes to 2.000 s"):
         WindowReader().read(window)
-    with WindowPool() as pool:
+    with WindowPrefetcher() as pool:
         ((_, answer),) = pool.fetch([window])
     assert isinstance(answer, str) and "the file has changed or is damaged" in answer
     # what the shorter film has is given: the end is not come to

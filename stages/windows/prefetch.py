@@ -1,11 +1,11 @@
-"""Windows decoded by killable children, ahead of whoever wants their pixels and in the order asked."""
+"""Decodes windows ahead of their consumer, in killable child processes, and gives their pixels in the order asked."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 
 from stages.base import one_line
@@ -14,24 +14,32 @@ from stages.decode.settings import FetchSettings
 from stages.windows.shared_pixels import Arena
 from stages.windows.window import Pixels, Window
 
-READ = "stages.windows.reader:read"  # what the children run
+READ = "stages.windows.reader:read"  # the function that the children run
 
 
-class WindowPool:
-    """Gives windows their pixels, through children that may be killed.
+class WindowPrefetcher:
+    """Decodes windows in `children` processes, each of which may be killed.
 
-    `settings` guard a decoder; the limits are those of one window. At most `ahead_bytes` of pixels are on
-    the way or wait, and one window at least; `waited_s` counts the seconds that the caller waited for them.
+    `settings` guard a decoder; the limits are those of one window. At most `ahead_bytes` of pixels are being decoded
+    or wait for the caller, and one window at least. `waited_s` counts the seconds that the caller waited. `function`
+    is what the children run, 'module:name'.
     """
 
-    def __init__(self, children: int = 1, settings: FetchSettings | None = None, ahead_bytes: int = 256 << 20):
+    def __init__(
+        self,
+        children: int = 1,
+        settings: FetchSettings | None = None,
+        ahead_bytes: int = 256 << 20,
+        function: str = READ,
+    ):
         if children < 1:
             raise ValueError(f"children must be 1 or more, not {children}")
         self.settings = settings or FetchSettings()
         self.ahead_bytes = ahead_bytes
+        self.function = function
         self.waited_s = 0.0
         self._shared_bytes = 2 * ahead_bytes  # as much again may be in the caller's hands
-        limit = self.settings.memory_gb  # of a decoder's address space: what it shares comes on top
+        limit = self.settings.memory_gb  # of a decoder's address space; shared memory comes on top
         limit = limit and limit + self._shared_bytes / 2**30
         self._children = [Child(imports=("stages.windows.reader",), memory_gb=limit) for _ in range(children)]
         self._arena: Arena | None = None
@@ -52,25 +60,25 @@ class WindowPool:
             self._arena.close()
             self._arena = None
 
-    def __enter__(self) -> WindowPool:
+    def __enter__(self) -> WindowPrefetcher:
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def fetch(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Pixels | str]]:
+    def fetch(self, windows: Iterable[Window]) -> Generator[tuple[Window, Pixels | str], None, None]:
         """Each window with its pixels, or with the reason why it has none; in the order asked.
 
-        A decoder that dies is given one more chance with its window. One that hangs is not, and costs the
-        windows of its source that are still to come. One call at a time; leaving it early ends the decoders.
+        A window whose decoder dies is tried once more. After a decoder hangs, the windows of that source which are
+        still to come fail too. One call at a time; leaving the iteration early ends the decoders.
         """
         if self._busy:
-            raise RuntimeError("the pool is in the middle of another fetch")
+            raise RuntimeError("the prefetcher is in the middle of another fetch")
         self._busy = True
         self.start()
-        desk = _Desk()
-        workers = [threading.Thread(target=self._work, args=(child, desk), daemon=True) for child in self._children]
+        jobs = _JobQueue()
+        workers = [threading.Thread(target=self._work, args=(child, jobs), daemon=True) for child in self._children]
         for worker in workers:
             worker.start()
         waiting: deque[_Job] = deque()
@@ -82,14 +90,14 @@ class WindowPool:
                     yield self._oldest(waiting)
                 waiting.append(_Job(window))
                 ahead += window.nbytes
-                desk.put(waiting[-1])
+                jobs.put(waiting[-1])
             while waiting:
                 yield self._oldest(waiting)
         finally:
-            desk.leave()
+            jobs.leave()
             while running := [worker for worker in workers if worker.is_alive()]:
                 for child in self._children if waiting else ():
-                    child.interrupt()  # nobody wants the rest
+                    child.interrupt()  # the caller left
                 running[0].join(0.05)
             self._busy = False
 
@@ -100,25 +108,25 @@ class WindowPool:
         job = waiting.popleft()
         return job.window, job.answer
 
-    def _work(self, child: Child, desk: _Desk) -> None:
-        """What a thread does for each child, until there is no more to do."""
-        while (job := desk.take(child)) is not None:
+    def _work(self, child: Child, jobs: _JobQueue) -> None:
+        """The loop of one thread, which gives jobs to one child until there are no more."""
+        while (job := jobs.take(child)) is not None:
             uri = job.window.uri
             try:
-                job.answer = desk.hung.get(uri) or self._read(child, job.window, desk)
+                job.answer = jobs.hung.get(uri) or self._read(child, job.window, jobs)
             except ChildTimeout as error:
-                job.answer = desk.hung[uri] = str(error)
+                job.answer = jobs.hung[uri] = str(error)
             except Exception as error:
                 job.answer = one_line(error)[:500]
             finally:
                 job.done.set()
-            del job  # its pixels are the caller's now
+            del job  # releases its pixels, which belong to the caller now
 
-    def _read(self, child: Child, window: Window, desk: _Desk) -> Pixels | str:
+    def _read(self, child: Child, window: Window, jobs: _JobQueue) -> Pixels | str:
         """The window's pixels, or how the decoder died twice. Raises SourceError, ChildTimeout, ChildError."""
         reason = ""
         for _ in range(2):
-            if not desk.leaving:
+            if not jobs.leaving:
                 try:
                     return self._asked(child, window)
                 except ChildDied as error:
@@ -129,7 +137,7 @@ class WindowPool:
         limits = {"stall_s": self.settings.stall_seconds, "limit_s": self.settings.limit_seconds}
         room = self._arena.take(window.nbytes)
         try:
-            (answer,) = child.call(READ, window, room, self.settings.threads, **limits)
+            (answer,) = child.call(self.function, window, room, self.settings.threads, **limits)
             if isinstance(answer, Pixels):
                 return answer
             pts, crop = answer
@@ -147,37 +155,37 @@ class _Job:
     done: threading.Event = field(default_factory=threading.Event)
 
 
-class _Run:
-    """Jobs of one source in a row, which one child does: it opens the source and seeks in it once."""
+class _SourceJobs:
+    """Consecutive jobs of one source, for one child: it opens the source and seeks in it once."""
 
     def __init__(self, uri: str, jobs: Iterable[_Job] = ()):
         self.uri = uri
         self.jobs = deque(jobs)
-        self.over = False  # nobody is at it any more
+        self.over = False  # no child works on it any more
 
 
-class _Desk:
-    """Hands jobs to the children in runs. A child with nothing to do takes the second half of the longest."""
+class _JobQueue:
+    """Hands jobs to the children, grouped by source. An idle child takes the second half of the longest group."""
 
     def __init__(self) -> None:
         self.leaving = False
         self.hung: dict[str, str] = {}  # sources in which a decoder hung, with the reason
         self._changed = threading.Condition()
-        self._free: deque[_Run] = deque()  # runs that nobody has taken
-        self._taken: dict[Child, _Run] = {}
-        self._newest = _Run("")
+        self._free: deque[_SourceJobs] = deque()  # groups that no child has taken
+        self._taken: dict[Child, _SourceJobs] = {}
+        self._newest = _SourceJobs("")
         self._newest.over = True
 
     def put(self, job: _Job) -> None:
         with self._changed:
             if self._newest.over or self._newest.uri != job.window.uri:
-                self._newest = _Run(job.window.uri)
+                self._newest = _SourceJobs(job.window.uri)
                 self._free.append(self._newest)
             self._newest.jobs.append(job)
             self._changed.notify_all()
 
     def take(self, child: Child) -> _Job | None:
-        """The next job of a child, waited for; None when it has to go."""
+        """Waits for the next job of a child; None when the child must stop."""
         with self._changed:
             while not self.leaving:
                 mine = self._taken.get(child)
@@ -197,13 +205,13 @@ class _Desk:
             self.leaving = True
             self._changed.notify_all()
 
-    def _half(self) -> _Run | None:
-        """The later half of the longest run; None where no run has two jobs that wait."""
-        longest = max(self._taken.values(), key=lambda run: len(run.jobs), default=None)
+    def _half(self) -> _SourceJobs | None:
+        """The later half of the longest group; None where no group has two waiting jobs."""
+        longest = max(self._taken.values(), key=lambda group: len(group.jobs), default=None)
         if longest is None or len(longest.jobs) < 2:
             return None
         kept = len(longest.jobs) - len(longest.jobs) // 2
-        half = _Run(longest.uri, (longest.jobs.pop() for _ in range(len(longest.jobs) - kept)))
+        half = _SourceJobs(longest.uri, (longest.jobs.pop() for _ in range(len(longest.jobs) - kept)))
         half.jobs.reverse()
         if longest is self._newest:
             self._newest = half
