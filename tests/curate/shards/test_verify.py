@@ -186,7 +186,7 @@ def test_an_index_that_promises_more_is_named(catalog):
 
 def test_stored_nan_is_named(original, catalog, monkeypatch):
     """As another writer might leave it: ours refuses it."""
-    monkeypatch.setattr(ShardWriter, "_check", lambda *_: None)
+    monkeypatch.setattr("stages.shards.writer.not_finite", lambda *_: False)
     contract = Contract.from_json(shards(catalog)[0].contracts[0])
     bits = Contract.from_dict(contract.to_dict() | {"dtype": "bfloat16"})
     info = {"source_id": "s" * 32, "start_s": 0.0}
