@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
+import uuid
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
-from curate.catalog.schema import rows_to_table
 from curate.storage import join
 from stages.shards.contract import Contract
 from stages.shards.writer import Published, ShardWriter
@@ -19,6 +21,7 @@ from stages.unit import Source
 from stages.windows.buckets import Bucket, window_of
 from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import PREPROCESSING_VERSION
+from tests.catalog_rows import commit_rows
 from tests.vae_models import vae_folder
 
 BUCKET, FPS, SIDE, FRAMES = "5x32x32", 8.0, 48, 18
@@ -134,16 +137,11 @@ TYPES = {"clip_id": "string", "source_id": "string", "status": "string", "reason
 
 
 def commit(catalog: Catalog, rows: list[dict[str, Any]], table: str = "latents", replace: bool = False) -> None:
-    """Rows into the table of latents, as one batch of a run."""
-    import datetime
-
+    """Commits rows of latents, as one pass of a run; with `replace` they supersede earlier rows of their clips."""
     now = datetime.datetime.now(datetime.UTC)
-    import pyarrow as pa
-
     types = {name: pa.timestamp("us", tz="UTC") if kind.startswith("time") else kind for name, kind in TYPES.items()}
-    made = rows_to_table(table, [{"committed_at": now, **row} for row in rows], types)
-    with Ledger(catalog, mark=table, key="clip_id", run_id="test") as ledger:
-        ledger.commit({table: made}, replace={row["clip_id"] for row in rows} if replace else ())
+    with Ledger(catalog, table, "clip_id", uuid.uuid4().hex) as ledger:
+        commit_rows(ledger, {table: [{"committed_at": now, **row} for row in rows]}, {table: types}, redone=replace)
 
 
 def make(folder: Path) -> Catalog:
@@ -153,8 +151,8 @@ def make(folder: Path) -> Catalog:
     sources, clips = clips_of(folder)
     contract, made = encoded(clips, sources, vae)
     catalog = Catalog.open_or_create(str(folder / "catalog"))
-    with Ledger(catalog, mark="sources", key="source_id", run_id="test") as ledger:
-        ledger.commit({"clips": rows_to_table("clips", clips), "sources": rows_to_table("sources", sources)})
+    with Ledger(catalog, "sources", "source_id", uuid.uuid4().hex) as ledger:
+        commit_rows(ledger, {"clips": clips, "sources": sources})
     for part in (made[:2], made[2:]):
         commit(catalog, rows_of(publish(catalog.uri, contract, part, vae), contract, part))
     return catalog

@@ -7,7 +7,6 @@ training machine can read a dataset.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from curate.errors import UserError, first_line
+from models.files import sync
 from stages.shards.contract import Contract, ContractError
 
 KIND = "clipmill dataset"
@@ -156,10 +156,10 @@ def write_dataset(folder: Path, about: Mapping[str, Any], index: pa.Table, empty
         for name, values in empty.items():
             np.save(part / EMPTY.format(name), values)
         (part / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        for path in part.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+        for path in (*part.iterdir(), part):
+            sync(path)
         part.rename(folder)
+        sync(folder.parent)
     except OSError as error:
         refuse_taken(folder)  # another process may have made it meanwhile
         raise UserError(f"can't write the dataset to {folder} ({error.strerror or error}): nothing is left") from error

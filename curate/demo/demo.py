@@ -21,6 +21,7 @@ from curate.progress_bar import ProgressBar
 from curate.query.sql import print_query
 from curate.run.command import RunOptions, run_recipes
 from curate.run.report import funnel_rows
+from models.files import write_whole
 
 if TYPE_CHECKING:
     from curate.demo.learning import Show, TrainingResult
@@ -149,7 +150,7 @@ def write_pipelines(path: Path, with_model: bool, folder: Path) -> Path:
         for line in lines
         if with_model or "TINY_" not in line
     ]
-    path.write_text("".join(chosen), encoding="utf-8")
+    write_whole(path, "".join(chosen))
     return path
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from curate.demo import duplicates, files
 from curate.demo.scenes import COLOURS, MOVEMENTS, SHAPES, Painter, Scene
+from models.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def draw_films(
 
 def write_truth(path: Path, truth: list[FilmTruth]) -> None:
     """One JSON line per film."""
-    path.write_text("".join(json.dumps(asdict(film)) + "\n" for film in truth), encoding="utf-8")
+    write_whole(path, "".join(json.dumps(asdict(film)) + "\n" for film in truth))
 
 
 def read_truth(path: Path) -> list[FilmTruth]:

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from curate.demo.learning import JudgedSample, TrainingResult
+from models.files import write_whole
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 200, 56, 24  # of a curve, pixels
 STYLE = """
@@ -50,7 +51,7 @@ def write_page(
         parts += _training_parts(folder, trained)
     parts += ["<h2>The same on your own videos</h2>", f"<pre>{escape(chr(10).join(commands))}</pre>"]
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>clipmill demo</title><style>{STYLE}</style>'
-    path.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
+    write_whole(path, page + "\n".join(parts) + "</html>\n")
 
 
 def _training_parts(folder: Path, trained: TrainingResult) -> list[str]:

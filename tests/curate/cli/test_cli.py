@@ -188,3 +188,9 @@ def test_decord_gives_the_same_clips(place, tmp_path):
     ingest(tmp_path / "decord", place / "films", file=place / "pipelines.yaml", sets=["probe.backend=decord"])
     spans = "SELECT clip_id, start_pts, end_pts, frames, width FROM clips ORDER BY 1"
     assert ask(tmp_path / "decord", spans) == ask(place / "catalog", spans)
+
+
+def test_stop_of_a_catalog_without_a_live_run_exits_with_1(place):
+    done = clipmill("stop", "--catalog", "catalog", cwd=place)
+    assert done.returncode == 1
+    assert done.stdout == "no live run of catalog\n"

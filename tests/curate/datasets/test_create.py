@@ -1,6 +1,7 @@
 """`clipmill dataset create`: what is frozen, what is refused, and that a folder is whole or absent."""
 
 import json
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
-from curate.catalog.schema import rows_to_table
 from curate.datasets.create import run_dataset_create
 from curate.datasets.files import open_dataset
 from curate.errors import DamagedError, UserError
 from stages.shards.format import index_path, read_index
+from tests.catalog_rows import commit_rows
 from tests.curate.loader.latents import EMPTY, clip_ids, contract, fields_of, make_catalog, source_of, write_shard
 
 ALL = "SELECT clip_id FROM clips"
@@ -185,8 +186,8 @@ def test_the_shard_that_the_catalog_names_is_read_where_an_older_one_holds_the_c
     uri = make_catalog(tmp_path / "catalog", buckets={"5x16x24": 4})
     clips = clip_ids({"5x16x24": 4})["5x16x24"][:2]
     rows = write_shard(uri, "5x16x24", clips, contract())
-    with Ledger(Catalog.open(uri), mark="latents", key="clip_id", run_id="again") as ledger:
-        ledger.commit({"latents": rows_to_table("latents", rows)}, replace=set(clips))
+    with Ledger(Catalog.open(uri), "latents", "clip_id", uuid.uuid4().hex) as ledger:
+        commit_rows(ledger, {"latents": rows}, redone=True)
     dataset, index = create(uri, tmp_path / "datasets")
     found = {row["clip_id"]: dataset.shards[row["shard"]].path for row in index.to_pylist()}
     assert len(found) == 4
@@ -199,8 +200,8 @@ def test_the_shard_that_the_catalog_names_is_read_where_an_older_one_holds_the_c
 def test_a_later_run_changes_no_dataset(tmp_path):
     uri = make_catalog(tmp_path / "catalog", buckets={"5x16x24": 4})
     dataset, index = create(uri, tmp_path / "datasets")
-    with Ledger(Catalog.open(uri), mark="latents", key="clip_id", run_id="again") as ledger:
+    with Ledger(Catalog.open(uri), "latents", "clip_id", uuid.uuid4().hex) as ledger:
         rows = write_shard(uri, "5x16x24", [f"{9:032x}"], contract())
-        ledger.commit({"latents": rows_to_table("latents", rows)})
+        commit_rows(ledger, {"latents": rows})
     assert Catalog.open(uri).snapshot() != dataset.about["versions"]
     assert open_dataset(tmp_path / "datasets/made").columns(["clip_id"])["clip_id"].equals(index["clip_id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
-from curate.catalog.schema import rows_to_table
 from stages.shards.contract import Contract
 from stages.shards.writer import ShardWriter
+from tests.catalog_rows import commit_rows
 
 DIM = 6  # of a text vector
 Z = 4  # channels
@@ -89,8 +90,8 @@ def make_catalog(
     everything = [clip for clips in ids.values() for clip in clips]
     everything += [f"{len(everything) + i:032x}" for i in range(lacking)]
     commit_clips(catalog, everything)
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="made") as ledger:
-        ledger.commit({"latents": rows_to_table("latents", rows)})
+    with Ledger(catalog, "latents", "clip_id", uuid.uuid4().hex) as ledger:
+        commit_rows(ledger, {"latents": rows})
     return uri
 
 
@@ -124,5 +125,5 @@ def commit_clips(catalog: Catalog, clips: Sequence[str]) -> None:
         for clip in clips
     ]  # fmt: skip
     sources = [{"source_id": s, "uri": s, "status": "done", "settings": "1"} for s in ("s0", "s1")]
-    with Ledger(catalog, mark="sources", key="source_id", run_id="made") as ledger:
-        ledger.commit({"clips": rows_to_table("clips", rows), "sources": rows_to_table("sources", sources)})
+    with Ledger(catalog, "sources", "source_id", uuid.uuid4().hex) as ledger:
+        commit_rows(ledger, {"clips": rows, "sources": sources})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_orphans_are_told_and_collected_and_shards_with_rows_never(catalog):
     found = look(catalog)
     assert found.problems == []
     one(found.notes, "5 files under shards/latents/ (20 bytes) that no row names")
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="next") as ledger:
+    with Ledger(catalog, "latents", "clip_id", uuid.uuid4().hex) as ledger:
         one(look(catalog).notes, "were not looked for, since a run is at work")
         assert [orphan.path for orphan in collect_orphans(ledger)] == left
         assert collect_orphans(ledger) == []
@@ -62,7 +63,7 @@ def test_nothing_is_collected_without_rows_or_without_the_lease(catalog, monkeyp
     def lost(self):
         raise lease.UserError("another run took over")
 
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="late") as ledger:
+    with Ledger(catalog, "latents", "clip_id", uuid.uuid4().hex) as ledger:
         monkeypatch.setattr(lease.LocalLease, "check", lost)
         with pytest.raises(lease.UserError):
             collect_orphans(ledger)
@@ -70,7 +71,7 @@ def test_nothing_is_collected_without_rows_or_without_the_lease(catalog, monkeyp
     assert set(left) <= set(catalog.fs.find(f"{catalog.path}/shards"))
     before = sorted(catalog.fs.find(f"{catalog.path}/shards"))
     shutil.rmtree(os.path.join(catalog.uri, "latents"))
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="next") as ledger:
+    with Ledger(catalog, "latents", "clip_id", uuid.uuid4().hex) as ledger:
         assert collect_orphans(ledger) == []
     assert sorted(catalog.fs.find(f"{catalog.path}/shards")) == before
 
@@ -85,7 +86,7 @@ def test_shards_in_an_object_store_are_verified_and_collected(bucket):
     assert found.problems == []
     one(found.notes, "the path of the VAE is not recorded")
     left = stray(catalog)
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="next") as ledger:
+    with Ledger(catalog, "latents", "clip_id", uuid.uuid4().hex) as ledger:
         assert [orphan.path for orphan in collect_orphans(ledger)] == left
     path = f"{catalog.path}/shards/latents/{done.shard}"
     content = bytearray(catalog.fs.cat_file(path))
@@ -97,7 +98,9 @@ def test_shards_in_an_object_store_are_verified_and_collected(bucket):
 
 
 def test_the_code_in_the_docs_runs(catalog, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)  # where the catalog lies
+    monkeypatch.chdir(tmp_path)
+    Path("demo").mkdir()
+    os.symlink(catalog.uri, "demo/catalog")  # which the page reads
     export_parquet(catalog, "latents")
     text = (Path(__file__).parents[3] / "docs" / "shards.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
