@@ -44,9 +44,7 @@ def _run(args: argparse.Namespace) -> int:
 def _stop(args: argparse.Namespace) -> int:
     from curate.run.stop import stop_runs
 
-    asked = stop_runs(args.catalog)
-    print(f"asked {asked} live run{'s' * (asked > 1)} to stop" if asked else "no live run")
-    return 0 if asked else 1
+    return stop_runs(args.catalog)
 
 
 def _demo(args: argparse.Namespace) -> int:
