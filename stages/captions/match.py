@@ -71,7 +71,7 @@ class ClipMatch:
         """(k, width) of each clip's distinct frames; computed for clips that have none yet, and left for others."""
         from stages.scores.frame_embeddings import FrameVectors
 
-        source = self.model.source
+        source = self.model.spec
         key = ("frame_vectors", source.model, source.pretrained, "auto", self.request)
         todo = [clip for clip in clips if key not in clip.features]
         pictures = [list({at: picture for at, picture in sorted(c.frames, key=lambda f: f[0])}.values()) for c in todo]

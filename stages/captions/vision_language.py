@@ -7,7 +7,6 @@ captions, and a server (vLLM) is faster for many clips.
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from stages.base import ClipError, SettingsError, one_line
 from stages.captions.answers import Answer, CaptionSource, Deadline
 from stages.captions.settings import CaptionSettings
+from stages.pretrained.devices import dtype_on, torch_device
 from stages.pretrained.lookup import local_folder
-from stages.pretrained.model_files import read_config
+from stages.pretrained.model_files import read_config, refuse_missing_weights
+from stages.pretrained.packages import require_packages
 from stages.unit import Clip
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ class ModelCaptions(CaptionSource):
         return folder.resolve().name if folder else self.settings.name
 
     def check(self) -> None:
-        for package in ("torch", "torchvision", "transformers"):
-            if importlib.util.find_spec(package) is None:
-                raise SettingsError(f"this needs the package {package}: pip install 'clipmill[caption]'")
+        require_packages("torch", "torchvision", "transformers", extra="caption")
         read_config(self.settings.name, self.settings.revision)
         if local_folder(self.settings.name) and not self._weights():
             raise SettingsError(f"model {self.settings.name!r} has no weights ({', '.join(WEIGHTS)})")
@@ -60,16 +59,10 @@ class ModelCaptions(CaptionSource):
 
     def setup(self) -> None:
         self.check()
-        import torch
         import transformers
 
-        if self.all.device == "cuda" and not torch.cuda.is_available():
-            raise SettingsError("device: cuda, but there is no GPU that torch can use")
-        gpu = torch.cuda.is_available() and self.all.device != "cpu"
-        self.device = "cuda" if gpu else "cpu"
-        dtype = self.settings.dtype
-        if dtype == "auto" and not gpu:
-            dtype = "float32"  # half precision on a CPU is slower, not faster
+        self.device = torch_device(self.all.device)
+        dtype = dtype_on(self.device, self.settings.dtype, gpu="auto")  # on a GPU as it is stored
         folder = local_folder(self.settings.name)
         where: dict[str, Any] = {} if folder else {"revision": self.settings.revision}
         name = str(folder or self.settings.name)
@@ -84,10 +77,7 @@ class ModelCaptions(CaptionSource):
                 model, loading = load(name, dtype=dtype, output_loading_info=True, **where)
         except Exception as error:  # every way in which a folder can be no such model
             raise SettingsError(f"model {self.settings.name!r} can't be loaded: {one_line(error)[:300]}") from error
-        if missing := sorted(loading["missing_keys"]):
-            # transformers would continue with random weights in their place.
-            lacks = f"lacks {len(missing)} of its weights, {missing[0]} among them"
-            raise SettingsError(f"model {self.settings.name!r} {lacks}")
+        refuse_missing_weights(f"model {self.settings.name!r}", loading["missing_keys"])
         self.model = model.eval().to(self.device)
         self.revision = self.content() or getattr(model.config, "_commit_hash", None)
         self.chats = bool(getattr(self.processor, "chat_template", None))
