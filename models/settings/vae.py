@@ -50,7 +50,9 @@ class VAESettings(CheckedSettings):
         return 2 ** (len(self.multipliers) - 1)
 
     def taps(self, part: Literal["encoder", "decoder"], level: int, second: bool = False) -> int:
-        """Kernel size in time of a convolution of a level (0 is the outermost): the first of its pair, or the `second`."""
+        """Kernel size in time of a convolution of a level (0 is the outermost): the first of a residual block, or the
+        `second`.
+        """
         if self.variant == 1:
             return CAUSAL
         if self.variant == 2:

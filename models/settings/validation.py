@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -36,7 +35,7 @@ class CheckedSettings:
     """
 
     def __post_init__(self) -> None:
-        types = _types(type(self))
+        types = get_type_hints(type(self))
         for each in dataclasses.fields(self):
             value = _checked(each.name, types[each.name], getattr(self, each.name), each.default)
             object.__setattr__(self, each.name, value)
@@ -102,9 +101,6 @@ def shares(settings: CheckedSettings, *names: str) -> None:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-_types = functools.cache(get_type_hints)
 
 
 def _values(settings: CheckedSettings, name: str) -> Iterator[Any]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from tests.train.made_up import data
 from train.config.training import TrainConfig
 from train.devices.parallel import Ranks, exit_process, init_ranks
-from train.loop.training import DivergedError, Training
+from train.loop.training import Training
+from train.optimization.optimizer import DivergedError
 from train.run.log import read_log
 
 MODEL = {"size": "debug", "width": 48, "depth": 2, "heads": 4}

@@ -1,4 +1,7 @@
-"""From noise to data. All samplers see a network as (x_0, eps) at (x_t, t), whatever it predicts and on any path."""
+"""Diffusion samplers: from noise to latents, step by step, with a trained network.
+
+All samplers see a network as (x_0, eps) at (x_t, t), whatever it predicts and on any path.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,13 @@ Estimate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (x_t, t) to (x_0
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """ddpm: ancestral, through the posterior of x_s given x_t and x_0 (Ho et al. 2020). ddim: Song et al. 2021, `eta`
-    from 0, without noise, to 1, which is ddpm. euler, heun: the probability flow dx/dt = velocity (Song et al. 2021;
-    Heun as in Karras et al. 2022). euler_maruyama: the reverse SDE, whose noise is free to choose (SiT, Ma et al.
-    2024): `diffusion` "sigma", `strength` x sigma(t), which is finite on every path, or "reverse", that of the forward
-    process itself (Song et al. 2021), only for paths that keep some data at t = 1.
+    """Which sampler, and its options.
+
+    ddpm: ancestral, through the posterior of x_s given x_t and x_0 (Ho et al. 2020). ddim: Song et al. 2021, `eta` from
+    0 (no noise) to 1 (as ddpm). euler, heun: the probability flow dx/dt = velocity (Song et al. 2021; Heun as in Karras
+    et al. 2022). euler_maruyama: the reverse SDE, whose noise is free to choose (SiT, Ma et al. 2024): `diffusion`
+    "sigma" is `strength` x sigma(t), finite on every path; "reverse" is that of the forward process itself (Song et al.
+    2021), only for paths that keep some data at t = 1.
     """
 
     method: Method = "euler"
@@ -46,7 +51,9 @@ class SamplerSettings:
 
 @dataclass(frozen=True)
 class SamplerStep:
-    """One step of a sampler, from time `t` to the earlier `s` (both 0-d), `start` and `end` their points."""
+    """One step of a sampler, from time `t` to the earlier `s` (both 0-d); `start` and `end` are their points on the
+    path.
+    """
 
     t: Tensor
     s: Tensor
@@ -69,12 +76,12 @@ def sample_latents(
     generator: torch.Generator | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """x_0 (B, C, T, H, W), or (B, N, C), from noise of that shape, float32 or wider. `predict` is made by `guided`.
+    """x_0 (B, C, T, H, W), or (B, N, C), from noise of that shape in float32 or wider. `predict` comes from `guided`.
 
-    `known`, bool (B, T, H, W), (B, N) or broadcasting to it, keeps those tokens at their value in `clean` (shape of
-    the noise), with time 0; the times then given to the network are per token, else (B,), always float32 or wider.
-    `generator` draws the noise of stochastic steps; `progress` hears (steps done, of all). Raises ValueError for
-    `known` without `clean` or the other way round, for shapes that don't fit and for a sampler that the path forbids.
+    `known`, bool (B, T, H, W), (B, N) or broadcastable to it, holds those tokens at their value in `clean` (shaped like
+    the noise) and at time 0; the network then gets times per token, else (B,), always in float32 or wider. `generator`
+    draws the noise of stochastic steps; `progress` is called with (steps done, all steps). Raises ValueError for
+    `known` without `clean` or the reverse, for shapes that don't fit, and for a sampler that the path forbids.
     """
     sampler = sampler or SamplerSettings()
     if (known is None) != (clean is None):
@@ -82,10 +89,8 @@ def sample_latents(
     if sampler.method == "euler_maruyama" and sampler.diffusion == "reverse" and objective.path.ends_in_noise:
         raise ValueError(f"the reverse SDE of path {objective.path.name} is infinite at t = 1: use diffusion sigma")
     if not noise.is_floating_point() or torch.finfo(noise.dtype).bits < 32:
-        raise ValueError(
-            f"noise in {noise.dtype}: samples add up in float32 or wider, whatever the network computes in"
-        )
-    if known is not None:
+        raise ValueError(f"noise in {noise.dtype}: sampling needs float32 or wider, whatever the network computes in")
+    if known is not None and clean is not None:
         if clean.shape != noise.shape:
             raise ValueError(f"clean values of shape {tuple(clean.shape)} for noise of shape {tuple(noise.shape)}")
         grid = noise.shape[:-1] if noise.ndim == 3 else (len(noise), *noise.shape[2:])
@@ -96,7 +101,7 @@ def sample_latents(
         clean = clean.to(noise)
 
     def held(x: Tensor) -> Tensor:
-        return x if known is None else torch.where(broadcast_times(known, x), clean, x)
+        return x if known is None or clean is None else torch.where(broadcast_times(known, x), clean, x)
 
     def estimate_at(step: int) -> Estimate:
         def estimate(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +165,7 @@ def euler(
     generator: torch.Generator | None,
 ) -> Tensor:
     clean, eps = estimate(x, step.t)
-    if step.last:  # to where sigma's rate may be infinite: x_0 itself, which is Euler's step on the linear path
+    if step.last:  # sigma's rate may be infinite at t = 0; x_0 itself is Euler's step on the linear path
         return clean
     return x + (step.s - step.t).to(x) * step.start.combine(clean, eps, "velocity")
 
@@ -206,13 +211,15 @@ METHODS = {"ddpm": ddpm, "ddim": ddim, "euler": euler, "heun": heun, "euler_maru
 
 
 def _forward(step: SamplerStep) -> tuple[Tensor, Tensor]:
-    """x_t given x_s is N(kept x_s, variance), for any path: on a variance preserving one, beta_t = variance."""
+    """(a, variance) with x_t given x_s ~ N(a x_s, variance), on any path; on a variance preserving one beta_t =
+    variance.
+    """
     kept = step.start.alpha / step.end.alpha
     variance = step.start.sigma.square() - (kept * step.end.sigma).square()
     return kept, variance.clamp(min=0)
 
 
 def _normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Drawn where the generator is, so that a seed gives the same sample on every device that takes it."""
+    """Noise drawn on the generator's device, so that a seed gives the same sample on every device."""
     device = generator.device if generator is not None else x.device
     return torch.randn(x.shape, dtype=x.dtype, device=device, generator=generator).to(x.device)

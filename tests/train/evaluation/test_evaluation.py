@@ -200,7 +200,7 @@ def test_features_come_from_any_callable_and_from_a_torchscript_file(tmp_path):
         (lambda: inception_score(torch.rand(3, 4), splits=5), "3 samples in 5 parts"),
         (lambda: clipsim(torch.rand(2, 3, 4), torch.rand(2, 5)), r"\(2, 3, 4\) and \(2, 5\)"),
         (lambda: clipsim(torch.zeros(2, 3, 4), torch.rand(2, 4)), "length 0"),
-        (lambda: extracted(lambda batch: batch, []), "no video came"),
+        (lambda: extracted(lambda batch: batch, []), "there is no batch"),
         (lambda: extracted(lambda batch: batch[:1], [torch.rand(3, 4)]), r"\(1, 4\): \(3, D\)"),
     ],
 )

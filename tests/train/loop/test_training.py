@@ -15,8 +15,9 @@ from models.transformers.dit import DiT
 from tests.train.made_up import CHANNELS, DIM, data
 from tests.train.runs import MODEL, config, losses, train, weights
 from train.config.training import OptimizerConfig
-from train.loop.training import DivergedError, Training, learning_rate
+from train.loop.training import Training
 from train.objectives.objective import PUBLISHED
+from train.optimization.optimizer import DivergedError, learning_rate
 from train.run.log import read_log
 
 ONE_BATCH = {"batch_size": 4, "count": 4, "shapes": {"1x32x32": (CHANNELS, 1, 4, 4)}}

@@ -17,8 +17,8 @@ from train.sampling.trained_run import Prompt, SamplingSettings, load_run, padde
 
 CONTRACT = {"mean": [0.5, -1.0], "std": [2.0, 0.25], "channels": 2, "codebook": None}
 SHAPE = (2, 3, 4, 4)  # C, T, h, w
-SAMPLERS = [SamplerSettings("euler"), SamplerSettings("heun"), SamplerSettings("ddim"), SamplerSettings("ddim", eta=0.7), SamplerSettings("ddpm"),
-            SamplerSettings("euler_maruyama")]  # fmt: skip
+SAMPLERS = [SamplerSettings(name) for name in ("euler", "heun", "ddim", "ddpm", "euler_maruyama")]
+SAMPLERS.append(SamplerSettings("ddim", eta=0.7))
 
 
 def named(sampler: SamplerSettings) -> str:
