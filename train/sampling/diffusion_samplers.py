@@ -5,6 +5,7 @@ All samplers see a network as (x_0, eps) at (x_t, t), whatever it predicts and o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from train.objectives.paths import Point, broadcast_times
 from train.sampling.guidance import Predict
 
 Method = Literal["ddpm", "ddim", "euler", "heun", "euler_maruyama"]
+Draw = Callable[[Tensor], Tensor]  # a tensor to noise of its shape, device and dtype
 Estimate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (x_t, t) to (x_0, eps)
 
 
@@ -74,16 +76,19 @@ def sample_latents(
     clean: Tensor | None = None,
     tokens: int | None = None,
     generator: torch.Generator | None = None,
+    draw: Draw | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """x_0 (B, C, T, H, W), or (B, N, C), from noise of that shape in float32 or wider. `predict` comes from `guided`.
 
     `known`, bool (B, T, H, W), (B, N) or broadcastable to it, holds those tokens at their value in `clean` (shaped like
-    the noise) and at time 0; the network then gets times per token, else (B,), always in float32 or wider. `generator`
-    draws the noise of stochastic steps; `progress` is called with (steps done, all steps). Raises ValueError for
-    `known` without `clean` or the reverse, for shapes that don't fit, and for a sampler that the path forbids.
+    the noise) and at time 0; the network then gets times per token, else (B,), always in float32 or wider. Stochastic
+    steps take their noise from `generator`, or from `draw` if given; `progress` is called with (steps done, all steps).
+    Raises ValueError for `known` without `clean` or the reverse, for shapes that don't fit, and for a sampler that the
+    path forbids.
     """
     sampler = sampler or SamplerSettings()
+    draw = draw or functools.partial(gaussian_like, generator=generator)
     if (known is None) != (clean is None):
         raise ValueError("known tokens need both a mask and their clean values")
     if sampler.method == "euler_maruyama" and sampler.diffusion == "reverse" and objective.path.ends_in_noise:
@@ -115,7 +120,7 @@ def sample_latents(
     advance, x = METHODS[sampler.method], noise
     for index, (t, s) in enumerate(pairwise(walk)):
         step = SamplerStep(t, s, objective.at(t, x), objective.at(s, x), last=index == steps - 1)
-        x = held(advance(sampler, objective, estimate_at(index), x, step, generator))
+        x = held(advance(sampler, objective, estimate_at(index), x, step, draw))
         if progress:
             progress(index + 1, steps)
     return x
@@ -127,7 +132,7 @@ def ddpm(
     estimate: Estimate,
     x: Tensor,
     step: SamplerStep,
-    generator: torch.Generator | None,
+    draw: Draw,
 ) -> Tensor:
     clean, _ = estimate(x, step.t)
     if step.last:
@@ -135,7 +140,7 @@ def ddpm(
     kept, variance = _forward(step)
     share = step.end.sigma.square() / step.start.sigma.square()
     mean = kept * share * x + step.end.alpha * (variance / step.start.sigma.square()) * clean
-    return mean + (variance * share).sqrt() * _normal(x, generator)
+    return mean + (variance * share).sqrt() * draw(x)
 
 
 def ddim(
@@ -144,7 +149,7 @@ def ddim(
     estimate: Estimate,
     x: Tensor,
     step: SamplerStep,
-    generator: torch.Generator | None,
+    draw: Draw,
 ) -> Tensor:
     clean, eps = estimate(x, step.t)
     if step.last:
@@ -153,7 +158,7 @@ def ddim(
     fresh = sampler.eta * variance.sqrt() * step.end.sigma / step.start.sigma
     left = (step.end.sigma.square() - fresh.square()).clamp(min=0).sqrt()
     x = step.end.alpha * clean + left * eps
-    return x + fresh * _normal(x, generator) if sampler.eta else x
+    return x + fresh * draw(x) if sampler.eta else x
 
 
 def euler(
@@ -162,7 +167,7 @@ def euler(
     estimate: Estimate,
     x: Tensor,
     step: SamplerStep,
-    generator: torch.Generator | None,
+    draw: Draw,
 ) -> Tensor:
     clean, eps = estimate(x, step.t)
     if step.last:  # sigma's rate may be infinite at t = 0; x_0 itself is Euler's step on the linear path
@@ -176,7 +181,7 @@ def heun(
     estimate: Estimate,
     x: Tensor,
     step: SamplerStep,
-    generator: torch.Generator | None,
+    draw: Draw,
 ) -> Tensor:
     clean, eps = estimate(x, step.t)
     if step.last:
@@ -193,7 +198,7 @@ def euler_maruyama(
     estimate: Estimate,
     x: Tensor,
     step: SamplerStep,
-    generator: torch.Generator | None,
+    draw: Draw,
 ) -> Tensor:
     clean, eps = estimate(x, step.t)
     if step.last:
@@ -204,7 +209,7 @@ def euler_maruyama(
     else:  # g^2 of the forward SDE with this alpha and sigma
         diffusion = 2 * start.sigma * start.determinant("velocity") / start.alpha
     drift = start.combine(clean, eps, "velocity") + diffusion / (2 * start.sigma) * eps
-    return x - length * drift + (diffusion * length).sqrt() * _normal(x, generator)
+    return x - length * drift + (diffusion * length).sqrt() * draw(x)
 
 
 METHODS = {"ddpm": ddpm, "ddim": ddim, "euler": euler, "heun": heun, "euler_maruyama": euler_maruyama}
@@ -219,7 +224,7 @@ def _forward(step: SamplerStep) -> tuple[Tensor, Tensor]:
     return kept, variance.clamp(min=0)
 
 
-def _normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def gaussian_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Noise drawn on the generator's device, so that a seed gives the same sample on every device."""
     device = generator.device if generator is not None else x.device
     return torch.randn(x.shape, dtype=x.dtype, device=device, generator=generator).to(x.device)
