@@ -1,4 +1,4 @@
-"""Started from a 2D VAE, the causal one sees every image as that one does: one written out here, and diffusers' own."""
+"""With a 2D VAE's weights the causal VAE codes every image as that one does: one written here, and diffusers' own."""
 
 from __future__ import annotations
 

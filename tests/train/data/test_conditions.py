@@ -1,4 +1,4 @@
-"""Conditions are dropped at their rates, and what is dropped or missing is what the network knows as unknown."""
+"""Conditions are dropped at their rates; dropped and missing ones are given to the network as unknown."""
 
 from __future__ import annotations
 

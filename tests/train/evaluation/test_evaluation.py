@@ -1,4 +1,4 @@
-"""Distances and scores against what they must be for Gaussians and other known distributions."""
+"""Distances and scores against their exact values for Gaussians and other known distributions."""
 
 import math
 import warnings
@@ -33,7 +33,7 @@ def normal(seed: int, *shape: int) -> torch.Tensor:
 
 
 def exact(samples: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """The samples moved so that their own mean and covariance are exactly these."""
+    """The samples transformed to have exactly this mean and covariance."""
     centred = samples - samples.mean(0)
     own = torch.linalg.cholesky(centred.T @ centred / (len(samples) - 1))
     return torch.linalg.solve_triangular(own, centred.T, upper=False).T @ torch.linalg.cholesky(covariance).T + mean

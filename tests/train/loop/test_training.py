@@ -1,4 +1,4 @@
-"""The training loop: it learns, says what it does, and refuses what does not fit in one line with both sides."""
+"""The training loop learns, logs what it does, and refuses what does not fit in one line that names both sides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ONE_BATCH = {"batch_size": 4, "count": 4, "shapes": {"1x32x32": (CHANNELS, 1, 4,
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "left"), [("dit", 0.3), ("tokens", 0.01)])
 def test_one_batch_is_overfitted(kind, left, tmp_path):
-    """Of the first loss a small part is `left`, and far less than on clips that were not in the batch."""
+    """The loss falls to a small share `left` of the first one, far below that on clips that were not in the batch."""
     chosen = config(
         kind=kind,
         model={**MODEL, "width": 96, "depth": 1},

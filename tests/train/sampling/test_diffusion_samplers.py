@@ -39,9 +39,10 @@ PAIRS = [
 
 
 def moments(objective, sampler, steps):
-    """Exact mean and variance (C,) that a sampler reaches from x_t as it is at the start of its walk. Every step is
-    affine in x and in its noise, so unit impulses tell all: row 0 has none, row 1 one deviation of x_t, row 2 + k a
-    unit in the k-th draw.
+    """Exact mean and variance (C,) of a sampler's results, started from x_t's distribution at its first time.
+
+    Every step is affine in x and in its noise, so unit impulses determine it: row 0 has none, row 1 one standard
+    deviation of x_t, row 2 + k a unit in the k-th draw.
     """
     drawn = []
 

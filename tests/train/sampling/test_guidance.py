@@ -1,4 +1,4 @@
-"""Guidance: nothing at scale 1, every channel otherwise, and where it leads in closed form."""
+"""Guidance changes nothing at scale 1 and every channel otherwise, and its result has a closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run's folder to latents: seeds, guidance, what is given, and what is refused."""
+"""Sampling from a run's folder: seeds, guidance, given latents, and refused inputs."""
 
 import json
 
@@ -35,7 +35,7 @@ def saved(folder, network, contract, empty=True, objective="rectified_flow"):
 
 
 def shaken(network):
-    """Weights as after some training: a network that is the identity or gives 0 would hide what it is told."""
+    """Weights as after some training: a network whose output is 0 would hide the effect of its inputs."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in network.parameters():

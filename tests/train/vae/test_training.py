@@ -1,4 +1,4 @@
-"""VAE training on clips in memory: every bottleneck learns, a resumed run is the run that was not interrupted."""
+"""VAE training on clips in memory: every quantizer learns, and a resumed run is the uninterrupted one bit by bit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BOTTLENECKS = {
 
 
 class Drawn:
-    """Squares that slide: a fresh batch for each step, images every third; or the same clips in each."""
+    """Clips of sliding squares: a new batch for each step, every third of images; or the `same` batch in each."""
 
     identity = "drawn"
 
