@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from models.settings.validation import CheckedSettings, ConfigError, at_least
 
+STRIDE = 4  # frames per latent, after the first
+CODES, LEVELS = 8192, (8, 8, 8, 5, 5, 5)  # of the vq and fsq quantizers, unless `quantizer_options` says otherwise
 FLAT, CAUSAL = 1, 3  # kernel sizes in time: a frame alone, or with the two frames before it
 
 

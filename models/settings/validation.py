@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 
 
 class ConfigError(ValueError):
-    """A setting that can't be: one line with its name, its value and what is expected.
+    """An invalid setting: one line with its name, its value and what is expected.
 
     `text` begins with the setting's name; `before` is what the line says before that.
     """
@@ -53,7 +53,7 @@ class CheckedSettings:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """As JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.settings.vae import VAESettings
+from models.settings.vae import STRIDE, VAESettings
 from models.vae.layers.blocks import BRANCH, Decoder, Encoder, init_vae_weights
-from models.vae.layers.causal_ops import STRIDE, CausalConv3d, Stream, latent_count
+from models.vae.layers.causal_ops import CausalConv3d, Stream, latent_count
 from models.vae.layers.quantizers import GaussianKL, Quantized, Quantizer, make_quantizer
 from models.vae.layers.shortcut import PatchesIn, PatchesOut
 from models.vae.temporal_tiling import decode_tiled, encode_tiled

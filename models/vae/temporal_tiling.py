@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.vae.layers.causal_ops import STRIDE, latent_count
+from models.settings.vae import STRIDE
+from models.vae.layers.causal_ops import latent_count
 
 GROUP = 33  # frames of a group, as published
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRIDE = 4  # frames per latent, after the first
+from models.settings.vae import STRIDE
 
 
 def latent_count(frames: int, stride: int = STRIDE) -> int:

@@ -18,6 +18,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.settings.vae import CODES, LEVELS
+
 
 @dataclass
 class Quantized:
@@ -107,7 +109,7 @@ class VectorQuantizer(Quantizer):
     sums: Tensor  # (K, C)
     started: Tensor  # () bool
 
-    def __init__(self, channels: int, codes: int = 8192, decay: float = 0.99, commitment: float = 0.25):
+    def __init__(self, channels: int, codes: int = CODES, decay: float = 0.99, commitment: float = 0.25):
         super().__init__()
         self.features = self.channels = channels
         self.codes, self.decay, self.commitment = codes, decay, commitment
@@ -237,7 +239,7 @@ class FiniteScalarQuantizer(Quantizer):
     levels: Tensor  # (C,)
     places: Tensor  # (C,)
 
-    def __init__(self, levels: Sequence[int] = (8, 8, 8, 5, 5, 5)):
+    def __init__(self, levels: Sequence[int] = LEVELS):
         super().__init__()
         if not levels or min(levels) < 2 or math.prod(levels) >= 1 << 62:
             raise ValueError(f"FSQ needs two levels or more for each channel and int64 tokens, got {list(levels)}")

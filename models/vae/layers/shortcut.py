@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.vae.layers.causal_ops import STRIDE, CausalConv3d, Stream
+from models.settings.vae import STRIDE
+from models.vae.layers.causal_ops import CausalConv3d, Stream
 
 COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (-0.5, 1.0, -0.5))  # brightness and two colour differences, orthogonal
 PLAIN, DETAIL = 2.0, 4.0  # gains of the latents of means and of waves, which make them about equally large
