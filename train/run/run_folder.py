@@ -34,12 +34,12 @@ def check_folder(folder: Path, kind: str, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: a folder for the run is needed")
     if not resume and folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty: --resume continues the run in it, another -o begins a new one")
+        raise ConfigError(f"{folder} is not empty: --resume goes on with the run in it, another -o begins a new one")
     if resume and (folder / CONFIG).exists():
         try:
             found = json.loads((folder / CONFIG).read_text())["kind"]
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"{folder / CONFIG} is no run's ({error}): --resume continues a run") from error
+            raise ConfigError(f"{folder / CONFIG} is no run's ({error}): --resume goes on with a run") from error
         if found != kind:
             raise ConfigError(f"{folder} is a run of kind {found!r}, the config is of kind {kind!r}")
 

@@ -39,7 +39,7 @@ def test_one_batch_is_overfitted(kind, left, tmp_path):
     training.run()
     found = losses(tmp_path / "run")
     assert sum(found[-20:]) / 20 < left * found[0]
-    others = training.validation(training.module, training.precision)["loss"]
+    others = training.validation(training.module, training.autocast)["loss"]
     assert sum(found[-20:]) / 20 < 0.5 * others
 
 
@@ -71,9 +71,9 @@ def test_validation_moves_with_the_weights_alone(tmp_path):
     """Two evaluations of the same weights are the same number, whatever was trained between them."""
     chosen = config(steps=2, validation={"share": 0.1}, optimizer={"lr": 0.0})
     training = Training(chosen, data(4, held_out=4), tmp_path / "run", quiet=True)
-    before = training.validation(training.module, training.precision)
+    before = training.validation(training.module, training.autocast)
     training.run()
-    assert training.validation(training.module, training.precision) == before
+    assert training.validation(training.module, training.autocast) == before
     expected = [f"{float(t):.3f}" for t in PUBLISHED["rectified_flow"].validation_times(10)]
     assert [name for name in before if name != "loss"] == expected
 
