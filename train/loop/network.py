@@ -17,7 +17,7 @@ from models.transformers.token_transformer import TokenTransformer
 from train.config.training import TrainConfig
 from train.data.batches import TrainingData
 
-LEAST_RECOMPILES = 64  # torch no longer compiles a block after more: one per bucket, mask and training mode
+RECOMPILES = 64  # of a block, one per bucket, mask and training mode; after more, torch no longer compiles it
 
 
 def network_settings(config: TrainConfig, data: TrainingData) -> DiTSettings | TokenSettings:
@@ -70,14 +70,12 @@ def prepare_blocks(network: DiT | TokenTransformer, compiled: bool, checkpointed
     """Compiles each block by itself, so that a network of a hundred blocks compiles as fast as one of one; and computes
     blocks again in the backward pass instead of keeping their activations.
     """
-    if compiled:
-        torch._dynamo.config.recompile_limit = max(LEAST_RECOMPILES, torch._dynamo.config.recompile_limit)
     for block in network.modules():
         if isinstance(block, Block):
             if checkpointed:
                 block.forward = _checkpointed(block.forward)  # type: ignore[method-assign]  # as torch's own wrappers do
             if compiled:
-                block.compile()
+                block.compile(recompile_limit=RECOMPILES)
 
 
 def _checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
