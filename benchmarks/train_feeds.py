@@ -1,4 +1,4 @@
-"""What feeds a step of `train_step.py`: latents and text read from a shard, or clips encoded when they are needed."""
+"""Two ways to feed a step of `train_step.py`: latents and text read from a shard, or clips encoded in each step."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CHANNELS = 8  # of a latent
 
 
 def prepared(args: argparse.Namespace, folder: Path) -> str:
-    """Random clips in a file, and their latents by the VAE in a shard; gives the shard's path. As the recipe does it,
-    but for the text, which is random.
+    """Writes random clips to a file and their latents to a shard, as the recipe does except for the text, which is
+    random. Returns the shard's path.
     """
     frames, height, width = args.clip
     generator = np.random.default_rng(0)
@@ -62,13 +62,13 @@ def encoded(args: argparse.Namespace, vae: CausalVAE, clips: np.ndarray) -> dict
 
 
 def drawn(moments: dict[str, Tensor]) -> Tensor:
-    """Latents as a network sees them, (B, Z, T, h, w) float32."""
+    """Sampled latents as a network sees them, (B, Z, T, h, w) float32."""
     mean, logvar = moments["mean"].float(), moments["logvar"].float()
     return mean + (logvar / 2).exp() * torch.randn_like(mean)
 
 
 def feeds(args: argparse.Namespace, folder: Path, shard: str) -> dict[str, Callable[[], Callable[[], Any]]]:
-    """For each way, what opens it; then each call gives a batch as `Step` takes it."""
+    """For each way, a function that opens it; what that returns gives a batch for `Step` with each call."""
 
     def chosen(turn: list[int]) -> list[int]:
         turn[0] += 1

@@ -2,17 +2,18 @@
 
     python benchmarks/train_step.py [--device cpu] [--sizes debug S] [--kinds full factorised masked] [--rounds 5]
 
-A step is what the loop does on one device: noised latents and text through the network, backward, clipping, AdamW and
-the average of the weights. FLOPs are three passes forward, counted (two for a multiply-add); beside them stands what
-this machine's matrix products reach in the same dtype, measured in turn with the steps. MFU is their ratio. `masked`
-is the deferred masking of MicroDiT: 75 % of the tokens dropped behind two blocks; its tokens/s count all tokens.
+A step is what the training loop does on one device: noised latents and text through the network, backward, clipping,
+AdamW and the average of the weights. FLOPs are those of three forward passes, counted (two for a multiply-add). The
+rate of this machine's matrix products in the same dtype is measured in turn with the steps; MFU is the ratio of both.
+`masked` is the deferred masking of MicroDiT: 75 % of the tokens are dropped after two blocks; tokens/s count all of
+them.
 
 On a CPU: float32, small sizes and few tokens. On a GPU: bf16 and blocks compiled one by one, the published sizes at
 8,192 tokens a clip, XL at 16,384 and 32,768 as well and with two kernels of attention. Goal: an MFU of 0.45 for XL.
 
-Then the same step fed two ways: latents and text read and checked from a shard, or clips that lie decoded in a file,
-encoded by the VAE in each step (decoding and the text encoder, which that way needs besides, are left out). Steps in
-turn; peak memory above that of the network and its optimiser, of each in a process of its own.
+Then the same step is fed two ways: latents and text read from a shard and verified, or decoded clips read from a file
+and encoded by the VAE in each step (the decoding and text encoding that this way also needs are left out). Both are
+timed in turn; peak memory, above that of the network and its optimizer, is measured in a process for each.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ KINDS = {
     "factorised": {"attention": "factorised"},
     "masked": {"mixer_depth": 2, "mask_ratio": 0.75},
 }
-# What is tried first for attention without a mask; "any" leaves it to torch. Masked attention is never flash's.
+# The preferred kernel for attention without a mask; "any" leaves the choice to torch. Flash has no masked attention.
 ATTENTIONS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is stepped: a size of network on so many clips of latents (T, H, W)."""
+    """A network size with a batch of clips of latents (T, H, W)."""
 
     size: str
     kind: str
@@ -65,14 +66,14 @@ class Case:
 
 
 class Step:
-    """A network in training, and its step on a batch."""
+    """A network in training, and its training step on a batch."""
 
     def __init__(self, args: argparse.Namespace, size: str, kind: str):
         torch.manual_seed(0)
         self.args, self.device = args, args.device
         settings = sized(size, channels=CHANNELS, text_dim=args.text_dim, conditions=CONDITIONS, **KINDS[kind])
         self.network = DiT(settings).to(args.device)
-        with torch.no_grad():  # away from 0: a gate of 0 would be no other work, but let none be saved
+        with torch.no_grad():  # gates of 0 cost the same, but might let a kernel skip work
             for parameter in self.network.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.01)
         if args.compile:
@@ -82,7 +83,9 @@ class Step:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=args.device == "cuda")
 
     def __call__(self, clean: Tensor, text: Tensor, mask: Tensor) -> float:
-        """clean (B, C, T, H, W), text (B, L, D), mask (B, L), to the loss, waited for."""
+        """One step on clean (B, C, T, H, W), text (B, L, D) and mask (B, L). Returns the loss, so the device is waited
+        for.
+        """
         noise, t = torch.randn_like(clean), self.objective.draw_times(len(clean)).to(self.device)
         kept, lost = self.network.draw_kept(clean.shape), None
         if kept is not None:
@@ -131,7 +134,7 @@ def kernels(attention: str) -> contextlib.AbstractContextManager[Any]:
 
 
 def stepped(args: argparse.Namespace, case: Case) -> dict[str, Any]:
-    """Rounds of one case and of the matrix products in turn; what failed (out of memory, mostly) with its last line."""
+    """Times one case and the matrix products in turn; a failure (mostly out of memory) is reported by its last line."""
     shape = (case.batch, CHANNELS, *case.latents)
     row: dict[str, Any] = {"size": case.size, "kind": case.kind, "attention": case.attention, "clips": case.batch}
     try:
@@ -139,7 +142,7 @@ def stepped(args: argparse.Namespace, case: Case) -> dict[str, Any]:
             step = Step(args, case.size, case.kind)
             batch, (left, right) = batch_of(args, shape), matrices(args)
             first = seconds(lambda: step(*batch), args.device)
-            step(*batch)  # now kernels are chosen and memory is there
+            step(*batch)  # after this, kernels are chosen and memory is allocated
             if args.device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             times = interleaved(
@@ -209,10 +212,10 @@ def fed(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def one_peak(args: argparse.Namespace) -> dict[str, float]:
-    """Peak memory of steps fed one way, above that of the network and its optimiser."""
+    """Peak memory of steps fed one way, above that of the network and its optimizer."""
     way, folder, shard = args.one
     step = Step(args, args.fed_size, "full")
-    step(*batch_of(args, (1, CHANNELS, 1, 2, 2)))  # gradients and averages are there
+    step(*batch_of(args, (1, CHANNELS, 1, 2, 2)))  # allocates gradients and averages
     watch = Watch(args.device)
     batch = feeds(args, Path(folder), shard)[way]()
     for _ in range(3):

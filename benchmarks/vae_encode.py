@@ -2,13 +2,13 @@
 
     python benchmarks/vae_encode.py [--size published] [--clip 81x256x256] [--vae FOLDER]
 
-On a GPU both halves have the published widths at 81 x 256 x 256 in bf16. On a CPU, in float32, the variants have
-the published widths at 9 x 64 x 64 (--variants-clip), since at the published clip one pass is 24 to 48 TFLOP; the
-three ways through a clip have the debug size at 33 x 64 x 64 and four times that. FLOPs are counted (two for a
-multiply-add), and stand beside what this machine's matrix products reach in the same dtype, measured in the same
-run. Each way runs in a process of its own, for its peak memory: of the device's allocator on a GPU, resident bytes
+On a GPU both parts have the published widths at 81 x 256 x 256 in bf16. On a CPU, in float32, the variants have the
+published widths at 9 x 64 x 64 (--variants-clip), since one pass over the published clip takes 24 to 48 TFLOP; the
+three ways through a clip have the debug size at 33 x 64 x 64 and at four times as many frames. FLOPs are counted (two
+for a multiply-add) and compared with the rate of this machine's matrix products in the same dtype, measured in the same
+run. Each way runs in a process of its own, for its peak memory: that of the device's allocator on a GPU, resident bytes
 above those before the clip on a CPU; both without the weights.
-Without --vae the weights are random: then latents are compared with the whole clip's, and the PSNR says nothing.
+Without --vae the weights are random: latents are then compared with the whole clip's, and the PSNR has no meaning.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def made(args: argparse.Namespace, variant: int = 4) -> CausalVAE:
 
 
 def clip(args: argparse.Namespace, start: int, end: int) -> Tensor:
-    """Frames of an endless film of drifting waves, the same whatever the pieces: (1, 3, T, H, W) in [-1, 1]."""
+    """Frames of an endless film of drifting waves, the same in whatever pieces they are made: (1, 3, T, H, W) in [-1,
+    1].
+    """
     t = torch.arange(start, end, device=args.device).view(-1, 1, 1) * 0.1
     y = torch.linspace(0, 6, args.height, device=args.device).view(1, -1, 1)
     x = torch.linspace(0, 6, args.width, device=args.device).view(1, 1, -1)
@@ -67,20 +69,20 @@ def seconds(work: Callable[[], Any], device: str) -> float:
 
 
 def matrices(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """Two to be multiplied: 2 n^3 FLOPs."""
+    """Two matrices to be multiplied, which takes 2 n^3 FLOPs."""
     n = 8192 if args.device == "cuda" else 1024
     return tuple(torch.randn(n, n, device=args.device, dtype=getattr(torch, args.dtype)) for _ in range(2))
 
 
 def flops(size: str, variant: int, shape: tuple[int, int, int]) -> int:
-    """Of encoding one clip of (frames, height, width): counted on shapes alone."""
+    """FLOPs of encoding one clip of (frames, height, width), counted on meta tensors."""
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         CausalVAE(sized(size, variant=variant)).encode(torch.empty(1, 3, *shape))
     return counter.get_total_flops()
 
 
 def variants(args: argparse.Namespace) -> dict[str, Any]:
-    """Each variant's encoder of random weights, at `variants_size` and `variants_clip`."""
+    """Times each variant's encoder with random weights, at `variants_size` and `variants_clip`."""
     shape = args.variants_clip
     args = argparse.Namespace(**{**vars(args), "size": args.variants_size, "vae": None})
     args.frames, args.height, args.width = shape
@@ -90,11 +92,11 @@ def variants(args: argparse.Namespace) -> dict[str, Any]:
         vae.decoder = None  # 0.6 GB each
         if args.compile:
             vae.encoder.compile()
-        for _ in range(2 if args.device == "cuda" else 1):  # the second run finds kernels chosen and memory there
+        for _ in range(2 if args.device == "cuda" else 1):  # the first run chooses kernels and allocates memory
             vae.encode(video)
     tasks = {str(v): lambda vae=vae: seconds(lambda: vae.encode(video), args.device) for v, vae in vaes.items()}
     tasks["rate"] = lambda: min(seconds(lambda: left @ right, args.device) for _ in range(10))
-    times = interleaved(args.rounds, tasks)  # the rate in turn with the rest, as it drifts where others work too
+    times = interleaved(args.rounds, tasks)  # the rate in turn, as it drifts on a busy machine
     rate = 2 * len(left) ** 3 / statistics.median(times.pop("rate"))
     took = {int(variant): statistics.median(each) for variant, each in times.items()}
     counted = {variant: flops(args.size, variant, shape) for variant in PUBLISHED}
@@ -139,7 +141,7 @@ def explained(rows: dict[int, dict[str, Any]]) -> list[str]:
 
 
 def one_way(args: argparse.Namespace, way: str, frames: int, folder: Path) -> dict[str, Any]:
-    """Through one clip and back. Latents go to a file of the folder, for the others to be compared with."""
+    """Encodes and decodes one clip. Latents go to a file of the folder, to be compared with those of the other ways."""
     vae = made(args)
     vae.decode(vae.encode(clip(args, 0, 5)).mean)
     watch = Watch(args.device)
@@ -190,7 +192,7 @@ def one_way(args: argparse.Namespace, way: str, frames: int, folder: Path) -> di
 
 
 class Watch:
-    """Peak memory since it was last asked, above what was held when it began."""
+    """Peak memory since the last call of `peak`, above what was allocated at the start."""
 
     def __init__(self, device: str):
         self.device, self.end, self.found = device, threading.Event(), {"peak": 0}
@@ -199,7 +201,7 @@ class Watch:
             torch.cuda.reset_peak_memory_stats()
         else:
             threading.Thread(target=peak_memory, args=(self.end, self.found), daemon=True).start()
-            ctypes.CDLL(None).malloc_trim(0)  # what is free but kept is not held
+            ctypes.CDLL(None).malloc_trim(0)  # returns free memory to the system, so that it is not counted
             time.sleep(0.2)
             self.base, self.found["peak"] = self.found["peak"], 0
 
@@ -222,7 +224,7 @@ def pieces(args: argparse.Namespace, frames: int) -> Iterator[Tensor]:
 
 
 def ways(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every way at every length, each in a fresh process; what fails (out of memory, mostly) with its last line."""
+    """Every way at every length, each in a fresh process; a failure (out of memory, mostly) gives its last line."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         vae = args.vae or f"{folder}/vae"

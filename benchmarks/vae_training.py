@@ -1,11 +1,11 @@
-"""What a small VAE learns in how much time on a CPU: PSNR on held-out clips of drawn films.
+"""How much a small VAE learns on a CPU, and how long it takes: PSNR on held-out clips of drawn films.
 
     python benchmarks/vae_training.py [--steps 60] [--only films]
 
 Films are the demo's (textured shapes and grounds, each film once) and its second set (plain shapes), ingested as
-`clipmill run` does it; runs are those of `clipmill train`. Beside each stand the mean colour of each clip, the same
+`clipmill run` does it; runs are those of `clipmill train`. Each is compared with the mean colour of each clip, the same
 network before its first step, and the best linear code of as many numbers (principal components of patches of
-4 x 8 x 8 pixels of the training clips), which is what the shortcut can come to by itself.
+4 x 8 x 8 pixels of the training clips), which is what the shortcut alone can reach.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def config(model: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def ingested(folder: Path, name: str) -> str:
-    """The catalog of one of the two sets of films."""
+    """Makes the catalog of one of the two sets of films."""
     films = folder / name
     if name == "films":
         for film in draw_films(folder / "drawn"):
@@ -85,7 +85,7 @@ def ingested(folder: Path, name: str) -> str:
 
 
 def linear_code(clips: VAEClips, count: int) -> float:
-    """PSNR of the held-out clips, their first frames aside, from so many principal components of patches."""
+    """PSNR of the held-out clips, without their first frames, from so many principal components of patches."""
     learnt = torch.cat([_patches(windows.video) for windows in clips.training_sample() if windows.video.shape[1] > 1])
     mean = learnt.mean(0)
     _, _, waves = torch.pca_lowrank(learnt - mean, q=count, center=False, niter=6)

@@ -97,7 +97,8 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
     from curate.training.sinks import wandb_sink
     from train.devices.parallel import init_ranks
     from train.loop.tasks import objective_from
-    from train.loop.training import DivergedError, Training
+    from train.loop.training import Training
+    from train.optimization.optimizer import DivergedError
 
     with (
         init_ranks() as ranks,

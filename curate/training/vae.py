@@ -34,7 +34,7 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
 
         from curate.training.console import training_console
         from curate.training.vae_clips import VAEClips
-        from train.loop.training import DivergedError
+        from train.optimization.optimizer import DivergedError
         from train.vae.training import VAETraining
     except ImportError as error:
         raise UserError(f"training needs the package {error.name}: pip install 'clipmill[train]'") from error

@@ -19,9 +19,9 @@ DIT, TOKENS = "clipmill DiT", "clipmill token transformer"
 
 
 def save(network: DiT | TokenTransformer, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
-    """Makes the folder if need be. Each file is whole or absent, the config last: a folder with one is complete.
+    """Makes the folder if need be. Each file is whole or absent, the config last: a folder with a config is complete.
 
-    `extra`, as JSON has it, is what else must be known to use the network. Other files of the folder are left alone.
+    `extra`, JSON values, is what else is needed to use the network. Other files of the folder are left alone.
     """
     write_network(network, Path(folder), DIT if isinstance(network, DiT) else TOKENS, extra=extra or {})
 

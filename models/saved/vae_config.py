@@ -1,4 +1,4 @@
-"""What `config.json` of a saved causal VAE says, read without torch."""
+"""The `config.json` of a saved causal VAE, read without torch."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 from typing import Any
 
 from models.saved.config_file import CONFIG, WEIGHTS, read_config
-from models.settings.vae import VAESettings
+from models.settings.vae import CODES, LEVELS, VAESettings
 
-__all__ = ["CONFIG", "KIND", "TIME", "WEIGHTS", "checked", "codes", "read", "statistics"]
+__all__ = ["CONFIG", "KIND", "WEIGHTS", "checked_statistics", "codes", "read", "statistics"]
 
 KIND = "clipmill causal VAE"
-TIME = 4  # frames to a latent, after the first
-CODES, LEVELS = 8192, (8, 8, 8, 5, 5, 5)  # of a codebook whose size no setting says
 
 
 def read(folder: str | Path) -> dict[str, Any]:
-    """The config, with a `settings` that is a dict. Raises ValueError, in one line, for a folder that holds none."""
+    """The config; its `settings` are a dict. Raises ValueError, in one line, for a folder that holds no VAE of
+    clipmill.
+    """
     return read_config(folder, "VAE", (KIND,), ("settings",))
 
 
 def statistics(folder: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation of the latents, one number a channel, as they were saved; None where they were
-    not. Raises ValueError where they can't be those of its latents.
+    """Mean and standard deviation of the latents as they were saved, one number per channel; None where none were
+    saved. Raises ValueError where they don't fit the latents.
     """
     config = read(folder)
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is None and std is None:
         return None
     try:
-        return checked(mean, std, config["settings"].get("channels", VAESettings.channels))
+        return checked_statistics(mean, std, config["settings"].get("channels", VAESettings.channels))
     except ValueError as error:
         raise ValueError(f"{folder}: {CONFIG} {error}") from error
 
 
-def checked(
+def checked_statistics(
     mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Both as tuples of floats. Raises ValueError unless they are `channels` finite numbers each, std above 0."""
+    """Both as tuples of floats. Raises ValueError unless they are `channels` finite numbers each, with std above 0."""
     found = []
     for name, values in (("latents_mean", mean), ("latents_std", std)):
         try:
@@ -55,7 +55,7 @@ def checked(
 
 
 def codes(settings: VAESettings) -> int | None:
-    """How many different tokens its bottleneck gives, None for continuous latents."""
+    """The number of different tokens of the quantizer, None for continuous latents."""
     options = settings.quantizer_options
     if settings.quantizer == "vq":
         return int(options.get("codes", CODES))

@@ -1,4 +1,4 @@
-"""A causal VAE on disk: a folder with `config.json` and `model.safetensors`; and the hash that says which it is."""
+"""A causal VAE on disk: a folder with `config.json` and `model.safetensors`, identified by a hash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from models.saved.network_folder import fingerprint, read_weights, write_network
-from models.saved.vae_config import CONFIG, KIND, WEIGHTS, checked, read, statistics
+from models.saved.vae_config import CONFIG, KIND, WEIGHTS, checked_statistics, read, statistics
 from models.settings.vae import VAESettings
 from models.vae.causal_vae import CausalVAE
 
@@ -21,14 +21,14 @@ def save(
     latents_mean: Sequence[float] | None = None,
     latents_std: Sequence[float] | None = None,
 ) -> None:
-    """Makes the folder if need be. Each file is whole or absent, the config last: a folder with one is complete.
+    """Makes the folder if need be. Each file is whole or absent, the config last: a folder with a config is complete.
 
-    `latents_mean` and `latents_std`, one number a channel, are what `statistics` gives back: a trainer sees
-    (z - mean) / std. They are no part of the fingerprint. Raises ValueError where they do not fit the latents.
+    `latents_mean` and `latents_std`, one number per channel, are what `statistics` gives back: a trainer sees (z -
+    mean) / std. They are not part of the fingerprint. Raises ValueError where they do not fit the latents.
     """
     extra = {}
     if latents_mean is not None or latents_std is not None:
-        mean, std = checked(latents_mean, latents_std, vae.settings.channels)
+        mean, std = checked_statistics(latents_mean, latents_std, vae.settings.channels)
         extra = {"latents_mean": list(mean), "latents_std": list(std)}
     write_network(vae, Path(folder), KIND, **extra)
 

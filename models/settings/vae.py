@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from models.settings.validation import CheckedSettings, ConfigError, at_least
 
+STRIDE = 4  # frames per latent, after the first
+CODES, LEVELS = 8192, (8, 8, 8, 5, 5, 5)  # of the vq and fsq quantizers, unless `quantizer_options` says otherwise
 FLAT, CAUSAL = 1, 3  # kernel sizes in time: a frame alone, or with the two frames before it
 
 
@@ -50,7 +52,9 @@ class VAESettings(CheckedSettings):
         return 2 ** (len(self.multipliers) - 1)
 
     def taps(self, part: Literal["encoder", "decoder"], level: int, second: bool = False) -> int:
-        """Kernel size in time of a convolution of a level (0 is the outermost): the first of its pair, or the `second`."""
+        """Kernel size in time of a convolution of a level (0 is the outermost): the first of a residual block, or the
+        `second`.
+        """
         if self.variant == 1:
             return CAUSAL
         if self.variant == 2:

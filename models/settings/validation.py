@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 
 
 class ConfigError(ValueError):
-    """A setting that can't be: one line with its name, its value and what is expected.
+    """An invalid setting: one line with its name, its value and what is expected.
 
     `text` begins with the setting's name; `before` is what the line says before that.
     """
@@ -36,7 +35,7 @@ class CheckedSettings:
     """
 
     def __post_init__(self) -> None:
-        types = _types(type(self))
+        types = get_type_hints(type(self))
         for each in dataclasses.fields(self):
             value = _checked(each.name, types[each.name], getattr(self, each.name), each.default)
             object.__setattr__(self, each.name, value)
@@ -54,7 +53,7 @@ class CheckedSettings:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """As JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
@@ -102,9 +101,6 @@ def shares(settings: CheckedSettings, *names: str) -> None:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-_types = functools.cache(get_type_hints)
 
 
 def _values(settings: CheckedSettings, name: str) -> Iterator[Any]:

@@ -1,4 +1,6 @@
-"""A video diffusion transformer: latents in patches, adaLN-zero blocks, cross-attention to text, rotary positions."""
+"""A video diffusion transformer (DiT): latents in patches, adaLN-zero blocks, cross-attention to text, rotary
+positions.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,18 @@ from models.transformers.layers.rotary import POSITION_FEATURES, position_featur
 
 
 class DiT(nn.Module):
-    """DiT (Peebles and Xie 2023) for video. At first it gives exactly 0, and its blocks are identities.
+    """DiT (Peebles and Xie 2023) for video. With its initial weights its output is exactly 0 and its blocks are
+    identities.
 
-    `mixer` and `blocks` hold all that grows with depth; each block may be compiled, checkpointed or sharded alone.
+    `mixer` and `blocks` hold everything that grows with depth; each block may be compiled, checkpointed or sharded
+    alone.
     """
 
     def __init__(self, settings: DiTSettings):
         super().__init__()
         self.settings = settings
         frames, height, width = settings.patch
-        values = settings.channels * frames * height * width  # of a patch
+        values = settings.channels * frames * height * width  # numbers in a patch
         self.patches = nn.Linear(values, settings.width)
         self.places = nn.Linear(POSITION_FEATURES, settings.width)
         self.time = TimeEmbedding(settings.width)
@@ -46,13 +50,13 @@ class DiT(nn.Module):
         conditions: Tensor | None = None,
         kept: Tensor | None = None,
     ) -> Tensor:
-        """What is to be predicted of x_t, (B, C, T, H, W) as x.
+        """The prediction for x_t (B, C, T, H, W), of the same shape.
 
-        t in [0, 1]: (), (B,), or per latent (B, T, H, W) of which each size may be 1; a patch has the latest time in
-        it. text (B or 1, L, text_dim), counted where text_mask (B or 1, L) is true, everywhere without one; none is
-        the same as one all masked. conditions (B or 1, K), NaN where unknown; none is all unknown. `kept` (B, n): the
-        tokens that go on behind the mixer (`draw_kept`); what is given at others is 0 and means nothing (`dropped`).
-        Raises ValueError for shapes that don't fit.
+        t in [0, 1]: (), (B,), or per latent (B, T, H, W) where each size may be 1; a patch has the latest time in it.
+        text (B or 1, L, text_dim) with text_mask (B or 1, L), true for tokens that count, all without a mask; no text
+        is the same as a text masked everywhere. conditions (B or 1, K), NaN where unknown; None means all unknown.
+        `kept` (B, n): token indices that remain after the mixer (`draw_kept`); the output at other tokens is 0 and
+        meaningless (`dropped_mask`). Raises ValueError for shapes that don't fit.
         """
         grid = self.grid(x.shape)
         batch, dtype = len(x), self.patches.weight.dtype
@@ -71,7 +75,7 @@ class DiT(nn.Module):
             tokens, angles = tokens.flatten(1, 2)[:, None], angles.flatten(2, 3)[:, :, None]
             high_t_mask = high_t_mask if high_t_mask is None else high_t_mask.flatten(1, 2)[:, None]
             c = c if c.shape[2] == 1 else c.flatten(1, 2)[:, None]
-        # No views, as no later block gets one: a block would be compiled once for the first and once for the others.
+        # Not views: later blocks get none, and a block would be compiled once more for the first one.
         tokens, angles = tokens.clone(), angles.clone()
         for block in self.mixer:
             tokens = block(tokens, c, angles, high_t_mask, text, mask)
@@ -86,7 +90,9 @@ class DiT(nn.Module):
         return self._unpatched(output.reshape(batch, *grid, -1))
 
     def grid(self, shape: torch.Size | tuple[int, ...]) -> tuple[int, int, int]:
-        """Tokens (T', H', W') of latents of the shape (B, C, T, H, W). Raises ValueError where patches don't fit."""
+        """Tokens (T', H', W') for latents of the shape (B, C, T, H, W). Raises ValueError where patches don't divide
+        them.
+        """
         if len(shape) != 5 or shape[1] != self.settings.channels:
             raise ValueError(f"latents of shape {tuple(shape)}: (B, {self.settings.channels}, T, H, W) is needed")
         if any(size % patch or not size for size, patch in zip(shape[2:], self.settings.patch, strict=True)):
@@ -94,24 +100,26 @@ class DiT(nn.Module):
                 f"latents of {' x '.join(map(str, shape[2:]))} don't fall into patches of "
                 f"{' x '.join(map(str, self.settings.patch))}"
             )
-        return tuple(size // patch for size, patch in zip(shape[2:], self.settings.patch, strict=True))
+        frames, height, width = (size // patch for size, patch in zip(shape[2:], self.settings.patch, strict=True))
+        return frames, height, width
 
     def set_condition_scales(self, scales: Mapping[str, tuple[float, float]]) -> None:
-        """Mean and standard deviation of conditions by name, as the dataset has them; a deviation of 0 counts as 1.
+        """Sets the dataset's mean and standard deviation of conditions by name; a deviation of 0 counts as 1.
 
-        Raises ValueError for a name that is no condition here and for what is no number.
+        Raises ValueError for an unknown name and for values that are not finite.
         """
         self.context.set_scales(scales)
 
     def flops(self, shape: tuple[int, ...], text_tokens: int = 0, kept: int | None = None) -> int:
-        """Of one pass forward over latents (B, C, T, H, W) with texts padded to so many tokens, and a time per sample:
-        two for each multiply-add of matrix products and attention. `kept`: tokens per sample behind the mixer.
+        """FLOPs of a forward pass over latents (B, C, T, H, W) with texts padded to `text_tokens` and one time per
+        sample: two for each multiply-add of matrix products and attention. `kept`: tokens per sample after the mixer.
         """
         return dit_flops(self.settings, shape[0], self.grid(shape), text_tokens, kept)
 
     def draw_kept(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor | None:
-        """(B, n) int64, rising: the tokens of latents (B, C, T, H, W) that training goes on with, 1 - `mask_ratio` of
-        each sample's, at least one; None if nothing is to be dropped. `generator` is one of the CPU.
+        """(B, n) int64, rising: indices of the tokens that stay after the mixer in training, a share 1 - `mask_ratio`
+        of each sample's, at least one; None if nothing is dropped. `shape` is (B, C, T, H, W); `generator` is one of
+        the CPU.
         """
         count = math.prod(self.grid(shape))
         if (kept := max(1, round(count * (1 - self.settings.mask_ratio)))) == count:
@@ -119,7 +127,9 @@ class DiT(nn.Module):
         return torch.rand(shape[0], count, generator=generator).argsort(1)[:, :kept].sort(1).values
 
     def dropped_mask(self, kept: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Bool (B, T, H, W), true where the output for latents (B, C, T, H, W) means nothing: not to be in the loss."""
+        """Bool (B, T, H, W), true where the output for latents (B, C, T, H, W) is meaningless, to be left out of the
+        loss.
+        """
         grid = self.grid(shape)
         lost = torch.ones(shape[0], math.prod(grid), dtype=torch.bool, device=kept.device)
         lost = lost.scatter(1, kept, False).view(-1, *grid)
@@ -128,7 +138,7 @@ class DiT(nn.Module):
         return lost
 
     def _times(self, t: Tensor, batch: int, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
-        """The embeddings of times and which token has which, as a `Block` takes c and `high_t_mask`."""
+        """The embeddings of times and which token has which, as `Block` takes c and `high_t_mask`."""
         sizes = [size * patch for size, patch in zip(grid, self.settings.patch, strict=True)]
         if t.ndim <= 1 and t.numel() in (1, batch):
             return self.time(t.reshape(-1).expand(batch))[:, None, None], None
@@ -146,7 +156,7 @@ class DiT(nn.Module):
         t = t.expand(-1, *grid).flatten(2)  # (B, T', S)
         low, high = t.amin((1, 2), keepdim=True), t.amax((1, 2), keepdim=True)
         high_t_mask = t == high
-        if bool((high_t_mask | (t == low)).all()):  # as masks make them: two conditions instead of one per token
+        if bool((high_t_mask | (t == low)).all()):  # as masks make them: two embeddings instead of one per token
             return self.time(torch.cat([low, high], dim=1)), high_t_mask.unsqueeze(-1)
         return self.time(t), None
 
@@ -165,7 +175,7 @@ class DiT(nn.Module):
 def _only(
     kept: Tensor, tokens: Tensor, c: Tensor, angles: Tensor, high_t_mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Tokens (B, 1, n, D), and all that belongs to them, of those at the places `kept` (B, n)."""
+    """Of tokens (B, 1, n, D), conditions, angles and mask: those at the indices `kept` (B, n)."""
 
     def chosen(x: Tensor) -> Tensor:
         x = x.expand(len(kept), *tokens.shape[1:3], -1).flatten(1, 2)

@@ -1,10 +1,12 @@
-"""FLOPs of one pass forward: two for each multiply-add of matrix products and attention, nothing else."""
+"""FLOPs of a forward pass of the transformers: two for each multiply-add of matrix products and attention, nothing
+else.
+"""
 
 from __future__ import annotations
 
 from math import prod
 
-from models.settings.transformers import BlockSettings, DiTSettings
+from models.settings.transformers import BlockSettings, DiTSettings, TokenSettings
 from models.transformers.layers.conditions import CONDITION_FEATURES, TIME_FEATURES
 from models.transformers.layers.rotary import POSITION_FEATURES
 
@@ -12,7 +14,7 @@ from models.transformers.layers.rotary import POSITION_FEATURES
 def dit_flops(
     settings: DiTSettings, batch: int, grid: tuple[int, int, int], text_tokens: int = 0, kept: int | None = None
 ) -> int:
-    """Of a `DiT` over a grid of tokens; see `DiT.flops`."""
+    """FLOPs of a `DiT` over a grid of tokens; see `DiT.flops`."""
     width, tokens = settings.width, prod(grid)
     left = tokens if kept is None else kept
     values = settings.channels * prod(settings.patch)
@@ -24,8 +26,8 @@ def dit_flops(
     return batch * each + 2 * tokens * POSITION_FEATURES * width
 
 
-def token_flops(settings: BlockSettings, batch: int, tokens: int, text_tokens: int = 0) -> int:
-    """Of a `TokenTransformer`; causal attention counts as if it were whole."""
+def token_flops(settings: TokenSettings, batch: int, tokens: int, text_tokens: int = 0) -> int:
+    """FLOPs of a `TokenTransformer`; causal attention counts as if it were full."""
     width = settings.width
     head = 4 * width * width + 2 * tokens * width * settings.codes
     blocks = settings.depth * _block(settings, (1, 1, tokens), text_tokens, "full")

@@ -1,4 +1,4 @@
-"""Next-token prediction over the tokens of a quantiser, frame by frame, row by row (VideoGPT, Yan et al. 2021)."""
+"""A causal transformer over the tokens of a quantizer, frame by frame, row by row (VideoGPT, Yan et al. 2021)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from models.transformers.layers.rotary import POSITION_FEATURES, position_featur
 
 
 class TokenTransformer(nn.Module):
-    """The blocks of the DiT, causal: each token is predicted from those before it, and, through adaLN and
+    """The blocks of the DiT with a causal mask: each token is predicted from those before it and, through adaLN and
     cross-attention, from the text and the conditions. At first all codes are equally likely.
     """
 
     def __init__(self, settings: TokenSettings):
         super().__init__()
         self.settings = settings
-        self.codes = nn.Embedding(settings.codes + 1, settings.width)  # the last one: nothing before
+        self.codes = nn.Embedding(settings.codes + 1, settings.width)  # the last one stands before the first token
         self.places = nn.Linear(POSITION_FEATURES, settings.width)
-        self.base = nn.Parameter(torch.randn(settings.width) * 0.02)  # the condition where nothing else is given
+        self.base = nn.Parameter(
+            torch.randn(settings.width) * 0.02
+        )  # the condition where there is no text and no number
         self.context = Context(settings)
         self.blocks = nn.ModuleList(Block(settings, causal=True) for _ in range(settings.depth))
         self.head = Head(settings.width, settings.codes)
@@ -48,11 +50,12 @@ class TokenTransformer(nn.Module):
         if tokens.ndim != 4 or not tokens.numel():
             raise ValueError(f"tokens of shape {tuple(tokens.shape)}: (B, T, H, W) is needed")
         if tokens.device.type == "cpu" and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.settings.codes:
-            # On a GPU to look would be to wait for it; there the embedding itself fails, less clearly.
+            # On a GPU this check would wait for the device; there the embedding itself fails, less clearly.
             raise ValueError(f"tokens from {int(tokens.min())} to {int(tokens.max())}, of {self.settings.codes} codes")
         c, text, mask = self._condition(text, text_mask, conditions, len(tokens), tokens.device)
         before = F.pad(tokens.flatten(1)[:, :-1], (1, 0), value=self.settings.codes)  # (B, N)
-        x = self._run(before, self._where(tuple(tokens.shape[1:]), tokens.device), c, text, mask)
+        _, frames, height, width = tokens.shape
+        x = self._run(before, self._where((frames, height, width), tokens.device), c, text, mask)
         return x.reshape(*tokens.shape, -1)
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
@@ -80,9 +83,9 @@ class TokenTransformer(nn.Module):
         """Tokens (B, T, H, W) int64, one after another, each drawn from softmax(logits / temperature) among the `top_k`
         likeliest; temperature 0 takes the likeliest. `given` (B, K, H, W): the first frames, to be continued.
 
-        Logits are negative + guidance (conditional - negative); `negative` replaces what it names of text, text_mask
-        and conditions. `cached` keeps keys and values, which changes nothing but the time. `generator` is one of the
-        CPU. Raises ValueError for settings that make no sense.
+        Guided logits are negative + guidance (conditional - negative); `negative` replaces those of text, text_mask and
+        conditions that it names. `cached` keeps keys and values, which changes only the time it takes. `generator` is
+        one of the CPU. Raises ValueError for invalid settings.
         """
         if not temperature >= 0 or (top_k is not None and top_k < 1):
             raise ValueError(f"temperature {temperature!r}, top_k {top_k!r}: from 0 and from 1 on")
@@ -92,8 +95,8 @@ class TokenTransformer(nn.Module):
         if unknown := sorted(set(negative or {}) - {"text", "text_mask", "conditions"}):
             raise ValueError(f"negative condition {', '.join(unknown)}: there are text, text_mask, conditions")
         positive = {"text": text, "text_mask": text_mask, "conditions": conditions}
-        sides = [positive] if guidance == 1 else [positive, {**positive, **negative}]
-        contexts = [self._condition(*side.values(), batch, device) for side in sides]
+        sides = [positive] if guidance == 1 else [positive, {**positive, **(negative or {})}]
+        contexts = [self._condition(**side, batch=batch, device=device) for side in sides]
         where, count = self._where(shape, device), math.prod(shape)
         found = torch.full((batch, 1 + count), self.settings.codes, dtype=torch.int64, device=device)
         start = 0
@@ -109,7 +112,7 @@ class TokenTransformer(nn.Module):
             for _ in sides
         ]
         for place in range(start, count):
-            first = (0 if place == start else place) if cached else 0  # what is given goes in all at once
+            first = (0 if place == start else place) if cached else 0  # the given tokens go in together
             logits = [
                 self._run(found[:, first : place + 1], where, *context, cache if cached else None, first)[:, -1].float()
                 for context, cache in zip(contexts, caches, strict=True)
@@ -123,7 +126,7 @@ class TokenTransformer(nn.Module):
         self.context.set_scales(scales)
 
     def flops(self, shape: tuple[int, ...], text_tokens: int = 0) -> int:
-        """Of one pass forward over tokens (B, T, H, W), as `DiT.flops`; causal attention counts as if it were whole."""
+        """FLOPs of a forward pass over tokens (B, T, H, W), as `DiT.flops`; causal attention counts as full."""
         return token_flops(self.settings, shape[0], math.prod(shape[1:]), text_tokens)
 
     def _condition(
@@ -139,7 +142,7 @@ class TokenTransformer(nn.Module):
         return F.silu(self.base + context)[:, None, None], text, mask
 
     def _where(self, shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Of the places to be predicted: angles (2, 1, 1, N, head / 2), and what a token is told of its own (N, D)."""
+        """Of the places of a grid: angles (2, 1, 1, N, head / 2), and the embedded position features (N, D)."""
         head = self.settings.width // self.settings.heads
         angles = rotary_angles(shape, head, device, self.settings.rotary_base).flatten(1, 3)[:, None, None]
         return angles, self.places(position_features(shape, device).flatten(0, 2).to(self.places.weight.dtype))
@@ -154,7 +157,7 @@ class TokenTransformer(nn.Module):
         caches: Tensor | None = None,
         at: int = 0,
     ) -> Tensor:
-        """Logits (B, N, codes) of the tokens that follow those of `before` (B, N), the first of them number `at`."""
+        """Logits (B, N, codes) of the tokens that follow those of `before` (B, N), whose first is token number `at`."""
         angles, here = where
         angles, here = angles[:, :, :, at : at + before.shape[1]], here[at : at + before.shape[1]]
         x = (self.codes(before) + here)[:, None].clone()  # (B, 1, N, D), no view: see DiT.forward
@@ -164,7 +167,7 @@ class TokenTransformer(nn.Module):
 
 
 def _drawn(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
-    """(B,) codes from logits (B, codes)."""
+    """(B,) codes drawn from logits (B, codes)."""
     if temperature == 0:
         return logits.argmax(1)
     if top_k is not None and top_k < logits.shape[1]:

@@ -1,7 +1,7 @@
 """The causal 3D VAE: 1 + 4n frames to 1 + n latents and back, 8x smaller in height and width.
 
-Source: OD-VAE (Chen et al. 2024), with norms of each frame by itself, so that nothing of the future reaches a
-latent, and with any of the bottlenecks in models/vae/layers/quantizers.py.
+Source: OD-VAE (Chen et al. 2024), with norms of each frame by itself, so that no latent depends on later frames, and
+with any of the quantizers in models/vae/layers/quantizers.py.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.settings.vae import VAESettings
+from models.settings.vae import STRIDE, VAESettings
 from models.vae.layers.blocks import BRANCH, Decoder, Encoder, init_vae_weights
-from models.vae.layers.causal_ops import STRIDE, CausalConv3d, Stream, latent_count
+from models.vae.layers.causal_ops import CausalConv3d, Stream, latent_count
 from models.vae.layers.quantizers import GaussianKL, Quantized, Quantizer, make_quantizer
 from models.vae.layers.shortcut import PatchesIn, PatchesOut
 from models.vae.temporal_tiling import decode_tiled, encode_tiled
 
-LOGVAR_START = -6.0  # noise of 0.05 at first: that of 1, which a logvar of 0 means, drowns means not yet learnt
+LOGVAR_START = -6.0  # initial noise of 0.05: a logvar of 0 means noise of 1, which hides means not yet learned
 
 
 @dataclass
 class Encoded:
-    """`mean` (B, Z, T, h, w) float32 is what the decoder takes. With it a Gaussian's `logvar`, of the same shape, or
-    `tokens` (B, T, h, w) int64, which stand for the mean exactly.
+    """`mean` (B, Z, T, h, w) float32 is what the decoder takes. Beside it stands a Gaussian's `logvar` of the same
+    shape, or `tokens` (B, T, h, w) int64, which stand for the mean exactly.
     """
 
     mean: Tensor
@@ -34,7 +34,7 @@ class Encoded:
     tokens: Tensor | None = None
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of the Gaussian; the mean, where there is none."""
+        """A sample of the Gaussian; the mean where there is none."""
         if self.logvar is None:
             return self.mean
         noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
@@ -44,9 +44,9 @@ class Encoded:
 class CausalVAE(nn.Module):
     """Video is (B, 3, 1 + 4n, H, W) in [-1, 1], an image a video of one frame; H and W are multiples of 8.
 
-    `encode` and `decode` take a whole clip at once; with `chunk` (frames, latents) they go through it piece by
-    piece to the same result with memory for one piece; with `group` (frames of video) they tile it as published,
-    at a small loss. `forward` is for training.
+    `encode` and `decode` take a whole clip at once. With `chunk` (frames, or latents) they go through it in chunks: the
+    same result, with memory for one chunk. With `group` (frames of video) they tile it as published, at a small loss.
+    `forward` is for training.
     """
 
     frames_per_latent = STRIDE
@@ -63,14 +63,14 @@ class CausalVAE(nn.Module):
         self.shortcut_in = PatchesIn(settings.channels, settings.space) if settings.shortcut else None
         self.shortcut_out = PatchesOut(settings.channels, settings.space) if settings.shortcut else None
         init_vae_weights(self)
-        if settings.shortcut:
-            self._start_shortcut()
-        if isinstance(self.quantizer, GaussianKL):
+        if self.shortcut_in is not None and self.shortcut_out is not None:
+            self._init_shortcut(self.shortcut_in, self.shortcut_out)
+        if isinstance(self.quantizer, GaussianKL) and self.quant_conv.bias is not None:
             nn.init.constant_(self.quant_conv.bias[settings.channels :], LOGVAR_START)
 
     def forward(self, video: Tensor) -> tuple[Tensor, Quantized]:
-        """Reconstruction, shaped like the video, and what passed the bottleneck: in training a sample of a Gaussian,
-        and a codebook that learns.
+        """The reconstruction, shaped like the video, and the quantized latents: in training a sample of the Gaussian,
+        or codes of a codebook that learns.
         """
         self.check(video)
         quantized = self.quantizer(self._features(video))
@@ -79,7 +79,8 @@ class CausalVAE(nn.Module):
     def encode(self, video: Tensor, *, chunk: int | None = None, group: int | None = None) -> Encoded:
         """Raises ValueError for a video of another shape than 1 + 4n frames of 8h x 8w pixels."""
         self.check(video)
-        if _one_of(chunk, group) and chunk:
+        _check_one_of(chunk, group)
+        if chunk:
             stream = Stream()
             features = torch.cat([self._features(part, stream) for part in video.split(chunk, dim=2)], dim=2)
         elif group:
@@ -91,7 +92,8 @@ class CausalVAE(nn.Module):
     def decode(self, latents: Tensor, *, chunk: int | None = None, group: int | None = None) -> Tensor:
         """Latents (B, Z, 1 + n, h, w) to video in the weights' dtype, about [-1, 1] and not clamped."""
         self._check_latents(latents)
-        if _one_of(chunk, group) and chunk:
+        _check_one_of(chunk, group)
+        if chunk:
             stream = Stream()
             return torch.cat([self._video(part, stream) for part in latents.split(chunk, dim=2)], dim=2)
         if group:
@@ -99,11 +101,11 @@ class CausalVAE(nn.Module):
         return self._video(latents)
 
     def decode_tokens(self, tokens: Tensor, *, chunk: int | None = None, group: int | None = None) -> Tensor:
-        """Tokens (B, 1 + n, h, w) to video. Raises ValueError where the bottleneck has none, or not these."""
+        """Tokens (B, 1 + n, h, w) to video. Raises ValueError where the quantizer has no tokens, or not these."""
         return self.decode(self.quantizer.latent_of(tokens), chunk=chunk, group=group)
 
     def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Encoded]:
-        """One clip in chunks of any number of frames, as they come; what is complete of its latents, as it comes.
+        """Encodes one clip in chunks of any number of frames, and yields latents as they become complete.
 
         Raises ValueError at the end of a clip that was not 1 + 4n frames: its last frames are then in no latent.
         """
@@ -117,14 +119,14 @@ class CausalVAE(nn.Module):
         latent_count(frames)
 
     def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """One clip's latents in chunks of any number of them, as they come, to its video in as many pieces."""
+        """Decodes one clip's latents in chunks of any number of them, and yields one piece of video for each."""
         stream = Stream()
         for chunk in chunks:
             self._check_latents(chunk)
             yield self._video(chunk, stream)
 
     def check(self, video: Tensor) -> None:
-        """Raises ValueError, with what would do, for a video that this network does not take."""
+        """Raises ValueError, with the nearest valid size, for a video that this network does not take."""
         self._check_pixels(video)
         latent_count(video.shape[2])
 
@@ -151,10 +153,10 @@ class CausalVAE(nn.Module):
         return video if self.shortcut_out is None else video + self.shortcut_out(x, stream)
 
     @torch.no_grad()
-    def _start_shortcut(self) -> None:
-        """At first the networks add little to what goes around them."""
-        self.shortcut_in.start()
-        self.shortcut_out.start()
+    def _init_shortcut(self, shortcut_in: PatchesIn, shortcut_out: PatchesOut) -> None:
+        """At first the networks add little to the shortcut."""
+        shortcut_in.init_as_cosine_transform()
+        shortcut_out.init_as_cosine_transform()
         self.encoder.conv_out.weight.mul_(BRANCH)
         self.decoder.conv_out.weight.mul_(BRANCH)
 
@@ -183,7 +185,7 @@ class CausalVAE(nn.Module):
 
 @contextmanager
 def _not_learning(quantizer: Quantizer) -> Iterator[None]:
-    """A codebook follows what it is asked for in training; encoding leaves it as it is."""
+    """Encoding leaves a codebook as it is; in training mode it would follow its inputs."""
     training = quantizer.training
     quantizer.eval()
     try:
@@ -192,9 +194,8 @@ def _not_learning(quantizer: Quantizer) -> Iterator[None]:
         quantizer.train(training)
 
 
-def _one_of(chunk: int | None, group: int | None) -> bool:
+def _check_one_of(chunk: int | None, group: int | None) -> None:
     if chunk is not None and group is not None:
         raise ValueError("chunk (the same result piece by piece) or group (published tiling), not both")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunks of {chunk}: one is the least")
-    return True

@@ -1,5 +1,5 @@
-"""A start for the causal VAE from a 2D one: Stable Diffusion's autoencoder, by the names its weights have in
-diffusers (AutoencoderKL), the older ones of its attention included. diffusers itself is not needed.
+"""Initial weights for the causal VAE from a 2D one: Stable Diffusion's autoencoder, by the names of its weights in
+diffusers (AutoencoderKL), older names of its attention included. diffusers itself is not needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.vae.causal_vae import CausalVAE
 from models.vae.layers.causal_ops import CausalConv3d, FrameGroupNorm
 
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # before diffusers 0.15
-# What depends on the number and kind of latents, which may be other ones than those of the 2D network.
+# Layers that depend on the number and kind of latents, which may differ from the 2D network's.
 BOTTLENECK = ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in")
 
 
@@ -24,18 +24,19 @@ BOTTLENECK = ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv
 def load_2d(
     vae: CausalVAE, weights: Mapping[str, Tensor] | str | Path, how: Literal["tail", "average"] = "tail"
 ) -> list[str]:
-    """Takes over a 2D VAE's weights (a state dict, or a safetensors file): the tail puts each kernel on the newest
-    frame, so that latent i is at first the 2D latent of frame 4i; the average spreads it over all (OD-VAE, 3.3).
+    """Takes over a 2D VAE's weights (a state dict, or a safetensors file). `tail` puts each kernel on the newest frame,
+    so that latent i is at first the 2D latent of frame 4i; `average` spreads it over all frames (OD-VAE, 3.3).
 
-    Gives the names of layers left as they were, because the latents are other ones there: none if `channels` and
-    bottleneck are the 2D network's. Raises ValueError for weights that do not fit, before anything is changed.
+    Returns the names of layers left as they were, because the latents differ there: none if `channels` and quantizer
+    are the 2D network's. Raises ValueError for weights that do not fit, before anything is changed.
     """
     if how not in ("tail", "average"):
         raise ValueError(f"unknown initialisation {how!r}: tail or average")
     if vae.settings.shortcut:
         raise ValueError("a 2D VAE has no weights for a shortcut: set shortcut: false")
     weights = _read(weights) if isinstance(weights, str | Path) else weights
-    planned, left = [], []
+    planned: list[tuple[CausalConv3d | nn.Linear | FrameGroupNorm, Tensor, Tensor]] = []
+    left: list[str] = []
     for name, layer in vae.named_modules():
         if getattr(layer, "weight", None) is None:
             continue
@@ -54,7 +55,7 @@ def load_2d(
     _refuse_deeper(vae, weights)
     for layer, weight, bias in planned:
         if isinstance(layer, CausalConv3d):
-            layer.start_from(weight, bias, how)
+            layer.load_2d_kernel(weight, bias, how)
         else:
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
@@ -62,7 +63,7 @@ def load_2d(
 
 
 def name_in_2d(name: str) -> str:
-    """What a layer of ours is called there: encoder.levels.0 is encoder.down_blocks.0, its resize downsamplers.0."""
+    """The 2D network's name of a layer: encoder.levels.0 is encoder.down_blocks.0, its resize downsamplers.0."""
     part, dot, rest = name.partition(".")
     if part in ("encoder", "decoder"):
         blocks, resizers = ("down_blocks", "downsamplers") if part == "encoder" else ("up_blocks", "upsamplers")
@@ -84,17 +85,17 @@ def _found(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
 
 
 def _refuse_deeper(vae: CausalVAE, weights: Mapping[str, Tensor]) -> None:
-    """A 2D network with layers that ours lacks would be cut short without a word."""
+    """Raises ValueError where the 2D network has layers that ours lacks: they would silently be left out."""
     known = {name_in_2d(name) for name, _ in vae.named_modules()}
     for name in weights:
         layer = name.rpartition(".")[0]
         for now, before in OLD_NAMES.items():
             layer = layer.replace(f"attentions.0.{before}", f"attentions.0.{now}")
         if layer.startswith(("encoder.", "decoder.")) and layer not in known:
-            raise ValueError(f"the 2D VAE's {layer} has no place here: it has other levels or blocks")
+            raise ValueError(f"the 2D VAE's {layer} has no counterpart here: it has other levels or blocks")
 
 
-def _kernel(layer: nn.Module) -> tuple[int, ...]:
+def _kernel(layer: CausalConv3d | nn.Linear | FrameGroupNorm) -> tuple[int, ...]:
     shape = tuple(layer.weight.shape)
     return (*shape[:2], *shape[3:]) if isinstance(layer, CausalConv3d) else shape
 

@@ -1,5 +1,5 @@
-"""Temporal tiling as OD-VAE has it (Chen et al. 2024, 3.3): groups of frames with one frame in common, each by
-itself. It bounds memory for networks that can't stream, at a small loss (31.05 -> 30.98 dB at 97 frames, theirs).
+"""Temporal tiling after OD-VAE (Chen et al. 2024, 3.3): groups of frames that share one frame, each coded by itself. It
+bounds the memory of networks that can't stream, at a small loss (31.05 -> 30.98 dB at 97 frames, theirs).
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.vae.layers.causal_ops import STRIDE, latent_count
+from models.settings.vae import STRIDE
+from models.vae.layers.causal_ops import latent_count
 
 GROUP = 33  # frames of a group, as published
 
 
 def spans(count: int, group: int) -> list[tuple[int, int]]:
-    """Start and end of groups of at most `group`, each starting with the last of the one before."""
+    """Start and end of groups of at most `group`, each starting with the last item of the one before."""
     return [(start, min(start + group, count)) for start in range(0, max(1, count - 1), group - 1)]
 
 
 def encode_tiled(encode: Callable[[Tensor], Tensor], video: Tensor, group: int = GROUP, stride: int = STRIDE) -> Tensor:
-    """Video (B, C, 1 + 4n, H, W) to latents (B, Z, 1 + n, h, w): of every group but the first, the first latent is
+    """Video (B, C, 1 + 4n, H, W) to latents (B, Z, 1 + n, h, w); the first latent of every group but the first is
     dropped. Raises ValueError where the video or the group is not 1 + 4n frames.
     """
     latent_count(video.shape[2], stride)
@@ -32,8 +33,8 @@ def encode_tiled(encode: Callable[[Tensor], Tensor], video: Tensor, group: int =
 def decode_tiled(
     decode: Callable[[Tensor], Tensor], latents: Tensor, group: int = GROUP, stride: int = STRIDE
 ) -> Tensor:
-    """Latents (B, Z, 1 + n, h, w) to video (B, C, 1 + 4n, H, W), in groups that decode to `group` frames: of every
-    one but the first, the first frame is dropped.
+    """Latents (B, Z, 1 + n, h, w) to video (B, C, 1 + 4n, H, W), in groups that decode to `group` frames; the first
+    frame of every group but the first is dropped.
     """
     wide = _longer_than_one(latent_count(group, stride))
     parts = [decode(latents[:, :, start:end]) for start, end in spans(latents.shape[2], wide)]
@@ -42,5 +43,5 @@ def decode_tiled(
 
 def _longer_than_one(latents: int) -> int:
     if latents < 2:
-        raise ValueError("groups of one frame have nothing beside the frame they share: take 5 frames or more")
+        raise ValueError("groups of one frame hold only the frame that they share: take 5 frames or more")
     return latents

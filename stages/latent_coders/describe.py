@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from models.saved import vae_config
-from models.settings.vae import VAESettings
+from models.settings.vae import STRIDE, VAESettings
 from stages.base import SettingsError
 from stages.latent_coders.info import CoderInfo
 from stages.latent_coders.published import PUBLISHED, scaling
@@ -47,7 +47,7 @@ def _own(found: ModelFolder) -> CoderInfo:
     return CoderInfo(
         kind=OWN,
         channels=settings.channels,
-        time_stride=vae_config.TIME,
+        time_stride=STRIDE,
         first_frame=True,
         space_stride=settings.space,
         codebook=codebook,

@@ -1,4 +1,4 @@
-"""A file is whole or absent for whoever reads it, whatever ends its writer."""
+"""Readers see a file whole or not at all, even when its writer is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussian data, one mean and deviation per channel: the best network and what its flow reaches are known exactly."""
+"""Gaussian data, with a mean and deviation per channel: the best network and the end of its flow are known exactly."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GaussianNetwork:
 
 
 def predictor(objective: Objective, mean: Tensor | None = None, std: Tensor | None = None):
-    """As `guided` would make it, without guidance."""
+    """A `Predict` function without guidance."""
     mean = per_channel(MEAN) if mean is None else mean
     network = GaussianNetwork(objective, per_channel(STD) if std is None else std)
     return lambda x, t, step: network(x, t, mean)

@@ -1,4 +1,4 @@
-"""A small dataset in memory, as a run sees one: two buckets (pictures and clips), captions, two conditions."""
+"""A small made-up dataset in memory: two buckets (pictures and clips), captions, two conditions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MadeBatch:
 
 @dataclass
 class Clips:
-    """Batches for ever, a pure function of (seed, step): `count` clips of each bucket, whose latents are patterns."""
+    """Endless batches, a pure function of (seed, step), of `count` clips in each bucket."""
 
     batch_size: int
     rank: int = 0

@@ -1,4 +1,4 @@
-"""Small runs on made-up clips, in this process or in one that may be killed or started by torchrun."""
+"""Small training runs on made-up clips, in this process or in one that is started by torchrun or killed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from torch import Tensor
 from tests.train.made_up import data
 from train.config.training import TrainConfig
 from train.devices.parallel import Ranks, exit_process, init_ranks
-from train.loop.training import DivergedError, Training
+from train.loop.training import Training
+from train.optimization.optimizer import DivergedError
 from train.run.log import read_log
 
 MODEL = {"size": "debug", "width": 48, "depth": 2, "heads": 4}
 
 
 def config(**changes: Any) -> TrainConfig:
-    """All that is random is on: dropout, masks, posterior, other tokens dropped."""
+    """A config with everything random turned on: dropout, masks, posterior, dropped tokens."""
     values = {
         "kind": "dit",
         "model": {**MODEL, "mixer_depth": 1, "mask_ratio": 0.25},
@@ -40,7 +41,7 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def train(folder: Path, ranks: Ranks | None = None, made: dict[str, Any] | None = None, resume=False, **changes: Any):
-    """A run in the folder, done; `made` is for the clips, the rest for the config."""
+    """Trains a run in the folder to its end; `made` is for the clips, the rest for the config."""
     chosen, ranks = config(**changes), ranks or Ranks()
     clips = data(chosen.batch_size, ranks.rank, ranks.world, kind=chosen.kind, **(made or {}))
     training = Training(chosen, clips, folder, ranks, resume=resume, quiet=True)
@@ -49,7 +50,7 @@ def train(folder: Path, ranks: Ranks | None = None, made: dict[str, Any] | None 
 
 
 def weights(folder: Path, group: str = "model") -> dict[str, Tensor]:
-    """Of the last checkpoint."""
+    """The weights of the last checkpoint."""
     last = sorted(each for each in (folder / "checkpoints").iterdir() if each.name.isdigit())[-1]
     return load_file(last / f"{group}.safetensors")
 
@@ -59,7 +60,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def main() -> None:
-    """What torchrun starts, or what is to be killed: runs, each a folder and its changes, one after another."""
+    """What torchrun starts, or a test kills: trains runs, each a folder and its changes, one after another."""
     torch.set_num_threads(1)
     with init_ranks(os.environ.get("RUNS_DEVICE", "cpu")) as ranks:
         for folder, changes in json.loads(sys.argv[1]):

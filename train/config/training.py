@@ -25,7 +25,7 @@ class OptimizerConfig(CheckedSettings):
     """AdamW. The learning rate rises from 0 over `warmup` steps, then stays, or falls as a cosine to `final` x lr."""
 
     lr: float = 1e-4
-    warmup: int = 1000  # optimiser steps
+    warmup: int = 1000  # optimizer steps
     schedule: Literal["constant", "cosine"] = "constant"
     final: float = 0.1  # share of lr that a cosine ends at
     betas: tuple[float, float] = (0.9, 0.99)
@@ -86,7 +86,7 @@ class ValidationConfig(CheckedSettings):
 
     share: float = 0.0  # of the clips, held out and never trained on, chosen by a hash; 0: no validation
     by: Literal["source", "clip"] = "source"  # the unit that is held out as a whole
-    every: int = 1000  # optimiser steps
+    every: int = 1000  # optimizer steps
     clips: int = 256  # at most, over all ranks
     times: int = 10
 
@@ -100,7 +100,7 @@ class ValidationConfig(CheckedSettings):
 class CheckpointConfig(CheckedSettings):
     """When checkpoints are written, and how many are kept."""
 
-    every: int = 1000  # optimiser steps
+    every: int = 1000  # optimizer steps
     keep: int = 3  # the last ones; older ones are removed
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class CheckpointConfig(CheckedSettings):
 class SampleSheetConfig(CheckedSettings):
     """Pictures of samples from the averaged weights, with the captions of held-out clips."""
 
-    every: int = 0  # optimiser steps; 0: none
+    every: int = 0  # optimizer steps; 0: none
     count: int = 4
     steps: int = 50  # of the sampler
     guidance: float = 4.0
@@ -129,7 +129,7 @@ class TrainConfig(CheckedSettings):
     kind: Kind = "dit"  # dit: diffusion or flow on latents; tokens: next token on discrete latents
     model: dict[str, Any] = field(default_factory=lambda: {"size": "S"})  # a size, and settings that differ from it
     objective: str | dict[str, Any] = "rectified_flow"  # dit: a name in objective.py's PUBLISHED, or settings
-    steps: int = 100_000  # of the optimiser
+    steps: int = 100_000  # of the optimizer
     batch_size: int = 256  # clips in one step, over all ranks
     accumulate: int = 1  # micro-batches per step: gradients are accumulated over that many parts of a batch
     seed: int = 0  # of weights, order, noise, times, dropout

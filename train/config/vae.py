@@ -95,7 +95,7 @@ class HeldOutConfig(CheckedSettings):
 
     share: float = 0.05  # of the sources; of two or more sources one at least is held out, unless 0
     clips: int = 64  # measured at most
-    every: int = 0  # optimiser steps between measurements during training; 0: at the end alone
+    every: int = 0  # optimizer steps between measurements during training; 0: only at the end
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,1 +1,1 @@
-"""Batches as a loader gives them, and what a network is told of their clips."""
+"""Batches as a loader gives them, their normalized latents, and the conditions that a network is given for them."""

@@ -1,1 +1,1 @@
-"""Processes and devices: ranks, sharded weights, and how fast a device is."""
+"""Processes and devices: ranks, sharded weights, the dtype of matrix products, and how fast a device is."""

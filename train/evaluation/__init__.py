@@ -1,6 +1,6 @@
-"""How good samples are, in numbers. Networks that see come in as callables: no figure here loads one by itself.
+"""Figures for the quality of samples; networks that embed or classify are given by the caller, and none is loaded here.
 
-Features are (N, D), one row a video or picture. PSNR and SSIM are in train/evaluation/reconstruction.py.
+Features are (N, D), one row per video or picture. PSNR and SSIM are in train/evaluation/reconstruction.py.
 """
 
 from train.evaluation.clipsim import clipsim

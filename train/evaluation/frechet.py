@@ -8,12 +8,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from train.evaluation.features import FewSamples, checked
+from train.evaluation.features import FewSamples, check_features
 
 
 class Gaussian:
-    """Mean and covariance of features (N, D) that come in parts, in float64 (Chan et al. 1979): no digits are lost to
-    a large mean, and parts of several ranks can be joined.
+    """Mean and covariance of features (N, D) that come in parts, in float64 (Chan et al. 1979): no digits are lost to a
+    large mean, and parts of several ranks can be joined.
     """
 
     def __init__(self, features: Tensor | None = None):
@@ -22,8 +22,8 @@ class Gaussian:
             self.add(features)
 
     def add(self, features: Tensor) -> None:
-        """Features (N, D), N from 1 on."""
-        features = checked(features).cpu()
+        """Adds features (N, D), N at least 1."""
+        features = check_features(features).cpu()
         part = Gaussian()
         part.count, part.mean = len(features), features.mean(0)
         centred = features - part.mean
@@ -31,7 +31,7 @@ class Gaussian:
         self.join(part)
 
     def join(self, other: Gaussian) -> None:
-        """All that the other one has seen too. Raises ValueError for features of another size."""
+        """Adds all features that the other Gaussian has seen. Raises ValueError for features of another size."""
         if not other.count:
             return
         if not self.count:
@@ -53,11 +53,11 @@ class Gaussian:
         return self.scatter / (self.count - 1)
 
     def distance(self, other: Gaussian) -> float:
-        """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2), from 0 on.
+        """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2), at least 0.
 
-        The root's trace is taken from the eigenvalues of C1^1/2 C2 C1^1/2, which is symmetric: they are real, and what
-        rounding makes negative counts as 0. Warns (FewSamples) where a covariance has no full rank, for then the
-        distance comes out too large by an amount that depends on the number of samples.
+        The root's trace comes from the eigenvalues of C1^1/2 C2 C1^1/2, which is symmetric: they are real, and those
+        that rounding makes negative count as 0. Warns (FewSamples) where a covariance does not have full rank: the
+        distance is then too large by an amount that depends on the number of samples.
         """
         if len(self.mean) != len(other.mean):
             raise ValueError(f"features of {len(self.mean)} and of {len(other.mean)} numbers have no distance")
@@ -78,7 +78,7 @@ class Gaussian:
 
 
 def frechet_distance(real: Tensor | Iterable[Tensor], made: Tensor | Iterable[Tensor]) -> float:
-    """Of two sets of features, each (N, D) or batches of such. See `Gaussian.distance`."""
+    """Distance of two sets of features, each (N, D) or batches of such. See `Gaussian.distance`."""
     fitted = []
     for features in (real, made):
         gaussian = Gaussian()

@@ -1,4 +1,4 @@
-"""The inception score (Salimans et al. 2016): how sure a classifier is of each sample, and how many classes it sees."""
+"""The inception score (Salimans et al. 2016): how certain a classifier is of samples, and how many classes it sees."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def inception_score(logits: Tensor, splits: int = 1) -> tuple[float, float]:
-    """exp(mean over samples of KL(p(y|x) || p(y))) from a classifier's logits (N, K), as its mean and standard
-    deviation over `splits` equal parts (10 in the paper; the deviation of one part is NaN). From 1 to K.
+    """exp(mean over samples of KL(p(y|x) || p(y))) from a classifier's logits (N, K), as mean and standard deviation
+    over `splits` equal parts (10 in the paper; the deviation of one part is NaN). From 1 to K.
 
-    Raises ValueError where there are fewer samples than parts, or values that are no numbers.
+    Raises ValueError for fewer samples than parts, and for values that are not finite.
     """
     if logits.ndim != 2 or not logits.isfinite().all():
         raise ValueError(f"logits of shape {tuple(logits.shape)}: (N, K) finite numbers are needed")

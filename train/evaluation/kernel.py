@@ -1,6 +1,6 @@
 """The kernel distance: the squared maximum mean discrepancy under a cubic kernel (KID, Binkowski et al. 2018).
 
-Unlike the Frechet distance its estimate is unbiased, so that few samples give a noisy figure, not a wrong one.
+Unlike the Frechet distance its estimate is unbiased: few samples give a noisy figure, not a wrong one.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.evaluation.features import FewSamples, checked
+from train.evaluation.features import FewSamples, check_features
 
-FEW = 50  # samples; below, the spread of the estimate is as large as the distances that people compare
+FEW = 50  # samples; below, the spread of the estimate is as large as the distances usually compared
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """`value` may be a little below 0 where there is no difference. `error` is the standard error of the mean over
+    """`value` may be slightly below 0 where there is no difference. `error` is the standard error of the mean over
     `subsets` of `size` samples; NaN for a single one.
     """
 
@@ -31,12 +31,12 @@ class KernelDistance:
 def kernel_distance(
     real: Tensor, made: Tensor, subsets: int = 100, size: int = 1000, generator: torch.Generator | None = None
 ) -> KernelDistance:
-    """Of features (N, D) and (M, D), under k(x, y) = (x y / D + 1)^3, as the mean over random `subsets` of `size` each;
-    where there are no more than `size`, over all at once. `generator` is one of the CPU.
+    """Distance of features (N, D) and (M, D) under k(x, y) = (x y / D + 1)^3: the mean over random `subsets` of `size`
+    each, or over all at once where there are no more than `size`. `generator` is one of the CPU.
 
     Raises ValueError for fewer than two samples; warns (FewSamples) below 50.
     """
-    real, made = checked(real), checked(made)
+    real, made = check_features(real), check_features(made)
     if real.shape[1] != made.shape[1]:
         raise ValueError(f"features of {real.shape[1]} and of {made.shape[1]} numbers have no distance")
     fewest = min(len(real), len(made))
@@ -59,7 +59,7 @@ def kernel_distance(
 
 
 def _squared(real: Tensor, made: Tensor) -> float:
-    """The unbiased estimate: a sample is not compared with itself (Gretton et al. 2012, eq. 3)."""
+    """The unbiased estimate: no sample is compared with itself (Gretton et al. 2012, eq. 3)."""
     within = sum(_off_diagonal(each) / (len(each) * (len(each) - 1)) for each in (real, made))
     return float(within - 2 * _kernel(real, made).mean())
 

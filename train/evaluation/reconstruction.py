@@ -1,7 +1,7 @@
-"""How near a reconstruction is to its original: PSNR and SSIM, each of one frame, after their published definitions.
+"""PSNR and SSIM: how close a reconstruction is to its original, frame by frame, after their published definitions.
 
-Pixels are (..., C, H, W) in [-1, 1], a range of 2; what lies outside is clamped, as a display would. Both give one
-number for each frame, (...), which are then averaged: over a clip's frames, then over clips.
+Pixels are (..., C, H, W) in [-1, 1], a range of 2; values outside are clamped, as a display would. Both give one number
+per frame, (...), to be averaged over a clip's frames and then over clips.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST = 100.0  # dB; two frames that are alike to the last bit have no finite PSNR
+MOST = 100.0  # dB; two identical frames have no finite PSNR
 RANGE = 2.0
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
 
 
 def psnr(one: Tensor, other: Tensor) -> Tensor:
-    """10 log10(range^2 / mean squared error) of each frame over all its colours and pixels, dB."""
+    """10 log10(range^2 / mean squared error) of each frame over all its colours and pixels, in dB."""
     error = (_shown(one) - _shown(other)).square().mean(dim=(-3, -2, -1))
     return (10 * torch.log10(RANGE**2 / error)).clamp(max=MOST)
 
 
 def ssim(one: Tensor, other: Tensor) -> Tensor:
-    """Structural similarity of each frame (Wang et al. 2004): Gaussian windows of 11 x 11 pixels and a standard
-    deviation of 1.5, those within the frame; the mean over them and over colours. Raises ValueError for frames that
-    are smaller than a window.
+    """Structural similarity of each frame (Wang et al. 2004): Gaussian windows of 11 x 11 pixels with a standard
+    deviation of 1.5, those fully inside the frame; the mean over windows and colours. Raises ValueError for frames
+    smaller than a window.
     """
     one, other = _shown(one), _shown(other)
     if min(one.shape[-2:]) < WINDOW:
@@ -41,8 +41,8 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
 
 
 def mean_colour(video: Tensor) -> Tensor:
-    """(B, C, T, H, W) with each clip replaced by its own mean colour over all pixels and frames: what a code of one
-    colour a clip would give.
+    """(B, C, T, H, W) with each clip replaced by its mean colour over all pixels and frames: the result of a code of
+    one colour per clip.
     """
     return video.mean(dim=(2, 3, 4), keepdim=True).expand_as(video)
 

@@ -1,25 +1,28 @@
-"""The network that a config and a dataset ask for, and what is done to its blocks for speed and memory."""
+"""The network that a config and a dataset ask for, and how its blocks are compiled or checkpointed."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from models.settings.transformers import BlockSettings, sized, sized_tokens
+from models.settings.transformers import DiTSettings, TokenSettings, sized, sized_tokens
 from models.settings.validation import ConfigError
 from models.transformers.dit import DiT
+from models.transformers.layers.blocks import Block
 from models.transformers.token_transformer import TokenTransformer
 from train.config.training import TrainConfig
 from train.data.batches import TrainingData
 
+RECOMPILES = 64  # of a block, one per bucket, mask and training mode; after more, torch no longer compiles it
 
-def settings_for(config: TrainConfig, data: TrainingData) -> BlockSettings:
-    """The config's settings, and from the dataset what they don't say. Raises ConfigError, naming both sides, where
-    they contradict the dataset.
+
+def network_settings(config: TrainConfig, data: TrainingData) -> DiTSettings | TokenSettings:
+    """The config's settings, completed from the dataset. Raises ConfigError, naming both sides, where they contradict
+    the dataset.
     """
     wanted = dict(config.model)
     size = wanted.pop("size", "S")
@@ -39,19 +42,20 @@ def settings_for(config: TrainConfig, data: TrainingData) -> BlockSettings:
         raise ConfigError(f"model.conditions {', '.join(unknown)} in the config, in the dataset there are {known}")
     changes = {"text_dim": dim, **wanted, **fixed, "conditions": names}
     try:
-        if config.kind == "tokens":
-            return sized_tokens(size, changes.pop("codes"), **changes)
-        return sized(size, **changes)
+        return sized_tokens(size, **changes) if config.kind == "tokens" else sized(size, **changes)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
 
 
 def build(config: TrainConfig, data: TrainingData) -> DiT | TokenTransformer:
-    """With weights drawn by the config's seed, the same on every rank; checks that it takes the dataset's shapes."""
-    settings = settings_for(config, data)
+    """The network with weights drawn by the config's seed, the same on every rank. Raises ConfigError where it does not
+    take the dataset's shapes.
+    """
+    settings = network_settings(config, data)
+    network: DiT | TokenTransformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = TokenTransformer(settings) if config.kind == "tokens" else DiT(settings)
+        network = TokenTransformer(settings) if isinstance(settings, TokenSettings) else DiT(settings)
     network.set_condition_scales({name: data.scales[name] for name in settings.conditions})
     if isinstance(network, DiT):
         for bucket, shape in data.shapes.items():
@@ -62,26 +66,24 @@ def build(config: TrainConfig, data: TrainingData) -> DiT | TokenTransformer:
     return network
 
 
-def prepare_blocks(network: nn.Module, compiled: bool, checkpointed: bool) -> None:
-    """Each block compiled for itself (a network of a hundred blocks compiles as fast as one of one), or computed again
-    in the backward pass instead of kept.
+def prepare_blocks(network: DiT | TokenTransformer, compiled: bool, checkpointed: bool) -> None:
+    """Compiles each block by itself, so that a network of a hundred blocks compiles as fast as one of one; and computes
+    blocks again in the backward pass instead of keeping their activations.
     """
-    if compiled:  # for each bucket, with and without masks, training or not; beyond the limit torch no longer compiles
-        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    for name in ("mixer", "blocks"):
-        for block in getattr(network, name, []):
+    for block in network.modules():
+        if isinstance(block, Block):
             if checkpointed:
-                block.forward = _again(block.forward)
+                block.forward = _checkpointed(block.forward)  # type: ignore[method-assign]  # as torch's own wrappers do
             if compiled:
-                block.compile()
+                block.compile(recompile_limit=RECOMPILES)
 
 
-def _again(forward: Any) -> Any:
+def _checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(forward)
-    def recomputed(*args: Any, **options: Any) -> Any:
+    def recomputed(*args: Tensor | None) -> Tensor:
         if not torch.is_grad_enabled():
-            return forward(*args, **options)
-        # Blocks draw no random numbers: no generator's state has to be kept.
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **options)
+            return forward(*args)
+        # Blocks draw no random numbers: the generator's state need not be kept.
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False)
 
     return recomputed

@@ -1,4 +1,4 @@
-"""What is learned from a batch: to predict what was noised (dit), or each token from those before it (tokens)."""
+"""What a network learns from a batch: to predict noised latents (dit), or each token from those before it (tokens)."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from models.settings.validation import ConfigError
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
 from train.config.training import TrainConfig
-from train.data.batches import KeyedGenerators, Part, TrainingData, normal, normalized
+from train.data.batches import MicroBatch, TrainingData
+from train.data.latents import KeyedGenerators, gaussian_noise, normalized
 from train.objectives.masks import draw_masks, token_times
 from train.objectives.objective import PUBLISHED, Objective
 
 
 class Task(Protocol):
-    """`module` is the network as it is called in training. `places` are those of the clips in the global batch."""
+    """`module` is the network as it is called in training (compiled, wrapped for several ranks)."""
 
-    def losses(self, module: nn.Module, part: Part, step: int, places: Sequence[int]) -> Tensor:
-        """(B,) float32, with their graph."""
+    def losses(self, module: nn.Module, part: MicroBatch, step: int, places: Sequence[int]) -> Tensor:
+        """(B,) float32 with their graph. `places` are the clips' positions in the global batch, which key the noise."""
 
     def validation_names(self, count: int) -> list[str]:
-        """What `validation_losses` gives, by name."""
+        """Names of the rows of `validation_losses`."""
 
-    def validation_losses(self, module: nn.Module, part: Part, count: int) -> Tensor:
-        """(`count`, B) or, where nothing is noised, (1, B): the same each time it is asked."""
+    def validation_losses(self, module: nn.Module, part: MicroBatch, count: int) -> Tensor:
+        """(`count`, B), or (1, B) where nothing is noised: the same numbers each time for the same weights."""
 
     def tokens(self, shape: tuple[int, ...]) -> int:
-        """Of one sample of latents (B, C, T, H, W), or tokens (B, T, H, W), as the network has them."""
+        """The network's tokens for one sample of latents (B, C, T, H, W), or of tokens (B, T, H, W)."""
 
     def flops(self, shape: tuple[int, ...], text_tokens: int) -> float:
-        """Operations of a training step: a forward pass and a backward one, which is twice that. What activation
-        checkpointing computes again does not count (MFU as in PaLM, Chowdhery et al. 2022).
+        """FLOPs of a training step: a forward pass and a backward pass of twice as many. What activation checkpointing
+        computes again does not count (MFU as in PaLM, Chowdhery et al. 2022).
         """
 
 
-def task_for(config: TrainConfig, network: nn.Module, data: TrainingData, device: torch.device) -> Task:
-    if config.kind == "tokens":
+def task_for(config: TrainConfig, network: DiT | TokenTransformer, data: TrainingData, device: torch.device) -> Task:
+    if isinstance(network, TokenTransformer):
         return NextToken(network)
     return Denoising(config, network, data, device)
 
 
 def objective_from(config: TrainConfig) -> Objective:
-    """Raises ConfigError for one that there is not."""
+    """The config's objective, by name or by settings. Raises ConfigError for an unknown one."""
     if isinstance(config.objective, str):
         if config.objective not in PUBLISHED:
             raise ConfigError(f"objective {config.objective!r}: there are {', '.join(PUBLISHED)}, or its settings")
@@ -58,7 +59,7 @@ def objective_from(config: TrainConfig) -> Objective:
 
 
 class Denoising:
-    """The objective core on normalized latents; some of them given, if `masks` say so."""
+    """Predict what `Objective` asks for from noised, normalized latents; with `masks`, some latents are given clean."""
 
     def __init__(self, config: TrainConfig, network: DiT, data: TrainingData, device: torch.device):
         self.config, self.network, self.contract = config, network, data.contract
@@ -71,34 +72,35 @@ class Denoising:
                 "in time, as high as wide"
             )
 
-    def losses(self, module: nn.Module, part: Part, step: int, places: Sequence[int]) -> Tensor:
+    def losses(self, module: nn.Module, part: MicroBatch, step: int, places: Sequence[int]) -> Tensor:
         sampled = self.config.conditions.posterior == "sample"
         posterior = [self.generators("posterior", step, place) for place in places] if sampled else None
         clean = normalized(part.latents, self.contract, posterior)  # (B, C, T, H, W)
-        noise = normal(clean, [self.generators("noise", step, place) for place in places])
+        noise = gaussian_noise(clean, [self.generators("noise", step, place) for place in places])
         own = [self.generators("times", step, place, cpu=True) for place in places]
         t = torch.cat([self.objective.draw_times(1, self.tokens(clean.shape), each) for each in own]).to(clean.device)
-        known, given = None, {}
+        known = kept = None
         if self.masks:
+            _, _, frames, height, width = clean.shape
             patch = self.network.settings.patch[1]
-            known = torch.cat([draw_masks(1, tuple(clean.shape[2:]), self.masks, each, patch) for each in own])
-            known = known.to(clean.device)
+            known = torch.cat([draw_masks(1, (frames, height, width), self.masks, each, patch) for each in own])
+            known = known.to(clean.device)  # (B, T, H, W)
         if self.network.settings.mask_ratio:
-            rows = [self.network.draw_kept((1, *clean.shape[1:]), each) for each in own]
-            if rows[0] is not None:
-                given["kept"] = torch.cat(rows).to(clean.device)
-        return self._losses(module, part, clean, noise, t, known, given)
+            drawn = [self.network.draw_kept((1, *clean.shape[1:]), each) for each in own]
+            rows = [row for row in drawn if row is not None]
+            kept = torch.cat(rows).to(clean.device) if rows else None  # (B, n)
+        return self._losses(module, part, clean, noise, t, known, kept)
 
     def validation_names(self, count: int) -> list[str]:
         return [f"{float(t):.3f}" for t in self.objective.validation_times(count)]
 
-    def validation_losses(self, module: nn.Module, part: Part, count: int) -> Tensor:
+    def validation_losses(self, module: nn.Module, part: MicroBatch, count: int) -> Tensor:
         clean = normalized(part.latents, self.contract, None)
         found = []
         for index, t in enumerate(self.objective.validation_times(count)):
-            noise = normal(clean, [self.generators("validation", index, each) for each in part.clip_ids])
+            noise = gaussian_noise(clean, [self.generators("validation", index, each) for each in part.clip_ids])
             times = t.to(clean.device).expand(len(clean))
-            found.append(self._losses(module, part, clean, noise, times, None, {}))
+            found.append(self._losses(module, part, clean, noise, times, None, None))
         return torch.stack(found)
 
     def tokens(self, shape: tuple[int, ...]) -> int:
@@ -112,37 +114,39 @@ class Denoising:
     def _losses(
         self,
         module: nn.Module,
-        part: Part,
+        part: MicroBatch,
         clean: Tensor,
         noise: Tensor,
         t: Tensor,
         known: Tensor | None,
-        given: dict[str, Any],
+        kept: Tensor | None,
     ) -> Tensor:
+        """(B,) losses; `known` latents (B, T, H, W) are given clean, `kept` (B, n) are the tokens not dropped."""
         times = t if known is None else token_times(t, known)  # (B,), or (B, T, H, W)
         noised = self.objective.noised(clean, noise, times)
+        given: dict[str, Any] = {} if kept is None else {"kept": kept}
         output = module(noised, times, **part.condition, **given)
         uncounted = known
-        if "kept" in given:
-            lost = self.network.dropped_mask(given["kept"], clean.shape)
+        if kept is not None:
+            lost = self.network.dropped_mask(kept, clean.shape)
             uncounted = lost if known is None else lost | known
         return self.objective.loss(output, clean, noise, times, uncounted)
 
 
 class NextToken:
-    """The mean of the negative log-likelihood of a token, in nats (VideoGPT, Yan et al. 2021)."""
+    """Predict each token from those before it: mean negative log-likelihood in nats (VideoGPT, Yan et al. 2021)."""
 
     def __init__(self, network: TokenTransformer):
         self.network = network
 
-    def losses(self, module: nn.Module, part: Part, step: int, places: Sequence[int]) -> Tensor:
+    def losses(self, module: nn.Module, part: MicroBatch, step: int, places: Sequence[int]) -> Tensor:
         tokens = part.latents["tokens"]  # (B, T, H, W)
         return self.network.loss(module(tokens, **part.condition), tokens)
 
     def validation_names(self, count: int) -> list[str]:
         return ["nats_per_token"]
 
-    def validation_losses(self, module: nn.Module, part: Part, count: int) -> Tensor:
+    def validation_losses(self, module: nn.Module, part: MicroBatch, count: int) -> Tensor:
         return self.losses(module, part, 0, ())[None]
 
     def tokens(self, shape: tuple[int, ...]) -> int:

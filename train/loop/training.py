@@ -1,11 +1,10 @@
-"""The training loop: batches in, a network's weights and their average out. Every step is here, in order."""
+"""The training loop of the transformers: batches in, a network's weights and their average out."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from models.settings.validation import ConfigError
-from train.config.training import OptimizerConfig, TrainConfig
-from train.data.batches import Batch, Conditions, TrainingData, moved, parts
+from train.config.training import TrainConfig
+from train.data.batches import Batch, TrainingData, micro_batches, to_device
+from train.data.conditions import Conditions
+from train.devices.mixed_precision import autocast, compute_dtype
 from train.devices.parallel import (
     Ranks,
     copy_into,
@@ -29,22 +30,20 @@ from train.loop.network import build, prepare_blocks
 from train.loop.tasks import task_for
 from train.loop.validation import Validation
 from train.optimization.ema import EMA
+from train.optimization.optimizer import DivergedError, clip_gradient, learning_rate, make_optimizer, set_learning_rate
 from train.run import run_folder
+from train.run.checkpoints import Tensors
 from train.run.log import Console, Log, Sink
 
-Draw = Callable[[int, nn.Module], None]  # makes samples with the averaged weights, for a step
-
-
-class DivergedError(RuntimeError):
-    """The loss or the gradient is no number any more: one line with the step and, where known, the clips."""
+DrawSamples = Callable[[int, nn.Module], None]  # draws and writes samples of a step, with the averaged weights
 
 
 class Training:
-    """A run in `folder`, ready to go: from its beginning, or with `resume` from its last checkpoint.
+    """A run in `folder`, ready to start: from the beginning, or with `resume` from its last checkpoint.
 
-    `extra` goes into RUN/model beside the weights. `stop` is asked in each step whether it is the last, with a
-    checkpoint. `draw` is for the first rank, or for all where weights are shared out.
-    Raises ConfigError for what contradicts itself, the dataset or the checkpoint.
+    `extra` is written to RUN/model beside the weights. `stop` is asked in each step whether to end the run after it,
+    with a checkpoint. `draw` is called on the first rank, or on all where weights are sharded.
+    Raises ConfigError where the config contradicts itself, the dataset or the checkpoint.
     """
 
     def __init__(
@@ -57,13 +56,13 @@ class Training:
         resume: bool = False,
         extra: dict[str, Any] | None = None,
         stop: Callable[[], bool] = lambda: False,
-        draw: Draw | None = None,
+        draw: DrawSamples | None = None,
         sinks: Sequence[Sink] = (),
         quiet: bool = False,
         console: Console | None = None,
     ):
         self.config, self.data, self.ranks, self.stop, self.draw = config, data, ranks or Ranks(), stop, draw
-        self.extra, self.sinks, device = extra or {}, tuple(sinks), self.ranks.device
+        self.extra, device = extra or {}, self.ranks.device
         self.share = config.batch_size // self.ranks.world  # clips of a step on this rank
         if config.batch_size % (self.ranks.world * config.accumulate):
             raise ConfigError(
@@ -86,32 +85,29 @@ class Training:
 
         compiled = device.type == "cuda" if config.compile is None else config.compile
         prepare_blocks(self.network, compiled, config.activation_checkpointing)
-        half = config.dtype == "bfloat16" or (config.dtype == "auto" and device.type == "cuda")
-        self.dtype = torch.bfloat16 if half else torch.float32
+        self.dtype = compute_dtype(config.dtype, device)
         self.module = parallelize(self.network, self.ranks, config.parallel, self.dtype)
         self.ema = EMA(self.network, config.ema)
-        self.optimizer = optimizer_for(self.network, config.optimizer)
-
-        settings, conditions = self.network.settings, config.conditions
+        self.optimizer = make_optimizer(self.network, config.optimizer)
         self.conditions = Conditions(
             data,
-            settings.conditions,
+            self.network.settings.conditions,
             config.seed,
-            conditions.text_dropout,
-            conditions.dropout,
-            text=bool(settings.text_dim),
+            config.conditions.text_dropout,
+            config.conditions.dropout,
+            text=bool(self.network.settings.text_dim),
         )
         self.validation = Validation(self.task, self.conditions, data.held_out, self.ranks, config.validation.times)
         self.checkpoints = run_folder.open_checkpoints(self.folder, config.checkpoint.keep)
-        self.step = self._resumed() if resume else 0
+        self.step = self._resume() if resume else 0
         first = self.ranks.first
         if first:
             run_folder.write_config(self.folder, {**config.to_dict(), "dataset": self.extra.get("dataset")})
-        self.log = Log(self.folder, after=self.step if resume else None, sinks=self.sinks) if first else None
+        self.log = Log(self.folder, after=self.step if resume else None, sinks=tuple(sinks)) if first else None
         self.console = console or Console(config.kind, config.steps, quiet=quiet or not first)
 
     def run(self) -> None:
-        """Until the last step, or until `stop`; a checkpoint is there in the end."""
+        """Trains until the last step, or until `stop`; in the end a checkpoint of that step is on disk."""
         config, saved = self.config, self.step
         count = sum(parameter.numel() for parameter in self.network.parameters())
         peak = (config.peak_tflops or 0) * 1e12 or measured_peak(self.ranks.device, self.dtype)
@@ -120,18 +116,18 @@ class Training:
             f"{self.step:,} to {config.steps:,}, {config.batch_size} clips each; "
             f"{'given' if config.peak_tflops else 'measured'} peak {peak / 1e12:.3g} TFLOP/s"
         )
-        batches = iter(self.data.loader)
+        batches: Iterator[Batch] = iter(self.data.loader)
         stopped = False
         try:
             while self.step < config.steps and not stopped:
                 begin = time.perf_counter()
-                batch: Batch = next(batches)
+                batch = next(batches)
                 waited = time.perf_counter() - begin
-                batch = moved(batch, self.ranks.device)
+                batch = to_device(batch, self.ranks.device)
                 numbers, stopped = self.train_step(batch)
                 self.step += 1
-                self._say(batch, numbers, time.perf_counter() - begin, waited, peak)
-                self._at_intervals(last=self.step == config.steps)
+                self._report(batch, numbers, time.perf_counter() - begin, waited, peak)
+                self._validate_and_draw(last=self.step == config.steps)
                 if self.step % config.checkpoint.every == 0:
                     self.save()
                     saved = self.step
@@ -145,28 +141,17 @@ class Training:
             self.close()
 
     def train_step(self, batch: Batch) -> tuple[dict[str, float], bool]:
-        """One step of the optimiser on this rank's share of a batch: (numbers for the log, whether to stop)."""
-        config, count = self.config, len(batch.clip_ids)
+        """One optimizer step on this rank's share of a batch. Returns numbers for the log, and whether to stop."""
+        config = self.config
         rate = learning_rate(config.optimizer, self.step, config.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        condition, losses = self.conditions(batch), []
-        pieces = parts(batch, condition, config.accumulate)
-        first, size = self.ranks.rank * self.share, count // config.accumulate  # places in the global batch
-        for index, part in enumerate(pieces):
-            places = range(first + index * size, first + (index + 1) * size)
-            with defer_grad_sync(self.module, index < len(pieces) - 1):
-                with self.precision():
-                    each = self.task.losses(self.module, part, self.step, places)  # (B,)
-                (each.mean() / len(pieces)).backward()
-            losses.append(each.detach())
-        losses = torch.cat(losses)
+        losses = self._backward(batch)
         sums = torch.tensor([losses.double().sum().item(), float(self.stop())], dtype=torch.float64)
         total, stop = self.ranks.sum(sums).tolist()
         if not math.isfinite(total):
-            self._diverged(batch, losses)
-        norm = gradient_norm(self.network, config.optimizer.clip)
+            self._raise_diverged(batch, losses)
+        norm = clip_gradient(self.network, config.optimizer.clip)
         if not math.isfinite(norm):
             raise DivergedError(
                 f"step {self.step + 1}: the gradient's norm is {norm}, with a loss of {total / config.batch_size:.4g}; "
@@ -176,44 +161,64 @@ class Training:
         self.ema.update()
         return {"loss": total / config.batch_size, "lr": rate, "grad_norm": norm}, stop > 0
 
-    def precision(self) -> AbstractContextManager:
-        """Matrix products in bfloat16, if so; shared-out weights come in it by themselves."""
-        shared = self.ranks.world > 1 and self.config.parallel == "fsdp"
-        half = self.dtype == torch.bfloat16 and not shared
-        return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=half)
+    def autocast(self) -> torch.autocast:
+        """Inside, matrix products are in the run's dtype. FSDP casts sharded weights itself."""
+        sharded = self.ranks.world > 1 and self.config.parallel == "fsdp"
+        return autocast(self.ranks.device, torch.float32 if sharded else self.dtype)
 
     def save(self) -> None:
-        """A checkpoint of this step, and RUN/model; every rank must ask. Returns while they are being written."""
-        state = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
-        groups = {"model": state, "ema": self.ema.state_dict(), "optimizer": self._optimizer_states()}
+        """Starts writing a checkpoint of this step, and then RUN/model. Every rank must call it."""
+        groups = {
+            "model": self._state(),
+            "ema": self.ema.state_dict(),
+            "optimizer": optimizer_states(self.network, self.optimizer),
+        }
         tensors = {name: full_states(each, self.ranks) for name, each in groups.items()}
         if not self.ranks.first:
             return
         extra, empty = {**self.extra, "step": self.step}, self.conditions.empty
 
-        def then(copies: dict[str, dict[str, Tensor]]) -> None:
+        def then(copies: Tensors) -> None:
             run_folder.save_model(self.folder, self.network, copies, extra, empty)
 
         numbers = {**self.numbers, "step": self.step, "loader": self.data.loader.state_dict()}
         self.checkpoints.save(self.step, tensors, numbers, then=then)
-
-    def _lacks_model(self) -> bool:
-        """Whether the process before was ended after its last checkpoint and before its model was there."""
-        return self.ranks.sum(torch.tensor([float(not (self.folder / run_folder.MODEL / "config.json").exists())])) > 0
 
     def close(self) -> None:
         if self.log is not None:
             self.log.close()
             self.log = None
 
-    def _resumed(self) -> int:
-        """Everything from the last checkpoint; its step, 0 where there is none yet."""
+    def _backward(self, batch: Batch) -> Tensor:
+        """Adds up the gradient of the mean loss over micro-batches. Returns the clips' losses, (B,)."""
+        parts = micro_batches(batch, self.conditions(batch), self.config.accumulate)
+        size = len(batch.clip_ids) // self.config.accumulate
+        start, losses = self.ranks.rank * self.share, []  # position of this rank's first clip in the global batch
+        for index, part in enumerate(parts):
+            places = range(start + index * size, start + (index + 1) * size)
+            with defer_grad_sync(self.module, index < len(parts) - 1):
+                with self.autocast():
+                    each = self.task.losses(self.module, part, self.step, places)  # (B / accumulate,)
+                (each.mean() / len(parts)).backward()
+            losses.append(each.detach())
+        return torch.cat(losses)
+
+    def _state(self) -> dict[str, Tensor]:
+        """The network's parameters and buffers by name, not copied."""
+        return dict(self.network.named_parameters()) | dict(self.network.named_buffers())
+
+    def _lacks_model(self) -> bool:
+        """Whether an earlier process ended after its last checkpoint but before RUN/model was written."""
+        lacks = not (self.folder / run_folder.MODEL / "config.json").exists()
+        return bool(self.ranks.sum(torch.tensor([float(lacks)])) > 0)
+
+    def _resume(self) -> int:
+        """Loads everything from the last checkpoint. Returns its step, 0 where there is none yet."""
         found = run_folder.last_checkpoint(self.checkpoints, self.numbers)
         if found is None:
             return 0
         place, step, tensors, numbers = found
-        state = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
-        for group, here in (("model", state), ("ema", self.ema.state_dict())):
+        for group, here in (("model", self._state()), ("ema", self.ema.state_dict())):
             run_folder.check_tensors(place, tensors.get(group, {}), here)
             for name, tensor in here.items():
                 copy_into(tensor, tensors[group][name])
@@ -222,26 +227,23 @@ class Training:
         self.data.loader.load_state_dict(numbers["loader"])
         return step
 
-    def _optimizer_states(self) -> dict[str, Tensor]:
-        return optimizer_states(self.network, self.optimizer)
-
-    def _at_intervals(self, last: bool) -> None:
-        """Validation and samples, with the averaged weights."""
+    def _validate_and_draw(self, last: bool) -> None:
+        """At their intervals and after the last step: validation and samples, with the averaged weights."""
         config = self.config
         if self.data.held_out and (last or self.step % config.validation.every == 0):
             with self.ema.applied():
-                found = self.validation(self.module, self.precision)
+                found = self.validation(self.module, self.autocast)
             if self.log is not None:
                 self.log.write(self.step, validation=found)
             self.console.say(f"step {self.step:,}: validation loss {found['loss']:.4g}")
         if config.samples.every and (last or self.step % config.samples.every == 0):
             if self.draw is not None:
-                with self.ema.applied(), torch.no_grad(), self.precision():
+                with self.ema.applied(), torch.no_grad(), self.autocast():
                     self.draw(self.step, self.network)
             self.ranks.wait()
 
-    def _say(self, batch: Batch, numbers: dict[str, float], seconds: float, waited: float, peak: float) -> None:
-        """The step's line. Its times are whole: the loss was waited for."""
+    def _report(self, batch: Batch, numbers: dict[str, float], seconds: float, waited: float, peak: float) -> None:
+        """Logs the step. Its time is complete, since reading the loss waited for the device."""
         if self.log is None:
             return
         shape = (self.config.batch_size, *next(iter(batch.latents.values())).shape[1:])
@@ -261,37 +263,10 @@ class Training:
         shown = {name: numbers[name] for name in ("loss", "lr", "grad_norm", "tokens_per_s")}
         self.console.step(self.step, {**shown, "data wait": f"{waited / seconds:.0%}", "MFU": f"{numbers['mfu']:.1%}"})
 
-    def _diverged(self, batch: Batch, losses: Tensor) -> None:
-        wrong = [name for name, loss in zip(batch.clip_ids, losses.tolist(), strict=True) if not math.isfinite(loss)]
-        wrong = [name for rank in self.ranks.gathered(wrong) for name in rank]
+    def _raise_diverged(self, batch: Batch, losses: Tensor) -> None:
+        own = [name for name, loss in zip(batch.clip_ids, losses.tolist(), strict=True) if not math.isfinite(loss)]
+        clips = [name for rank in self.ranks.gathered(own) for name in rank]
         raise DivergedError(
-            f"step {self.step + 1}: the loss is not finite for {len(wrong)} of {self.config.batch_size} clips "
-            f"({', '.join(wrong[:8])}{', …' if len(wrong) > 8 else ''}); that step was not made"
+            f"step {self.step + 1}: the loss is not finite for {len(clips)} of {self.config.batch_size} clips "
+            f"({', '.join(clips[:8])}{', …' if len(clips) > 8 else ''}); that step was not made"
         )
-
-
-def optimizer_for(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Matrices decay, vectors do not. Not fused on CPUs: resumed runs were no longer the same bit by bit with it."""
-    parameters = list(network.parameters())
-    groups = [
-        {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [each for each in parameters if each.ndim < 2], "weight_decay": 0.0},
-    ]
-    fused = parameters[0].device.type == "cuda"
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
-
-
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Of the step with that number, counted from 0, of all `steps`."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return config.lr
-    way = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
-    return config.lr * (config.final + (1 - config.final) * (1 + math.cos(math.pi * way)) / 2)
-
-
-def gradient_norm(network: nn.Module, clip: float | None) -> float:
-    """Of all weights together, as it was before it was clipped."""
-    norm = nn.utils.clip_grad_norm_(network.parameters(), math.inf if clip is None else clip)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)

@@ -1,4 +1,4 @@
-"""The loss on held-out clips, at fixed times with fixed noise: what changes in it is the network."""
+"""The loss on held-out clips at fixed times with fixed noise, so that it changes only with the network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from train.data.batches import Batch, Conditions, moved, parts
+from train.data.batches import Batch, micro_batches, to_device
+from train.data.conditions import Conditions
 from train.devices.parallel import Ranks
 from train.loop.tasks import Task
 
 
 @dataclass
 class Validation:
-    """Over this rank's `batches`; each rank has as many of each shape, since shared-out weights are gathered by all."""
+    """Validates on this rank's `batches`. Every rank has as many of each shape, as sharded weights are gathered by all
+    ranks together. `times` is the number of times that the loss is taken at.
+    """
 
     task: Task
     conditions: Conditions
@@ -25,19 +28,19 @@ class Validation:
     times: int
 
     @torch.no_grad()
-    def __call__(self, module: nn.Module, precision: Callable[[], AbstractContextManager]) -> dict[str, float]:
-        """{"loss": the mean, and the loss at each time by its name}; {} where nothing is held out."""
+    def __call__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[object]]) -> dict[str, float]:
+        """{"loss": the mean over times, and the loss at each time by its name}; {} where nothing is held out."""
         names = self.task.validation_names(self.times)
-        total = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.ranks.device)  # losses, and of how many
+        sums = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.ranks.device)  # losses, number of clips
         for batch in self.batches:
-            batch = moved(batch, self.ranks.device)
-            (part,) = parts(batch, self.conditions(batch, drop=False), 1)
-            with precision():
+            batch = to_device(batch, self.ranks.device)
+            (part,) = micro_batches(batch, self.conditions(batch, drop=False), 1)
+            with autocast():
                 losses = self.task.validation_losses(module, part, self.times)  # (times, B)
-            total[:-1] += losses.double().sum(1)
-            total[-1] += losses.shape[1]
-        total = self.ranks.sum(total).tolist()
-        if not total[-1]:
+            sums[:-1] += losses.double().sum(1)
+            sums[-1] += losses.shape[1]
+        *totals, count = self.ranks.sum(sums).tolist()
+        if not count:
             return {}
-        means = [each / total[-1] for each in total[:-1]]
+        means = [each / count for each in totals]
         return {"loss": sum(means) / len(means), **dict(zip(names, means, strict=True))}

@@ -1,7 +1,7 @@
-"""Which tokens of a clip are given: kept clean, at time 0, beside others that are noised (one time per token).
+"""Masks of given tokens: kept clean, at time 0, beside others that are noised (one time per token).
 
-With such masks one network learns to go on from a picture, to continue, to lead up to, to fill between and to
-repaint (the mask strategy of Open-Sora, Zheng et al. 2024, after Tay et al. 2022).
+With such masks one network learns to animate a picture, to continue a clip, to lead up to one, to fill between two and
+to repaint (the mask strategy of Open-Sora, Zheng et al. 2024, after Tay et al. 2022).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from train.config.training import MaskKind
 def known_mask(kind: MaskKind, shape: tuple[int, int, int], generator: torch.Generator | None = None) -> Tensor:
     """A random mask of that kind, bool (T, H, W), true where a token is given; `generator` is one of the CPU.
 
-    Something is always left to make: with too few latents for its kind a mask gives nothing.
+    none: nothing is given. predict, backward: the first, or the last, 1 to T / 2 latents. interpolate: 1 to T / 4 at
+    both ends. single: any one latent. spatial: all but a box of at least a quarter of either side, over the whole time.
 
-    none: nothing. predict, backward: the first, the last 1 to T / 2 latents. interpolate: both ends, each of 1 to
-    T / 4. single: any one latent. spatial: all but a box of at least a quarter of either side, over the whole time.
+    Something is always left to generate: with too few latents for its kind, a mask gives nothing.
     """
     frames, height, width = shape
     known = torch.zeros(shape, dtype=torch.bool)
@@ -57,7 +57,7 @@ def draw_masks(
     generator: torch.Generator | None = None,
     patch: int = 1,
 ) -> Tensor:
-    """Bool (B, T, H, W), each sample's kind drawn by `rates`; what they leave to 1 is "none".
+    """Bool (B, T, H, W); each sample's kind is drawn by `rates`, and is "none" with the probability they leave to 1.
 
     Masks are constant in patches of `patch` x `patch`, as the network's tokens are. Raises ValueError for rates that
     are negative or more than 1 together, and for a height or width that the patch doesn't divide.
@@ -77,7 +77,7 @@ def draw_masks(
 
 def latents_mask(shape: tuple[int, int, int], first: int = 0, last: int = 0) -> Tensor:
     """Bool (T, H, W): the `first` and the `last` latents in time are given. Image-to-video: first=1; continuing:
-    first=k; interpolating: first=j, last=k. Raises ValueError where nothing would be left to make.
+    first=k; interpolating: first=j, last=k. Raises ValueError where nothing would be left to generate.
     """
     frames = shape[0]
     if first < 0 or last < 0 or first + last >= frames:
@@ -89,5 +89,5 @@ def latents_mask(shape: tuple[int, int, int], first: int = 0, last: int = 0) -> 
 
 
 def token_times(t: Tensor, known: Tensor) -> Tensor:
-    """(B,) or () times, and masks (B, T, H, W) or (B, N), to times of the mask's shape: 0 where known."""
+    """Times (B,) or () and masks (B, T, H, W) or (B, N) to times of the mask's shape: 0 where known."""
     return torch.where(known, 0, t.reshape(-1, *[1] * (known.ndim - 1)))

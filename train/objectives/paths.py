@@ -1,7 +1,7 @@
-"""From clean to noise: x_t = alpha(t) x_0 + sigma(t) eps, with t = 0 clean and t = 1 noise, and what may be predicted.
+"""Noise paths: x_t = alpha(t) x_0 + sigma(t) eps, with t = 0 clean and t = 1 noise, and what a network may predict.
 
-Every prediction is c x_0 + d eps for some c(t), d(t). With x_t it makes two equations for x_0 and eps: `clean_and_noise`, the
-one formula through which all conversions go.
+Every prediction is c x_0 + d eps for some c(t), d(t). Together with x_t it gives two equations for x_0 and eps;
+`clean_and_noise` solves them, and all conversions go through it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from models.settings.validation import CheckedSettings, ConfigError, from_0_to_b
 PathName = Literal["linear", "cosine", "linear_beta"]
 Prediction = Literal["eps", "v", "x0", "score", "velocity"]
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
-TINY = 1e-12  # alpha and sigma are no smaller: what is undefined at an end is large there, never NaN
+TINY = 1e-12  # least alpha and sigma: what is undefined at an end of the path is large there, never NaN
 
 
 @dataclass(frozen=True)
 class Point:
-    """A path at given times: all tensors have the shape of t (or one that broadcasts against x_t, see `broadcast_times`)."""
+    """A path at given times. All tensors have the shape of t, or one that broadcasts against x_t (see
+    `broadcast_times`).
+    """
 
     alpha: Tensor
     sigma: Tensor
@@ -50,7 +52,9 @@ class Point:
         }[prediction]
 
     def determinant(self, prediction: Prediction) -> Tensor:
-        """alpha d - sigma c of the two equations; the squared error of x_0 is (sigma / determinant)^2 that of it."""
+        """alpha d - sigma c of the two equations. The squared error of x_0 is (sigma / determinant)^2 that of the
+        prediction.
+        """
         c, d = self.coefficients(prediction)
         return self.alpha * d - self.sigma * c
 
@@ -70,10 +74,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Path(CheckedSettings):
-    """linear: the straight flow, alpha = 1 - t (Liu et al. 2023, Lipman et al. 2023).
-    cosine: variance preserving, alpha = cos(pi t / 2) with the small `offset` at t = 0 of Nichol and Dhariwal 2021.
-    linear_beta: variance preserving, beta from `beta_min` to `beta_max` per unit of time (Song et al. 2021), which
-    is the schedule of Ho et al. 2020 (1e-4 to 0.02 in 1,000 steps) in continuous time.
+    """Which path, and its options.
+
+    linear: the straight flow, alpha = 1 - t (Liu et al. 2023, Lipman et al. 2023). cosine: variance preserving, alpha =
+    cos(pi t / 2), with the small `offset` at t = 0 of Nichol and Dhariwal 2021. linear_beta: variance preserving, beta
+    from `beta_min` to `beta_max` per unit of time (Song et al. 2021), which is the schedule of Ho et al. 2020 (1e-4 to
+    0.02 in 1,000 steps) in continuous time.
     """
 
     name: PathName = "linear"
@@ -89,17 +95,18 @@ class Path(CheckedSettings):
 
     @property
     def ends_in_noise(self) -> bool:
-        """alpha(1) = 0: nothing of the data is left."""
+        """Whether alpha(1) = 0, so that nothing of the data is left."""
         return self.name != "linear_beta"
 
     @property
     def starts_smoothly(self) -> bool:
-        """sigma has a finite rate at t = 0."""
+        """Whether sigma has a finite rate at t = 0."""
         return self.name == "linear" or (self.name == "cosine" and self.offset == 0)
 
     def at(self, t: Tensor) -> Point:
         """Times in [0, 1], of any shape, to alpha, sigma and their rates, of that shape and dtype."""
-        alpha, sigma, alpha_rate, sigma_rate = getattr(self, f"_{self.name}")(t)
+        rules = {"linear": self._linear, "cosine": self._cosine, "linear_beta": self._linear_beta}
+        alpha, sigma, alpha_rate, sigma_rate = rules[self.name](t)
         return Point(alpha.clamp(min=TINY), sigma.clamp(min=TINY), alpha_rate, sigma_rate)
 
     def _linear(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -109,7 +116,7 @@ class Path(CheckedSettings):
         speed = math.pi / 2 / (1 + self.offset)
         start = speed * self.offset
         angle, scale = start + speed * t, math.cos(start)
-        # 1 - cos^2(angle) / cos^2(start), written as a product: no digits are lost where t is small
+        # 1 - cos^2(angle) / cos^2(start), written as a product, which keeps all digits where t is small
         sigma = ((speed * t).sin() * (angle + start).sin()).clamp(min=0).sqrt() / scale
         alpha_rate = -speed * angle.sin() / scale
         sigma_rate = speed * angle.cos() * (angle.sin() + TINY) / (sigma + TINY) / scale**2
@@ -124,7 +131,7 @@ class Path(CheckedSettings):
 
 
 def broadcast_times(t: Tensor, x: Tensor) -> Tensor:
-    """Times so shaped that they broadcast against x: (B, C, T, H, W), or tokens (B, N, C).
+    """Times shaped so that they broadcast against x: (B, C, T, H, W), or tokens (B, N, C).
 
     t is one number (), one per sample (B,), or one per token: (B, T, H, W), in which T, H, W may each be 1, or (B, N).
     Raises ValueError for any other shape.

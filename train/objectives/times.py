@@ -1,4 +1,4 @@
-"""Which times are trained on, and through which a sampler walks."""
+"""Distributions of the times that are trained on, and the times that a sampler steps through."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ LawName = Literal["uniform", "logit_normal"]
 
 @dataclass(frozen=True)
 class TimeLaw(CheckedSettings):
-    """uniform, or logit_normal (Esser et al. 2024): the middle of the way more often, sigmoid of N(mean, std^2).
+    """Distribution of times: uniform, or logit_normal (Esser et al. 2024), which favours the middle: sigmoid of N(mean,
+    std^2).
 
-    More tokens hide the same noise better, so times move towards noise: t -> s t / (1 + (s - 1) t) with s = `shift`
-    x sqrt(tokens / `base_tokens`) (Esser et al. 2024, 5.3.2). Without `base_tokens`, s = `shift`.
+    More tokens hide the same noise better, so times are shifted towards noise: t -> s t / (1 + (s - 1) t) with s =
+    `shift` x sqrt(tokens / `base_tokens`) (Esser et al. 2024, 5.3.2). Without `base_tokens`, s = `shift`.
     """
 
     name: LawName = "uniform"
@@ -33,9 +34,9 @@ class TimeLaw(CheckedSettings):
         above_0(self, "std", "shift", "base_tokens")
 
     def shifted(self, t: Tensor, tokens: int | None = None) -> Tensor:
-        """Times in [0, 1], any shape, moved towards 1 for that many tokens; 0 and 1 stay.
+        """Times in [0, 1], of any shape, shifted towards 1 for that many tokens; 0 and 1 stay.
 
-        Raises ValueError where the law goes by tokens and none are given.
+        Raises ValueError where the shift depends on tokens and none are given.
         """
         shift = self.shift
         if self.base_tokens is not None:
@@ -45,13 +46,13 @@ class TimeLaw(CheckedSettings):
         return shift * t / (1 + (shift - 1) * t)
 
     def quantile(self, u: Tensor, tokens: int | None = None) -> Tensor:
-        """Times in [0, 1] at the quantiles u in [0, 1], any shape: uniform u give times that follow the law."""
+        """Times in [0, 1] at the quantiles u in [0, 1], of any shape: uniform u give times with this distribution."""
         if self.name == "logit_normal":
             u = torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
         return self.shifted(u, tokens)
 
     def walk(self, steps: int, tokens: int | None = None) -> Tensor:
-        """(steps + 1,) float64 times from 1 down to 0, equidistant but for the shift."""
+        """(steps + 1,) float64 times from 1 down to 0, equidistant before the shift."""
         if steps < 1:
             raise ValueError(f"{steps} steps: at least one")
         return self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), tokens)

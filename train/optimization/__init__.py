@@ -1,1 +1,1 @@
-"""What is done with gradients and weights: the average of weights."""
+"""The optimizer with its learning rate, and the average of the weights."""

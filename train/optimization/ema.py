@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights, which is what samples are drawn from."""
+"""The exponential moving average (EMA) of a network's weights, which validation and sampling use."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 COUNT = "ema.updates"
 
 
 class EMA:
-    """Averages in float32 of every parameter of `module`; buffers are taken as they are.
+    """Averages in float32 of every parameter of `module`; buffers are not averaged.
 
-    The decay of update n is min(decay, (1 + n) / (10 + n)): a young average forgets the weights it began with.
+    The decay of update n is min(decay, (1 + n) / (10 + n)), so that a young average forgets the initial weights.
     Works on sharded parameters (DTensor) as on whole ones.
     """
 
@@ -26,19 +28,19 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """One step towards the weights as they are now."""
+        """One step towards the present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         now = [parameter.detach().float() for parameter in self.module.parameters()]
-        torch._foreach_lerp_(list(self.average.values()), now, 1 - decay)
+        get_ema_multi_avg_fn(decay)(list(self.average.values()), now, self.updates)
         self.updates += 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by parameter's name, not copied, and the number of updates."""
+        """The averages by parameter name, not copied, and the number of updates."""
         return {**self.average, COUNT: torch.tensor(self.updates)}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Raises ValueError where the state is of another module."""
+        """Raises ValueError for the state of another module."""
         if differing := sorted(set(state) ^ {*self.average, COUNT}):
             raise ValueError(f"the average is of another network: {differing[0]} is in one of them only")
         for name, average in self.average.items():
@@ -48,24 +50,24 @@ class EMA:
     @contextmanager
     @torch.no_grad()
     def applied(self, module: nn.Module | None = None) -> Iterator[None]:
-        """Inside, the module (the averaged one, or another of the same parameters) has the averaged weights."""
+        """Inside, the averaged module, or another `module` with the same parameters, has the averaged weights."""
         module = module or self.module
         parameters = dict(module.named_parameters())
         kept = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         try:
             for name, parameter in parameters.items():
                 parameter.copy_(self.average[name])
-            _not_gathered(module)
+            _reshard(module)
             yield
         finally:
-            with torch.no_grad():  # the caller may have switched gradients on between
+            with torch.no_grad():  # the caller may have enabled gradients inside
                 for name, parameter in parameters.items():
                     parameter.copy_(kept[name])
-            _not_gathered(module)
+            _reshard(module)
 
 
-def _not_gathered(module: nn.Module) -> None:
-    """Shared-out weights (FSDP2) that were gathered for a forward pass, and stayed so, are not those of now."""
+def _reshard(module: nn.Module) -> None:
+    """Frees weights that FSDP2 gathered for a forward pass: they are out of date once the shards have changed."""
     for each in module.modules():
-        if hasattr(each, "reshard"):
+        if isinstance(each, FSDPModule):
             each.reshard()

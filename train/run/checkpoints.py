@@ -1,4 +1,4 @@
-"""Checkpoints on disk: a folder each, whole or absent, written by a thread while training goes on."""
+"""Checkpoints of a training run: one folder per step, whole or absent, written by a thread while training goes on."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Tensors = dict[str, dict[str, Tensor]]
 class Checkpoints:
     """`folder`/<step>/ holds a safetensors file per group of tensors and numbers.json; the last `keep` are kept.
 
-    numbers.json says the step, and under "files" the hash of each of the others: what is read is what was saved
-    together, whole. A checkpoint is written beside its place, synced and then renamed: whatever ends the process, and
-    whenever, each folder with a step's name is whole.
+    numbers.json holds the step, and under "files" the hash of each other file, so that only files saved together are
+    read together. A checkpoint is written to a hidden folder, synced and renamed: each folder with a step's name is
+    whole, whenever the process is killed.
     """
 
     def __init__(self, folder: str | Path, keep: int = 3):
         if keep < 1:
             raise ValueError(f"keep {keep!r}: at least one checkpoint")
         self.folder, self.keep = Path(folder), keep
-        for replaced in self.folder.glob(".*.old"):  # a process ended between two renames
+        for replaced in self.folder.glob(".*.old"):  # a process was killed between two renames
             if not (place := self.folder / replaced.name.split(".")[1]).exists():
                 os.rename(replaced, place)
         self.writer: threading.Thread | None = None
@@ -49,10 +49,12 @@ class Checkpoints:
         wait: bool = False,
         then: Callable[[Tensors], None] | None = None,
     ) -> None:
-        """Copies the tensors to the CPU's memory and returns; a thread writes them. With `wait`, after that.
+        """Copies the tensors to CPU memory and returns while a thread writes them; with `wait`, returns when they are
+        written.
 
-        `tensors` are groups by name, each a flat dict; `numbers` is what JSON takes. Once the checkpoint is there,
-        the thread calls `then` with the copies. Waits for the one before, and raises what its writing raised.
+        `tensors` are groups by name, each a flat dict; `numbers` is what JSON takes. When the checkpoint is written the
+        thread calls `then` with the copies. First waits for the checkpoint before, and raises its error if writing it
+        failed.
         """
         self.wait()
         copies = {group: {name: _copied(tensor) for name, tensor in each.items()} for group, each in tensors.items()}
@@ -63,7 +65,7 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Until what was saved is on disk. Raises what writing raised."""
+        """Returns when the last save is on disk. Raises its error if it failed."""
         if self.writer is not None:
             self.writer.join()
             self.writer = None
@@ -72,14 +74,14 @@ class Checkpoints:
             raise error
 
     def steps(self) -> list[int]:
-        """The steps there are, rising."""
+        """The steps of the checkpoints on disk, rising."""
         if not self.folder.is_dir():
             return []
         return sorted(int(each.name) for each in self.folder.iterdir() if NAME.fullmatch(each.name))
 
     def latest(self) -> tuple[int, Tensors, dict[str, Any]] | None:
-        """(step, tensors, numbers) of the last one, on the CPU; None where there is none. ValueError, in one line that
-        names the file, for one of which something is missing or is not as it was saved.
+        """(step, tensors, numbers) of the last one, on the CPU; None where there is none. Raises ValueError, in one
+        line that names the file, where a file is missing or was changed.
         """
         self.wait()
         if not (steps := self.steps()):
@@ -93,7 +95,9 @@ class Checkpoints:
                     raise ValueError(f"{name} is not as it was saved")
             tensors = {Path(file).stem: read_tensors(place / file) for file in sorted(files)}
         except (OSError, ValueError) as error:
-            said = f"{Path(error.filename).name}: {error.strerror}" if getattr(error, "filename", None) else error
+            said = str(error)
+            if isinstance(error, OSError) and error.filename:
+                said = f"{Path(error.filename).name}: {error.strerror}"
             raise ValueError(
                 f"{place} can't be read ({said}): with that folder removed, the checkpoint before it is taken"
             ) from error
@@ -108,20 +112,20 @@ class Checkpoints:
         part = self.folder / f".{step:08d}.part"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for left in self.folder.glob(".*"):  # by a process that was killed, or whose disk was full
+            for left in self.folder.glob(".*"):  # left by a process that was killed, or whose disk was full
                 shutil.rmtree(left, ignore_errors=True)
             part.mkdir()
             for group, each in tensors.items():
                 write_tensors(part / f"{group}.safetensors", each)
             numbers["files"] = {file.name: _digest(file) for file in sorted(part.iterdir())}
             write_whole(part / NUMBERS, json.dumps(numbers) + "\n")
-            if self.place(step).exists():  # saved twice: the later one counts
+            if self.place(step).exists():  # the same step again: the later one replaces it
                 os.rename(self.place(step), self.folder / f".{step:08d}.old")
             os.rename(part, self.place(step))
             sync(self.folder)
             shutil.rmtree(self.folder / f".{step:08d}.old", ignore_errors=True)
             for old in [each for each in self.steps() if each != step][: -self.keep + 1 or None]:
-                # First out of sight: a checkpoint that is half removed must not be taken for one.
+                # Renamed first, so that a half removed folder is never taken for a checkpoint.
                 hidden = self.folder / f".{old:08d}.gone"
                 os.rename(self.place(old), hidden)
                 shutil.rmtree(hidden, ignore_errors=True)
@@ -130,11 +134,11 @@ class Checkpoints:
         except BaseException as error:
             self.error = error
         finally:
-            shutil.rmtree(part, ignore_errors=True)  # there only where writing failed: a full disk has room again
+            shutil.rmtree(part, ignore_errors=True)  # exists only where writing failed; frees a full disk
 
 
 def _numbers(place: Path) -> dict[str, Any]:
-    """ValueError, too, for those of another step than the folder's."""
+    """What numbers.json says. Raises ValueError where it is damaged, or of another step than the folder's name."""
     try:
         numbers = json.loads((place / NUMBERS).read_text(encoding="utf-8"))
         step, files = numbers["step"], numbers["files"]
@@ -147,7 +151,7 @@ def _numbers(place: Path) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> str:
-    """BLAKE2b of the file, 128 bits."""
+    """128 bits of BLAKE2b over the file, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

@@ -1,4 +1,6 @@
-"""What a run says of itself: a line of JSON for every step, TensorBoard where it is installed, lines on stderr."""
+"""The log of a training run: a line of JSON for every step, TensorBoard where it is installed, progress lines on
+stderr.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,14 @@ from models.files import write_whole
 LINES = "log.jsonl"
 CONSOLE_SECONDS = 10.0
 
-Sink = Callable[[int, dict[str, float]], None]  # (step, numbers by flat name)
+Sink = Callable[[int, dict[str, float]], None]  # called with the step and its numbers by flat name
 
 
 class Log:
-    """`folder`/log.jsonl, and the same numbers in `folder`/tensorboard and in `sinks` (such as W&B).
+    """Writes `folder`/log.jsonl, and the same numbers to `folder`/tensorboard and `sinks` (such as W&B).
 
-    `after` is the step that a run goes on from: lines of later steps, which will be made again, are taken out, as is
-    what a killed process left half written. Without it the log goes on as it is.
+    `after` is the step that a run is resumed from: lines of later steps, which will be made again, are removed, and so
+    is a line that a killed process left unfinished. Without it only unfinished lines are removed.
     """
 
     def __init__(self, folder: str | Path, after: int | None = None, sinks: tuple[Sink, ...] = ()):
@@ -30,7 +32,7 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / LINES
         if self.path.exists():
-            _cut(self.path, after)
+            _remove_later(self.path, after)
         self.file = self.path.open("a", encoding="utf-8")
         self.sinks = [*sinks]
         try:
@@ -41,8 +43,8 @@ class Log:
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=None if after is None else after + 1)
 
     def write(self, step: int, **numbers: Any) -> None:
-        """One line; a dict of numbers is nested there and "name/key" on the boards. NaN and infinity become null in
-        JSON, which has no word for them, and the line says which in "not_finite".
+        """Writes one line. A dict of numbers is nested in JSON and "name/key" elsewhere. NaN and infinity become null,
+        as JSON has no word for them, and "not_finite" in the line says which.
         """
         line = {"step": step, **numbers}
         flat = dict(_flat(numbers))
@@ -63,18 +65,19 @@ class Log:
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; those that are damaged, such as one half written at its end, are left out."""
+    """The lines of a run's log, without damaged ones such as an unfinished last line."""
     path = Path(folder) / LINES
-    return _whole(path.read_bytes()) if path.exists() else []
+    return _whole_lines(path.read_bytes()) if path.exists() else []
 
 
 class Console:
-    """Plain lines on stderr at most every ten seconds: step, numbers, rate and the time left."""
+    """Progress lines on stderr, at most one every ten seconds: step, numbers, rate and time left."""
 
     def __init__(self, name: str, steps: int, seconds: float = CONSOLE_SECONDS, quiet: bool = False):
         self.name, self.steps, self.seconds, self.quiet = name, steps, seconds, quiet
         self.shown = 0.0
-        self.first: tuple[int, float] | None = None  # the first step done and when: its compiling is no part of a rate
+        # The first step done, and when: the rate does not count its compiling.
+        self.first: tuple[int, float] | None = None
 
     def step(self, step: int, numbers: Mapping[str, Any]) -> None:
         """`step` steps are done."""
@@ -98,24 +101,26 @@ class Console:
             print(text, file=sys.stderr, flush=True)
 
 
-def _cut(path: Path, after: int | None) -> None:
-    lines = [each for each in _whole(path.read_bytes()) if after is None or each["step"] <= after]
+def _remove_later(path: Path, after: int | None) -> None:
+    lines = [each for each in _whole_lines(path.read_bytes()) if after is None or each["step"] <= after]
     write_whole(path, "".join(json.dumps(each) + "\n" for each in lines))
 
 
-def _whole(text: bytes) -> list[dict[str, Any]]:
+def _whole_lines(text: bytes) -> list[dict[str, Any]]:
+    """The lines that are JSON objects with a step."""
     lines = []
     for line in text.splitlines():
         try:
             found = json.loads(line)
-        except ValueError:  # half written, or bytes that are no UTF-8
+        except ValueError:  # unfinished, or not UTF-8
             continue
         if isinstance(found, dict) and isinstance(found.get("step"), int):
             lines.append(found)
     return lines
 
 
-def _flat(numbers: Mapping[str, Any], before: str = ""):
+def _flat(numbers: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers by name, nested ones as "name/key"."""
     for name, value in numbers.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}/")

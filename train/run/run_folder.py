@@ -1,4 +1,6 @@
-"""A run on disk: config.json, log.jsonl, checkpoints/, model/ and samples/; and whether it may go on."""
+"""The folder of a training run: config.json, log.jsonl, checkpoints/, model/ and samples/, its lock, and whether it may
+be resumed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,6 @@ from torch import Tensor
 
 from models.files import write_whole
 from models.saved import transformer_files
-from models.settings.transformers import TokenSettings
 from models.settings.validation import ConfigError
 from models.tensors import write_tensors
 from models.transformers.dit import DiT
@@ -25,11 +26,11 @@ from train.run.checkpoints import Checkpoints, Tensors
 CONFIG, CHECKPOINTS, MODEL, SAMPLES = "config.json", "checkpoints", "model", "samples"
 EMPTY_TEXT = "empty_text.safetensors"  # in MODEL; its tensor is called "text", (L, D)
 LOCK = ".lock"
-_held: dict[tuple[int, int], IO[str]] = {}  # by device and inode; open until the process ends
+_held: dict[tuple[int, int], IO[str]] = {}  # lock files by device and inode, open as long as they are locked
 
 
 def check_folder(folder: Path, kind: str, resume: bool) -> None:
-    """Raises ConfigError for a folder that holds something and is not to be gone on with, or a run of another kind."""
+    """Raises ConfigError for a folder that holds something and is not to be resumed, or holds a run of another kind."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: a folder for the run is needed")
     if not resume and folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
@@ -44,8 +45,8 @@ def check_folder(folder: Path, kind: str, resume: bool) -> None:
 
 
 def lock(folder: Path) -> None:
-    """Makes the folder this process's own for as long as it lives, or until `unlock`. Raises ConfigError where it is
-    another's.
+    """Locks the folder for this process until `unlock` or its end. Raises ConfigError where another process holds the
+    lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / LOCK).open("a")
@@ -59,29 +60,29 @@ def lock(folder: Path) -> None:
         file.close()
         raise ConfigError(f"{folder} is being trained by another process: one at a time, or another -o") from error
     except OSError:
-        pass  # a file system without locks
+        pass  # the file system has no locks
     _held[status.st_dev, status.st_ino] = file
 
 
 def unlock(folder: Path) -> None:
-    """Others may go on with the run."""
+    """Lets other processes resume the run."""
     try:
         status = (folder / LOCK).stat()
-    except FileNotFoundError:  # somebody removed it
+    except FileNotFoundError:  # somebody removed the folder
         return
     if file := _held.pop((status.st_dev, status.st_ino), None):
         file.close()
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Makes the folder if need be; the file is whole or as it was."""
+    """Makes the folder if need be. The file is written whole."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def check_same_run(place: Path, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raises ConfigError, with both sides, where a checkpoint's numbers say that it is of another model, contract,
-    config or dataset than those of this run.
+    """Raises ConfigError, with both sides, where a checkpoint's numbers are of another model, contract, config or
+    dataset than those of this run (`here`).
     """
     for what in ("model", "contract"):
         old, new = (each.get(what, {}) for each in (saved, here))
@@ -101,9 +102,11 @@ def check_same_run(place: Path, saved: Mapping[str, Any], here: Mapping[str, Any
         )
 
 
-def last_checkpoint(checkpoints: Checkpoints, here: Mapping[str, Any]) -> tuple[Path, int, Tensors, dict] | None:
-    """(place, step, tensors, numbers) of the last checkpoint, None where there is none yet. Raises ConfigError for one
-    that is damaged, or of another run than `here` says.
+def last_checkpoint(
+    checkpoints: Checkpoints, here: Mapping[str, Any]
+) -> tuple[Path, int, Tensors, dict[str, Any]] | None:
+    """(place, step, tensors, numbers) of the last checkpoint; None where there is none yet. Raises ConfigError for one
+    that is damaged, or of another run than `here`.
     """
     try:
         found = checkpoints.latest()
@@ -132,13 +135,17 @@ def check_tensors(place: Path, saved: Mapping[str, Tensor], here: Mapping[str, T
 def save_model(
     folder: Path, network: DiT | TokenTransformer, tensors: Tensors, extra: dict[str, Any], empty: Tensor | None
 ) -> None:
-    """What `clipmill sample` needs, in `folder`/model: the averaged weights and `extra`, the encoded empty prompt.
+    """Writes what `clipmill sample` needs to `folder`/model: the averaged weights with `extra`, and the encoded empty
+    prompt.
 
-    `network` only says what is to be built; weights and buffers come from the groups "ema" and "model".
+    `network` only says what to build; weights and buffers come from the groups "ema" and "model".
     """
-    tokens = isinstance(network.settings, TokenSettings)
-    with torch.device("meta"):  # no weights are drawn: this may run beside the training
-        built = TokenTransformer(network.settings) if tokens else DiT(network.settings)
+    built: DiT | TokenTransformer
+    with torch.device("meta"):  # draws no weights, as this may run in a thread beside the training
+        if isinstance(network, TokenTransformer):
+            built = TokenTransformer(network.settings)
+        else:
+            built = DiT(network.settings)
     averaged = {name: value for name, value in tensors["ema"].items() if name in tensors["model"]}
     built.load_state_dict({**tensors["model"], **averaged}, assign=True)
     place = folder / MODEL

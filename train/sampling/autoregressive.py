@@ -1,4 +1,4 @@
-"""Longer video than a network makes at once: clip after clip, each going on from the end of the one before."""
+"""Video longer than a network makes at once: clip after clip, each continuing from the end of the one before."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def sample_autoregressively(
 ) -> Iterator[Tensor]:
     """Yields the new frames (B, 3, F, H, W) of each of the `clips`; joined along time they are the whole video.
 
-    `make(index, context)` samples the latents (B, C, T, h, w) of a clip: from nothing for the first, and then with the
-    context (B, C, K, h, w) given as its first latents (`known_from_context`). The context is the last `overlap` frames,
-    encoded anew: the first latent of a causal VAE stands for one frame and the others for four, so latents from
-    the middle of a clip would be read as something else. `overlap` is 1 + 4n frames for such a VAE.
-    Raises ValueError for an overlap that leaves a clip nothing new.
+    `make(index, context)` samples the latents (B, C, T, h, w) of a clip; its context (B, C, K, h, w), None for the
+    first clip, is given as its first latents (see `known_from_context`). The context is the last `overlap` frames of
+    the clip before, encoded again: a causal VAE's first latent stands for one frame and the others for four, so
+    latents taken from the middle of a clip would be misread. `overlap` is 1 + 4n frames for such a VAE.
+    Raises ValueError for an overlap that leaves no new frame.
     """
     if clips < 1 or overlap < 1:
         raise ValueError(f"{clips} clips that overlap by {overlap} frames: at least one of each")
@@ -38,8 +38,8 @@ def sample_autoregressively(
 
 
 def known_from_context(context: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """The `known` (T, H, W) and `clean` (B, C, T, H, W) of `sample` for clips of T = `frames` latents whose first are
-    the context (B, C, K, H, W). Raises ValueError unless K < T.
+    """The `known` mask (T, H, W) and `clean` latents (B, C, T, H, W) of `sample_latents`, for clips of T = `frames`
+    latents that begin with the context (B, C, K, H, W). Raises ValueError unless K < T.
     """
     batch, channels, first, height, width = context.shape
     known = latents_mask((frames, height, width), first=first).to(context.device)

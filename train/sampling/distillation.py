@@ -1,8 +1,7 @@
-"""Fewer steps from a trained network, as recipes over `Objective`: each only changes which (x_0, eps) is learned.
+"""Distillation: fewer sampling steps from a trained network, as other training pairs (x_0, eps) for `Objective`.
 
-Reflow: pairs that the teacher's flow joins, in place of independent ones; any times, the same loss.
-Progressive distillation: at the student's own times, the (x_0, eps) that lead in one step to where the teacher
-arrives in two.
+Reflow: pairs joined by the teacher's flow, in place of independent ones; any times, the same loss. Progressive
+distillation: at the student's own times, the (x_0, eps) that lead in one step to where the teacher arrives in two.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ def reflow_pair(
 def straightness(
     objective: Objective, predict: Predict, noise: Tensor, steps: int = 50, tokens: int | None = None
 ) -> float:
-    """Mean squared distance, per element, of the velocity along the flow from the chord eps - x_0 (Liu et al. 2023).
+    """Mean squared distance, per element, of the velocity along the flow from its chord eps - x_0 (Liu et al. 2023).
 
-    0: one step is as good as many. Raises ValueError on a path that is not straight.
+    At 0, one step is as good as many. Raises ValueError on a path that is not straight.
     """
     if objective.path.name != "linear":
         raise ValueError(f"straightness is of the linear path, not of {objective.path.name}")
@@ -49,8 +48,8 @@ def straightness(
 def in_one_step(
     objective: Objective, predict: Predict, noised: Tensor, t: Tensor, middle: Tensor, end: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(x_0, eps), of the shape of x_t, whose one DDIM step from t to `end` lands where the teacher's two do, by way of
-    `middle`; alpha x_0 + sigma eps is x_t (Salimans and Ho 2022, algorithm 2). The times are (B,) or ().
+    """(x_0, eps), shaped like x_t, whose one DDIM step from t to `end` lands where the teacher's two steps do, by way
+    of `middle`; alpha x_0 + sigma eps is x_t (Salimans and Ho 2022, algorithm 2). The times are (B,) or ().
     """
     x = noised
     for now, then in ((t, middle), (middle, end)):
@@ -73,8 +72,8 @@ def progressive_pair(
     tokens: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a student of `steps` steps trains on: (x_t, t, x_0, eps), where t (B,) are drawn from its walk, x_t is of
-    the data and x_0 and eps are the teacher's (see `in_one_step`). `generator` is one of the CPU.
+    """What a student of `steps` steps trains on: (x_t, t, x_0, eps). The times t (B,) are drawn from its own steps, x_t
+    is noised data, and x_0 and eps are the teacher's (see `in_one_step`). `generator` is one of the CPU.
     """
     walk = objective.walk(2 * steps, tokens)
     chosen = 2 * torch.randint(steps, (len(clean),), generator=generator)

@@ -1,13 +1,14 @@
-"""From a trained run to latents: prompts, guidance, given frames, longer video.
+"""Sampling from a trained run: prompts, guidance, given frames, longer video.
 
-What stands in a run's `model/` folder is enough: the network (EMA weights) with, in its `extra`, the objective and the
-contract of the latents it learned from, and beside it the encoded empty prompt. Texts come encoded and videos as
-latents: which models do that is the caller's choice.
+A run's `model/` folder is enough: the network (EMA weights) with, in its `extra`, the objective and the contract of
+the latents it learned from, and beside it the encoded empty prompt. Texts come encoded and videos as latents; the
+caller chooses the models that do that.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from models.saved import transformer_files
 from models.tensors import read_tensors
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
+from train.data.latents import channel_statistics
 from train.objectives.masks import latents_mask
 from train.objectives.objective import Objective
 from train.run.run_folder import EMPTY_TEXT, MODEL
@@ -30,8 +32,8 @@ from train.sampling.guidance import Guidance, guided
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """`guidance` for continuous latents goes by `sampler`; for tokens only its scale counts, with `temperature` and
-    `top_k`.
+    """For continuous latents: `steps`, `sampler`, `guidance`. For tokens: `temperature`, `top_k` and the guidance's
+    scale.
     """
 
     steps: int = 50
@@ -43,17 +45,20 @@ class SamplingSettings:
 
 @dataclass
 class Prompt:
-    """What one sample is asked for. A seed gives the same sample whatever else is in the batch, rounding aside."""
+    """What one sample is made from. A seed gives the same sample whatever else is in the batch, except for rounding."""
 
     text: Tensor | None = None  # (L, D), encoded; None: the empty prompt
     negative: Tensor | None = None  # (L, D), to guide away from; None: the empty prompt
-    conditions: Mapping[str, float] = field(default_factory=dict)  # what is not named is unknown
+    conditions: Mapping[str, float] = field(default_factory=dict)  # those not named are unknown
     seed: int = 0
+
+
+Progress = Callable[[int, int], None]  # called with (steps done, all steps)
 
 
 @dataclass
 class TrainedRun:
-    """A network and what must be known to sample from it. Latents outside are as the VAE gives and takes them."""
+    """A network with what is needed to sample from it. Latents that come and go are as the VAE gives and takes them."""
 
     network: DiT | TokenTransformer
     objective: Objective
@@ -70,13 +75,13 @@ class TrainedRun:
         return next(self.network.parameters()).device
 
     def normalized(self, latents: Tensor) -> Tensor:
-        """As the network sees them, (B, C, T, h, w)."""
-        mean, std = self._statistics(latents)
+        """Latents (B, C, T, h, w) as the network sees them."""
+        mean, std = channel_statistics(self.contract, latents.device)
         return (latents.float() - mean) / std
 
     def denormalized(self, latents: Tensor) -> Tensor:
-        """As the VAE takes them."""
-        mean, std = self._statistics(latents)
+        """Latents (B, C, T, h, w) as the VAE takes them."""
+        mean, std = channel_statistics(self.contract, latents.device)
         return latents * std + mean
 
     @torch.no_grad()
@@ -87,26 +92,26 @@ class TrainedRun:
         settings: SamplingSettings | None = None,
         first: Tensor | None = None,
         last: Tensor | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Latents (B, C, T, h, w) of the shape (C, T, h, w), or tokens (B, T, h, w) int64 of the shape (T, h, w).
 
         `first` and `last`, (1 or B, C, k, h, w) or tokens (1 or B, k, h, w), are given at the start and the end of
-        each sample and stay as they are: one latent of a picture makes a video of it, more go on from a clip, both
-        lead from one to the other. Tokens are made in order, so that nothing can be given at their end.
+        each sample and stay as they are: one latent of a picture makes a video of it, more continue a clip, both
+        together fill between. Tokens are made in order, so none can be given at their end.
         Raises ValueError for what doesn't fit the network or each other.
         """
         settings = settings or SamplingSettings()
         if not prompts:
             raise ValueError("no prompts: at least one sample")
         self._check(prompts)
-        given = [
+        first, last = (
             None if each is None else each.expand(len(prompts), *each.shape[1:]).to(self.device)
             for each in (first, last)
-        ]
-        if self.tokens:
-            return self._generated(prompts, shape, settings, *given)
-        return self._denoised(prompts, shape, settings, *given, progress)
+        )
+        if isinstance(self.network, TokenTransformer):
+            return self._sample_tokens(self.network, prompts, shape, settings, first, last)
+        return self._sample_latents(self.network, prompts, shape, settings, first, last, progress)
 
     def sample_longer(
         self,
@@ -118,80 +123,85 @@ class TrainedRun:
         encode: Callable[[Tensor], Tensor],
         settings: SamplingSettings | None = None,
         first: Tensor | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[Tensor]:
-        """Frames (B, 3, F, H, W) of clip after clip, each going on from the last `overlap` frames of the one before
+        """Frames (B, 3, F, H, W) of clip after clip, each continuing from the last `overlap` frames of the one before
         (see train/sampling/autoregressive.py). `decode` and `encode` are the VAE's, of unscaled latents or of tokens.
         The seeds of later clips follow from the prompts'.
         """
 
         def make(index: int, context: Tensor | None) -> Tensor:
-            numbered = [dataclasses.replace(each, seed=_next(each.seed, index)) for each in prompts]
+            numbered = [dataclasses.replace(each, seed=_clip_seed(each.seed, index)) for each in prompts]
             return self.sample(numbered, shape, settings, first if context is None else context, progress=progress)
 
         return sample_autoregressively(make, clips, overlap, decode, encode)
 
-    def _denoised(
+    def _sample_latents(
         self,
+        network: DiT,
         prompts: Sequence[Prompt],
         shape: tuple[int, ...],
         settings: SamplingSettings,
         first: Tensor | None,
         last: Tensor | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
     ) -> Tensor:
-        grid = self.network.grid((1, *shape))
-        options = {"steps": settings.steps, "sampler": settings.sampler, "progress": progress}
-        options |= {"tokens": grid[0] * grid[1] * grid[2]}
-        if first is not None or last is not None:
-            options["known"], options["clean"] = self._given(shape, first, last, len(prompts))
-        # Numbers that a sampler draws on its way are drawn for the whole batch: one sample at a time keeps seeds apart.
-        size = 1 if _draws(settings.sampler) else len(prompts)
+        tokens = math.prod(network.grid((1, *shape)))
+        known, clean = self._given(shape, first, last, len(prompts))
+        # A stochastic sampler draws its noise for the whole batch: one sample at a time keeps the seeds independent.
+        size = 1 if _is_stochastic(settings.sampler) else len(prompts)
         parts = []
         for start in range(0, len(prompts), size):
-            own = dict(options)
-            if "clean" in options:
-                own["clean"] = options["clean"][start : start + size]
-            parts.append(self._batch(prompts[start : start + size], shape, settings, own))
-        found = torch.cat(parts)
-        if first is not None:  # to the last digit, which whitening there and back may change
-            found[:, :, : first.shape[2]] = first
+            own = prompts[start : start + size]
+            generators = [torch.Generator().manual_seed(each.seed) for each in own]
+            noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(self.device)
+            predict = guided(network, self.objective, settings.guidance, *self._conditions(own))
+            found = sample_latents(
+                self.objective,
+                predict,
+                noise,
+                steps=settings.steps,
+                sampler=settings.sampler,
+                known=known,
+                clean=None if clean is None else clean[start : start + size],
+                tokens=tokens,
+                generator=generators[0],
+                progress=progress,
+            )
+            parts.append(self.denormalized(found))
+        latents = torch.cat(parts)
+        if first is not None:  # exactly as given, which normalizing there and back may change in the last digit
+            latents[:, :, : first.shape[2]] = first
         if last is not None:
-            found[:, :, shape[1] - last.shape[2] :] = last
-        return found
-
-    def _batch(
-        self, prompts: Sequence[Prompt], shape: tuple[int, ...], settings: SamplingSettings, options: dict[str, Any]
-    ) -> Tensor:
-        generators = [torch.Generator().manual_seed(each.seed) for each in prompts]
-        noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(self.device)
-        condition, negative = self._conditions(prompts)
-        predict = guided(self.network, self.objective, settings.guidance, condition, negative)
-        found = sample_latents(self.objective, predict, noise, generator=generators[0], **options)
-        return self.denormalized(found)
+            latents[:, :, shape[1] - last.shape[2] :] = last
+        return latents
 
     def _given(
         self, shape: tuple[int, ...], first: Tensor | None, last: Tensor | None, batch: int
-    ) -> tuple[Tensor, Tensor]:
-        """The `known` (T, h, w) and `clean` (B, C, T, h, w) of `sample`."""
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The `known` (T, h, w) and `clean` (B, C, T, h, w) of `sample_latents`; None where nothing is given."""
+        channels, frames, height, width = shape
         for name, latents in (("first", first), ("last", last)):
-            if latents is not None and (latents.ndim != 5 or latents.shape[1:2] + latents.shape[3:] != _place(shape)):
+            if latents is None:
+                continue
+            if latents.ndim != 5 or (latents.shape[1], *latents.shape[3:]) != (channels, height, width):
                 raise ValueError(
                     f"{name} latents of shape {tuple(latents.shape)} for samples of {tuple(shape)}: they must have "
                     "as many channels and be as high and wide"
                 )
         if last is None:
-            return known_from_context(self.normalized(first), shape[1])
-        starts, ends = (0 if each is None else each.shape[2] for each in (first, last))
-        known = latents_mask(shape[1:], first=starts, last=ends).to(self.device)
+            return (None, None) if first is None else known_from_context(self.normalized(first), frames)
+        starts, ends = 0 if first is None else first.shape[2], last.shape[2]
+        known = latents_mask((frames, height, width), first=starts, last=ends).to(self.device)
         clean = torch.zeros(batch, *shape, device=self.device)
         if first is not None:
             clean[:, :, :starts] = self.normalized(first)
-        clean[:, :, shape[1] - ends :] = self.normalized(last)
+        clean[:, :, frames - ends :] = self.normalized(last)
         return known, clean
 
-    def _generated(
+    def _sample_tokens(
         self,
+        network: TokenTransformer,
         prompts: Sequence[Prompt],
         shape: tuple[int, ...],
         settings: SamplingSettings,
@@ -200,13 +210,16 @@ class TrainedRun:
     ) -> Tensor:
         if last is not None:
             raise ValueError("tokens are made one after another: none can be given at the end")
+        frames, height, width = shape
         found = []
         for number, prompt in enumerate(prompts):
             condition, negative = self._conditions([prompt])
             found.append(
-                self.network.generate(
-                    shape,
-                    **condition,
+                network.generate(
+                    (frames, height, width),
+                    text=condition.get("text"),
+                    text_mask=condition.get("text_mask"),
+                    conditions=condition.get("conditions"),
                     negative=negative,
                     guidance=settings.guidance.scale,
                     temperature=settings.temperature,
@@ -218,19 +231,19 @@ class TrainedRun:
         return torch.cat(found)
 
     def _conditions(self, prompts: Sequence[Prompt]) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-        """What the network is told of each prompt, and what replaces it to guide away from."""
+        """The network's conditions for the prompts, and those that replace them in the negative pass of guidance."""
         condition: dict[str, Tensor] = {}
         negative: dict[str, Tensor] | None = None
-        if self.network.settings.text_dim:
-            texts = [self.empty if each.text is None else each.text for each in prompts]
-            against = [self.empty if each.negative is None else each.negative for each in prompts]
-            # Of one length, so that neither's padding depends on the other.
+        if (empty := self.empty) is not None and self.network.settings.text_dim:
+            texts = [empty if each.text is None else each.text for each in prompts]
+            against = [empty if each.negative is None else each.negative for each in prompts]
+            # Padded separately, so that neither's padding depends on the other.
             condition["text"], condition["text_mask"] = padded(texts, self.device)
             negative = dict(zip(("text", "text_mask"), padded(against, self.device), strict=True))
         if names := self.network.settings.conditions:
             rows = [[each.conditions.get(name, float("nan")) for name in names] for each in prompts]
             condition["conditions"] = torch.tensor(rows, dtype=torch.float32, device=self.device)
-            if negative is None:  # there is nothing else to leave out
+            if negative is None:  # there is no text to replace
                 negative = {"conditions": torch.full_like(condition["conditions"], float("nan"))}
         return condition, negative
 
@@ -248,15 +261,10 @@ class TrainedRun:
                 known = ", ".join(names) or "none"
                 raise ValueError(f"condition {', '.join(unknown)}: this network has {known}")
 
-    def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        values = (torch.tensor(self.contract[name], device=latents.device) for name in ("mean", "std"))
-        mean, std = (each.float().view(1, -1, 1, 1, 1) for each in values)
-        return mean, std
-
 
 def load_run(folder: str | Path, device: str | torch.device = "cpu") -> TrainedRun:
-    """The network of a run folder, or of its `model` folder itself. Raises ValueError, in one line, for a folder that
-    holds none, or one that is no run's.
+    """The network of a run's folder, or of its `model` folder. Raises ValueError, in one line, for a folder without
+    one, or with one that is not a run's.
     """
     folder = Path(folder)
     model = folder / MODEL if (folder / MODEL).is_dir() else folder
@@ -268,21 +276,23 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu") -> TrainedR
     network, extra = transformer_files.load(model, device)
     contract = extra.get("contract")
     if not isinstance(contract, Mapping):
-        raise ValueError(f"{model} says no contract of its latents: it is not of a run of `clipmill train`")
+        raise ValueError(f"{model} says no contract of its latents: it was not made by `clipmill train`")
     try:
         objective = Objective.from_dict(extra.get("objective") or {})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{model}: the objective can't be: {error}") from error
+        raise ValueError(f"{model}: the objective is invalid: {error}") from error
     run = TrainedRun(network, objective, dict(contract), extra, _empty_text(model, device))
-    wants = network.settings.codes if run.tokens else network.settings.channels
-    if wants != (has := contract.get("codebook") if run.tokens else contract.get("channels")):
-        raise ValueError(f"{model}: the network takes {wants} {'codes' if run.tokens else 'channels'}, "
-                         f"its contract says {has}")  # fmt: skip
+    if isinstance(network, TokenTransformer):
+        takes, has, what = network.settings.codes, contract.get("codebook"), "codes"
+    else:
+        takes, has, what = network.settings.channels, contract.get("channels"), "channels"
+    if takes != has:
+        raise ValueError(f"{model}: the network takes {takes} {what}, its contract says {has}")
     return run
 
 
 def padded(texts: Sequence[Tensor], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Encoded texts, each (L_i, D), to (B, L, D) float32 with zeros behind the end, and their mask (B, L) bool."""
+    """Encoded texts, each (L_i, D), to (B, L, D) float32 padded with zeros, and their mask (B, L) bool."""
     length = max(len(each) for each in texts)
     found = torch.zeros(len(texts), length, texts[0].shape[1], device=device)
     mask = torch.zeros(len(texts), length, dtype=torch.bool, device=device)
@@ -301,15 +311,11 @@ def _empty_text(model: Path, device: str | torch.device) -> Tensor | None:
         raise ValueError(f"{model / EMPTY_TEXT} can't be read: {str(error).splitlines()[0]}") from error
 
 
-def _draws(sampler: SamplerSettings) -> bool:
-    """Whether it adds noise on its way."""
+def _is_stochastic(sampler: SamplerSettings) -> bool:
+    """Whether the sampler adds noise at its steps."""
     return sampler.method in ("ddpm", "euler_maruyama") or (sampler.method == "ddim" and sampler.eta > 0)
 
 
-def _next(seed: int, index: int) -> int:
-    """Of the clip of that number in a chain; the first has the seed itself."""
+def _clip_seed(seed: int, index: int) -> int:
+    """The seed of a later clip of a longer video; the first clip has the seed itself."""
     return (seed + index * 0x9E3779B9) % 2**63
-
-
-def _place(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0], *shape[2:])

@@ -1,4 +1,4 @@
-"""What a trained VAE is worth on clips it has not seen, and how large its latents are."""
+"""Quality of a trained VAE on held-out clips, and the statistics of its latents."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 from models.vae.causal_vae import CausalVAE
 from train.evaluation.reconstruction import WINDOW, mean_colour, psnr, ssim
-from train.vae.losses.losses import Pictures, frames
+from train.vae.losses.losses import PairDistance, frames
 from train.vae.windows import Windows, pixels
 
-SHOWN = 6  # clips that are kept to be looked at
+SHOWN = 6  # clips kept for the picture
 
 
 @dataclass
 class Measured:
-    """A number a clip, each the mean of its frames. `originals` and `reconstructions` are of the first clips, (T, H, W,
-    3) uint8.
+    """One number per clip, the mean of its frames. `originals` and `reconstructions` are those of the first clips, (T,
+    H, W, 3) uint8.
     """
 
     clip_ids: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Measured:
     reconstructions: list[Tensor] = field(default_factory=list)
 
     def numbers(self) -> dict[str, Any]:
-        """Means over clips; what was not measured is None."""
+        """Means over clips; None for what was not measured."""
         names = ("psnr", "mean_colour_psnr", "ssim", "lpips")
         found = {name: _mean(getattr(self, name)) for name in names}
         return {"clips": len(self.clip_ids), **found}
@@ -41,9 +41,9 @@ class Measured:
 
 @torch.no_grad()
 def measure(
-    vae: CausalVAE, held_out: Iterable[Windows], device: torch.device, lpips: Pictures | None = None
+    vae: CausalVAE, held_out: Iterable[Windows], device: torch.device, lpips: PairDistance | None = None
 ) -> Measured:
-    """Originals against what comes back from the mean of their latents, clip by clip."""
+    """Compares originals with their reconstructions from the mean of their latents, clip by clip."""
     training, found = vae.training, Measured()
     vae.eval()
     try:
@@ -73,8 +73,8 @@ def measure(
 def latent_statistics(
     vae: CausalVAE, sample: Iterable[Windows], device: torch.device
 ) -> tuple[list[float] | None, list[float] | None]:
-    """Mean and standard deviation of each channel of the latents as a trainer draws them, mean + exp(logvar / 2) noise;
-    (None, None) where there is nothing to take them of.
+    """Mean and standard deviation of each channel of the latents as a trainer samples them, mean + exp(logvar / 2)
+    noise; (None, None) for an empty sample.
     """
     channels = vae.settings.channels
     count, sums, squares = 0, *(torch.zeros(channels, dtype=torch.float64) for _ in range(2))

@@ -1,13 +1,13 @@
-"""Training a VAE: clips in, a folder with the averaged network out. Every step is here, in order."""
+"""The training loop of a VAE: windows of clips in, a folder with the averaged network out."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,22 +18,31 @@ from models.vae.causal_vae import CausalVAE
 from models.vae.from_2d import load_2d
 from models.vae.layers.quantizers import GaussianKL
 from train.config.vae import VAETrainConfig
-from train.loop.training import DivergedError, gradient_norm, learning_rate, optimizer_for
+from train.devices.mixed_precision import autocast, compute_dtype
 from train.optimization.ema import EMA
+from train.optimization.optimizer import DivergedError, clip_gradient, learning_rate, make_optimizer, set_learning_rate
 from train.run import run_folder
 from train.run.checkpoints import Tensors
 from train.run.log import Console, Log
 from train.vae.losses.discriminator import PatchDiscriminator, discriminator_loss
-from train.vae.losses.losses import Pictures, VAELosses, perceptual_term
+from train.vae.losses.losses import PairDistance, VAELosses, perceptual_term
 from train.vae.measures import Measured, latent_statistics, measure
 from train.vae.windows import Clips, Windows, pixels
 
 
-class VAETraining:
-    """A run in `folder`, ready to go: from its beginning, or with `resume` from its last checkpoint.
+@dataclass
+class Critic:
+    """The discriminator and its optimizer."""
 
-    `stop` is asked after each step whether to end, with a checkpoint. Raises ConfigError for what contradicts itself
-    or the checkpoint.
+    network: PatchDiscriminator
+    optimizer: torch.optim.Optimizer
+
+
+class VAETraining:
+    """A run in `folder`, ready to start: from the beginning, or with `resume` from its last checkpoint.
+
+    `stop` is asked after each step whether to end the run, with a checkpoint. Raises ConfigError where the config
+    contradicts itself or the checkpoint.
     """
 
     def __init__(
@@ -51,8 +60,8 @@ class VAETraining:
         self.config, self.clips, self.folder, self.stop = config, clips, Path(folder), stop
         self.device = torch.device(device)
         run_folder.check_folder(self.folder, config.kind, resume)
-        self.vae, self.begun = build(config)
-        self.vae.to(self.device, memory_format=torch.channels_last_3d)
+        self.vae, self.initial = build(config)
+        self.vae.to(self.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs lack it
         try:
             self.perceptual, self.perceptual_name = perceptual_term(config.loss, self.device)
         except ValueError as error:
@@ -60,9 +69,9 @@ class VAETraining:
         discrete = not isinstance(self.vae.quantizer, GaussianKL)
         self.losses = VAELosses(config.loss, discrete, self.perceptual)
         self.ema = EMA(self.vae, config.ema)
-        self.optimizer = optimizer_for(self.vae, config.optimizer)
-        self.discriminator, self.critic_optimizer = self._discriminator()
-        self.half = config.dtype == "bfloat16" or (config.dtype == "auto" and self.device.type == "cuda")
+        self.optimizer = make_optimizer(self.vae, config.optimizer)
+        self.critic = self._critic()
+        self.dtype = compute_dtype(config.dtype, self.device)
         self.numbers = {
             "model": {"kind": "vae", **self.vae.settings.to_dict()},
             "config": config.to_dict(),
@@ -70,18 +79,20 @@ class VAETraining:
         }
         run_folder.lock(self.folder)
         self.checkpoints = run_folder.open_checkpoints(self.folder, config.checkpoint.keep)
-        self.step = self._resumed() if resume else 0
+        self.step = self._resume() if resume else 0
         run_folder.write_config(self.folder, config.to_dict())
         self.log = Log(self.folder, after=self.step if resume else None)
         self.console = console or Console("vae", config.steps, quiet=quiet)
 
     def run(self) -> bool:
-        """Until the last step, or until `stop`; a checkpoint is there in the end. Whether the last step was made."""
+        """Trains until the last step, or until `stop`; in the end a checkpoint of that step is on disk. Returns whether
+        the last step was made.
+        """
         config, saved, stopped = self.config, self.step, False
         count = sum(parameter.numel() for parameter in self.vae.parameters())
         self.console.say(
             f"VAE of {count:,} parameters on {self.device.type}, from step {self.step:,} to {config.steps:,}, "
-            f"{config.batch_size} windows each; {self.begun}; perceptual term: {self.perceptual_name}"
+            f"{config.batch_size} windows each; {self.initial}; perceptual term: {self.perceptual_name}"
         )
         try:
             with closing(self.clips.batches(self.step)) as batches:
@@ -91,7 +102,7 @@ class VAETraining:
                     waited = time.perf_counter() - begin
                     numbers = self.train_step(batch)
                     self.step += 1
-                    self._say(batch, numbers, time.perf_counter() - begin, waited)
+                    self._report(batch, numbers, time.perf_counter() - begin, waited)
                     stopped = self.stop()
                     every = config.validation.every
                     if every and self.step % every == 0 and self.step < config.steps:
@@ -107,24 +118,24 @@ class VAETraining:
         return self.step >= config.steps
 
     def train_step(self, batch: Windows) -> dict[str, float]:
-        """One step of the VAE's optimiser, and of the discriminator's once it takes part: numbers for the log."""
+        """One step of the VAE's optimizer, and of the discriminator's once it takes part. Gives numbers for the log."""
         config = self.config
         rate = learning_rate(config.optimizer, self.step, config.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        # Noise, and the codes that a codebook picks anew, follow from the step and not from what was drawn before.
+        set_learning_rate(self.optimizer, rate)
+        # Noise and replaced codes of a codebook depend on the step alone, so that a resumed run repeats them.
         torch.manual_seed((config.seed << 32) + self.step)
         video = pixels(batch.video, self.device)
-        critic = self.discriminator if self.step >= config.loss.adversarial_start else None
+        critic = self.critic if self.step >= config.loss.adversarial_start else None
         if critic is not None:
-            critic.requires_grad_(False)
+            critic.network.requires_grad_(False)
         self.vae.train()
-        with self.precision():
-            back, passed = self.vae(video)
-            total, terms = self.losses(video, back, passed, self.vae.decoder.conv_out.weight, critic)
+        with self.autocast():
+            back, quantized = self.vae(video)
+            last, discriminator = self.vae.decoder.conv_out.weight, None if critic is None else critic.network
+            total, terms = self.losses(video, back, quantized, last, discriminator)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        norm = gradient_norm(self.vae, config.optimizer.clip)
+        norm = clip_gradient(self.vae, config.optimizer.clip)
         value = float(total.detach())
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise DivergedError(
@@ -134,59 +145,61 @@ class VAETraining:
         self.optimizer.step()
         self.ema.update()
         if critic is not None:
-            terms |= self._critic_step(video, back.detach())
+            terms |= self._critic_step(critic, video, back.detach())
         return {"loss": value, **terms, "lr": rate, "grad_norm": norm}
 
     def measured(self) -> Measured:
-        """The averaged VAE on the held-out clips."""
-        with self.ema.applied(), self.precision():
+        """Measures the averaged VAE on the held-out clips."""
+        with self.ema.applied(), self.autocast():
             return measure(self.vae, self.clips.held_out(), self.device, self._lpips())
 
     def finish(self) -> None:
-        """RUN/model: the averaged VAE with the statistics of its latents over training clips."""
-        with self.ema.applied(), self.precision():
+        """Writes RUN/model: the averaged VAE with the statistics of its latents over training clips."""
+        with self.ema.applied(), self.autocast():
             mean, std = latent_statistics(self.vae, self.clips.training_sample(), self.device)
             vae_files.save(self.vae.float(), self.folder / run_folder.MODEL, latents_mean=mean, latents_std=std)
 
-    def precision(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+    def autocast(self) -> torch.autocast:
+        return autocast(self.device, self.dtype)
 
     def save(self) -> None:
-        """A checkpoint of this step. Returns while it is being written."""
+        """Starts writing a checkpoint of this step."""
         groups: Tensors = {
             "model": self.vae.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": _optimizer_tensors(self.optimizer),
         }
-        if self.discriminator is not None:
-            groups["discriminator"] = self.discriminator.state_dict()
-            groups["discriminator_optimizer"] = _optimizer_tensors(self.critic_optimizer)
+        if self.critic is not None:
+            groups["discriminator"] = self.critic.network.state_dict()
+            groups["discriminator_optimizer"] = _optimizer_tensors(self.critic.optimizer)
         self.checkpoints.save(self.step, groups, {**self.numbers, "step": self.step})
 
-    def _discriminator(self) -> tuple[PatchDiscriminator | None, torch.optim.Optimizer | None]:
+    def _critic(self) -> Critic | None:
+        """None where no step of the run reaches `adversarial_start`."""
         config = self.config
         if not config.loss.adversarial or config.loss.adversarial_start >= config.steps:
-            return None, None
+            return None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 1)
             made = PatchDiscriminator(config.discriminator.width, config.discriminator.layers).to(self.device)
         rate = config.optimizer.lr if config.discriminator.lr is None else config.discriminator.lr
-        return made, torch.optim.AdamW(made.parameters(), lr=rate, betas=(0.5, 0.9), weight_decay=0.0)
+        return Critic(made, torch.optim.AdamW(made.parameters(), lr=rate, betas=(0.5, 0.9), weight_decay=0.0))
 
-    def _critic_step(self, video: Tensor, back: Tensor) -> dict[str, float]:
-        self.discriminator.requires_grad_(True)
-        with self.precision():
-            loss = discriminator_loss(self.discriminator(video).float(), self.discriminator(back).float())
-        self.critic_optimizer.zero_grad(set_to_none=True)
+    def _critic_step(self, critic: Critic, video: Tensor, back: Tensor) -> dict[str, float]:
+        """One step of the discriminator on originals and reconstructions. Returns its loss for the log."""
+        critic.network.requires_grad_(True)
+        with self.autocast():
+            loss = discriminator_loss(critic.network(video).float(), critic.network(back).float())
+        critic.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.critic_optimizer.step()
+        critic.optimizer.step()
         return {"discriminator": float(loss.detach())}
 
-    def _lpips(self) -> Pictures | None:
+    def _lpips(self) -> PairDistance | None:
         return self.perceptual if self.config.loss.perceptual == "lpips" else None
 
-    def _resumed(self) -> int:
-        """Everything from the last checkpoint; its step, 0 where there is none yet."""
+    def _resume(self) -> int:
+        """Loads everything from the last checkpoint. Returns its step, 0 where there is none yet."""
         found = run_folder.last_checkpoint(self.checkpoints, self.numbers)
         if found is None:
             return 0
@@ -195,12 +208,12 @@ class VAETraining:
         self.vae.load_state_dict(tensors["model"])
         self.ema.load_state_dict(tensors["ema"])
         _load_optimizer(self.optimizer, tensors["optimizer"])
-        if self.discriminator is not None:
-            self.discriminator.load_state_dict(tensors["discriminator"])
-            _load_optimizer(self.critic_optimizer, tensors["discriminator_optimizer"])
+        if self.critic is not None:
+            self.critic.network.load_state_dict(tensors["discriminator"])
+            _load_optimizer(self.critic.optimizer, tensors["discriminator_optimizer"])
         return step
 
-    def _say(self, batch: Windows, numbers: dict[str, float], seconds: float, waited: float) -> None:
+    def _report(self, batch: Windows, numbers: dict[str, float], seconds: float, waited: float) -> None:
         _, frames, height, width, _ = batch.video.shape
         windows = f"{len(batch.video)}x{frames}x{height}x{width}"
         for clip, reason in batch.failed.items():
@@ -213,7 +226,9 @@ class VAETraining:
 
 
 def build(config: VAETrainConfig) -> tuple[CausalVAE, str]:
-    """With weights drawn by the seed, or those that `start` names; and in words which. Raises ConfigError."""
+    """The VAE with weights drawn by the seed, or with those that `start` names; and a description of them. Raises
+    ConfigError.
+    """
     settings = config.settings()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -237,8 +252,8 @@ def build(config: VAETrainConfig) -> tuple[CausalVAE, str]:
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimiser keeps of each parameter, by its number."""
-    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    """The optimizer's states of each parameter, by its number: "3.exp_avg"."""
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
     return {f"{number}.{name}": value for number, each in state.items() for name, value in each.items()}
 
 

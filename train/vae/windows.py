@@ -1,4 +1,4 @@
-"""What a VAE learns from, as its training asks for it; where the pixels come from is not said here."""
+"""The interface between VAE training and its data: windows of clips as pixels, wherever they are decoded from."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 @dataclass
 class Windows:
-    """Windows of clips, `video` (B, T, H, W, 3) uint8 RGB, and where they are from; and clips that were to be among
-    them and could not be decoded, with the reason.
+    """Windows of clips, `video` (B, T, H, W, 3) uint8 RGB, with the ids of their clips; and clips that should be among
+    them but could not be decoded, each with the reason.
     """
 
     video: Tensor
@@ -22,18 +22,18 @@ class Windows:
 
 
 class Clips(Protocol):
-    """`identity` is a hash of the clips and of what is cut out of them: the same one gives the same windows."""
+    """`identity` is a hash of the clips and their windows: the same identity gives the same windows."""
 
     identity: str
 
     def batches(self, step: int) -> Generator[Windows, None, None]:
-        """Those of the steps from that one on, one after another, for ever."""
+        """Endless batches, from those of `step` on."""
 
     def held_out(self) -> Iterator[Windows]:
         """Clips that are never trained on."""
 
     def training_sample(self) -> Iterator[Windows]:
-        """Some of those that are."""
+        """Some of the clips that are trained on."""
 
 
 def pixels(video: Tensor, device: torch.device | str) -> Tensor:

@@ -1,5 +1,5 @@
-"""Blocks of the diffusion transformer (DiT, Peebles and Xie 2023) with cross-attention to text (PixArt, Chen et al.
-2023). The token transformer has the same.
+"""Transformer blocks with adaLN-zero (DiT, Peebles and Xie 2023) and cross-attention to text (PixArt, Chen et al.
+2023), for the diffusion transformer and the token transformer.
 
 Tokens keep their frames: x is (B, T, S, D), S tokens to a frame. A block takes nothing but tensors, so that it can be
 compiled, checkpointed and sharded by itself.
@@ -19,8 +19,8 @@ from models.transformers.layers.rotary import rotate
 
 
 class Attention(nn.Module):
-    """Of tokens to each other: (B, T, S, D) to (B, T, S, D). `over` says whom a token sees: "all", those of its frame
-    ("space"), or those at its place in every frame ("time").
+    """Self-attention of tokens, (B, T, S, D) to (B, T, S, D). `over` says which tokens see each other: "all", those of
+    one frame ("space"), or those at one place in all frames ("time").
     """
 
     def __init__(self, settings: BlockSettings, over: Literal["all", "space", "time"] = "all", causal: bool = False):
@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, angles: Tensor, cache: Tensor | None = None, at: int = 0) -> Tensor:
         """`angles` (2, B or 1, T, S, head / 2). `cache` (2, B, heads, N, head) holds the keys and values of the `at`
-        tokens before these; those of x are written behind them, one at a time unless they are the first.
+        tokens before these; those of x are written after them. With a causal mask x must be one token then.
         """
         batch, frames, places, width = x.shape
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(3)  # each (B, T, S, heads, head)
@@ -42,7 +42,7 @@ class Attention(nn.Module):
         if cache is not None:
             end = at + q.shape[2]
             if at and end - at > 1 and self.causal:
-                raise ValueError(f"{end - at} tokens behind {at} kept ones: one at a time")
+                raise ValueError(f"{end - at} tokens after {at} cached ones: one at a time")
             cache[0, :, :, at:end], cache[1, :, :, at:end] = k, v
             k, v = cache[0, :, :, :end], cache[1, :, :, :end]
             causal = causal and q.shape[2] > 1
@@ -59,7 +59,9 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Of tokens (B, T, S, D) to a text (B, L, D), where its mask (B, L) is true; nothing at first (PixArt)."""
+    """Attention of tokens (B, T, S, D) to a text (B, L, D) where its mask (B, L) is true; its output is 0 at first
+    (PixArt).
+    """
 
     def __init__(self, settings: BlockSettings):
         super().__init__()
@@ -79,11 +81,11 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, cross-attention if there is text, and a feed-forward part, each added to what came in.
+    """Self-attention, cross-attention if there is text, and a feed-forward part, each added to its input.
 
-    Attention and feed-forward are shifted, scaled and gated by the condition (adaLN-zero): with gates of 0 at first,
-    a block is the identity. "factorised" attention is that of each frame and then, where there is more than one, along
-    time: of an image it is what full attention is.
+    Self-attention and feed-forward are shifted, scaled and gated by the condition (adaLN-zero): with gates of 0 at
+    first, a block is the identity. "factorised" attention is within each frame and then, for more than one frame, along
+    time; for an image it is the same as full attention.
     """
 
     def __init__(
@@ -94,7 +96,8 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EPSILON, elementwise_affine=False)
         self.modulation = nn.Linear(width, 6 * width)
         self.attention = Attention(settings, "all" if attention == "full" else "space", causal)
-        self.time_modulation = self.time_attention = None
+        self.time_modulation: nn.Linear | None = None
+        self.time_attention: Attention | None = None
         if attention == "factorised":
             self.time_modulation, self.time_attention = nn.Linear(width, 3 * width), Attention(settings, "time")
         self.cross = CrossAttention(settings) if settings.text_dim else None
@@ -112,28 +115,39 @@ class Block(nn.Module):
         cache: Tensor | None = None,
         at: int = 0,
     ) -> Tensor:
-        """x (B, T, S, D). c (B, T or 1, S or 1, D): the condition, after its SiLU; or, with `high_t_mask`, bool (B, T, S, 1),
-        (B, 2, 1, D): one for tokens where it is false and one for those where it is true. `cache`: see `Attention`.
+        """x (B, T, S, D). c (B, T or 1, S or 1, D): the condition after its SiLU; or (B, 2, 1, D) with `high_t_mask`,
+        bool (B, T, S, 1): the first for tokens where it is false, the second where it is true. `cache`: see
+        `Attention`.
         """
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulated(self.modulation, c, high_t_mask, 6)
         x = x + gate * self.attention(self.norm(x) * (1 + scale) + shift, angles, cache, at)
-        if self.time_attention is not None:
+        if self.time_attention is not None and self.time_modulation is not None:
+            along_time = (self.time_modulation, self.time_attention)
             if x.shape[1] > 1:
-                x = x + self._along_time(x, c, angles, high_t_mask)
+                x = x + self._along_time(*along_time, x, c, angles, high_t_mask)
             elif torch.is_grad_enabled():
-                # Of no sample, so nothing: but the weights have a gradient, 0, as DistributedDataParallel wants.
-                x = x + self._along_time(x[:0], c[:0], angles, None if high_t_mask is None else high_t_mask[:0]).sum()
-        if self.cross is not None:
+                # Of no samples, which adds 0, but gives the weights a gradient of 0, as DistributedDataParallel wants.
+                none = None if high_t_mask is None else high_t_mask[:0]
+                x = x + self._along_time(*along_time, x[:0], c[:0], angles, none).sum()
+        if self.cross is not None and self.cross_norm is not None and text is not None and mask is not None:
             x = x + self.cross(self.cross_norm(x), text, mask)
         return x + mlp_gate * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
 
-    def _along_time(self, x: Tensor, c: Tensor, angles: Tensor, high_t_mask: Tensor | None) -> Tensor:
-        shift, scale, gate = modulated(self.time_modulation, c, high_t_mask, 3)
-        return gate * self.time_attention(self.norm(x) * (1 + scale) + shift, angles)
+    def _along_time(
+        self,
+        modulation: nn.Linear,
+        attention: Attention,
+        x: Tensor,
+        c: Tensor,
+        angles: Tensor,
+        high_t_mask: Tensor | None,
+    ) -> Tensor:
+        shift, scale, gate = modulated(modulation, c, high_t_mask, 3)
+        return gate * attention(self.norm(x) * (1 + scale) + shift, angles)
 
 
 class Head(nn.Module):
-    """From tokens (B, T, S, D) to what is asked of each, (B, T, S, `outputs`); 0 at first."""
+    """From tokens (B, T, S, D) to `outputs` numbers each, (B, T, S, `outputs`); 0 at first."""
 
     def __init__(self, width: int, outputs: int):
         super().__init__()
@@ -151,20 +165,20 @@ def modulated(layer: nn.Linear, c: Tensor, high_t_mask: Tensor | None, parts: in
     found = layer(c).chunk(parts, dim=-1)
     if high_t_mask is None:
         return found
-    # A choice of two, not an index: its gradient is a plain sum, the same each time.
+    # torch.where, not indexing: its gradient is a plain sum, the same each time.
     return tuple(torch.where(high_t_mask, each[:, 1:], each[:, :1]) for each in found)
 
 
 def init_transformer_weights(network: nn.Module) -> None:
-    """Weights as DiT's: Xavier, and 0 where something must be nothing at first."""
+    """Initial weights as DiT's: Xavier, and 0 for gates and outputs that add nothing at first."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
     for module in network.modules():
-        zeros: list[nn.Linear] = []
+        zeros: list[nn.Linear | None] = []
         if isinstance(module, Block):
-            zeros = [module.modulation, module.time_modulation, module.cross and module.cross.out]
+            zeros = [module.modulation, module.time_modulation, module.cross.out if module.cross is not None else None]
         elif isinstance(module, Head):
             zeros = [module.modulation, module.out]
         for layer in filter(None, zeros):
@@ -172,6 +186,6 @@ def init_transformer_weights(network: nn.Module) -> None:
 
 
 def _norms(settings: BlockSettings) -> nn.ModuleList:
-    """Of queries and of keys."""
+    """RMS norms of queries and of keys, or identities."""
     head = settings.width // settings.heads
     return nn.ModuleList(RMSNorm(head) if settings.qk_norm else nn.Identity() for _ in range(2))

@@ -1,9 +1,10 @@
-"""What a network is told besides its tokens: times, text and numbers, as vectors of its width."""
+"""Embeddings of what conditions a network: times, text and numbers, as vectors of its width."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from models.settings.transformers import BlockSettings
 
 EPSILON = 1e-6
-TIME_FEATURES = 256  # sines and cosines of a time
-CONDITION_FEATURES = 32  # of a condition; periods from 1/2 to 64 standard deviations
-FARTHEST = 16.0  # standard deviations; what lies beyond is taken as there
+TIME_FEATURES = 256  # sines and cosines of each time
+CONDITION_FEATURES = 32  # sines and cosines of each condition; periods from 1/2 to 64 standard deviations
+FARTHEST = 16.0  # standard deviations; values beyond are clamped to it
 
 
 class RMSNorm(nn.RMSNorm):
-    """With its weight in the dtype of what it norms, as one kernel needs them; sums are in float32 all the same."""
+    """RMS norm with its weight in the dtype of its input, as one kernel needs it; sums are in float32 all the same."""
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=EPSILON)
@@ -28,7 +29,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class TimeEmbedding(nn.Module):
-    """Times in [0, 1], of any shape, to (..., D): sines and cosines of 1,000 t, then two layers (as DiT)."""
+    """Times in [0, 1], of any shape, to (..., D): sines and cosines of 1,000 t, then two layers (as in DiT)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -37,25 +38,25 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         places = torch.arange(TIME_FEATURES // 2, dtype=torch.float32, device=t.device)
         angles = 1000 * t.float().unsqueeze(-1) * torch.exp(-math.log(10_000) * 2 / TIME_FEATURES * places)
-        return self.layers(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.layers[0].weight.dtype))
+        return self.layers(torch.cat([angles.cos(), angles.sin()], dim=-1).to(next(self.parameters()).dtype))
 
 
 class TextEmbedding(nn.Module):
-    """Text (B, L, `text_dim`) with its mask (B, L) to (B, 1 + L, D) with its mask, and one vector for all, (B, D).
+    """Text (B, L, `text_dim`) with its mask (B, L) to (B, 1 + L, D) with its mask, and one pooled vector (B, D).
 
-    A learned token stands before the text, so that one that is empty or all masked is something too.
+    A learned token stands before the text, so that an empty or masked text still gives something to attend to.
     """
 
     def __init__(self, dim: int, width: int):
         super().__init__()
         self.dim = dim
-        self.norm = RMSNorm(dim)  # encoders differ much in the size of what they give
+        self.norm = RMSNorm(dim)  # text encoders differ much in the size of their outputs
         self.layers = nn.Sequential(nn.Linear(dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
         self.start = nn.Parameter(torch.randn(width) * 0.02)
         self.pooled = nn.Linear(width, width)
 
     def forward(self, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Chosen, not multiplied by 0: what stands in the padding, even NaN, has no part in it, nor in gradients.
+        # torch.where, not a product: padding has no part in outputs and gradients, even where it is NaN.
         text = torch.where(mask.unsqueeze(-1), text, 0).to(self.pooled.weight.dtype)
         tokens = self.layers(self.norm(text))
         tokens = torch.cat([self.start.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], dim=1)
@@ -63,10 +64,10 @@ class TextEmbedding(nn.Module):
         mean = (tokens * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
         return tokens, mask, self.pooled(mean)
 
-    def whole(
+    def complete(
         self, text: Tensor | None, mask: Tensor | None, batch: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Text (B, L, dim) and mask (B, L), whatever of them was given. Raises ValueError where they don't fit."""
+        """Text (B, L, dim) and mask (B, L), from whatever of them was given. Raises ValueError where they don't fit."""
         if text is None:
             text = torch.zeros(batch, 0, self.dim, device=device)
             return text, torch.zeros(batch, 0, dtype=torch.bool, device=device)
@@ -80,11 +81,14 @@ class TextEmbedding(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """Numbers (B, K), NaN where unknown, to (B, D). Each has an embedding of its own for "unknown".
+    """Numbers (B, K), NaN where unknown, to (B, D). Each has its own embedding for "unknown".
 
-    Numbers count in standard deviations from their mean: the buffers `mean` and `std` (K,), to be set from the
-    dataset. They stay float32 whatever the module is cast to: a mean may be a thousand times the deviation.
+    Numbers are measured in standard deviations from their mean: the buffers `mean` and `std` (K,), set from the
+    dataset. They stay float32 whatever the module is cast to, as a mean may be a thousand times the deviation.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, names: tuple[str, ...], width: int):
         super().__init__()
@@ -104,7 +108,7 @@ class ConditionEmbedding(nn.Module):
         hidden = self.values(features.flatten(1).to(dtype)) + unknown.to(dtype) @ self.unknown
         return self.out(F.silu(hidden))
 
-    def whole(self, values: Tensor | None, batch: int, device: torch.device) -> Tensor:
+    def complete(self, values: Tensor | None, batch: int, device: torch.device) -> Tensor:
         """Conditions (B, K), all unknown if not given. Raises ValueError where they don't fit."""
         if values is None:
             return torch.full((batch, len(self.names)), torch.nan, device=device)
@@ -113,7 +117,8 @@ class ConditionEmbedding(nn.Module):
             raise ValueError(f"conditions of shape {tuple(values.shape)}: {wanted}")
         return values.expand(batch, -1)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the buffers like everything else, but casts them to no other dtype."""
         mean, std = self.mean, self.std
         super()._apply(fn, recurse)
         if not mean.is_meta and not self.mean.is_meta:
@@ -138,7 +143,7 @@ class Context(nn.Module):
         batch: int,
         device: torch.device,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """One vector of all there is (B, D), or (1, D) of 0; the text (B, 1 + L, D) and its mask, or None of both.
+        """One vector of everything (B, D), or (1, D) of zeros; the text (B, 1 + L, D) and its mask, or None for both.
 
         Raises ValueError for what the network does not take and for shapes that don't fit.
         """
@@ -148,16 +153,18 @@ class Context(nn.Module):
             raise ValueError("this network takes no conditions: its settings name none")
         parts, mask = [], None
         if self.text is not None:
-            text, mask, pooled = self.text(*self.text.whole(text, text_mask, batch, device))
+            text, mask, pooled = self.text(*self.text.complete(text, text_mask, batch, device))
             parts.append(pooled)
         if self.conditions is not None:
-            parts.append(self.conditions(self.conditions.whole(conditions, batch, device)))
+            parts.append(self.conditions(self.conditions.complete(conditions, batch, device)))
         return sum(parts) if parts else torch.zeros(1, self.width, device=device), text, mask
 
     def set_scales(self, scales: Mapping[str, tuple[float, float]]) -> None:
         """See `DiT.set_condition_scales`."""
         if unknown := sorted(set(scales) - set(self.names)):
             raise ValueError(f"no condition {', '.join(unknown)}: there are {', '.join(self.names) or 'none'}")
+        if self.conditions is None:
+            return
         for name, (mean, std) in scales.items():
             if not (math.isfinite(mean) and math.isfinite(std) and std >= 0):
                 raise ValueError(f"condition {name}: mean {mean!r}, standard deviation {std!r}: finite numbers")

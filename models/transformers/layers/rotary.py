@@ -1,5 +1,5 @@
-"""Positions along frames, height and width: rotary ones (RoPE, Su et al. 2021; one share of each head per axis), by
-which attention sees how far apart tokens are, and waves over the picture, by which a token knows where it is.
+"""Positions along frames, height and width: rotary embeddings (RoPE, Su et al. 2021), with a share of each head per
+axis, by which attention sees how far apart tokens are, and position features, by which a token knows where it is.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ POSITION_FEATURES = 3 * 2 * WAVES
 
 
 def axis_pairs(head: int) -> tuple[int, int, int]:
-    """Of the head / 2 pairs of channels that turn together: how many by frame, by row, by column.
+    """How many of the head / 2 pairs of channels turn by frame, by row and by column.
 
-    Raises ValueError for a head that can't be so divided.
+    Raises ValueError for a head that can't be divided so.
     """
     pairs = head // 2
     if head % 2 or pairs < 3:
@@ -30,10 +30,10 @@ def axis_pairs(head: int) -> tuple[int, int, int]:
 def rotary_angles(
     grid: tuple[int, int, int], head: int, device: torch.device | str | None = None, base: float = 10_000.0
 ) -> Tensor:
-    """(2, T, H, W, head / 2) float32: cosine and sine of the angles of each place of a grid (T, H, W).
+    """(2, T, H, W, head / 2) float32: cosine and sine of the angles at each place of a grid (T, H, W).
 
-    Places are counted from 0 along each axis, and only how far two are apart counts in attention: no table has a
-    size, so any length and resolution that fits in memory goes.
+    Places count from 0 along each axis, and attention depends only on how far apart two are: there is no table of a
+    fixed size, so any length and resolution that fits in memory works.
     """
     parts = []
     for axis, (length, pairs) in enumerate(zip(grid, axis_pairs(head), strict=True)):
@@ -47,8 +47,8 @@ def rotary_angles(
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Queries or keys (..., heads, head), each pair of channels (i, i + head / 2) rotate by its angle, in their dtype;
-    `angles` (2, ..., head / 2), as `rotary` gives them, broadcast over the heads.
+    """Queries or keys (..., heads, head) with each pair of channels (i, i + head / 2) rotated by its angle, in their
+    dtype; `angles` (2, ..., head / 2), as `rotary_angles` gives them, broadcast over the heads.
     """
     cosine, sine = angles.unsqueeze(-2).unbind(0)
     one, two = x.float().chunk(2, dim=-1)
@@ -56,11 +56,11 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def position_features(grid: tuple[int, int, int], device: torch.device | str | None = None) -> Tensor:
-    """(T, H, W, POSITION_FEATURES) float32: sines and cosines of where a token is, by itself.
+    """(T, H, W, POSITION_FEATURES) float32: sines and cosines of each token's absolute position.
 
-    Rows and columns count from -1 at one edge of the picture to 1 at the other, whatever its resolution, in waves of
-    4 to 1/4; frames are counted from 0, in waves of 4 to 64. Without them a network finds out only slowly, from the
-    edges, where in the picture it is.
+    Rows and columns count from -1 at one edge of the picture to 1 at the other, whatever its resolution, in waves of 4
+    to 1/4; frames count from 0, in waves of 4 to 64. Without them a network learns only slowly, from the edges, where
+    in the picture a token is.
     """
     parts = []
     for axis, length in enumerate(grid):

@@ -1,10 +1,12 @@
-"""Encoder and decoder of the causal VAE: the 2D Stable Diffusion VAE (Rombach et al. 2022) with time in it.
+"""Encoder and decoder of the causal VAE: the 2D Stable Diffusion VAE (Rombach et al. 2022) extended to time.
 
-Modules carry the names that the 2D one's weights have in diffusers where they can, so that a reader of one finds
-the other. All take and give (B, C, T, H, W), whole clips or, with a `Stream`, one chunk after another.
+Modules have the names of the 2D network's weights in diffusers where possible, so that readers of one find their way in
+the other. All take and give (B, C, T, H, W): whole clips or, with a `Stream`, one chunk after another.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +15,15 @@ from torch import Tensor, nn
 from models.settings.vae import CAUSAL, FLAT, VAESettings
 from models.vae.layers.causal_ops import CausalConv3d, Downsample, FrameAttention, Stream, Upsample, make_norm
 
-BRANCH = 0.1  # how much of a residual branch there is at first
+Norm = Literal["group", "rms"]
+
+BRANCH = 0.1  # initial scale of residual branches
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, added to what came in: (B, C, T, H, W) to (B, C', T, H, W)."""
+    """Norm, SiLU, convolution, twice, added to the input: (B, C, T, H, W) to (B, C', T, H, W)."""
 
-    def __init__(self, channels: int, channels_out: int, taps: tuple[int, int], norm: str, groups: int):
+    def __init__(self, channels: int, channels_out: int, taps: tuple[int, int], norm: Norm, groups: int):
         super().__init__()
         self.norm1 = make_norm(norm, channels, groups)
         self.conv1 = CausalConv3d(channels, channels_out, (taps[0], 3, 3))
@@ -36,7 +40,7 @@ class ResidualBlock(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention within each frame, residual block, at the smallest size."""
 
-    def __init__(self, channels: int, taps: tuple[int, int], norm: str, groups: int):
+    def __init__(self, channels: int, taps: tuple[int, int], norm: Norm, groups: int):
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(channels, channels, taps, norm, groups) for _ in range(2))
         self.attention = FrameAttention(channels, norm, groups)
@@ -46,7 +50,7 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one size, then the way to the next: a Downsample, an Upsample, or none at the end."""
+    """Residual blocks of one size, then the step to the next size: a Downsample, an Upsample, or none at the end."""
 
     def __init__(self, blocks: list[ResidualBlock], resize: Downsample | Upsample | None):
         super().__init__()
@@ -75,7 +79,7 @@ class Encoder(nn.Module):
             taps = _pair(settings, "encoder", level)
             inputs = [channels] + [width] * (settings.encoder_blocks - 1)
             blocks = [ResidualBlock(each, width, taps, *kinds) for each in inputs]
-            time = last - 2 <= level < last  # the two innermost of those that halve
+            time = last - 2 <= level < last  # the two innermost levels that halve
             down = Downsample(width, time, CAUSAL if time else taps[0]) if level < last else None
             self.levels.append(Level(blocks, down))
             channels = width
@@ -89,15 +93,15 @@ class Encoder(nn.Module):
         x = self.conv_in(x, stream)
         for level in self.levels:
             x = level(x, stream)
-            if not x.shape[2]:  # a chunk too short for a latent: nothing is left for the layers to come
+            if not x.shape[2]:  # a chunk too short for a latent
                 return x.new_zeros(len(x), self.channels_out, 0, *size)
         x = self.mid_block(x, stream)
         return self.conv_out(_silu(self.conv_norm_out(x)), stream)
 
 
 class Decoder(nn.Module):
-    """Latents (B, `channels`, 1 + n, h, w) to video (B, 3, 1 + 4n, 8h, 8w). Its levels are in the order in which
-    they are run, from the innermost on.
+    """Latents (B, `channels`, 1 + n, h, w) to video (B, 3, 1 + 4n, 8h, 8w). Its levels are in the order in which they
+    run, the innermost first.
     """
 
     def __init__(self, settings: VAESettings, channels: int):
@@ -114,7 +118,7 @@ class Decoder(nn.Module):
             taps, width = _pair(settings, "decoder", level), widths[level]
             inputs = [channels] + [width] * (settings.decoder_blocks - 1)
             blocks = [ResidualBlock(each, width, taps, *kinds) for each in inputs]
-            time = level >= last - 1  # the two innermost double time; the published others convolve 1 x 3 x 3
+            time = level >= last - 1  # the two innermost; the others of the published model are 1 x 3 x 3
             up = Upsample(width, time, taps[0] if time else FLAT) if level else None
             self.levels.append(Level(blocks, up))
             channels = width
@@ -130,24 +134,25 @@ class Decoder(nn.Module):
 
 @torch.no_grad()
 def init_vae_weights(network: nn.Module) -> None:
-    """Weights that keep the variance of what they see, no biases, and residual branches that add little at first.
+    """Initial weights that keep the variance of their inputs, no biases, and residual branches that add little.
 
-    torch's own start shrinks a signal by 3 a layer and adds biases as large: at the debug size, 160 steps on drawn
-    shapes then came to 13.0 dB, below the mean colour of each image, and with this to 18.2.
+    torch's own initialisation shrinks a signal by 3 per layer and adds biases as large: at the debug size, 160 steps on
+    drawn shapes then reached 13.0 dB, below the mean colour of each image; with this one, 18.2.
     """
     for name, layer in network.named_modules():
         if isinstance(layer, CausalConv3d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
             if name.endswith((".conv2", ".to_out")):
                 layer.weight.mul_(BRANCH)
 
 
-def _pair(settings: VAESettings, part: str, level: int) -> tuple[int, int]:
-    """Sizes in time of the two convolutions of a residual block."""
+def _pair(settings: VAESettings, part: Literal["encoder", "decoder"], level: int) -> tuple[int, int]:
+    """Kernel sizes in time of the two convolutions of a residual block."""
     return settings.taps(part, level), settings.taps(part, level, second=True)
 
 
 def _silu(x: Tensor) -> Tensor:
-    """Of a norm's output, which nobody else holds: in place where no gradient is asked for."""
+    """SiLU of a norm's output, which is used nowhere else: in place where no gradient is needed."""
     return F.silu(x, inplace=not torch.is_grad_enabled())

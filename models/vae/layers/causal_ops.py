@@ -1,9 +1,9 @@
-"""What a causal 3D network is made of: convolutions that look back only, norms and attention within a frame.
+"""Layers of a causal 3D network: convolutions that see no later frame, norms and attention within a frame.
 
-Every layer takes (B, C, T, H, W) and works on a whole clip, or on one chunk after another where it is given a
-`Stream`: it then keeps the few frames that it needs of what came before, so that a clip in chunks of any length
-gives what it gives as a whole, with memory that does not grow with it. Activations in
-`torch.channels_last_3d` are kept so, and are the fastest here: folding frames into the batch is then a view.
+Every layer takes (B, C, T, H, W): a whole clip, or one chunk after another with a `Stream`. It then keeps the few
+earlier frames that it needs, so that chunks of any length give the same result as the whole clip, with memory that does
+not grow with its length. Activations in `torch.channels_last_3d` stay so and are fastest: folding frames into the batch
+is then a view.
 
 Source: OD-VAE (Chen et al. 2024), after the causal convolutions of MAGVIT-v2 (Yu et al. 2024).
 """
@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRIDE = 4  # frames to a latent, after the first
+from models.settings.vae import STRIDE
 
 
 def latent_count(frames: int, stride: int = STRIDE) -> int:
-    """How many latents 1 + 4n frames give: 1 + n. Raises ValueError for any other number of frames."""
+    """Number of latents of 1 + 4n frames: 1 + n. Raises ValueError for any other number of frames."""
     if frames < 1 or (frames - 1) % stride:
         below = max(1, frames - (frames - 1) % stride)
         near = f"{below}" if frames < 1 else f"{below} or {below + stride}"
@@ -29,36 +29,36 @@ def latent_count(frames: int, stride: int = STRIDE) -> int:
 
 
 def frame_count(latents: int, stride: int = STRIDE) -> int:
-    """How many frames 1 + n latents give: 1 + 4n. Raises ValueError for less than one."""
+    """Number of frames of 1 + n latents: 1 + 4n. Raises ValueError for less than one."""
     if latents < 1:
         raise ValueError(f"{latents} latents: a clip has one at least")
     return 1 + (latents - 1) * stride
 
 
 class Stream:
-    """What the layers of one network keep between the chunks of one clip. A new clip takes a new Stream."""
+    """What the layers of a network keep between the chunks of one clip. Every clip needs a new Stream."""
 
     def __init__(self) -> None:
         self._kept: dict[nn.Module, Tensor] = {}
 
     def take(self, layer: nn.Module) -> Tensor | None:
-        """What the layer kept of the chunks before; None at the start of the clip."""
+        """What the layer kept from earlier chunks; None at the start of the clip."""
         return self._kept.get(layer)
 
     def keep(self, layer: nn.Module, frames: Tensor) -> None:
-        # A copy: a view would hold on to the whole chunk.
+        # A copy, as a view would keep the whole chunk in memory.
         self._kept[layer] = frames.detach().clone()
 
     @property
     def frames(self) -> int:
-        """Frames kept by all layers together."""
+        """Number of frames kept by all layers together."""
         return sum(kept.shape[2] for kept in self._kept.values())
 
 
 class CausalConv3d(nn.Conv3d):
-    """Convolution whose output t sees inputs up to t * stride alone: before the clip its first frame is repeated
-    k_t - 1 times, behind it there is nothing. In space zeros go around, or (`after`) only below and to the right,
-    as the 2D Stable Diffusion VAE has it where it halves.
+    """Convolution whose output t sees inputs up to t * stride only: before the clip its first frame is repeated k_t - 1
+    times, after it there is no padding. In space, zeros pad all sides ("around"), only the bottom and the right
+    ("after", as in the 2D Stable Diffusion VAE where it halves the size), or nothing ("none").
 
     (B, C, T, H, W) to (B, C', (T - 1) // stride + 1, H', W'). A chunk too short for an output gives T = 0.
     """
@@ -69,15 +69,17 @@ class CausalConv3d(nn.Conv3d):
         channels_out: int,
         kernel: int | tuple[int, int, int] = 3,
         stride: int | tuple[int, int, int] = 1,
-        after: bool = False,
+        pad: Literal["around", "after", "none"] = "around",
     ):
         kernel = (kernel,) * 3 if isinstance(kernel, int) else kernel
         stride = (stride,) * 3 if isinstance(stride, int) else stride
         if stride[0] > kernel[0]:
             raise ValueError(f"a stride of {stride[0]} in time leaves out frames between kernels of {kernel[0]}")
-        around = (0, 0, 0) if after else (0, kernel[1] // 2, kernel[2] // 2)
+        around = (0, kernel[1] // 2, kernel[2] // 2) if pad == "around" else (0, 0, 0)
         super().__init__(channels, channels_out, kernel, stride, around)
-        self.after = (0, kernel[2] - 1, 0, kernel[1] - 1) if after else None  # as F.pad: left, right, top, bottom
+        self.around = around
+        # As F.pad takes it: left, right, top, bottom.
+        self.after = (0, kernel[2] - 1, 0, kernel[1] - 1) if pad == "after" else None
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         back, step = self.kernel_size[0], self.stride[0]
@@ -97,28 +99,28 @@ class CausalConv3d(nn.Conv3d):
         return super().forward(x) if back > 1 and x.device.type != "cpu" else self._in_2d(x, outputs)
 
     def _in_2d(self, x: Tensor, outputs: int) -> Tensor:
-        """The same as a 2D convolution, the frames that an output sees side by side among its channels. (On CPUs
-        torch's 3D ones took 15 to 50 times as long at 16 to 32 channels, and as long at 128.)
+        """The same as a 2D convolution, with the frames that an output sees stacked along the channels. (On CPUs
+        torch's 3D convolutions took 15 to 50 times as long at 16 to 32 channels, and as long at 128.)
         """
         back, step = self.kernel_size[0], self.stride[0]
         seen = [x[:, :, tap : tap + (outputs - 1) * step + 1 : step] for tap in range(back)]
         x = seen[0] if back == 1 else torch.cat(seen, dim=1)
         weight = self.weight.transpose(1, 2).flatten(1, 2)  # (C', k_t * C, k_h, k_w)
         images = x.transpose(1, 2).flatten(0, 1)
-        images = F.conv2d(images, weight, self.bias, self.stride[1:], self.padding[1:])
+        images = F.conv2d(images, weight, self.bias, self.stride[1:], self.around[1:])
         return images.view(len(x), outputs, *images.shape[1:]).transpose(1, 2)
 
     def _size(self, size: tuple[int, ...]) -> list[int]:
-        """Height and width that inputs of this height and width give."""
-        kernel, stride, around = self.kernel_size[1:], self.stride[1:], self.padding[1:]
+        """Height and width of the output for inputs of this height and width."""
+        kernel, stride, around = self.kernel_size[1:], self.stride[1:], self.around[1:]
         added = [k - 1 if self.after else 2 * p for k, p in zip(kernel, around, strict=True)]
         return [(n + a - k) // s + 1 for n, a, k, s in zip(size, added, kernel, stride, strict=True)]
 
     @torch.no_grad()
-    def start_from(self, weight: Tensor, bias: Tensor | None, how: Literal["tail", "average"] = "tail") -> None:
+    def load_2d_kernel(self, weight: Tensor, bias: Tensor | None, how: Literal["tail", "average"] = "tail") -> None:
         """Takes over a 2D convolution, weight (C', C, k_h, k_w): `tail` puts it on the newest frame, so that each
-        output is that of its own frame; `average` spreads it evenly over the frames. Raises ValueError if it
-        does not fit.
+        output depends on its own frame only; `average` spreads it evenly over the frames. Raises ValueError if it does
+        not fit.
         """
         fits = (self.out_channels, self.in_channels, *self.kernel_size[1:])
         if tuple(weight.shape) != fits:
@@ -135,21 +137,21 @@ class CausalConv3d(nn.Conv3d):
 
 
 class Downsample(nn.Module):
-    """Halves height and width, and with `time` the frames after the first: (B, C, 1 + 2n, H, W) to
-    (B, C, 1 + n, H / 2, W / 2), by a strided convolution. `taps` is its size in time.
+    """Halves height and width, and with `time` the frames after the first: (B, C, 1 + 2n, H, W) to (B, C, 1 + n, H / 2,
+    W / 2), by a strided convolution whose kernel size in time is `taps`.
     """
 
     def __init__(self, channels: int, time: bool, taps: int = 3):
         super().__init__()
-        self.conv = CausalConv3d(channels, channels, (taps, 3, 3), (2 if time else 1, 2, 2), after=True)
+        self.conv = CausalConv3d(channels, channels, (taps, 3, 3), (2 if time else 1, 2, 2), pad="after")
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         return self.conv(x, stream)
 
 
 class Upsample(nn.Module):
-    """Doubles height and width, and with `time` every frame but the clip's first, then convolves:
-    (B, C, 1 + n, H, W) to (B, C, 1 + 2n, 2H, 2W). `taps` is the convolution's size in time.
+    """Doubles height and width, and with `time` every frame but the clip's first, then convolves: (B, C, 1 + n, H, W)
+    to (B, C, 1 + 2n, 2H, 2W). `taps` is the convolution's kernel size in time.
     """
 
     def __init__(self, channels: int, time: bool, taps: int = 3):
@@ -162,23 +164,23 @@ class Upsample(nn.Module):
             started = stream is not None and stream.take(self) is not None
             x = x.repeat_interleave(2, dim=2) if started else _all_but_first_twice(x)
             if stream is not None and not started:
-                stream.keep(self, x[:, :, :0])  # no frame is needed later, only that the clip has begun
+                stream.keep(self, x[:, :, :0])  # marks that the clip has begun; no frame is needed later
         return self.conv(_twice_as_large(x), stream)
 
 
 class FrameGroupNorm(nn.GroupNorm):
-    """GroupNorm of each frame by itself. (Over T, H, W the future would leak into every frame.)"""
+    """GroupNorm of each frame by itself. (Over T, H, W, later frames would influence earlier ones.)"""
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, t, h, w = x.shape
         frames = x.transpose(1, 2).reshape(b * t, c, h, w)
-        # Not F.group_norm, which refuses a frame of a single pixel, though a group holds many channels.
+        # Not F.group_norm, which refuses a frame of a single pixel even if a group has many channels.
         normed = torch.group_norm(frames, self.num_groups, self.weight, self.bias, self.eps)
         return normed.view(b, t, c, h, w).transpose(1, 2)
 
 
 class PixelRMSNorm(nn.Module):
-    """Root mean square over the channels of each pixel, with a gain (as Wan's VAE has it): sees nothing but itself."""
+    """RMS norm over the channels of each pixel, with a gain, as in Wan's VAE."""
 
     def __init__(self, channels: int, eps: float = 1e-6):
         super().__init__()
@@ -191,7 +193,7 @@ class PixelRMSNorm(nn.Module):
 
 
 def make_norm(kind: Literal["group", "rms"], channels: int, groups: int = 32) -> nn.Module:
-    """A norm that does not mix frames. `groups` that do not divide the channels become the most that do."""
+    """A norm that does not mix frames. `groups` that do not divide the channels become the largest number that does."""
     if kind == "rms":
         return PixelRMSNorm(channels)
     if kind != "group":
@@ -201,7 +203,7 @@ def make_norm(kind: Literal["group", "rms"], channels: int, groups: int = 32) ->
 
 
 class FrameAttention(nn.Module):
-    """Attention among the pixels of each frame, one head, added to what came in: (B, C, T, H, W) both ways."""
+    """Attention among the pixels of each frame, one head, added to its input: (B, C, T, H, W) to the same shape."""
 
     def __init__(self, channels: int, norm: Literal["group", "rms"] = "group", groups: int = 32):
         super().__init__()
@@ -210,7 +212,7 @@ class FrameAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, t, h, w = x.shape
-        # Permuted before it is reshaped: the other way round mixes frames and channels, and shows only at T > 1.
+        # Permute first, then reshape: reshaping first would mix frames and channels, which shows only at T > 1.
         tokens = self.norm(x).permute(0, 2, 3, 4, 1).reshape(b * t, 1, h * w, c)
         mixed = F.scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
         return x + self.to_out(mixed).view(b, t, h, w, c).permute(0, 4, 1, 2, 3)

@@ -159,7 +159,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_goes_on_from(dataset, tmp_path, 
 REFUSED = [
     ({"batch_size": 64}, [], "too few clips for one batch: 1x32x32 has 8 for a batch of 64"),
     ({"learning_rate": 1}, [], "unknown setting learning_rate: there are kind, model, objective, steps"),
-    ({"optimizer": {"learning_rate": 1}}, [], "unknown setting of optimizer learning_rate: there are lr, warmup"),
+    ({"optimizer": {"learning_rate": 1}}, [], "unknown setting optimizer.learning_rate: there are lr, warmup"),
     ({"steps": "many"}, [], "steps 'many': int is expected"),
     ({}, ["--set", "optimizer.lr"], "--set optimizer.lr: write A.B=C"),
     ({}, ["--set", "steps.more=1"], "--set steps.more=1: steps is 3, which holds no settings"),

@@ -1,4 +1,4 @@
-"""Settings and networks come back from disk as they were, and whatever was changed about them is noticed."""
+"""Settings and networks are read from disk as they were saved, and every change to the files is noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A VAE comes back from disk as it was, and whatever was changed about it is noticed."""
+"""A VAE is read from disk as it was saved, and every change to the files is noticed."""
 
 from __future__ import annotations
 

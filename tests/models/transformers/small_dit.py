@@ -1,4 +1,4 @@
-"""A small DiT as if it were trained, and what it is called with."""
+"""A small DiT with weights as after training, and inputs for it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SMALL = dict(width=48, depth=2, heads=4, channels=3, text_dim=10, conditions=("m
 ATTENTIONS = ("full", "factorised")
 
 
-def stirred(network: nn.Module) -> nn.Module:
-    """With nothing left at 0: as if trained."""
+def stirred(network: nn.Module, amount: float = 0.1) -> nn.Module:
+    """The network with random numbers added to its weights, so that none is 0, as after training."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * amount)
     return network
 
 
@@ -29,7 +29,7 @@ def network(attention: str = "full", **changes) -> DiT:
 
 
 def inputs(batch: int = 2, shape: tuple[int, int, int] = (3, 4, 6)) -> dict[str, Tensor]:
-    """All that a network is called with."""
+    """Inputs of every kind that a network takes."""
     return {
         "x": torch.randn(batch, 3, *shape),
         "t": torch.rand(batch),

@@ -1,4 +1,4 @@
-"""The diffusion transformer: what it does with times, text, conditions and positions, and where it starts from."""
+"""The diffusion transformer: times, text, conditions, positions, and its initial weights."""
 
 from __future__ import annotations
 

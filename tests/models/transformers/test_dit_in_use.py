@@ -1,4 +1,4 @@
-"""What samplers and the training loop do with a DiT: guidance, masking, bfloat16, checkpointing, compiling, FLOPs."""
+"""A DiT as samplers and the training loop use it: guidance, masking, bfloat16, checkpointing, compiling, FLOPs."""
 
 from __future__ import annotations
 

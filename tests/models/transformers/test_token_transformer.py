@@ -1,4 +1,4 @@
-"""Next-token prediction: nothing leaks from what comes later, and what is kept while generating changes nothing."""
+"""Next-token prediction: no token depends on later ones, and the cache of keys and values changes no result."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.settings.transformers import TokenSettings
 from models.transformers.token_transformer import TokenTransformer
+from tests.models.transformers.small_dit import stirred
 from tests.torch_state import one_thread, seeded
 
 __all__ = ["one_thread", "seeded"]
@@ -23,18 +24,9 @@ SMALL = dict(width=48, depth=2, heads=4, codes=CODES, text_dim=10, conditions=("
 fast = settings(max_examples=12, deadline=None, derandomize=True)
 
 
-def stirred(network: TokenTransformer) -> TokenTransformer:
-    """With nothing left at 0: as if trained."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
-    return network
-
-
 @functools.cache
 def network(**changes) -> TokenTransformer:
-    return stirred(TokenTransformer(TokenSettings(**{**SMALL, **changes}))).eval().requires_grad_(False)
+    return stirred(TokenTransformer(TokenSettings(**{**SMALL, **changes})), 0.15).eval().requires_grad_(False)
 
 
 def condition(batch: int = 2) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The causal VAE as a whole: what od-vae.md asks of it, for every variant, norm and bottleneck."""
+"""The causal VAE as a whole, for every variant, norm and quantizer."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_decoding_in_chunks_of_any_length_gives_what_the_whole_clip_gives(varian
 
 
 def test_tiling_is_the_whole_in_the_first_group_and_in_all_where_nothing_moves():
-    """Later groups see nothing of what came before them but one frame, which stands for all that did not move."""
+    """Later groups see one frame of those before them, which is enough where nothing moves."""
     vae, clip = network(), video(41)
     whole, tiled = vae.encode(clip).mean, vae.encode(clip, group=17).mean
     assert whole.shape == tiled.shape
@@ -148,7 +148,7 @@ def test_variant_4_has_the_published_number_of_parameters():
 
 
 def kernels(vae: CausalVAE, part: str) -> dict[str, int]:
-    """Size in time of every 3 x 3 convolution."""
+    """Kernel size in time of every 3 x 3 convolution."""
     layers = getattr(vae, part).named_modules()
     return {
         name: layer.kernel_size[0]

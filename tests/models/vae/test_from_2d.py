@@ -1,4 +1,4 @@
-"""Started from a 2D VAE, the causal one sees every image as that one does: one written out here, and diffusers' own."""
+"""With a 2D VAE's weights the causal VAE codes every image as that one does: one written here, and diffusers' own."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_other_latents_leave_only_the_layers_next_to_them_as_they_were(changes, 
         (dict(width=16), "encoder.conv_in takes a weight of \\(16, 3, 3, 3\\), the 2D VAE has \\(8, 3, 3, 3\\)"),
         (dict(norm="rms"), "PixelRMSNorm: a 2D VAE has group norms"),
         (dict(encoder_blocks=2), "the 2D VAE has no encoder.down_blocks.0.resnets.1.norm1.weight"),
-        (dict(decoder_blocks=1), "decoder.up_blocks.0.resnets.1.norm1 has no place here"),
+        (dict(decoder_blocks=1), "decoder.up_blocks.0.resnets.1.norm1 has no counterpart here"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_and_nothing_is_changed(changes, message, weights_2d):

@@ -1,4 +1,4 @@
-"""A config says everything of a run; what it can't say is refused in one line with what there is."""
+"""A config holds every setting of a run; invalid settings are refused in one line with what is expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances and scores against what they must be for Gaussians and other known distributions."""
+"""Distances and scores against their exact values for Gaussians and other known distributions."""
 
 import math
 import warnings
@@ -33,7 +33,7 @@ def normal(seed: int, *shape: int) -> torch.Tensor:
 
 
 def exact(samples: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """The samples moved so that their own mean and covariance are exactly these."""
+    """The samples transformed to have exactly this mean and covariance."""
     centred = samples - samples.mean(0)
     own = torch.linalg.cholesky(centred.T @ centred / (len(samples) - 1))
     return torch.linalg.solve_triangular(own, centred.T, upper=False).T @ torch.linalg.cholesky(covariance).T + mean
@@ -200,7 +200,7 @@ def test_features_come_from_any_callable_and_from_a_torchscript_file(tmp_path):
         (lambda: inception_score(torch.rand(3, 4), splits=5), "3 samples in 5 parts"),
         (lambda: clipsim(torch.rand(2, 3, 4), torch.rand(2, 5)), r"\(2, 3, 4\) and \(2, 5\)"),
         (lambda: clipsim(torch.zeros(2, 3, 4), torch.rand(2, 4)), "length 0"),
-        (lambda: extracted(lambda batch: batch, []), "no video came"),
+        (lambda: extracted(lambda batch: batch, []), "there is no batch"),
         (lambda: extracted(lambda batch: batch[:1], [torch.rand(3, 4)]), r"\(1, 4\): \(3, D\)"),
     ],
 )

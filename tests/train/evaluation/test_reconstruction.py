@@ -1,4 +1,4 @@
-"""PSNR and SSIM against what their definitions give in closed form, and window by window."""
+"""PSNR and SSIM against closed forms of their definitions, and window by window."""
 
 from __future__ import annotations
 

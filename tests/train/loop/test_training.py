@@ -1,4 +1,4 @@
-"""The training loop: it learns, says what it does, and refuses what does not fit in one line with both sides."""
+"""The training loop learns, logs what it does, and refuses what does not fit in one line that names both sides."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from models.transformers.dit import DiT
 from tests.train.made_up import CHANNELS, DIM, data
 from tests.train.runs import MODEL, config, losses, train, weights
 from train.config.training import OptimizerConfig
-from train.loop.training import DivergedError, Training, learning_rate
+from train.loop.training import Training
 from train.objectives.objective import PUBLISHED
+from train.optimization.optimizer import DivergedError, learning_rate
 from train.run.log import read_log
 
 ONE_BATCH = {"batch_size": 4, "count": 4, "shapes": {"1x32x32": (CHANNELS, 1, 4, 4)}}
@@ -25,7 +26,7 @@ ONE_BATCH = {"batch_size": 4, "count": 4, "shapes": {"1x32x32": (CHANNELS, 1, 4,
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "left"), [("dit", 0.3), ("tokens", 0.01)])
 def test_one_batch_is_overfitted(kind, left, tmp_path):
-    """Of the first loss a small part is `left`, and far less than on clips that were not in the batch."""
+    """The loss falls to a small share `left` of the first one, far below that on clips that were not in the batch."""
     chosen = config(
         kind=kind,
         model={**MODEL, "width": 96, "depth": 1},
@@ -38,7 +39,7 @@ def test_one_batch_is_overfitted(kind, left, tmp_path):
     training.run()
     found = losses(tmp_path / "run")
     assert sum(found[-20:]) / 20 < left * found[0]
-    others = training.validation(training.module, training.precision)["loss"]
+    others = training.validation(training.module, training.autocast)["loss"]
     assert sum(found[-20:]) / 20 < 0.5 * others
 
 
@@ -70,9 +71,9 @@ def test_validation_moves_with_the_weights_alone(tmp_path):
     """Two evaluations of the same weights are the same number, whatever was trained between them."""
     chosen = config(steps=2, validation={"share": 0.1}, optimizer={"lr": 0.0})
     training = Training(chosen, data(4, held_out=4), tmp_path / "run", quiet=True)
-    before = training.validation(training.module, training.precision)
+    before = training.validation(training.module, training.autocast)
     training.run()
-    assert training.validation(training.module, training.precision) == before
+    assert training.validation(training.module, training.autocast) == before
     expected = [f"{float(t):.3f}" for t in PUBLISHED["rectified_flow"].validation_times(10)]
     assert [name for name in before if name != "loss"] == expected
 

@@ -1,4 +1,4 @@
-"""One process and two learn the same, whether each has all weights or a share; each goes on where the other ended."""
+"""One process and two learn the same, with whole or sharded weights; either resumes a run of the other."""
 
 from __future__ import annotations
 

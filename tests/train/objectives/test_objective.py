@@ -1,4 +1,4 @@
-"""The loss asks for what it should, weighs it as published, and every published pairing is a setting."""
+"""Targets and weights of the loss are the published ones, and every published method is a setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The average of the weights: its closed form, and weights that come back bit by bit."""
+"""The average of the weights has its closed form, and applying it leaves the weights as they were bit by bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chained clips join without a seam, and go on from frames, never from latents of mid-clip."""
+"""Clips sampled one after another join without a seam, and continue from frames, never from latents of mid-clip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from train.sampling.diffusion_samplers import sample_latents
 
 
 def decode(latents):
-    """As a causal VAE: the first latent is one frame, every other one is four."""
+    """Decodes as a causal VAE does: the first latent to one frame, every other one to four."""
     return torch.cat([latents[:, :, :1], latents[:, :, 1:].repeat_interleave(4, 2)], 2)
 
 

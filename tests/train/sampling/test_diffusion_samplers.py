@@ -11,7 +11,6 @@ from tests.train.gaussian import MEAN, STD, flow, per_channel, predictor
 from train.objectives.masks import latents_mask
 from train.objectives.objective import PUBLISHED, Objective
 from train.objectives.paths import PREDICTIONS, Path
-from train.sampling import diffusion_samplers
 from train.sampling.diffusion_samplers import SamplerSettings, sample_latents
 
 fast = settings(max_examples=30, deadline=None, derandomize=True)
@@ -39,36 +38,37 @@ PAIRS = [
 ]
 
 
-def moments(monkeypatch, objective, sampler, steps):
-    """Exact mean and variance (C,) that a sampler reaches from x_t as it is at the start of its walk. Every step is
-    affine in x and in its noise, so unit impulses tell all: row 0 has none, row 1 one deviation of x_t, row 2 + k a
-    unit in the k-th draw.
+def moments(objective, sampler, steps):
+    """Exact mean and variance (C,) of a sampler's results, started from x_t's distribution at its first time.
+
+    Every step is affine in x and in its noise, so unit impulses determine it: row 0 has none, row 1 one standard
+    deviation of x_t, row 2 + k a unit in the k-th draw.
     """
     drawn = []
 
-    def impulse(x, generator):
+    def impulse(x):
         z = torch.zeros_like(x)
         z[2 + len(drawn)] = 1
         drawn.append(z)
         return z
 
-    monkeypatch.setattr(diffusion_samplers, "_normal", impulse)
     start = objective.at(torch.tensor(objective.latest), per_channel(MEAN))
     x = (start.alpha * per_channel(MEAN)).repeat(steps + 2, 1, 1, 1, 1)
     x[1] += (start.alpha * per_channel(STD)).square().add(start.sigma.square()).sqrt()[0]
-    found = sample_latents(objective, predictor(objective), x, steps=steps, sampler=sampler).flatten(1)
+    found = sample_latents(objective, predictor(objective), x, steps=steps, sampler=sampler, draw=impulse)
+    found = found.flatten(1)
     return found[0], (found[1:] - found[0]).square().sum(0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "name"), PAIRS)
-def test_a_sampler_reaches_the_mean_and_variance_of_the_data(monkeypatch, path, name):
+def test_a_sampler_reaches_the_mean_and_variance_of_the_data(path, name):
     """At 300 steps within 8 % (ddpm needs most), and what is left shrinks with the step: its limit is the truth."""
     objective = Objective(PATHS[path], "eps")
     mean, std = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)
     errors = []
     for steps in (150, 300):
-        found, variance = moments(monkeypatch, objective, SAMPLERS[name], steps)
+        found, variance = moments(objective, SAMPLERS[name], steps)
         errors.append(torch.cat([(found - mean) / std, variance / std.square() - 1]))
     assert errors[1].abs().max() < 0.08
     assert (2 * errors[1] - errors[0]).abs().max() < (0.02 if path == "linear_beta" else 0.006)

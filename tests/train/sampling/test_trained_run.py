@@ -1,4 +1,4 @@
-"""From a run's folder to latents: seeds, guidance, what is given, and what is refused."""
+"""Sampling from a run's folder: seeds, guidance, given latents, and refused inputs."""
 
 import json
 
@@ -17,8 +17,8 @@ from train.sampling.trained_run import Prompt, SamplingSettings, load_run, padde
 
 CONTRACT = {"mean": [0.5, -1.0], "std": [2.0, 0.25], "channels": 2, "codebook": None}
 SHAPE = (2, 3, 4, 4)  # C, T, h, w
-SAMPLERS = [SamplerSettings("euler"), SamplerSettings("heun"), SamplerSettings("ddim"), SamplerSettings("ddim", eta=0.7), SamplerSettings("ddpm"),
-            SamplerSettings("euler_maruyama")]  # fmt: skip
+SAMPLERS = [SamplerSettings(name) for name in ("euler", "heun", "ddim", "ddpm", "euler_maruyama")]
+SAMPLERS.append(SamplerSettings("ddim", eta=0.7))
 
 
 def named(sampler: SamplerSettings) -> str:
@@ -35,7 +35,7 @@ def saved(folder, network, contract, empty=True, objective="rectified_flow"):
 
 
 def shaken(network):
-    """Weights as after some training: a network that is the identity or gives 0 would hide what it is told."""
+    """Weights as after some training: a network whose output is 0 would hide the effect of its inputs."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in network.parameters():

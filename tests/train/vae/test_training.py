@@ -1,4 +1,4 @@
-"""VAE training on clips in memory: every bottleneck learns, a resumed run is the run that was not interrupted."""
+"""VAE training on clips in memory: every quantizer learns, and a resumed run is the uninterrupted one bit by bit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.saved import vae_files
 from models.settings.validation import ConfigError
 from tests.torch_state import one_thread
 from train.config.vae import VAETrainConfig
-from train.loop.training import DivergedError
+from train.optimization.optimizer import DivergedError
 from train.run.log import read_log
 from train.vae.training import VAETraining, build
 from train.vae.windows import Windows, pixels
@@ -30,7 +30,7 @@ BOTTLENECKS = {
 
 
 class Drawn:
-    """Squares that slide: a fresh batch for each step, images every third; or the same clips in each."""
+    """Clips of sliding squares: a new batch for each step, every third of images; or the `same` batch in each."""
 
     identity = "drawn"
 
@@ -88,8 +88,8 @@ def trained(folder, settings: VAETrainConfig, **ways) -> VAETraining:
 
 def weights(training: VAETraining) -> dict[str, torch.Tensor]:
     groups = {"vae": training.vae.state_dict(), "ema": training.ema.state_dict()}
-    if training.discriminator is not None:
-        groups["critic"] = training.discriminator.state_dict()
+    if training.critic is not None:
+        groups["critic"] = training.critic.network.state_dict()
     return {f"{group}.{name}": value.clone() for group, each in groups.items() for name, value in each.items()}
 
 

@@ -1,5 +1,5 @@
-"""Tells originals from reconstructions, patch by patch: PatchGAN (Isola et al. 2017) in space and time, with hinge
-losses (Lim and Ye 2017), as VAEs of video are trained with it.
+"""A discriminator of originals and reconstructions, patch by patch: PatchGAN (Isola et al. 2017) in space and time,
+with hinge losses (Lim and Ye 2017), as is usual for VAEs of video.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from models.vae.layers.causal_ops import CausalConv3d, make_norm
 
 
 class PatchDiscriminator(nn.Module):
-    """Video (B, 3, T, H, W), T = 1 too, to a score for each patch, (B, 1, T', H', W'): high for what seems original.
+    """Video (B, 3, T, H, W), T = 1 too, to a score for each patch, (B, 1, T', H', W'): high for what looks original.
 
-    Norms are of each frame by itself, not of a batch: images and videos, originals and reconstructions, do not
-    touch each other. Convolutions see three frames and look back, so that an image is a video of one frame.
+    Norms are of each frame, not of a batch, so that images, videos, originals and reconstructions do not influence each
+    other. Convolutions see three frames and are causal, so that an image is a video of one frame.
     """
 
     def __init__(self, width: int = 64, layers: int = 3):
@@ -34,28 +34,28 @@ class PatchDiscriminator(nn.Module):
             channels = wider
         self.blocks = nn.Sequential(*blocks)
         self.conv_out = CausalConv3d(channels, 1, (3, 4, 4))
-        for layer in self.modules():
-            if isinstance(layer, CausalConv3d):
-                nn.init.normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+        for module in self.modules():
+            if isinstance(module, CausalConv3d) and module.bias is not None:
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
 
     def forward(self, video: Tensor) -> Tensor:
         return self.conv_out(self.blocks(F.leaky_relu(self.conv_in(video), 0.2)))
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Hinge: the scores of originals are to be above 1, those of reconstructions below -1."""
+    """Hinge loss: scores of originals should be above 1, those of reconstructions below -1."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """What a reconstruction is to gain: its scores, negated."""
+    """The adversarial loss of the VAE: the negated scores of its reconstructions."""
     return -fake.mean()
 
 
 def adaptive_weight(rest: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
-    """How much of the adversarial term is as strong as the rest: the ratio of the norms of their gradients at the
-    decoder's last weights (VQGAN, Esser et al. 2021), at most 10^4. A scalar without gradient.
+    """The weight that makes the adversarial term as strong as the rest: the ratio of the norms of their gradients at
+    the decoder's last weights (VQGAN, Esser et al. 2021), at most 10^4. A scalar without gradient.
     """
     (there,) = torch.autograd.grad(rest, last, retain_graph=True)
     (here,) = torch.autograd.grad(adversarial, last, retain_graph=True)

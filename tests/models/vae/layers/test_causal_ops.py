@@ -113,7 +113,7 @@ def test_a_network_started_from_2d_kernels_sees_images_as_the_2d_network_does(ho
     net, flat = Chain(Downsample(3, True), nn.SiLU(), Downsample(3, True), CausalConv3d(3, 4)), []
     for layer in (net.layers[0].conv, net.layers[2].conv, net.layers[3]):
         flat.append((torch.randn(layer.out_channels, 3, 3, 3), torch.randn(layer.out_channels)))
-        layer.start_from(*flat[-1], how)
+        layer.load_2d_kernel(*flat[-1], how)
 
     def in_2d(image):  # halving as the 2D Stable Diffusion VAE does it: zeros below and to the right
         x = F.silu(F.conv2d(F.pad(image, (0, 1, 0, 1)), *flat[0], stride=2))
@@ -185,7 +185,7 @@ def test_a_stream_keeps_the_same_few_frames_however_long_the_clip():
 
 @pytest.mark.parametrize("kernel, stride, after", [(3, 1, False), ((3, 3, 3), (2, 2, 2), True), ((1, 3, 3), 1, False)])
 def test_a_convolution_is_that_of_torch_with_the_first_frame_repeated(kernel, stride, after):
-    layer = CausalConv3d(3, 5, kernel, stride, after)
+    layer = CausalConv3d(3, 5, kernel, stride, "after" if after else "around")
     clip = video(9, batch=2)
     back = layer.kernel_size[0] - 1
     padded = torch.cat([clip[:, :, :1].repeat(1, 1, back, 1, 1), clip], dim=2)
@@ -273,8 +273,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="leaves out frames"):
         CausalConv3d(3, 3, (1, 3, 3), (2, 1, 1))
     with pytest.raises(ValueError, match=r"a 2D kernel of \(3, 3, 1, 1\) does not fit"):
-        CausalConv3d(3, 3).start_from(torch.zeros(3, 3, 1, 1), None)
+        CausalConv3d(3, 3).load_2d_kernel(torch.zeros(3, 3, 1, 1), None)
     with pytest.raises(ValueError, match="unknown initialisation 'centre'"):
-        CausalConv3d(3, 3).start_from(torch.zeros(3, 3, 3, 3), None, "centre")
+        CausalConv3d(3, 3).load_2d_kernel(torch.zeros(3, 3, 3, 3), None, "centre")
     with pytest.raises(ValueError, match="unknown norm 'batch'"):
         make_norm("batch", 8)

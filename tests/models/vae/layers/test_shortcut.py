@@ -24,7 +24,7 @@ def around(channels: int = 8, side: int = 8, random: bool = True) -> tuple[Patch
     parts = PatchesIn(channels, side), PatchesOut(channels, side)
     if not random:
         for part in parts:
-            part.start()
+            part.init_as_cosine_transform()
     return tuple(part.requires_grad_(False) for part in parts)
 
 
