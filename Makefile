@@ -1,7 +1,7 @@
 # Every target needs only Python >= 3.11 with its venv module: `make PYTHON=python3.12 test` names another one.
 PYTHON ?= python3
-# Tests run on all cores, up to eight; tests/conftest.py says which go to one worker together.
-WORKERS = -n auto --maxprocesses 8 --dist loadgroup
+# Tests run on all cores, up to eight; those of one file go to one worker.
+WORKERS = -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: help setup demo test test-fast lint lock docs
 

@@ -1,10 +1,14 @@
-"""What holds for all tests: environment, examples of hypothesis, and which tests go to one worker of pytest-xdist.
+"""What holds for all tests: environment, examples of hypothesis, and their order on the workers of pytest-xdist.
 
 `-m "not slow"` leaves out the tests that take seconds each (`make test-fast`). Hypothesis draws the number of examples
 that a test asks for, else 50; `--hypothesis-profile thorough` draws 1,000 where a test does not ask.
 """
 
+import fcntl
 import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import TextIO
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it; read when torch is loaded
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread each, in processes they start too
@@ -13,6 +17,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread eac
 import pytest
 from hypothesis import settings
 
+RAY_LOCK = pytest.StashKey[TextIO]()
+
 # No example fails because the machine is busy.
 settings.register_profile("default", deadline=None, max_examples=50)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
@@ -20,23 +26,34 @@ settings.load_profile("default")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Groups for `--dist loadgroup`: tests of one file share its fixtures; those that start Ray share the cores.
-
-    Tests that start Ray (with the marker `ray`, or the fixture `on_ray`) form one group, so that no two sessions run
-    at a time; all of them are slow. Ray's group starts first, then those with slow tests, so that no worker is left
-    with a long one at the end.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start Ray are slow. Under xdist, whose workers take files in this order, Ray's files come first and
+    then those with other slow tests, so that no worker is left with a long one at the end.
     """
     for item in items:
-        on_ray = item.get_closest_marker("ray") is not None or "on_ray" in getattr(item, "fixturenames", ())
-        if on_ray:
+        if starts_ray(item):
             item.add_marker("slow")
-        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else item.nodeid.partition("::")[0]))
-    slow = {_group(item) for item in items if item.get_closest_marker("slow")}
-    if config.getoption("dist", "no") != "no":
-        items.sort(key=lambda item: (_group(item) != "ray", _group(item) not in slow))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        ray = {item.path for item in items if starts_ray(item)}
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path not in ray, item.path not in slow))
 
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    return marker.args[0] if marker else ""
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of pytest-timeout: waiting for the others does not count
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """One file of tests on Ray at a time: a session takes every core, and two of them starve each other."""
+    if "PYTEST_XDIST_WORKER" in os.environ and starts_ray(item) and RAY_LOCK not in item.config.stash:
+        # (`--dist loadgroup` is for this, but xdist 3.8 does not group under pytest 9.2.)
+        base = item.config.getoption("basetemp")
+        item.config.stash[RAY_LOCK] = lock = open(Path(base).parent / "ray.lock", "w")  # noqa: SIM115 - held on
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        return (yield)
+    finally:
+        if RAY_LOCK in item.config.stash and (nextitem is None or nextitem.path != item.path):
+            item.config.stash[RAY_LOCK].close()
+            del item.config.stash[RAY_LOCK]
+
+
+def starts_ray(item: pytest.Item) -> bool:
+    return item.get_closest_marker("ray") is not None or "on_ray" in getattr(item, "fixturenames", ())

@@ -48,7 +48,7 @@ def work(uri: str, wanted: Mapping[str, str], compact: bool = True) -> None:
     from curate.catalog.ledger import Ledger
 
     catalog = Catalog.open_or_create(uri)
-    with Ledger(catalog, mark="sources", key="source_id", run_id=f"run of {os.getpid()}") as ledger:
+    with Ledger(catalog, "sources", "source_id", run_id=f"run of {os.getpid()}") as ledger:
         known = {}
         for part in ledger.known():
             known.update(zip(part["source_id"].to_pylist(), part["settings"].to_pylist(), strict=True))
@@ -94,10 +94,10 @@ def in_child(target, *args) -> BaseProcess:
 
 def work_and_die(environment: dict[str, str], uri: str, wanted: dict[str, str], at: int, after: bool) -> None:
     """`work`, but kill -9 comes before or after the `at`th change to a Delta table (0: never)."""
+    import curate.catalog.compaction
     from deltalake import DeltaTable
     from deltalake.table import TableMerger, TableOptimizer
 
-    import curate.catalog.compaction
     import curate.catalog.ledger
 
     os.environ.update(environment)
