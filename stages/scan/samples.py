@@ -7,7 +7,7 @@ from collections import deque
 import cv2
 import numpy as np
 
-from stages.decode.pixels import MadePicture
+from stages.decode.pictures import MadePicture
 from stages.frames import SAMPLE_SECONDS, SAMPLE_SIDE, Frame, FrameRequest, Kept, Sample, Span
 
 TRAIL_STEP_S = 1 / 12  # seconds between the frames of a trail, or a little more
