@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import cast
 
 import av
+from av.buffer import Buffer
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -35,6 +38,7 @@ def open_container(file: SafeFile) -> InputContainer:
     try:
         return av.open(
             file,
+            "r",
             buffer_size=READ_BLOCK,
             io_open=_refuse,
             options={"max_pixels": str(MAX_PIXELS)},
@@ -91,9 +95,17 @@ def aspect_of(stream: VideoStream) -> Fraction:
     return Fraction(aspect)
 
 
+def time_base_of(stream: VideoStream) -> Fraction:
+    """Seconds of a tick. Raises SourceError."""
+    if stream.time_base is None:
+        raise SourceError("the video stream has no time base")
+    return stream.time_base
+
+
 def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """(degrees clockwise, mirrored left-right before that) from a frame's display matrix, to the nearest 90."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    side_data = cast(Mapping[str, Buffer], frame.side_data)  # PyAV's types know only motion vectors
+    data = side_data.get("DISPLAYMATRIX")
     if data is None:
         return 0, False
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
@@ -107,7 +119,7 @@ def stated_seconds(container: InputContainer, stream: VideoStream) -> float | No
     """The video's length as its header states it, seconds; None where it says nothing that can be trusted."""
     times = []
     if stream.duration and stream.duration > 0:
-        times.append(float(stream.duration * stream.time_base))
+        times.append(float(stream.duration * time_base_of(stream)))
     elif tag := stream.metadata.get("DURATION"):  # Matroska, per track: HH:MM:SS.nnnnnnnnn
         try:
             hours, minutes, seconds = tag.split(":")

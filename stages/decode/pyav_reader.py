@@ -18,6 +18,7 @@ from stages.decode.containers import (
     open_container,
     orientation,
     stated_seconds,
+    time_base_of,
     video_stream,
 )
 from stages.decode.display import MAX_PIXELS, Display, check_size
@@ -145,7 +146,7 @@ class PyAVReader:
             sample_aspect_ratio=aspect,
             fps=float(rate) if rate else None,
             duration_s=stated_seconds(self._container, stream),
-            time_base=stream.time_base,
+            time_base=time_base_of(stream),
         )
         return info, display
 
@@ -160,7 +161,7 @@ class PyAVReader:
     @property
     def _period(self) -> int | None:
         """Ticks from a frame to the next of a raw stream, None for any other."""
-        return round(1 / (self._raw_rate * self._stream.time_base)) if self._raw_rate else None
+        return round(1 / (self._raw_rate * time_base_of(self._stream))) if self._raw_rate else None
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Frames as the decoder gives them; what fails is counted and skipped."""
