@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -63,6 +63,7 @@ _START = (
     "from stages.decode.child_main import serve; serve()"
 )
 
+D = TypeVar("D")
 T = TypeVar("T")
 
 
@@ -93,6 +94,7 @@ class Child:
         self._running: _Running | None = None
         self._busy = False
         self._at_work = False  # the process was sent a call and has not ended it
+        self._opening: queue.SimpleQueue[Handle | BaseException] | None = None  # where an open source is waited for
 
     def start(self) -> None:
         """Starts the process unless it runs, and does not wait for it."""
@@ -107,7 +109,7 @@ class Child:
     def call(
         self,
         task: str,
-        request: Any,
+        request: object,
         parse: Callable[[Message], T],
         *,
         source: str | None = None,
@@ -159,7 +161,9 @@ class Child:
         self._reap()
 
     def interrupt(self) -> None:
-        """Kills the child's processes from another thread than the caller's: that one sees ChildDied, and reaps."""
+        """Ends the call from another thread than the caller's, which gets ChildDied: kills the child's processes."""
+        if (opening := self._opening) is not None:
+            opening.put(ChildDied("interrupted while its source was being opened"))
         if pid := self.pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
@@ -197,14 +201,14 @@ class Child:
         running.answers.close()
         return code
 
-    def _begin(self, task: str, request: Any, source: str | None, clock: _Clock) -> _Running:
+    def _begin(self, task: str, request: object, source: str | None, clock: _Clock) -> _Running:
         """Hands the request over and waits until the child has it; one that died while idle is replaced."""
         handle: Handle | None = None
         try:
             for attempt in (1, 2):
                 running = self._started()
                 if source is not None and source != running.source and handle is None:
-                    handle = _opened(source, clock)
+                    handle = self._open(source, clock)
                 began, self._at_work = time.monotonic(), True
                 try:
                     self._send(running, task, request, source, handle)
@@ -222,7 +226,32 @@ class Child:
             if handle is not None:
                 handle.channel.close()  # the child has its own descriptor now
 
-    def _send(self, running: _Running, task: str, request: Any, source: str | None, handle: Handle | None) -> None:
+    def _open(self, source: str, clock: _Clock) -> Handle:
+        """The open source. A thread opens it, because a store or a network file system may hang.
+
+        Raises SourceError, ChildTimeout.
+        """
+        answer: queue.SimpleQueue[Handle | BaseException] = queue.SimpleQueue()
+        self._opening = answer
+
+        def work() -> None:
+            try:
+                answer.put(open_handle(source))
+            except BaseException as error:
+                answer.put(error)
+
+        threading.Thread(target=work, name="open-source", daemon=True).start()
+        try:
+            found = answer.get(timeout=clock.remaining())
+        except queue.Empty:
+            raise ChildTimeout(clock.reason()) from None
+        finally:
+            self._opening = None
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def _send(self, running: _Running, task: str, request: object, source: str | None, handle: Handle | None) -> None:
         descriptors = [] if handle is None else [handle.channel.fileno()]
         given = None if handle is None else {"size": handle.size, "ranges": handle.ranges}
         shares = self.shared is not None and not running.has_shared
@@ -307,7 +336,7 @@ class _Clock:
         return f"no progress for {self.stall_s:g} s"
 
 
-def _checked(parse: Callable[[Any], T], data: Any) -> T:
+def _checked(parse: Callable[[D], T], data: D) -> T:
     """What `parse` makes of a message; ChildError where the child sent something malformed."""
     try:
         return parse(data)
@@ -322,29 +351,6 @@ def _end(message: Message) -> tuple[str, bool]:
         case [str(reason), bool(holds)]:
             return " ".join(reason.split())[:REASON_CHARACTERS], holds
     raise ValueError("the last message is not [reason, whether the source is open]")
-
-
-def _opened(source: str, clock: _Clock) -> Handle:
-    """The open source, within the time limits: a store or a network file system may hang.
-
-    Raises SourceError, ChildTimeout.
-    """
-    answer: queue.SimpleQueue[Handle | BaseException] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            answer.put(open_handle(source))
-        except BaseException as error:
-            answer.put(error)
-
-    threading.Thread(target=work, name="open-source", daemon=True).start()
-    try:
-        found = answer.get(timeout=clock.remaining())
-    except queue.Empty:
-        raise ChildTimeout(clock.reason()) from None
-    if isinstance(found, BaseException):
-        raise found
-    return found
 
 
 _spawn_thread: ThreadPoolExecutor | None = None

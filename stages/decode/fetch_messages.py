@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -40,11 +39,11 @@ class FetchRequest:
     size: int | None = None
     threads: int = 1
 
-    def to_json(self) -> Any:
+    def to_json(self) -> object:
         return _REQUEST.dump_python(self, mode="json")
 
     @staticmethod
-    def from_json(value: Any) -> FetchRequest:
+    def from_json(value: object) -> FetchRequest:
         return _REQUEST.validate_python(value)
 
 
@@ -77,7 +76,7 @@ class FetchCost:
         return Message({"decoded": self.decoded, "cpu_seconds": self.cpu_seconds})
 
 
-def parse_answer(message: Message, clips: Mapping[str, Any], wants: tuple[FrameRequest, ...]) -> ClipFrames | FetchCost:
+def parse_answer(message: Message, clips: Container[str], wants: tuple[FrameRequest, ...]) -> ClipFrames | FetchCost:
     """An answer about one of `clips` (by id) or the last one. Raises ValueError for anything else."""
     match message.fields:
         case {"clip_id": str(clip_id), "reason": str(reason)} if clip_id in clips:

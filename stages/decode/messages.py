@@ -12,7 +12,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic_core import from_json
@@ -29,7 +29,7 @@ ARRAY_BYTES = 2**28  # bytes of arrays that a message may have where the caller 
 class Message(NamedTuple):
     """What a task in the child yields: `fields` is anything that JSON can hold, `arrays` are uint8."""
 
-    fields: Any
+    fields: object
     arrays: Sequence[np.ndarray] = ()
 
 
@@ -41,7 +41,7 @@ class Call:
     parent, None where there is none. Calling `progress(n)` tells the parent that the task is alive.
     """
 
-    request: Any
+    request: object
     source: SafeFile | None
     shared: int | None
     progress: Callable[[int], None]
@@ -60,7 +60,7 @@ class Prefix(NamedTuple):
 
 
 class Header(NamedTuple):
-    fields: Any
+    fields: object
     shapes: list[tuple[int, ...]]
 
 
@@ -92,7 +92,7 @@ def parse_header(data: bytes | bytearray, most_bytes: int) -> Header:
     raise ValueError("the header is not [fields, shapes of arrays]")
 
 
-def _is_shape(shape: Any) -> bool:
+def _is_shape(shape: object) -> bool:
     return isinstance(shape, list) and len(shape) <= 4 and all(type(n) is int and 0 <= n <= 2**40 for n in shape)
 
 
@@ -101,7 +101,7 @@ def picture_bytes(requests: Iterable[FrameRequest]) -> int:
     return sum(3 * request.long_side**2 * len(request.positions) for request in requests)
 
 
-def pictures_of(seconds: Any, arrays: Sequence[np.ndarray], wants: Sequence[FrameRequest]) -> list[list[Picture]]:
+def pictures_of(seconds: object, arrays: Sequence[np.ndarray], wants: Sequence[FrameRequest]) -> list[list[Picture]]:
     """The pictures of each request, whose arrays come in that order; `seconds` are their times, request by request.
 
     A request has a picture for each of its positions or none at all. Raises ValueError for anything else.
@@ -118,8 +118,8 @@ def pictures_of(seconds: Any, arrays: Sequence[np.ndarray], wants: Sequence[Fram
     return found
 
 
-def _time(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
+def _time(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError("a time is no number")
     return float(value)
 

@@ -8,18 +8,19 @@ frame share them. Their memory is used again, so that it stays in the processor'
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+import av
 import cv2
 import numpy as np
+from av.video.plane import VideoPlane
 
 TINY = 16  # a side of fewer pixels is averaged exactly
 ROWS_READ = 8  # of a large frame, lines of luma read for each line of the small one; half as many of colour
 
 
-def plane_view(plane: Any, width: int, height: int, bits: int, channels: int = 1) -> np.ndarray:
+def plane_view(plane: VideoPlane, width: int, height: int, bits: int, channels: int = 1) -> np.ndarray:
     """A view (no copy) of a decoder's plane: (height, width[, channels]), line padding left out."""
-    values = np.frombuffer(plane, np.uint8 if bits == 8 else np.uint16)
+    values = np.frombuffer(memoryview(plane), np.uint8 if bits == 8 else np.uint16)
     rows = values.reshape(height, -1)[:, : width * channels]
     if plane.line_size < 0:  # stored bottom-up
         rows = np.ascontiguousarray(rows[::-1])
@@ -30,11 +31,11 @@ class Planes:
     """Y, Cb and Cr of the last frame, at any size. Each reader has one."""
 
     def __init__(self) -> None:
-        self._frame: Any = None
+        self._frame: av.VideoFrame | None = None
         self._levels: list[list[np.ndarray]] = []  # of each plane: whole, half, quarter, ...
         self._buffers: dict[tuple[int, int, int], np.ndarray] = {}  # by plane, lines left out, level
 
-    def of(self, frame: Any, bits: int) -> Planes:
+    def of(self, frame: av.VideoFrame, bits: int) -> Planes:
         """This object with the planes of a planar frame that has so many bits a value."""
         if frame is not self._frame:
             self._frame = frame

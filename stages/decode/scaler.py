@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
@@ -22,7 +20,7 @@ class Scaler:
         self.planes = Planes()  # of frames that have planes of Y, Cb and Cr
         self._contexts: dict[tuple[int, int, str], VideoReformatter] = {}
 
-    def scaled(self, frame: Any, size: tuple[int, int], name: str, matrix: int, full: bool) -> np.ndarray:
+    def scaled(self, frame: av.VideoFrame, size: tuple[int, int], name: str, matrix: int, full: bool) -> np.ndarray:
         """The decoder's frame at `size` (width, height) as 'gray' (h, w) or 'bgr24' (h, w, 3), full range."""
         stored = (frame.width, frame.height)
         shrinks = size[0] < stored[0] or size[1] < stored[1]

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from stages.base import UnitStage, one_line
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
@@ -15,7 +15,7 @@ from stages.decode.fetch_messages import ClipSpan, FetchCost, FetchRequest, pars
 from stages.decode.messages import picture_bytes
 from stages.decode.settings import FetchSettings
 from stages.frames import FrameRequest, SourceError
-from stages.unit import Clip, Unit
+from stages.unit import Clip, Row, Unit
 
 FETCH = "stages.decode.fetch:run"  # what the child runs
 AHEAD_BYTES = 256 << 20  # pixels that may wait for the stages after this one …
@@ -139,6 +139,6 @@ def _passing(unit: Unit) -> list[Clip]:
     return [clip for clip in unit.clips if unit.failure is None and clip.passing]
 
 
-def _span(row: dict[str, Any]) -> ClipSpan:
+def _span(row: Row) -> ClipSpan:
     base = Fraction(row["time_base_num"], row["time_base_den"])
     return ClipSpan(row["clip_id"], row["start_pts"], row["end_pts"], base)

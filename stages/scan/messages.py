@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -44,11 +44,11 @@ class ScanSettings:
         """Bytes that the thumbnail and the frames of one clip can have at most."""
         return picture_bytes((THUMBNAIL, *self.wants))
 
-    def to_json(self) -> Any:
+    def to_json(self) -> object:
         return _SETTINGS.dump_python(self, mode="json")
 
     @staticmethod
-    def from_json(value: Any) -> ScanSettings:
+    def from_json(value: object) -> ScanSettings:
         return _SETTINGS.validate_python(value)
 
 
@@ -128,10 +128,10 @@ class AnswerParser:
                 self._has_header = self._has_header or scanned.media in ("video", "image")
                 return scanned
             case {"columns": dict(columns), "thumbnail": [int(width), int(height)], "seconds": seconds}:
-                return self._clip(columns, width, height, seconds, message.arrays)
+                return self._clip(columns, (width, height), seconds, message.arrays)
         raise ValueError("neither columns of a source nor a clip")
 
-    def _clip(self, columns: Row, width: int, height: int, seconds: Any, arrays: Sequence[np.ndarray]) -> ScannedClip:
+    def _clip(self, columns: Row, size: tuple[int, int], seconds: object, arrays: Sequence[np.ndarray]) -> ScannedClip:
         for name, value in columns.items():
             _check(name, value, self._types.get(name))
         span = Span(*(columns[name] for name in ("scene", "start_pts", "end_pts", "start_s", "end_s")))
@@ -141,14 +141,14 @@ class AnswerParser:
             raise ValueError("a clip out of order")
         self._last_start = span.start_pts
         jpeg = arrays[0].tobytes()
-        thumbnail = (width, height, jpeg) if jpeg else None
+        thumbnail = (*size, jpeg) if jpeg else None
         pixels = pictures_of(seconds, arrays[1:], self._wants) if seconds else []
         return ScannedClip(span, columns, thumbnail, pixels)
 
 
-def _check(name: str, value: Any, kind: str | None) -> None:
+def _check(name: str, value: object, kind: str | None) -> None:
     if kind is None:
         raise ValueError(f"a clip has no column {name[:100]!r}")
-    fits = type(value) in _TYPES[kind] and (type(value) is not int or abs(value) < 2 ** _BITS[kind])
+    fits = type(value) in _TYPES[kind] and (not isinstance(value, int) or abs(value) < 2 ** _BITS.get(kind, 1))
     if value is not None and not fits:
         raise ValueError(f"the column {name} is no {kind}")

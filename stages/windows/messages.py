@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -22,11 +21,11 @@ class ReadRequest:
     room: Room | None
     threads: int = 1
 
-    def to_json(self) -> Any:
+    def to_json(self) -> object:
         return _REQUEST.dump_python(self, mode="json")
 
     @staticmethod
-    def from_json(value: Any) -> ReadRequest:
+    def from_json(value: object) -> ReadRequest:
         return _REQUEST.validate_python(value)
 
 

@@ -422,7 +422,9 @@ def test_a_remote_source_is_read_on_while_the_parent_does_something_else(child, 
     assert list(answers) == [5 * ranges.BLOCK]
 
 
-def test_a_store_that_hangs_costs_the_source_and_not_the_worker(child):
+@pytest.fixture
+def hanging():
+    """An event that ends the waiting of every store hanging://."""
     go_on = threading.Event()
 
     class Hanging(fsspec.AbstractFileSystem):
@@ -433,10 +435,29 @@ def test_a_store_that_hangs_costs_the_source_and_not_the_worker(child):
             raise FileNotFoundError(path)
 
     fsspec.register_implementation("hanging", Hanging, clobber=True)
+    yield go_on
+    go_on.set()
+
+
+def test_a_store_that_hangs_costs_the_source_and_not_the_worker(child, hanging):
     with pytest.raises(ChildTimeout, match=r"no progress for 0\.3 s"):
         list(ask(child, "reads", source="hanging://film", stall_s=0.3))
-    go_on.set()
     assert list(ask(child, "echo", 1)) == [1]
+
+
+def test_a_call_can_be_interrupted_while_its_source_is_opened(child, hanging):
+    ended = threading.Event()
+
+    def interrupt():
+        while not ended.wait(0.02):
+            child.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(ChildDied):
+        list(ask(child, "reads", source="hanging://film"))
+    ended.set()
+    thread.join()
 
 
 # What the child may answer
