@@ -10,7 +10,6 @@ it dies with its parent; nothing it prints reaches the terminal or the pipe.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import os
@@ -18,17 +17,15 @@ import queue
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
 
+from stages.decode.call_clock import CallClock
+from stages.decode.child_process import ChildProcess, death_line, spawn
 from stages.decode.messages import (
     ARRAY_BYTES,
     DONE,
@@ -46,22 +43,7 @@ from stages.decode.sources import Handle, open_handle
 from stages.frames import SourceError
 
 START_S = 60.0  # seconds that a child may take to come up and take a request
-LONGEST_WAIT_S = 1e6  # for one byte; poll takes no longer time
-PIPE_BYTES = 2**20  # asked for the pipe: a thumbnail or a batch of rows goes in one piece
 REASON_CHARACTERS = 1000  # of an error that the child reports
-
-# What a child gets of the parent's environment: nothing here can hold a credential.
-ENVIRONMENT = {
-    "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR", "TZ", "PYTHONPATH", "PYTHONHOME",
-    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
-}  # fmt: skip
-ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_START = (
-    "import sys; root = sys.argv[1]; root in sys.path or sys.path.insert(0, root); "
-    "from stages.decode.child_main import serve; serve()"
-)
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -91,7 +73,7 @@ class Child:
         self.shared: int | None = None
         self._imports = imports
         self._memory_gb = memory_gb
-        self._running: _Running | None = None
+        self._running: ChildProcess | None = None
         self._busy = False
         self._at_work = False  # the process was sent a call and has not ended it
         self._opening: queue.SimpleQueue[Handle | BaseException] | None = None  # where an open source is waited for
@@ -131,7 +113,7 @@ class Child:
             raise RuntimeError("the child is in the middle of another call")
         self._busy = True
         try:
-            clock = _Clock(stall_s, limit_s)
+            clock = CallClock(stall_s, limit_s)
             running = self._begin(task, request, source, clock)
             while True:
                 kind, message = self._receive(running, clock, most_bytes)
@@ -182,13 +164,12 @@ class Child:
         with contextlib.suppress(Exception):
             self.kill()
 
-    def _started(self) -> _Running:
+    def _started(self) -> ChildProcess:
         if self._running is not None and self._running.process.poll() is not None:
             self._reap()
         if self._running is None:
             limit = str(int(self._memory_gb * 2**30)) if self._memory_gb else "0"
-            command = [sys.executable, "-P", "-c", _START, _ROOT, str(os.getpid()), limit, *self._imports]
-            self._running = _spawner().submit(_spawn, command).result()
+            self._running = spawn([str(os.getpid()), limit, *self._imports])
         return self._running
 
     def _reap(self) -> int:
@@ -201,7 +182,7 @@ class Child:
         running.answers.close()
         return code
 
-    def _begin(self, task: str, request: object, source: str | None, clock: _Clock) -> _Running:
+    def _begin(self, task: str, request: object, source: str | None, clock: CallClock) -> ChildProcess:
         """Hands the request over and waits until the child has it; one that died while idle is replaced."""
         handle: Handle | None = None
         try:
@@ -212,7 +193,7 @@ class Child:
                 began, self._at_work = time.monotonic(), True
                 try:
                     self._send(running, task, request, source, handle)
-                    kind, _ = self._receive(running, _Clock(START_S, START_S), 0)
+                    kind, _ = self._receive(running, CallClock(START_S, START_S), 0)
                     if kind != STARTED:
                         raise ChildError(f"malformed answer of the decoder: kind {kind} before the start")
                     break
@@ -226,7 +207,7 @@ class Child:
             if handle is not None:
                 handle.channel.close()  # the child has its own descriptor now
 
-    def _open(self, source: str, clock: _Clock) -> Handle:
+    def _open(self, source: str, clock: CallClock) -> Handle:
         """The open source. A thread opens it, because a store or a network file system may hang.
 
         Raises SourceError, ChildTimeout.
@@ -251,7 +232,9 @@ class Child:
             raise found
         return found
 
-    def _send(self, running: _Running, task: str, request: object, source: str | None, handle: Handle | None) -> None:
+    def _send(
+        self, running: ChildProcess, task: str, request: object, source: str | None, handle: Handle | None
+    ) -> None:
         descriptors = [] if handle is None else [handle.channel.fileno()]
         given = None if handle is None else {"size": handle.size, "ranges": handle.ranges}
         shares = self.shared is not None and not running.has_shared
@@ -260,7 +243,7 @@ class Child:
         fields = {"task": task, "request": request, "source": given, "again": source is not None, "shared": shares}
         body = json.dumps(fields).encode()
         unsent = memoryview(PREFIX.pack(STARTED, len(body)) + body)
-        clock = _Clock(START_S, START_S)
+        clock = CallClock(START_S, START_S)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the answer pipe tells how it died
             while unsent:
                 self._wait(running.requests.fileno(), select.POLLOUT, clock)
@@ -268,72 +251,32 @@ class Child:
                     unsent = unsent[socket.send_fds(running.requests, [unsent], descriptors) :]
                     descriptors = []
 
-    def _receive(self, running: _Running, clock: _Clock, most_bytes: int) -> tuple[int, Message]:
+    def _receive(self, running: ChildProcess, clock: CallClock, most_bytes: int) -> tuple[int, Message]:
         prefix = _checked(parse_prefix, self._read(running, np.empty(PREFIX.size, np.uint8), clock).tobytes())
         data = self._read(running, np.empty(prefix.header_bytes, np.uint8), clock).tobytes()
         header = _checked(lambda data: parse_header(data, most_bytes), data)
         arrays = [self._read(running, np.empty(shape, np.uint8), clock) for shape in header.shapes]
         return prefix.kind, Message(header.fields, arrays)
 
-    def _read(self, running: _Running, array: np.ndarray, clock: _Clock) -> np.ndarray:
+    def _read(self, running: ChildProcess, array: np.ndarray, clock: CallClock) -> np.ndarray:
         """The array, filled from the answer pipe."""
         view = array.reshape(-1).data
         while view:
             self._wait(running.answers.fileno(), select.POLLIN, clock)
             got = running.answers.readinto(view)
             if not got:
-                raise ChildDied(_death(self._reap()))
+                raise ChildDied(death_line(self._reap()))
             clock.alive()
             view = view[got:]
         return array
 
-    def _wait(self, descriptor: int, event: int, clock: _Clock) -> None:
+    def _wait(self, descriptor: int, event: int, clock: CallClock) -> None:
         poll = select.poll()
         poll.register(descriptor, event)
         remaining = clock.remaining()
         if not poll.poll(None if remaining is None else math.ceil(1000 * remaining)):
             self.kill()
             raise ChildTimeout(clock.reason())
-
-
-@dataclass
-class _Running:
-    """A process, the socket for requests to it and the pipe of its answers."""
-
-    process: subprocess.Popen[bytes]
-    requests: socket.socket
-    answers: io.FileIO
-    source: str | None = None  # that the child has kept open
-    has_shared: bool = False
-
-
-class _Clock:
-    """When to give up on a call: seconds without a byte, and seconds in all; excused time is free."""
-
-    def __init__(self, stall_s: float | None, limit_s: float | None):
-        self.stall_s, self.limit_s = stall_s, limit_s
-        self._began = self._heard = time.monotonic()
-
-    def alive(self) -> None:
-        self._heard = time.monotonic()
-
-    def excuse(self, seconds: float) -> None:
-        self._began += seconds
-        self._heard = time.monotonic()
-
-    def remaining(self) -> float | None:
-        """Seconds that may still be waited for the next byte; None: for ever."""
-        ends = []
-        if self.stall_s is not None:
-            ends.append(self._heard + self.stall_s)
-        if self.limit_s is not None:
-            ends.append(self._began + self.limit_s)
-        return min(LONGEST_WAIT_S, max(0.0, min(ends) - time.monotonic())) if ends else None
-
-    def reason(self) -> str:
-        if self.limit_s is not None and time.monotonic() >= self._began + self.limit_s:
-            return f"took longer than {self.limit_s:g} s"
-        return f"no progress for {self.stall_s:g} s"
 
 
 def _checked(parse: Callable[[D], T], data: D) -> T:
@@ -351,58 +294,3 @@ def _end(message: Message) -> tuple[str, bool]:
         case [str(reason), bool(holds)]:
             return " ".join(reason.split())[:REASON_CHARACTERS], holds
     raise ValueError("the last message is not [reason, whether the source is open]")
-
-
-_spawn_thread: ThreadPoolExecutor | None = None
-_spawn_lock = threading.Lock()
-
-
-def _spawner() -> ThreadPoolExecutor:
-    """The one thread that starts children.
-
-    Linux kills a child when the *thread* that started it ends, and callers may come from short-lived threads.
-    """
-    global _spawn_thread
-    with _spawn_lock:
-        if _spawn_thread is None:
-            _spawn_thread = ThreadPoolExecutor(1, thread_name_prefix="child-spawner")
-        return _spawn_thread
-
-
-def _spawn(command: list[str]) -> _Running:
-    ours, theirs = socket.socketpair()
-    reading, writing = os.pipe()
-    try:
-        process = subprocess.Popen(
-            command, stdin=theirs.fileno(), stdout=writing, stderr=subprocess.DEVNULL, bufsize=0,
-            start_new_session=True, close_fds=True, env=child_environment(os.environ),
-        )  # fmt: skip
-    except BaseException:
-        ours.close()
-        os.close(reading)
-        raise
-    finally:
-        theirs.close()
-        os.close(writing)
-    if sys.platform == "linux":
-        import fcntl
-
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    ours.setblocking(False)
-    return _Running(process, ours, io.FileIO(reading))
-
-
-def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a child gets of an environment: places of programs and libraries, language, and one thread each."""
-    kept = {k: v for k, v in environment.items() if k in ENVIRONMENT or k.startswith("LC_")}
-    return kept | ONE_THREAD
-
-
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"decoder died (exit code {code})"
-    try:
-        return f"decoder died (signal {-code}: {signal.Signals(-code).name})"
-    except ValueError:
-        return f"decoder died (signal {-code})"
