@@ -16,7 +16,7 @@ import numpy as np
 from stages.cuts.blend import FLAT, likeness
 from stages.cuts.detectors import Detector, build_detector, check
 from stages.cuts.settings import CutSettings
-from stages.frames import Frame
+from stages.frames import SmallFrame
 
 FLASH_SECONDS = 0.15  # the take is back within this time: a flash or a blink, not two cuts
 BESIDE_CHANGE, BESIDE_LIKENESS = 0.5, 0.6  # a second cut beside one: so much of its change, so little alike
@@ -50,7 +50,7 @@ class HardCutFinder:
         self._reported = -(1 << 62)  # pts of the last cut that was given out or dropped
         self.settled_s = -1e18
 
-    def observe(self, frame: Frame, reduced: np.ndarray) -> list[HardCut]:
+    def observe(self, frame: SmallFrame, reduced: np.ndarray) -> list[HardCut]:
         """`reduced` is the frame's `shrink` (36, 64, 3), for the detectors that compare pixels."""
         here = HardCut(frame.pts, frame.seconds)
         detector = self._detector

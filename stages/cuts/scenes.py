@@ -14,7 +14,7 @@ from stages.cuts.hard_cuts import HardCut, HardCutFinder
 from stages.cuts.settings import CutSettings
 from stages.cuts.transition_fit import Transition
 from stages.cuts.transitions import TransitionFinder
-from stages.frames import Frame, Span
+from stages.frames import SmallFrame, Span
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SceneCutter:
     def settled_s(self) -> float:
         return min(self._boundaries_settled(), self._spans.earliest_s)
 
-    def observe(self, frame: Frame) -> list[Span]:
+    def observe(self, frame: SmallFrame) -> list[Span]:
         """The clips that became final with this frame."""
         self._spans.frame(frame.pts)
         reduced = shrink(frame.small)

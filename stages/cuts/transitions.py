@@ -15,7 +15,7 @@ import numpy as np
 from stages.cuts.blend import FLAT
 from stages.cuts.frame_history import FrameHistory
 from stages.cuts.transition_fit import LONGEST, BlendFitter, Transition
-from stages.frames import Frame
+from stages.frames import SmallFrame
 
 WINDOWS = (0.3, 0.5, 0.9, 1.5, 2.2)  # lengths tried, seconds: a blend of 0.2 to 2.5 s fills one of them
 LONG = 1.3  # windows longer than this are judged as they are where no ramp fits, seconds
@@ -67,7 +67,7 @@ class TransitionFinder:
         """Call it for every hard cut, with the time of its frame."""
         self._cuts.append(seconds)
 
-    def observe(self, frame: Frame, reduced: np.ndarray) -> list[Transition]:
+    def observe(self, frame: SmallFrame, reduced: np.ndarray) -> list[Transition]:
         """The transitions that are final now; `reduced` is the frame's `shrink` (36, 64, 3)."""
         self.now = frame.seconds
         self._history.add(frame.pts, frame.seconds, reduced)

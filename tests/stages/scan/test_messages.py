@@ -1,6 +1,7 @@
 """Answers of a scan: what was sent arrives, and what no scan says fails the source."""
 
 import os
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_what_a_scan_found_arrives_as_it_was():
     assert parse(HEADER.to_message()) == HEADER
     sent, got = clip(), parse(clip().to_message())
     assert (got.span, got.columns, got.thumbnail) == (sent.span, sent.columns, sent.thumbnail)
-    for ours, theirs in zip(sum(sent.pixels, []), sum(got.pixels, []), strict=True):
+    for ours, theirs in zip(chain(*sent.pixels), chain(*got.pixels), strict=True):
         assert ours[0] == theirs[0] and np.array_equal(ours[1], theirs[1])
 
 
