@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from stages.cuts.scenes import SceneCutter
 from stages.cuts.settings import CutSettings
 from stages.decode.readers import open_reader
-from stages.decode.reading import open_source
+from stages.decode.sources import open_source
 from tests.cut_scores import Score, score
 from tests.films import Drawn, Join, Truth, compose, real_takes
 

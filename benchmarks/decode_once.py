@@ -42,11 +42,13 @@ def pure(path: str) -> int:
 def whole(path: str) -> int:
     from stages.cuts.settings import CutSettings
     from stages.decode.settings import ProbeSettings
-    from stages.scan.decode_pass import Found, ScanSettings
+    from stages.decode.sources import open_source
+    from stages.scan.messages import ScannedClip, ScanSettings
     from stages.scan.scan import scan
 
     settings = ScanSettings(ProbeSettings(min_seconds=2), CutSettings(), RECIPE_MEASURES)
-    return sum(isinstance(message, Found) for message in scan(path, settings, progress=lambda n: None))
+    answers = scan(open_source(path), settings, progress=lambda n: None)
+    return sum(isinstance(answer, ScannedClip) for answer in answers)
 
 
 def cuts(path: str) -> int:

@@ -47,22 +47,36 @@ class Kept(Protocol):
         """(h, w, 3) uint8 BGR."""
 
 
-class Frame(Protocol):
+class SmallFrame(Protocol):
+    """What detectors of cuts see of a frame."""
+
+    @property
+    def pts(self) -> int: ...
+
+    @property
+    def seconds(self) -> float:
+        """pts * time_base"""
+
+    @property
+    def small(self) -> np.ndarray:
+        """(h, w, 3) uint8 BGR, long side SMALL_SIDE (never upscaled), area-averaged; cached."""
+
+
+class Frame(SmallFrame, Protocol):
     """One decoded frame. Its methods cost pixels, so ask only when needed.
 
     A frame's buffers are valid only until the reader is asked for the next one; `small` and what the methods
     return are copies and may be kept.
     """
 
-    pts: int
-    seconds: float  # pts * time_base
-    small: np.ndarray  # (h, w, 3) uint8 BGR, long side SMALL_SIDE (never upscaled), area-averaged; cached
-
     def picture(self, long_side: int) -> np.ndarray:
         """(h, w, 3) uint8 BGR with that long side, colours by the frame's own matrix and range."""
 
     def kept(self, long_side: int) -> Kept:
         """That picture, to be made later or never; it holds nothing of the frame's buffers."""
+
+    def cropped(self, box: Box, size: tuple[int, int]) -> np.ndarray:
+        """(h, w, 3) uint8 RGB: the box of the displayed picture at `size` (width, height)."""
 
     def gray(self, long_side: int) -> np.ndarray:
         """(h, w) uint8 luma with that long side, full range."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from stages.cuts.scenes import SceneCutter
 from stages.cuts.settings import CutSettings
 from stages.decode.readers import open_reader
-from stages.decode.reading import open_source
+from stages.decode.sources import open_source
 from stages.frames import Span
 from tests.films import Truth
 

@@ -233,7 +233,7 @@ def read_picture(path: str, bucket: str) -> np.ndarray:
     UserError for a file that is no picture or is damaged.
     """
     from stages.decode.images import ImageReader, is_image
-    from stages.decode.reading import open_source
+    from stages.decode.sources import open_source
     from stages.frames import SourceError
     from stages.windows.window import covering
 

@@ -22,7 +22,7 @@ from curate.errors import UserError
 from curate.progress_bar import ProgressBar
 from curate.shards.inventory import ShardRows, count_shards, shards_of, tables_with_shards
 from curate.storage import join
-from stages.decode.reading import one_line
+from stages.decode.reading import reason_of
 from stages.shards.contract import Contract
 from stages.shards.folder import shard_folder
 from stages.shards.format import JSON, ShardError, fields_of, open_file, read_header, read_index, widened
@@ -110,7 +110,7 @@ def _export(path: str, shard: ShardRows, wanted: Collection[str], folder: str) -
             with suppress(OSError):
                 os.unlink(part)
         if isinstance(error, Exception) and not isinstance(error, ShardError):
-            raise UserError(f"can't write to {folder}: {one_line(error)}") from error
+            raise UserError(f"can't write to {folder}: {reason_of(error)}") from error
         raise
     return len(rows)
 

@@ -13,7 +13,7 @@ from typing import Any
 from stages.base import ClipError, SettingsError
 from stages.captions.answers import Answer, CaptionSource, Deadline
 from stages.captions.settings import ManifestSettings
-from stages.decode.reading import open_source
+from stages.decode.sources import open_source
 from stages.frames import SourceError
 from stages.unit import Clip
 

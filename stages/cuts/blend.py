@@ -11,7 +11,7 @@ the same with B flat.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,21 +21,6 @@ GRAY = (64, 36)  # (w, h) of the frames whose gradients are compared, as sharp a
 FLAT = 5.0  # standard deviation of the luma of a picture that shows nothing
 SAMPLES = 9  # frames looked at in a window of any length
 RAMP_STEPS = 25  # places tried for either end of a ramp
-
-
-class SmallFrame(Protocol):
-    """The part of a decoded frame (stages.frames.Frame) that the search for cuts uses."""
-
-    @property
-    def pts(self) -> int: ...
-
-    @property
-    def seconds(self) -> float: ...
-
-    @property
-    def small(self) -> np.ndarray:
-        """(h, w, 3) uint8 BGR, long side SMALL_SIDE."""
-        ...
 
 
 class FrameFeatures:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from stages.cuts.blend import FLAT, SmallFrame, likeness
+from stages.cuts.blend import FLAT, likeness
 from stages.cuts.detectors import Detector, build_detector, check
 from stages.cuts.settings import CutSettings
+from stages.frames import SmallFrame
 
 FLASH_SECONDS = 0.15  # the take is back within this time: a flash or a blink, not two cuts
 BESIDE_CHANGE, BESIDE_LIKENESS = 0.5, 0.6  # a second cut beside one: so much of its change, so little alike

@@ -9,12 +9,12 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
 
-from stages.cuts.blend import SmallFrame, shrink
+from stages.cuts.blend import shrink
 from stages.cuts.hard_cuts import HardCut, HardCutFinder
 from stages.cuts.settings import CutSettings
 from stages.cuts.transition_fit import Transition
 from stages.cuts.transitions import TransitionFinder
-from stages.frames import Span
+from stages.frames import SmallFrame, Span
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stages.cuts.blend import FLAT, SmallFrame
+from stages.cuts.blend import FLAT
 from stages.cuts.frame_history import FrameHistory
 from stages.cuts.transition_fit import LONGEST, BlendFitter, Transition
+from stages.frames import SmallFrame
 
 WINDOWS = (0.3, 0.5, 0.9, 1.5, 2.2)  # lengths tried, seconds: a blend of 0.2 to 2.5 s fills one of them
 LONG = 1.3  # windows longer than this are judged as they are where no ramp fits, seconds

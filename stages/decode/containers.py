@@ -1,20 +1,24 @@
-"""Opening a container with libav so that it can reach nothing but the bytes it was given.
+"""Opens a container with libav so that it can read nothing but the bytes of the source.
 
-Three locks, each enough by itself: only formats that hold their own pictures are allowed (no playlist, list,
-session description or image sequence), every request to open something else is refused, and no protocol is
-allowed. libav gets our file object, never a path.
+Three limits, each enough by itself: only formats that hold their own pictures are allowed (no playlist, list, session
+description or image sequence), every request to open something else is refused, and no protocol is allowed. libav
+gets our file object, never a path.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import cast
 
 import av
+from av.buffer import Buffer
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
-from stages.decode.pixels import MAX_PIXELS, check_size
+from stages.decode.display import MAX_PIXELS, check_size
 from stages.decode.reading import SafeFile
 from stages.frames import SourceError
 
@@ -22,18 +26,19 @@ READ_BLOCK = 256 * 1024  # bytes libav asks for at a time
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,gxf,nut,ivf,wtv,dv,"
     "h264,hevc,vvc,av1,obu,m4v,mpegvideo,mjpeg,yuv4mpegpipe,gif,apng,"
-    "wav,mp3,flac,aac"  # sound alone is told from rubbish: its reason is "no video stream"
+    "wav,mp3,flac,aac"  # so that the reason for sound alone is "no video stream"
 )
 HEADER_FORMATS = {"mov", "matroska", "avi", "flv", "asf"}  # their header states a length; others estimate it
 
 
-def open_container(file: SafeFile) -> Any:
-    """The file's av.InputContainer. Raises SourceError with what the file seems to be instead."""
+def open_container(file: SafeFile) -> InputContainer:
+    """The open container. Raises SourceError with what the file seems to be instead."""
     if file.size == 0:
         raise SourceError("empty file")
     try:
         return av.open(
             file,
+            "r",
             buffer_size=READ_BLOCK,
             io_open=_refuse,
             options={"max_pixels": str(MAX_PIXELS)},
@@ -68,8 +73,8 @@ def _what_it_is(file: SafeFile) -> str:
     return "not a video that can be read: unknown or damaged container"
 
 
-def video_stream(container: Any) -> Any:
-    """The stream to take: the best one that is no attached picture. Raises SourceError."""
+def video_stream(container: InputContainer) -> VideoStream:
+    """The default video stream, else the first, that is no attached picture. Raises SourceError."""
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         raise SourceError("no video stream")
@@ -82,7 +87,7 @@ def video_stream(container: Any) -> Any:
     return stream
 
 
-def aspect_of(stream: Any) -> Fraction:
+def aspect_of(stream: VideoStream) -> Fraction:
     """The sample aspect ratio; 1 where it is unstated or absurd (beyond 1:10)."""
     aspect = stream.sample_aspect_ratio
     if not aspect or not Fraction(1, 10) <= aspect <= 10:
@@ -90,9 +95,17 @@ def aspect_of(stream: Any) -> Fraction:
     return Fraction(aspect)
 
 
-def orientation(frame: Any) -> tuple[int, bool]:
-    """(degrees clockwise, mirrored left-right before that) from a frame's display matrix, to the next 90."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+def time_base_of(stream: VideoStream) -> Fraction:
+    """Seconds of a tick. Raises SourceError."""
+    if stream.time_base is None:
+        raise SourceError("the video stream has no time base")
+    return stream.time_base
+
+
+def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    """(degrees clockwise, mirrored left-right before that) from a frame's display matrix, to the nearest 90."""
+    side_data = cast(Mapping[str, Buffer], frame.side_data)  # PyAV's types know only motion vectors
+    data = side_data.get("DISPLAYMATRIX")
     if data is None:
         return 0, False
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
@@ -102,11 +115,11 @@ def orientation(frame: Any) -> tuple[int, bool]:
     return round(math.degrees(math.atan2(b, a)) / 90) % 4 * 90, mirrored
 
 
-def stated_seconds(container: Any, stream: Any) -> float | None:
+def stated_seconds(container: InputContainer, stream: VideoStream) -> float | None:
     """The video's length as its header states it, seconds; None where it says nothing that can be trusted."""
     times = []
     if stream.duration and stream.duration > 0:
-        times.append(float(stream.duration * stream.time_base))
+        times.append(float(stream.duration * time_base_of(stream)))
     elif tag := stream.metadata.get("DURATION"):  # Matroska, per track: HH:MM:SS.nnnnnnnnn
         try:
             hours, minutes, seconds = tag.split(":")

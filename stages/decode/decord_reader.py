@@ -1,8 +1,9 @@
-"""Reads a video with decord (optional): pixels by decord, header and exact PTS by PyAV under its locks.
+"""Reads a video with decord (optional): pixels by decord, header and exact PTS by PyAV.
 
-decord opens files by itself and knows no locks, so it only gets containers whose first bytes rule out a
-playlist, by a descriptor that is open already. It deadlocks on files that claim more frames than they have:
-run it inside `stages.decode.child` alone. Its colours are swscale's: BT.601 whatever the file states.
+decord opens a path by itself and without the limits of `stages.decode.containers`. So it is given only containers
+whose first bytes rule out a playlist, by /proc/self/fd of a descriptor that is open already, or by a temporary copy
+of a remote source. It deadlocks on files that state more frames than they have: run it only inside
+`stages.decode.child`. Its colours are swscale's: BT.601 whatever the file states.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Iterator
 
 import cv2
 
+from stages.decode.display import Display
 from stages.decode.picture_frame import PictureFrame
-from stages.decode.pixels import Display
 from stages.decode.pyav_reader import FALLBACK_FPS, PyAVReader
 from stages.decode.reading import SafeFile
 from stages.decode.timeline import shortfall
@@ -28,14 +29,13 @@ except ImportError as error:
 
 
 class DecordReader:
-    """The same interface as `PyAVReader`; raises SourceError for what can't be taken.
+    """Iterates once over the frames of a video (see `readers.Reader`). Raises SourceError for what can't be decoded.
 
     The frames' times are the sorted PTS of the packets, which one demuxing pass reads beforehand.
     """
 
-    left_out = 0
-
     def __init__(self, file: SafeFile, threads: int = 1):
+        self.left_out = 0
         self.frames = 0
         self.decode_errors = 0
         _must_be_binary_container(file)
@@ -77,7 +77,7 @@ class DecordReader:
             except decord.DECORDError:  # it can't go on after an error
                 self.decode_errors += 1
                 return
-            if rgb.ndim != 3 or rgb.shape[2] != 3:  # of a film 2 pixels wide it makes rows of bytes
+            if rgb.ndim != 3 or rgb.shape[2] != 3:  # of a video 2 pixels wide it makes rows of bytes
                 raise SourceError(f"decord gives a picture of the shape {rgb.shape}: use the pyav backend")
             pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
             if display is None:
@@ -99,9 +99,10 @@ class DecordReader:
     @property
     def truncated(self) -> str | None:
         """After the iteration: a line when clearly less was decoded than the header states, else None."""
-        if not self.frames:
+        end = self.last_end_pts
+        if end is None:
             return "no frame decoded"
-        decoded = float((self.last_end_pts - self._pts[0]) * self.info.time_base)
+        decoded = float((end - self._pts[0]) * self.info.time_base)
         return shortfall(decoded, self.info.duration_s)
 
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
@@ -130,5 +131,10 @@ def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    said = re.sub(r"^\[[\d:]+\] \S+: (Error: )?", "", lines[0].strip())  # the hour, and a path of its makers
+    said = re.sub(
+        r"^\[[\d:]+\] \S+: (Error: )?",
+        "",
+        lines[0].strip(),
+        # without the time of day, and a path of the machine that built decord
+    )
     return re.sub(r"/proc/self/fd/\d+\W*", "the file", said)[:200]

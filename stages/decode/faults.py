@@ -1,12 +1,14 @@
-"""What a decoder could not do, and to which frames: what leans on none of them is whole."""
+"""Records which packets and frames failed to decode, so that frames that depend on none of them are known whole."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+
+import av
 
 KEPT = 4096  # faults, and key frames, that are remembered
-# Where each packet is one frame that is shown. Elsewhere hidden frames, halves of frames and repeats have packets.
+# Codecs and containers in which each packet is one frame that is shown. In others hidden frames, fields and repeats
+# have packets of their own.
 ONE_EACH = {"h264", "hevc", "vp9", "av1"}, {"mov", "matroska"}
 DELAYED = 256  # packets: more than a decoder holds back before it gives their frames
 
@@ -14,23 +16,23 @@ DELAYED = 256  # packets: more than a decoder holds back before it gives their f
 class Faults:
     """Packets and frames met since the last seek: which failed, and from which key frame others are decoded.
 
-    A packet that follows a frame in decoding order can't have harmed it, nor can one that is shown before the
-    frame's key frame: so the leading frames of an open group, which fail after a seek, do not count.
+    A packet that follows a frame in decoding order can't damage it, nor can one that is shown before the frame's key
+    frame: so the leading frames of an open group, which fail after a seek, do not count.
     """
 
     def __init__(self, codec: str = "", container: str = "") -> None:
         """`codec` and `container` by libav's names: in some a packet that gives no frame is a failure."""
         self._one_each = codec in ONE_EACH[0] and container.split(",")[0] in ONE_EACH[1]
-        self._due: dict[int, int] = {}  # numbers of the packets that have not given their frames, by time
-        self._gone: dict[int, int] = {}  # of those that a later frame has overtaken
+        self._due: dict[int, int] = {}  # numbers of the packets that gave no frame so far, by time
+        self._gone: dict[int, int] = {}  # of packets that gave none before a later frame came
         self._number = 0  # of the last packet, in decoding order
         self._time: int | None = None  # of the last packet that has one
         self._sent: dict[int, int] = {}  # numbers of the last packets, by time
         self._keys: deque[int] = deque(maxlen=KEPT)  # times
         self._failed: deque[tuple[int | None, int]] = deque(maxlen=KEPT)  # (time, number of the packet)
 
-    def packet(self, packet: Any) -> None:
-        """One that is to be decoded next."""
+    def packet(self, packet: av.Packet) -> None:
+        """Notes a packet that is to be decoded next."""
         self._number += 1
         time = stamp(packet)
         if time is None:
@@ -44,34 +46,35 @@ class Faults:
         if packet.is_keyframe:
             self._keys.append(time)
 
-    def frame(self, frame: Any) -> None:
-        """One that the decoder gave: there are containers that mark no packet as a key frame."""
+    def frame(self, frame: av.VideoFrame) -> None:
+        """Notes a frame that the decoder gave: there are containers that mark no packet as a key frame."""
         time = stamp(frame)
         if time is None:
             return
         if frame.key_frame:
             self._keys.append(time)
         self._due.pop(time, None)
-        self._gone.pop(time, None)  # its time runs backward: it is late, not lost
+        self._gone.pop(time, None)  # its time runs backward: late, not lost
         for overtaken in [due for due in self._due if due < time]:
             self._gone[overtaken] = self._due.pop(overtaken)
             if len(self._gone) > KEPT:
                 del self._gone[next(iter(self._gone))]
 
     def failed(self, time: int | None) -> None:
-        """A frame is missing or damaged; in a stream without times that shifts all that come after it."""
+        """Notes a missing or damaged frame; in a stream without times it shifts all that come after it."""
         time = self._time if time is None else time
-        self._failed.append((time, self._sent.get(time, self._number)))
+        number = self._number if time is None else self._sent.get(time, self._number)
+        self._failed.append((time, number))
 
     def unread(self) -> None:
-        """Something between the last packet and the next could not be read."""
-        if self._time is not None:  # before the first packet there is nothing that anyone leans on
+        """Notes that something between the last packet and the next could not be read."""
+        if self._time is not None:  # before the first packet there is nothing that a frame refers to
             self._failed.append((self._time, self._number + 1))
 
-    def behind(self, shown: int, place: int, start: int) -> set[int | None]:
-        """The times, from `start` on, of what failed and what the frame of the time `shown` leans on.
+    def affecting(self, shown: int, place: int, start: int) -> set[int | None]:
+        """The times, from `start` on, of failures that the frame at the time `shown` may refer to.
 
-        And of what failed between it and `place`, where it is shown instead.
+        Failures between it and `place`, where it is shown instead, are among them.
         """
         if not self._failed and not self._gone:
             return set()
@@ -81,6 +84,6 @@ class Faults:
         return {t for t, number in failed if t is None or (t >= since and (t <= place or number <= until))}
 
 
-def stamp(item: Any) -> int | None:
+def stamp(item: av.Packet | av.VideoFrame) -> int | None:
     """The PTS of a packet or a frame; where a container has none, the DTS."""
     return item.pts if item.pts is not None else item.dts

@@ -12,8 +12,8 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
+from stages.decode.display import Display, check_size
 from stages.decode.picture_frame import PictureFrame
-from stages.decode.pixels import Display, check_size
 from stages.decode.reading import SafeFile
 from stages.frames import SourceError, SourceInfo
 
@@ -35,7 +35,7 @@ def image_kind(head: bytes) -> str | None:
 
 
 def is_image(file: SafeFile) -> bool:
-    """Looks at the first bytes and goes back to the start."""
+    """Whether the first bytes are those of a JPEG, PNG or WebP; goes back to the start."""
     file.seek(0)
     kind = image_kind(file.read(12))
     file.seek(0)
@@ -43,13 +43,10 @@ def is_image(file: SafeFile) -> bool:
 
 
 class ImageReader:
-    """One frame at PTS 0 with time base 1. Raises SourceError for what can't be decoded."""
-
-    left_out = 0
-    decode_errors = 0
+    """One frame at PTS 0 with time base 1 (see `readers.Reader`). Raises SourceError for what can't be decoded."""
 
     def __init__(self, file: SafeFile):
-        self.frames = 0
+        self.frames = self.left_out = self.decode_errors = 0
         self._bytes = file.size or 0
         if self._bytes > MAX_BYTES:
             raise SourceError(f"image file of {self._bytes} bytes is over the limit of {MAX_BYTES}")

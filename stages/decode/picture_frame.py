@@ -1,17 +1,19 @@
-"""A frame that is pixels already, made displayable: a still image, decord's output."""
+"""A frame of which the pixels are there already, of a still image or from decord, as displayed pixels."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from stages.decode.pixels import Display, MadePicture, line_means
+from stages.decode.colour import line_means
+from stages.decode.display import Display
+from stages.decode.pictures import MadePicture
 from stages.decode.planes import resized, sized
 from stages.frames import Box
 
 
 class PictureFrame:
-    """A frame that is BGR pixels already (a still image, decord's output): (h, w, 3) uint8, stored size."""
+    """A frame (see `stages.frames.Frame`) of BGR pixels (h, w, 3) uint8 in the stored size."""
 
     __slots__ = ("_bgr", "_display", "_small", "pts", "seconds")
 

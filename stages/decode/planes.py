@@ -1,25 +1,26 @@
-"""The planes of a decoded frame, halved again and again: what every smaller picture of the frame is made of.
+"""The planes of a decoded frame and their halves, from which every smaller picture of the frame is made.
 
-A plane is halved by 2x2 boxes, which OpenCV does at memory speed, and only the last step to a size that is no
-half costs more. The halves are kept until the next frame comes, so that the small frame, the gray one and
-the picture of one frame share them, and their memory is used again, so that it stays in the cache.
+A plane is halved by 2x2 boxes, which OpenCV does at memory speed; only the last step to a size that is no half costs
+more. The halves are kept until the next frame comes, so that the small frame, the gray one and the picture of one
+frame share them. Their memory is used again, so that it stays in the processor's cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+import av
 import cv2
 import numpy as np
+from av.video.plane import VideoPlane
 
 TINY = 16  # a side of fewer pixels is averaged exactly
-ROWS_READ = 8  # lines of luma that are read, of a large frame, for one line of a small one; of colour, half
+ROWS_READ = 8  # of a large frame, lines of luma read for each line of the small one; half as many of colour
 
 
-def plane_view(plane: Any, width: int, height: int, bits: int, channels: int = 1) -> np.ndarray:
+def plane_view(plane: VideoPlane, width: int, height: int, bits: int, channels: int = 1) -> np.ndarray:
     """A view (no copy) of a decoder's plane: (height, width[, channels]), line padding left out."""
-    values = np.frombuffer(plane, np.uint8 if bits == 8 else np.uint16)
+    values = np.frombuffer(memoryview(plane), np.uint8 if bits == 8 else np.uint16)
     rows = values.reshape(height, -1)[:, : width * channels]
     if plane.line_size < 0:  # stored bottom-up
         rows = np.ascontiguousarray(rows[::-1])
@@ -27,15 +28,15 @@ def plane_view(plane: Any, width: int, height: int, bits: int, channels: int = 1
 
 
 class Planes:
-    """Y, Cb and Cr of the frame that was given last, at any size. One to a reader."""
+    """Y, Cb and Cr of the last frame, at any size. Each reader has one."""
 
     def __init__(self) -> None:
-        self._frame: Any = None
+        self._frame: av.VideoFrame | None = None
         self._levels: list[list[np.ndarray]] = []  # of each plane: whole, half, quarter, ...
         self._buffers: dict[tuple[int, int, int], np.ndarray] = {}  # by plane, lines left out, level
 
-    def of(self, frame: Any, bits: int) -> Planes:
-        """Itself, with the planes of this frame (a planar one, of so many bits)."""
+    def of(self, frame: av.VideoFrame, bits: int) -> Planes:
+        """This object with the planes of a planar frame that has so many bits a value."""
         if frame is not self._frame:
             self._frame = frame
             planes = frame.planes
@@ -48,16 +49,16 @@ class Planes:
         return self._levels[plane][0]
 
     def halved(self, plane: int, size: tuple[int, int], within: int = 2) -> np.ndarray:
-        """The smallest half that is still at least `size` (width, height) and, next, not `within` times it.
+        """The first half that is less than `within` times `size` (width, height) on a side.
 
-        A view that holds until the next frame is given.
+        A view that is valid until the next frame is given.
         """
         return self._down(plane, 1, self._levels[plane], size, within)
 
     def small(self, plane: int, size: tuple[int, int]) -> np.ndarray:
-        """The plane at `size` (width, height), at most as large as itself, for a look at every frame.
+        """The plane at a smaller or the same `size` (width, height), cheap enough for every frame.
 
-        Of a large frame, at which memory is what costs, ROWS_READ lines are read for each line made.
+        Of a large frame, where reading memory is the cost, ROWS_READ lines are read for each line made.
         """
         whole = self._levels[plane][0]
         lines = ROWS_READ if plane == 0 else ROWS_READ // 2
@@ -82,12 +83,12 @@ class Planes:
                 key = (plane, apart, level)
                 made = halve(half, self._buffers.get(key))
                 self._buffers[key] = made
-                levels.append(made)  # the loop goes on with it
+                levels.append(made)  # the next turn of the loop looks at it
         raise AssertionError("a picture that is never small enough")
 
 
 def halve(plane: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
-    """The plane (h, w[, c]) by 2x2 boxes; dropping an odd last line keeps OpenCV's fast path."""
+    """The plane (h, w[, c]) averaged over 2x2 boxes; an odd last line is dropped to keep OpenCV's fast path."""
     height, width = plane.shape[0] // 2, plane.shape[1] // 2
     if into is not None and (into.shape[:2] != (height, width) or into.dtype != plane.dtype):
         into = None
@@ -102,8 +103,8 @@ def fitted(plane: np.ndarray, size: tuple[int, int], *, exact: bool) -> np.ndarr
 
 
 def resized(plane: np.ndarray, size: tuple[int, int], *, within: int = 2) -> np.ndarray:
-    """The plane (h, w[, c]) at `size` (width, height): 2x2 boxes to within so many times the size, then
-    bilinear. With `within` 2 every source pixel is weighed.
+    """The plane (h, w[, c]) at `size` (width, height): 2x2 boxes down to less than `within` times the size, then
+    bilinear. With `within` 2 every source pixel has a weight.
     """
     tiny = min(size) < TINY
     while not tiny and plane.shape[1] >= within * size[0] and plane.shape[0] >= within * size[1]:
@@ -122,7 +123,7 @@ def sized(
 ) -> np.ndarray:
     """The plane (h, w[, c]) at `size` (width, height): areas averaged where it shrinks, bicubic where it grows.
 
-    `shrink` averages. Of much larger planes 2x2 boxes are taken first, which is cheaper and hardly differs.
+    `shrink` averages. Much larger planes are halved first, which is cheaper and hardly differs.
     """
     width, height = size
     while plane.shape[1] >= 4 * width and plane.shape[0] >= 4 * height and not (plane.shape[0] | plane.shape[1]) & 1:

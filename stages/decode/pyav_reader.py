@@ -1,7 +1,7 @@
 """Reads a video with PyAV: the default backend.
 
-Every packet is decoded once, in order, on one thread, and never sought: a file that claims more than it has,
-or claims nothing, ends where its bytes end.
+Every packet is decoded once, in order and without seeking: a file that states more than it holds, or states nothing,
+ends where its bytes end.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
-from typing import Any
 
 import av
 
@@ -19,27 +18,28 @@ from stages.decode.containers import (
     open_container,
     orientation,
     stated_seconds,
+    time_base_of,
     video_stream,
 )
-from stages.decode.pixels import MAX_PIXELS, Display, VideoFrame, check_size
+from stages.decode.display import MAX_PIXELS, Display, check_size
 from stages.decode.reading import SafeFile
 from stages.decode.scaler import Scaler
 from stages.decode.timeline import PacketSizes, Timeline, backward, shortfall
+from stages.decode.video_frame import VideoFrame
 from stages.frames import SourceError, SourceInfo
 
-DEMUX_ATTEMPTS = 8  # demuxer errors in a row, without a packet between them, that end a film
+DEMUX_ATTEMPTS = 8  # demuxer errors in a row, without a packet between them, that end a video
 LEAP_SECONDS = 2.0  # a longer step between frames has to be confirmed by the frame after it
-FALLBACK_FPS = 25  # for a raw stream, and for the length of a film of one frame, that states no rate
+FALLBACK_FPS = 25  # where no rate is stated: for a raw stream, and for the length of a video of one frame
 RAW_FORMATS = {"h264", "hevc", "vvc"}  # no times in them: frames are counted, at the rate they state
 
-av.logging.set_level(None)  # libav's own messages say nothing that the reasons do not
+av.logging.set_level(None)  # libav's own messages add nothing to the reasons given here
 
 
 class PyAVReader:
-    """Iterates over the frames of a video, once. Raises SourceError for what can't be taken.
+    """Iterates once over the frames of a video (see `readers.Reader`). Raises SourceError for what can't be decoded.
 
-    Of the iteration so far: `frames` given, `decode_errors` (packets that failed and frames flagged corrupt),
-    `left_out` (frames without a place in time), `last_end_pts`; after it, `truncated`.
+    `decode_errors` counts packets that failed and frames flagged corrupt.
     """
 
     def __init__(self, file: SafeFile, threads: int = 1):
@@ -52,7 +52,7 @@ class PyAVReader:
             self._open_decoder(threads)
             self._sizes = PacketSizes()
             self._decoding = self._decoded()
-            first = next(self._decoding, None)  # the size, format and turn that count are the decoder's
+            first = next(self._decoding, None)  # its size, format and rotation count, not those of the header
             if first is None:
                 raise self._file.failure or SourceError(
                     f"no frame could be decoded ({self.decode_errors} errors)" if self.decode_errors
@@ -95,11 +95,11 @@ class PyAVReader:
         """After the iteration: a line when clearly less was decoded than the header states, else None."""
         if self.left_out > max(2, 0.05 * self.frames):
             return backward(self.left_out, self._container.format.name)
-        if self._container.format.name.split(",")[0] not in HEADER_FORMATS or self.last_end_pts is None:
+        first, end = self._timeline.first_pts, self.last_end_pts
+        if self._container.format.name.split(",")[0] not in HEADER_FORMATS or first is None or end is None:
             return None
         # Matroska states where the last frame ends, MP4 how long it is from the first: either will do.
-        first = min(0, self._timeline.first_pts)
-        decoded = float((self.last_end_pts - first) * self.info.time_base)
+        decoded = float((end - min(0, first)) * self.info.time_base)
         return shortfall(decoded, self.info.duration_s)
 
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
@@ -128,7 +128,7 @@ class PyAVReader:
         context.thread_type = "NONE" if threads == 1 else "AUTO"
         context.options = {"max_pixels": str(MAX_PIXELS)}
 
-    def _described(self, frame: Any) -> tuple[SourceInfo, Display]:
+    def _described(self, frame: av.VideoFrame) -> tuple[SourceInfo, Display]:
         check_size(frame.width, frame.height)
         stream = self._stream
         aspect = aspect_of(stream)
@@ -146,13 +146,13 @@ class PyAVReader:
             sample_aspect_ratio=aspect,
             fps=float(rate) if rate else None,
             duration_s=stated_seconds(self._container, stream),
-            time_base=stream.time_base,
+            time_base=time_base_of(stream),
         )
         return info, display
 
     @property
     def _raw_rate(self) -> Fraction | None:
-        """Frames per second of a raw stream, None of any other: libav's average of one is a guess."""
+        """Frames per second of a raw stream, whose average by libav is a guess; None for any other stream."""
         if self._container.format.name not in RAW_FORMATS:
             return None
         rate = self._stream.codec_context.framerate
@@ -160,10 +160,11 @@ class PyAVReader:
 
     @property
     def _period(self) -> int | None:
-        return round(1 / (self._raw_rate * self._stream.time_base)) if self._raw_rate else None
+        """Ticks from a frame to the next of a raw stream, None for any other."""
+        return round(1 / (self._raw_rate * time_base_of(self._stream))) if self._raw_rate else None
 
-    def _decoded(self) -> Iterator[Any]:
-        """Frames as the decoder gives them; what fails is counted and passed over."""
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        """Frames as the decoder gives them; what fails is counted and skipped."""
         for packet in self._packets():
             try:
                 for frame in self._stream.codec_context.decode(packet):
@@ -175,16 +176,16 @@ class PyAVReader:
             except av.FFmpegError:
                 self._failed(packet)
 
-    def _failed(self, what: Any) -> None:
-        """Counts a packet that could not be decoded, or a frame that is damaged; None stands for the last."""
+    def _failed(self, what: av.Packet | av.VideoFrame | None) -> None:
+        """Counts a packet that could not be decoded, or a frame that is damaged; None: emptying the decoder failed."""
         self.decode_errors += 1
 
     def _unread(self) -> None:
         """Counts something between packets that could not be read."""
         self.decode_errors += 1
 
-    def _packets(self) -> Iterator[Any]:
-        """The stream's packets, then None, which empties the decoder."""
+    def _packets(self) -> Iterator[av.Packet | None]:
+        """The stream's packets, then None, which makes the decoder give its last frames."""
         failures, count, period = 0, 0, self._period
         while failures < DEMUX_ATTEMPTS:
             try:

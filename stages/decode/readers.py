@@ -1,21 +1,46 @@
-"""Which reader takes a source: still images by their first bytes, video by the backend of the recipe."""
+"""Chooses the reader of a source: still images by their first bytes, video by the backend of the recipe."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, Protocol
 
 from stages.decode.images import ImageReader, is_image
 from stages.decode.reading import SafeFile
+from stages.frames import Frame, SourceInfo
 
 Backend = Literal["pyav", "decord"]
 
 
-def open_reader(file: SafeFile, backend: Backend = "pyav", threads: int = 1):
-    """The reader of an open file, which iterates over `stages.frames.Frame`s. Raises SourceError.
+class Reader(Protocol):
+    """Iterates once over the frames of a source, in strictly rising PTS. Raises SourceError."""
 
-    Every reader has `info`, `frames`, `decode_errors`, `left_out`, `last_end_pts`, `truncated`,
-    `packets_bytes(start_pts, end_pts)` and `close()`.
-    """
+    info: SourceInfo
+    frames: int  # given so far
+    decode_errors: int  # packets that failed and frames that are damaged, so far
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    @property
+    def left_out(self) -> int:
+        """Frames without a place in time, so far."""
+
+    @property
+    def last_end_pts(self) -> int | None:
+        """PTS at which the last frame so far ends."""
+
+    @property
+    def truncated(self) -> str | None:
+        """After the iteration: a line when clearly less was decoded than the header states, else None."""
+
+    def packets_bytes(self, start_pts: int, end_pts: int) -> int:
+        """Bytes of the packets with start_pts <= PTS < end_pts; forgets every packet before end_pts."""
+
+    def close(self) -> None: ...
+
+
+def open_reader(file: SafeFile, backend: Backend = "pyav", threads: int = 1) -> Reader:
+    """The reader of an open file. Raises SourceError."""
     if is_image(file):
         return ImageReader(file)
     if backend == "decord":

@@ -1,8 +1,6 @@
-"""libswscale behind one class: a decoder's frame, or one plane of it, at another size."""
+"""Resizes decoded frames, and single planes of them, with libswscale."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import av
 import numpy as np
@@ -12,26 +10,26 @@ from stages.decode.planes import TINY, Planes, average, plane_view, resized
 
 
 class Scaler:
-    """libswscale behind one call: any pixel format in, gray or BGR of any size out. One to a reader.
+    """Turns a frame of any pixel format into gray or BGR of any size. Each reader has one.
 
-    It averages areas exactly at the cost of a bilinear resize, but a call costs more than OpenCV's, so the
-    small frames that every frame needs go another way. Each output has its own context, made once.
+    libswscale averages areas exactly at the cost of a bilinear resize, but a call costs more than OpenCV's, so the
+    small frame that is made of every frame is made by `Planes`. Each output format and size has its own context.
     """
 
     def __init__(self) -> None:
         self.planes = Planes()  # of frames that have planes of Y, Cb and Cr
         self._contexts: dict[tuple[int, int, str], VideoReformatter] = {}
 
-    def scaled(self, frame: Any, size: tuple[int, int], name: str, matrix: int, full: bool) -> np.ndarray:
+    def scaled(self, frame: av.VideoFrame, size: tuple[int, int], name: str, matrix: int, full: bool) -> np.ndarray:
         """The decoder's frame at `size` (width, height) as 'gray' (h, w) or 'bgr24' (h, w, 3), full range."""
         stored = (frame.width, frame.height)
         shrinks = size[0] < stored[0] or size[1] < stored[1]
-        if shrinks and min(size) < TINY:  # there libswscale picks pixels instead of averaging them
+        if shrinks and min(size) < TINY:  # at such sizes libswscale picks pixels instead of averaging
             return resized(self.scaled(frame, stored, name, matrix, full), size)
         key = (*size, name)
         context = self._contexts.setdefault(key, VideoReformatter())
         is_rgb = frame.format.is_rgb or "pal" in frame.format.name
-        # Luma stays the frame's own: of two matrices, one would be turned into the other.
+        # For gray both matrices are the same, so that libswscale does not convert luma from one to the other.
         matrix = 5 if name == "gray" else {1: 1, 7: 7, 9: 9, 10: 9}.get(matrix, 5)
         made = context.reformat(
             frame,

@@ -1,4 +1,4 @@
-"""The frames of clips that the catalog knows already, fetched by seeking; the counterpart of the decode pass."""
+"""The stage that fetches frames of clips that the catalog holds already, by seeking in their sources."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from stages.base import UnitStage, one_line
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
-from stages.decode.seek_reader import ClipSpan
+from stages.decode.fetch_messages import ClipSpan, FetchCost, FetchRequest, parse_answer
+from stages.decode.messages import picture_bytes
 from stages.decode.settings import FetchSettings
 from stages.frames import FrameRequest, SourceError
-from stages.unit import Clip, Unit
+from stages.unit import Clip, Row, Unit
 
-FETCH = "stages.decode.seek_reader:fetch"  # what the child runs
+FETCH = "stages.decode.fetch:run"  # what the child runs
 AHEAD_BYTES = 256 << 20  # pixels that may wait for the stages after this one …
 AHEAD_UNITS = 64  # … and units
 
@@ -37,7 +38,7 @@ class FetchFrames(UnitStage):
         self.decoded = 0  # frames decoded so far, those on the way to the wanted ones among them
 
     def setup(self) -> None:
-        self.child = Child(imports=("stages.decode.seek_reader",), memory_gb=self.settings.memory_gb)
+        self.child = Child(imports=("stages.decode.fetch",), memory_gb=self.settings.memory_gb)
         self.child.start()
 
     def close(self) -> None:
@@ -106,27 +107,31 @@ class FetchFrames(UnitStage):
     def _fetch(self, unit: Unit, left: dict[str, Clip]) -> None:
         """Takes clips out of `left` as they are answered."""
         assert self.child is not None, "setup() was not called"
-        limits = {"stall_s": self.settings.stall_seconds, "limit_s": self.settings.limit_seconds}
         source = next(iter(left.values())).source
         spans = [_span(clip.row) for clip in left.values()]
-        for message in self.child.call(
-            FETCH, source.uri, spans, self.asked, source.bytes, self.settings.threads, **limits
+        request = FetchRequest(spans, self.asked, source.bytes, self.settings.threads)
+        for answer in self.child.call(
+            FETCH,
+            request.to_json(),
+            lambda message: parse_answer(message, left, self.asked),
+            source=source.uri,
+            stall_s=self.settings.stall_seconds,
+            limit_s=self.settings.limit_seconds,
+            most_bytes=picture_bytes(self.asked),
         ):
-            if isinstance(message, dict):
-                self.decoded += message["decoded"]
-                unit.spent(self.name, message["cpu_seconds"])
+            if isinstance(answer, FetchCost):
+                self.decoded += answer.decoded
+                unit.spent(self.name, answer.cpu_seconds)
                 continue
-            clip_id, found = message
-            clip = left.pop(clip_id)
-            if isinstance(found, str):
-                clip.lost = found
+            clip = left.pop(answer.clip_id)
+            if isinstance(answer.pictures, str):
+                clip.lost = answer.pictures
             else:
-                clip.pixels.update(zip(self.asked, found, strict=True))
+                clip.pixels.update(zip(self.asked, answer.pictures, strict=True))
 
     def _most_bytes(self, unit: Unit) -> int:
         """Pixels that a unit's clips can hold at most."""
-        each = sum(3 * request.long_side**2 * len(request.positions) for request in self.asked)
-        return each * len(_passing(unit))
+        return picture_bytes(self.asked) * len(_passing(unit))
 
 
 def _passing(unit: Unit) -> list[Clip]:
@@ -134,6 +139,6 @@ def _passing(unit: Unit) -> list[Clip]:
     return [clip for clip in unit.clips if unit.failure is None and clip.passing]
 
 
-def _span(row: dict[str, Any]) -> ClipSpan:
+def _span(row: Row) -> ClipSpan:
     base = Fraction(row["time_base_num"], row["time_base_den"])
     return ClipSpan(row["clip_id"], row["start_pts"], row["end_pts"], base)

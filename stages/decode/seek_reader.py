@@ -1,122 +1,52 @@
-"""Reads single frames of a source by seeking; runs in the killable child.
+"""Reads single frames of a video by seeking.
 
-A frame is the one *displayed* at a time: the last with PTS at or before it. The decoder is put on the key
-frame before it and goes forward, so the frame is the same that a decode from the start gives. Every way ends:
-a seek that lands too late is tried from further back three times, then the file is decoded from its start,
-and where that ends before the time asked for, the frame can't be had.
+The frame at a time is the one *displayed* then: the last with PTS at or before it. The reader seeks to the key frame
+before it and decodes forward, so the frame is the same that a decode from the start gives. The search always ends: a
+seek that lands too late is tried again from further back three times, then the file is decoded from its start, and
+where the file ends before the time asked for, SourceError is raised.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
-from typing import Any
 
 import av
-import cv2
 
 from stages.decode.faults import Faults, stamp
-from stages.decode.images import ImageReader, is_image
-from stages.decode.pixels import VideoFrame
 from stages.decode.pyav_reader import FALLBACK_FPS, LEAP_SECONDS, PyAVReader
-from stages.decode.reading import SafeFile, open_source
+from stages.decode.reading import SafeFile
 from stages.decode.scaler import Scaler
 from stages.decode.timeline import Timeline
-from stages.frames import FrameRequest, Picture, SourceError
+from stages.decode.video_frame import VideoFrame
+from stages.frames import SourceError
 
-# Containers that stamp every frame; elsewhere libav counts times up from where it happens to begin to read.
+# Containers that stamp every frame; in others libav counts times up from the place where it begins to read.
 SEEKABLE = {"mov", "matroska", "avi", "flv", "mpegts", "asf", "ivf", "nut"}
-BACK_SECONDS = (2.0, 10.0)  # how far before its time a frame is sought where seeks land too late
-WALK_SECONDS = 0.5  # without an index of key frames, so far ahead is walked to instead of sought
-INDEX_SECONDS = 10.0  # an index that ends before a place says nothing of key frames further ahead than this
-KEYLESS_FRAMES = 600  # so many frames after a seek without a key frame among them: it is not worth going on
+BACK_SECONDS = (2.0, 10.0)  # how far before its time to seek where seeks land too late
+WALK_SECONDS = 0.5  # without an index of key frames: up to so far ahead, decode on instead of seeking
+INDEX_SECONDS = 10.0  # an index that ends before the place says nothing about key frames further ahead than this
+KEYLESS_FRAMES = 600  # after a seek: give up where none of so many frames is a key frame
 PROGRESS_FRAMES = 16
 
-
-@dataclass(frozen=True)
-class ClipSpan:
-    """A clip in its source: frames with start_pts <= pts < end_pts, in ticks of `time_base` seconds."""
-
-    clip_id: str
-    start_pts: int
-    end_pts: int
-    time_base: Fraction
-
-    def place(self, share: float) -> int:
-        """The PTS at a share of the clip's length, never after its last tick."""
-        ticks = int(share * (self.end_pts - self.start_pts))
-        return min(self.start_pts + max(0, ticks), max(self.start_pts, self.end_pts - 1))
-
-
-def fetch(
-    uri: str,
-    clips: list[ClipSpan],
-    wants: tuple[FrameRequest, ...],
-    size: int | None = None,
-    threads: int = 1,
-    progress: Callable[[int], None] = lambda n: None,
-) -> Iterator[tuple[str, list[list[Picture]] | str] | dict[str, float]]:
-    """Of each clip (clip id, the pictures of each request or why there are none), at last what it took.
-
-    `size` is what the file had when it was scanned. Raises SourceError when the source can't be read at all.
-    """
-    cv2.setNumThreads(1)
-    began = time.process_time()
-    with open_source(uri) as file:
-        reader = open_seeker(file, size, threads, progress)
-        for clip in sorted(clips, key=lambda clip: (clip.start_pts, clip.end_pts)):
-            try:
-                yield clip.clip_id, _pictures(reader, clip, wants)
-            except (SourceError, av.FFmpegError, cv2.error, ValueError) as error:
-                if file.failure:
-                    raise file.failure from error
-                yield clip.clip_id, " ".join(str(error).split())[:300]
-        yield {"decoded": reader.decoded, "cpu_seconds": time.process_time() - began}
-
-
-def open_seeker(file: SafeFile, size: int | None, threads: int, progress: Callable[[int], None]) -> Any:
-    """What gives the frames of an open file by time, a still image's too. Raises SourceError.
-
-    `size` is what the file had when it was scanned, None where nobody knows.
-    """
-    if size is not None and file.size is not None and file.size != size:
-        raise SourceError(f"the file has changed since it was scanned: {file.size} bytes, then {size}")
-    return Still(ImageReader(file)) if is_image(file) else SeekReader(file, threads, progress)
-
-
-def check_time_base(reader: Any, then: Fraction) -> None:
-    """Raises SourceError where PTS have another meaning than when the file was scanned."""
-    now = reader.info.time_base
-    if now != then:
-        raise SourceError(f"the file has changed since it was scanned: its time base is {now}, then {then}")
-
-
-def _pictures(reader: Any, clip: ClipSpan, wants: tuple[FrameRequest, ...]) -> list[list[Picture]]:
-    check_time_base(reader, clip.time_base)
-    found: dict[tuple[int, int], Picture] = {}  # by (place, long side)
-    for place in sorted({clip.place(share) for request in wants for share in request.positions}):
-        frame = reader.frame_at(place, clip.start_pts, clip.end_pts)
-        sides = {request.long_side for request in wants for share in request.positions if clip.place(share) == place}
-        for side in sides:
-            found[place, side] = (frame.seconds, frame.picture(side))
-    return [[found[clip.place(share), request.long_side] for share in request.positions] for request in wants]
+Stamped = tuple[int, av.VideoFrame]  # PTS, frame
 
 
 class SeekReader(PyAVReader):
-    """Frames of a video by time. Asked in rising time it decodes no group of pictures twice."""
+    """Frames of a video by time. When times rise from call to call, no group of pictures is decoded twice.
+
+    `decoded` counts frames, those on the way to the wanted ones among them.
+    """
 
     def __init__(self, file: SafeFile, threads: int = 1, progress: Callable[[int], None] = lambda n: None):
-        self.decoded = 0  # frames so far, those on the way to the wanted ones among them
+        self.decoded = 0
         self._threads = threads
         self._progress = progress
         self._scaler = Scaler()
-        self._shown: tuple[int, Any] | None = None  # the frame the walk stands on
-        self._next: tuple[int, Any] | None = None  # the one after it; None at the end
+        self._shown: Stamped | None = None  # the frame the walk stands on
+        self._next: Stamped | None = None  # the one after it; None at the end
         self._landed = 0  # DTS of the first packet after the last seek
-        self._delay: int | None = None  # of the first packet: how much earlier its DTS is, by which MP4 is indexed
+        self._delay: int | None = None  # PTS - DTS of the first packet: the index of MP4 is by DTS
         self._fresh = self._sought = False
         super().__init__(file, threads)
         self._walk_from_start()
@@ -131,7 +61,7 @@ class SeekReader(PyAVReader):
         shown, after = self._shown, self._next
         if shown is None or shown[0] < start_pts:  # before the span's first frame: that one
             shown = after if after is not None and after[0] < end_pts else None
-        elif after is None and self._ends_before(place):
+        elif after is None and self._ends_before(shown, place):
             shown = None
         if shown is None:
             seconds = float(place * self.info.time_base)
@@ -145,22 +75,22 @@ class SeekReader(PyAVReader):
         `end_pts` is what a scan saw: the PTS of a frame, or the end of the last one; half a frame is forgiven.
         """
         end_pts -= self._usual_step // 2
-        if self._next is not None or self._end() >= end_pts:
+        if self._next is not None or self._shown is None or self._end() >= end_pts:
             return None
         for approach in self._approaches(self._shown[0] - 1):
             if self._from_start or self._timeline.first_pts != self._timeline.last_pts:
-                break  # the step before the last frame is known: its length may rest on that
+                break  # the step before the last frame is known, and so is its length
             approach()
             self._walk_to(end_pts)
         end = self._end()
         return end if self._next is None and end < end_pts else None
 
     def lost(self, shown: int, place: int, start_pts: int) -> set[int | None]:
-        """The PTS of frames that can't be decoded and that the frame just given for `place` leans on or stands for.
+        """The PTS of frames that can't be decoded and that the frame just given for `place` refers to or stands for.
 
         Those shown before `start_pts` are not counted. None stands for one in a stream without times.
         """
-        return self._faults.behind(shown, place, start_pts)
+        return self._faults.affecting(shown, place, start_pts)
 
     def _approaches(self, place: int) -> Iterator[Callable[[], None]]:
         """Ways to get to a place, cheapest first."""
@@ -182,7 +112,7 @@ class SeekReader(PyAVReader):
     def _can_walk(self, place: int) -> bool:
         """Whether to go on from here: no key frame in between, as far as the container's index tells."""
         behind = self._from_start if self._shown is None else self._shown[0] <= place
-        if not behind or self._next is None or not self._seekable:  # at the end there is nowhere else to go
+        if not behind or self._next is None or not self._seekable:  # at the end, or where seeking is impossible
             return behind
         here = self._next[0]
         ahead = float((place - here) * self.info.time_base)
@@ -199,7 +129,7 @@ class SeekReader(PyAVReader):
             self._shown, self._next = self._next, next(self._walk, None)
 
     def _seek(self, place: int) -> None:
-        """Stands before the first frame of a group of pictures that begins at or before the place."""
+        """Goes to the first frame of a group of pictures that begins at or before the place."""
         self._shown, self._next, self._from_start, self._sought = None, None, False, True
         self._landed, self._fresh = place, True
         try:
@@ -211,7 +141,7 @@ class SeekReader(PyAVReader):
         self._begin(_from_key_frame(self._decoded()), from_start=False)
 
     def _restart(self) -> None:
-        """Opens the file anew: what a decode from the start gives, wherever seeking fails."""
+        """Opens the file again and decodes from its start, which works wherever seeking fails."""
         self._container.close()
         self._file.seek(0)
         super().__init__(self._file, self._threads)
@@ -220,20 +150,20 @@ class SeekReader(PyAVReader):
     def _walk_from_start(self) -> None:
         self._begin(self._decoding, from_start=True)
 
-    def _begin(self, frames: Iterable[Any], from_start: bool) -> None:
+    def _begin(self, frames: Iterable[av.VideoFrame], from_start: bool) -> None:
         self._from_start = from_start
         self._walk = self._timeline.ordered(frames)
         self._shown, self._next = None, next(self._walk, None)
 
-    def _ends_before(self, place: int) -> bool:
+    def _ends_before(self, last: Stamped, place: int) -> bool:
         """At the end: whether the last frame can't have been shown for so long."""
         end = self._timeline.end_pts(self._usual_step) or 0
-        return place > max(end, self._shown[0] + LEAP_SECONDS / self.info.time_base)
+        return place > max(end, last[0] + LEAP_SECONDS / self.info.time_base)
 
     def _end(self) -> int:
-        """The PTS up to which a scan may have seen frames, at the end of the walk."""
+        """At the end of the walk: the PTS up to which a scan may have seen frames."""
         last = self._timeline.last_pts or 0
-        # decord's scan takes the step before for the last frame's length, libav's what the file says
+        # A scan by decord takes the step before as the last frame's length, one by libav what the file states.
         return max(self._timeline.end_pts(self._usual_step) or 0, last + self._timeline.last_step)
 
     @property
@@ -245,7 +175,7 @@ class SeekReader(PyAVReader):
         super()._open_decoder(threads)
         self._faults = Faults(self._stream.codec_context.name, self._container.format.name)
 
-    def _packets(self) -> Iterator[Any]:
+    def _packets(self) -> Iterator[av.Packet | None]:
         for packet in super()._packets():
             if self._delay is None and packet is not None and packet.dts is not None and packet.pts is not None:
                 self._delay = packet.pts - packet.dts if self._container.format.name.startswith("mov") else 0
@@ -255,7 +185,7 @@ class SeekReader(PyAVReader):
                 self._faults.packet(packet)
             yield packet
 
-    def _decoded(self) -> Iterator[Any]:
+    def _decoded(self) -> Iterator[av.VideoFrame]:
         for frame in super()._decoded():
             self.decoded += 1
             self._faults.frame(frame)
@@ -263,7 +193,7 @@ class SeekReader(PyAVReader):
                 self._progress(self.decoded)
             yield frame
 
-    def _failed(self, what: Any) -> None:
+    def _failed(self, what: av.Packet | av.VideoFrame | None) -> None:
         super()._failed(what)
         self._faults.failed(None if what is None else stamp(what))
 
@@ -272,10 +202,10 @@ class SeekReader(PyAVReader):
         self._faults.unread()
 
 
-def _from_key_frame(frames: Iterable[Any]) -> Iterator[Any]:
-    """What can be trusted after a seek: a key frame, then those shown after it.
+def _from_key_frame(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The frames that are whole after a seek: a key frame, then those shown after it.
 
-    Frames of an open group that are shown before their key frame lean on the group before.
+    Frames of an open group that are shown before their key frame refer to the group before.
     """
     key: int | None = None
     for number, frame in enumerate(frames):
@@ -286,25 +216,3 @@ def _from_key_frame(frames: Iterable[Any]) -> Iterator[Any]:
             return
         if key is not None and pts is not None and pts >= key:
             yield frame
-
-
-class Still:
-    """A still image, asked like a video."""
-
-    decoded = 1
-
-    def __init__(self, reader: ImageReader):
-        self.info = reader.info
-        self._frame = next(iter(reader))
-
-    def frame_at(self, place: int, start_pts: int, end_pts: int) -> Any:
-        return self._frame
-
-    def lost(self, shown: int, place: int, start_pts: int) -> set[int | None]:
-        return set()
-
-    def ends_at(self, end_pts: int) -> int | None:
-        return None
-
-    def close(self) -> None:
-        """Nothing is open: the picture was decoded at once."""

@@ -1,19 +1,19 @@
-"""Time stamps made trustworthy: frames in strictly rising PTS, packet sizes by PTS, what is missing."""
+"""Puts decoded frames in strictly rising PTS, sums packet sizes by PTS, and says how much of a video is missing."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from typing import Any
 
+import av
 import numpy as np
 
 
 class Timeline:
-    """Puts decoded frames through in strictly rising PTS and remembers where they begin and end.
+    """Passes decoded frames on in strictly rising PTS and remembers where they begin and end.
 
     A frame without PTS takes the decoder's DTS, which libav counts up in presentation order; without either,
-    or at a time already passed, it is left out and counted. One stray stamp far ahead would make every later
+    or at a time already passed, it is left out and counted. One wrong stamp far ahead would make every later
     frame "already passed", so a frame after a leap waits for the next one to confirm it.
 
     A raw stream has no times at all: with a `period` (ticks) frame n is at n periods.
@@ -28,9 +28,9 @@ class Timeline:
         self.last_step = 0  # ticks from the last frame but one to the last
         self._last_duration = 0
 
-    def ordered(self, frames: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """(pts, frame) of each frame that has its place in time."""
-        waiting: tuple[int, Any] | None = None
+    def ordered(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(pts, frame) of each frame that has a place in time."""
+        waiting: tuple[int, av.VideoFrame] | None = None
         for number, frame in enumerate(frames):
             pts = frame.pts if frame.pts is not None else frame.dts
             if pts is None and self.period is not None:
@@ -57,7 +57,7 @@ class Timeline:
         if waiting is not None:
             yield self._placed(*waiting)
 
-    def _placed(self, pts: int, frame: Any) -> tuple[int, Any]:
+    def _placed(self, pts: int, frame: av.VideoFrame) -> tuple[int, av.VideoFrame]:
         if self.last_pts is None:
             self.first_pts = pts
         else:
@@ -69,7 +69,7 @@ class Timeline:
     def end_pts(self, usual_step: int) -> int | None:
         """The PTS at which the last frame so far ends: by its own duration if sane, else the last step.
 
-        `usual_step` (ticks) stands in for a film of one frame.
+        `usual_step` (ticks) is used for a video of one frame.
         """
         if self.last_pts is None:
             return None
@@ -79,7 +79,7 @@ class Timeline:
 
 
 class PacketSizes:
-    """Sizes of the packets met so far, 16 bytes each, until they are asked for and forgotten."""
+    """PTS and sizes of the packets so far, 16 bytes each, until they are taken."""
 
     def __init__(self) -> None:
         self._pts = array("q")
@@ -101,12 +101,12 @@ class PacketSizes:
         return total
 
 
-# What gives the takes of a file one time line: copied, of a program stream the first alone would be left.
+# Commands that give several takes in one file one time line. Copied, a program stream would lose all but the first.
 _MENDED_BY = {"mpegts": "ffmpeg -i FILE -map 0:v -c copy NEW.mkv", "mpeg": "ffmpeg -i FILE NEW.mp4"}
 
 
 def backward(left_out: int, container: str) -> str:
-    """The reason for a film whose time runs backward: a time then says not which of its frames is meant."""
+    """The reason for a video whose time runs backward, in which a time does not say which frame is meant."""
     mended = _MENDED_BY.get(container)
     advice = f" (several takes in one file? {mended} gives them one time line)" if mended else ""
     return f"time stamps missing or running backward: {left_out} frames left out{advice}"

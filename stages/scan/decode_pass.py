@@ -1,51 +1,25 @@
-"""The decode pass: one decode of a source feeds cuts, signals, thumbnails and later stages.
+"""The stage that scans sources: one decode of a source feeds cuts, signals, thumbnails and later stages.
 
-`scan` is the pass itself and runs in a killable child process; `DecodePass` is the stage around it.
+The scan itself (`stages.scan.scan`) runs in a child process that can be killed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from stages.base import SourceStage
 from stages.cuts.settings import CUT_VERSION, CutSettings
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.settings import ProbeSettings
-from stages.frames import FrameRequest, SourceError, Span
+from stages.frames import FrameRequest, SourceError
+from stages.scan.messages import AnswerParser, ScannedClip, ScannedSource, ScanSettings
 from stages.unit import Clip, Row, Source, Unit, clip_id
 
-SCAN = "stages.scan.scan:scan"  # what the child runs
-THUMBNAIL = FrameRequest((0.5,), 320)
-PART_CLIPS = 512  # a long source leaves in parts of so many clips …
-PART_BYTES = 64 << 20  # … or of so many bytes of asked-for pixels
-
-
-@dataclass(frozen=True)
-class ScanSettings:
-    """Everything that decides what a scan yields."""
-
-    probe: ProbeSettings
-    cut: CutSettings
-    measures: tuple[str, ...]
-    wants: tuple[FrameRequest, ...] = ()
-
-
-@dataclass
-class Found:
-    """One clip as the scan yields it: its columns, its thumbnail (JPEG), the frames asked for.
-
-    `pixels` holds, for each FrameRequest, a list of (seconds, picture (h, w, 3) uint8 BGR).
-    """
-
-    span: Span
-    columns: dict[str, Any]
-    thumbnail: tuple[int, int, bytes] | None  # width, height, JPEG
-    pixels: list[list[tuple[float, np.ndarray]]] = field(default_factory=list)
+SCAN = "stages.scan.scan:run"  # what the child runs
+PART_CLIPS = 512  # a long source is passed on in parts of so many clips ...
+PART_BYTES = 64 << 20  # ... or of so many bytes of pixels for later stages
 
 
 class DecodePass(SourceStage):
@@ -97,7 +71,7 @@ class DecodePass(SourceStage):
         """Parts of the unit, in order. A decoder that dies is given one more chance, unless a part has left."""
         began = time.monotonic()
         for chance in (1, 2):
-            source: dict[str, Any] = {}
+            source: Row = {}
             part = unit.new_part(0)
             try:
                 for part in self._parts(unit, source):
@@ -121,14 +95,20 @@ class DecodePass(SourceStage):
         assert self.child is not None and unit.source is not None, "setup() was not called"
         probe = self.settings.probe
         part, size = unit.new_part(0), 0
-        for message in self.child.call(
-            SCAN, unit.source.uri, self.settings, stall_s=probe.stall_seconds, limit_s=probe.limit_seconds
+        for answer in self.child.call(
+            SCAN,
+            self.settings.to_json(),
+            AnswerParser(self.settings.wants, self.columns()["clips"]),
+            source=unit.source.uri,
+            stall_s=probe.stall_seconds,
+            limit_s=probe.limit_seconds,
+            most_bytes=self.settings.clip_bytes,
         ):
-            if isinstance(message, dict):
-                source.update(message)
+            if isinstance(answer, ScannedSource):
+                source.update(answer.columns)
                 continue
-            part.clips.append(self._clip(unit.source, source, message))
-            size += sum(picture.nbytes for asked in message.pixels for _, picture in asked)
+            part.clips.append(self._clip(unit.source, source, answer))
+            size += sum(picture.nbytes for asked in answer.pixels for _, picture in asked)
             if size >= PART_BYTES or len(part.clips) >= PART_CLIPS:
                 part.last = False
                 yield part
@@ -142,7 +122,7 @@ class DecodePass(SourceStage):
         part.failure = str(error)
         return part
 
-    def _clip(self, source: Source, scanned: Row, found: Found) -> Clip:
+    def _clip(self, source: Source, scanned: Row, found: ScannedClip) -> Clip:
         """A clip as the scan found it, with its thumbnail and the frames that later stages asked for."""
         ids = {
             "clip_id": clip_id(source.source_id, found.span.start_pts, found.span.end_pts),

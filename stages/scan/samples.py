@@ -1,4 +1,4 @@
-"""Which frames are samples, and the bounded store of the frames that later stages ask for."""
+"""Samples of the frames of a scan for the measures, and a bounded store of pictures for later stages."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections import deque
 import cv2
 import numpy as np
 
-from stages.decode.pixels import MadePicture
+from stages.decode.pictures import MadePicture
 from stages.frames import SAMPLE_SECONDS, SAMPLE_SIDE, Frame, FrameRequest, Kept, Sample, Span
 
 TRAIL_STEP_S = 1 / 12  # seconds between the frames of a trail, or a little more
 _ROUNDING_S = 0.005  # containers round time stamps: 25 fps has steps of 0.080 s, not 0.0833 s
 _GRID_ROUNDING_S = 0.001  # a frame stamped 0.4995 s is the one at 0.5 s
-_TRAIL_KEEP_S = 0.5  # small frames older than this are of no use to a trail, unless the source is slower
+_TRAIL_KEEP_S = 0.5  # small frames older than this are dropped, unless the source has fewer than three in that time
 
-_SPARES = 192  # small frames remembered for clips too short to hold a picture, until such a clip is closed
+_SPARES = 192  # small frames kept for clips that are too short to hold a picture
 
 THUMBNAIL_SIDE = 320  # long side of a thumbnail, pixels
 THUMBNAIL_QUALITY = 80  # JPEG, 0-100
 
 
 class Sampler:
-    """Tells of every frame, in order, whether it is a sample, and makes the Sample of those that are.
+    """Takes a Sample every SAMPLE_SECONDS from the frames of a source, given in order.
 
-    The grid is of PTS: the first frame at or after each k * SAMPLE_SECONDS from the first frame. A frame that
-    is no sample costs a comparison and a reference to its small picture.
+    Samples are on a grid of PTS: the first frame at or after each k * SAMPLE_SECONDS from the first frame. A frame
+    that is no sample costs a comparison and a reference to its small picture.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Sampler:
         self._recent: deque[tuple[float, np.ndarray]] = deque()  # (seconds, small BGR picture)
 
     def observe(self, frame: Frame) -> Sample | None:
-        """The Sample of this frame, or None. Holds no buffer of the frame itself."""
+        """The Sample of this frame, None where it is none. Keeps no buffer of the frame itself."""
         seconds = frame.seconds
         if self._origin is None:
             self._origin = seconds
@@ -48,7 +48,7 @@ class Sampler:
     def _remember(self, seconds: float, small: np.ndarray) -> None:
         recent = self._recent
         if recent and seconds <= recent[-1][0]:
-            recent.clear()  # time ran backwards: what came before is no trail of this
+            recent.clear()  # time ran backwards: no trail across that
         recent.append((seconds, small))
         while len(recent) > 3 and recent[0][0] < seconds - _TRAIL_KEEP_S:
             recent.popleft()
@@ -66,7 +66,7 @@ class Sampler:
         )
 
     def _trail(self) -> list[tuple[float, np.ndarray]]:
-        """Up to three small gray frames, oldest first, each the newest that is a step before the next."""
+        """Up to three small gray frames, oldest first, each the newest at least TRAIL_STEP_S before the next."""
         chosen: list[tuple[float, np.ndarray]] = []
         for seconds, small in reversed(self._recent):
             if not chosen or seconds <= chosen[-1][0] - TRAIL_STEP_S + _ROUNDING_S:
@@ -79,12 +79,12 @@ class Sampler:
 class Candidates:
     """A bounded store of pictures from which a clip's frames are taken once its span is known.
 
-    Offered every frame (or only the samples), it keeps one per `interval_s`, and `capacity` in all: above it,
-    of the pictures older than `recent_s` the one goes whose neighbours are closest together. So memory does
-    not grow with a scene's length, and the newest stay dense, because a cut among them may not be known yet.
-    A position is met to 4 % of the length of a clip of three seconds or more (8 % with `interval_s` 0.5), if
-    clips are closed when they are complete. In between, small frames that exist anyway are remembered for a
-    while: a clip too short to hold a picture can be shown by one of them.
+    It is offered every frame (or only the samples) and keeps one per `interval_s`, `capacity` in all. When it is full,
+    it drops the picture, of those older than `recent_s`, whose neighbours are closest together. So memory does not
+    grow with a scene's length, and the newest pictures stay dense, because a cut among them may not be known yet. If
+    clips are closed when they are complete, a picture is found within 4 % of the length of a clip of three seconds or
+    more from any position (8 % with `interval_s` 0.5). Small frames, which exist anyway, are kept in between: one of
+    them stands for a clip that is too short to hold a picture.
     """
 
     def __init__(self, long_side: int, capacity: int = 48, interval_s: float = 0.25, recent_s: float = 4.0):
@@ -99,7 +99,7 @@ class Candidates:
         return len(self._kept)
 
     def offer(self, frame: Frame) -> None:
-        """Keeps what the frame's picture takes if it is time for one. One that isn't kept costs a comparison."""
+        """Keeps the frame's picture if the last one is `interval_s` ago. A frame that isn't kept costs a comparison."""
         seconds = frame.seconds
         if self._kept and seconds < self._kept[-1][0] + self._interval_s - _GRID_ROUNDING_S:
             self._spares.append((seconds, frame.small))
@@ -111,8 +111,8 @@ class Candidates:
     def take(self, span: Span, request: FrameRequest, *, spare: bool = False) -> list[tuple[float, np.ndarray]]:
         """For each position asked for the nearest kept frame inside the clip: (seconds, BGR (h, w, 3)).
 
-        Empty where the clip holds no kept frame; with `spare` a small frame stands in. Drops what lies before
-        the clip; `forget` drops the clip.
+        Empty where the clip holds no kept frame; with `spare` a small frame is taken then. Drops the pictures before
+        the clip, but not those of the clip (see `forget`).
         """
         self.forget(span.start_s)
         end_s = max(span.end_s, span.start_s + 2e-6)  # an image has no length but its one frame
@@ -122,7 +122,7 @@ class Candidates:
         if not inside:
             return []
         wanted = [span.start_s + share * (span.end_s - span.start_s) for share in request.positions]
-        nearest = [min(inside, key=lambda kept, at=at: abs(kept[0] - at)) for at in wanted]
+        nearest = [_nearest(inside, at) for at in wanted]
         return [(seconds, shrink(picture.made(), request.long_side)) for seconds, picture in nearest]
 
     def forget(self, before_s: float) -> None:
@@ -138,6 +138,10 @@ class Candidates:
 
     def _count_before(self, seconds: float) -> int:
         return next((i for i, kept in enumerate(self._kept) if kept[0] >= seconds - 1e-6), len(self._kept))
+
+
+def _nearest(pictures: list[tuple[float, Kept]], seconds: float) -> tuple[float, Kept]:
+    return min(pictures, key=lambda picture: abs(picture[0] - seconds))
 
 
 def shrink(picture: np.ndarray, long_side: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""The scan of one source: decode once, cut, measure; clips leave as soon as they are settled.
+"""Scans one source: decodes it once, cuts it into clips and measures them; runs in the decoder's child process.
 
-Runs in the killable child. Memory is bounded by the longest clip, never by the length of the source.
+A clip is yielded as soon as its end is known. Memory is bounded by the longest clip, never by the length of the source.
 """
 
 from __future__ import annotations
@@ -8,58 +8,69 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from stages.cuts.scenes import SceneCutter
 from stages.cuts.settings import CUT_VERSION
-from stages.decode.readers import open_reader
-from stages.decode.reading import open_source
+from stages.decode.messages import Call, Message
+from stages.decode.readers import Reader, open_reader
+from stages.decode.reading import SafeFile
 from stages.frames import FrameRequest, Sample, SourceError, SourceInfo, Span
 from stages.measures.base import ClipFacts
 from stages.measures.observations import Observations
-from stages.scan.decode_pass import THUMBNAIL, Found, ScanSettings
+from stages.scan.messages import THUMBNAIL, ScannedClip, ScannedSource, ScanSettings
 from stages.scan.samples import Candidates, Sampler, encode_jpeg
+from stages.unit import Row
 
-BATCH_FRAMES = 32  # looked at together: decoder and cutter push each other out of the processor's caches
-BATCH_SECONDS = 1.0  # and no more than this of a slow film: frames are kept for clips that end late
+BATCH_FRAMES = 32  # cut and measured together: decoder and cutter evict each other from the processor's caches
+BATCH_SECONDS = 1.0  # at most in a batch: a clip's frames must still be kept when its end is known
 
 
-def scan(uri: str, settings: ScanSettings, progress: Callable[[int], None]) -> Iterator[dict[str, Any] | Found]:
-    """Yields dicts of `sources` columns (header first, totals last) and a Found for each clip, in order.
+def run(call: Call) -> Iterator[Message]:
+    """The child's task: ScanSettings in, messages of ScannedSource and ScannedClip out."""
+    for answer in scan(call.file, ScanSettings.from_json(call.request), call.progress):
+        yield answer.to_message()
+
+
+def scan(
+    file: SafeFile, settings: ScanSettings, progress: Callable[[int], None]
+) -> Iterator[ScannedSource | ScannedClip]:
+    """Columns of `sources` (header first, totals last) and the clips, in order. Closes the file.
 
     Raises SourceError with the reason why the source can't be taken.
     """
     cv2.setNumThreads(1)  # one decoder a core: OpenCV's own threads would only fight over the same cores
     began = time.process_time()
-    with open_source(uri) as file:
-        yield {"bytes": file.size}
+    with file:
+        yield ScannedSource(bytes=file.size)
         reader = open_reader(file, settings.probe.backend, settings.probe.threads)
-        info: SourceInfo = reader.info
+        info = reader.info
         yield _header(info)
+        frames: int | None = None
         if _too_short(info, settings):
             yield _undecoded(info, settings)
-            frames, duration = None, info.duration_s
+            duration = info.duration_s
         else:
             pass_ = _Pass(reader, info, settings)
             yield from pass_.clips(progress)
             frames, duration = reader.frames, pass_.duration_s
             if reader.truncated and settings.probe.truncated == "fail":
                 raise SourceError(reader.truncated)
-        yield {
-            "duration_s": duration,
-            "fps": info.fps or (frames / duration if frames and duration else None),
-            "frames": frames,
-            "decode_errors": reader.decode_errors if frames is not None else None,
-            "content_hash": file.content_hash(),
-            "cpu_seconds": time.process_time() - began,
-        }
+        yield ScannedSource(
+            duration_s=duration,
+            fps=info.fps or (frames / duration if frames and duration else None),
+            frames=frames,
+            decode_errors=reader.decode_errors if frames is not None else None,
+            content_hash=file.content_hash(),
+            cpu_seconds=time.process_time() - began,
+        )
 
 
 class _Seen(NamedTuple):
-    """What is left of a frame when the decoder goes on."""
+    """What is kept of a frame after the decoder has gone on to the next."""
 
     pts: int
     seconds: float
@@ -68,9 +79,9 @@ class _Seen(NamedTuple):
 
 
 class _Pass:
-    """One walk over the frames of a reader."""
+    """One pass over the frames of a reader."""
 
-    def __init__(self, reader: Any, info: SourceInfo, settings: ScanSettings):
+    def __init__(self, reader: Reader, info: SourceInfo, settings: ScanSettings):
         self.reader, self.info, self.settings = reader, info, settings
         self.cutter = SceneCutter(settings.cut, info.time_base)
         self.sampler = Sampler()
@@ -82,9 +93,9 @@ class _Pass:
             max(request.long_side for request in self.requests), interval_s=0.25 if settings.wants else 0.5
         )
         self.duration_s: float | None = None  # known at the end
-        self.pts: deque[int] = deque()  # of the frames no clip was made of yet
+        self.pts: deque[int] = deque()  # of frames that belong to no clip so far
 
-    def clips(self, progress: Callable[[int], None]) -> Iterator[Found]:
+    def clips(self, progress: Callable[[int], None]) -> Iterator[ScannedClip]:
         first: int | None = None
         batch: list[_Seen] = []
         for number, frame in enumerate(self.reader):
@@ -99,14 +110,15 @@ class _Pass:
                 yield from self._look(batch)
                 batch.clear()
         yield from self._look(batch)
-        if first is None:
+        end = self.reader.last_end_pts
+        if first is None or end is None:
             raise SourceError("no frame could be decoded")
         if self.info.media == "video":  # what was decoded: headers are often wrong or silent
-            self.duration_s = float((self.reader.last_end_pts - first) * self.info.time_base)
-        for span in self.cutter.finish(self.reader.last_end_pts):
+            self.duration_s = float((end - first) * self.info.time_base)
+        for span in self.cutter.finish(end):
             yield self._close(span)
 
-    def _look(self, batch: list[_Seen]) -> Iterator[Found]:
+    def _look(self, batch: list[_Seen]) -> Iterator[ScannedClip]:
         """The clips that became final with these frames."""
         for seen in batch:
             if seen.sample is not None:
@@ -114,7 +126,7 @@ class _Pass:
             for span in self.cutter.observe(seen):
                 yield self._close(span)
 
-    def _close(self, span: Span) -> Found:
+    def _close(self, span: Span) -> ScannedClip:
         info = self.info
         while self.pts and self.pts[0] < span.start_pts:  # frames inside a transition
             self.pts.popleft()
@@ -144,26 +156,26 @@ class _Pass:
         if pictures[0]:
             picture = pictures[0][0][1]
             thumbnail = (picture.shape[1], picture.shape[0], encode_jpeg(picture))
-        return Found(span, columns, thumbnail, pictures[1:])
+        return ScannedClip(span, columns, thumbnail, pictures[1:])
 
 
-def _header(info: SourceInfo) -> dict[str, Any]:
+def _header(info: SourceInfo) -> ScannedSource:
     ratio = info.sample_aspect_ratio
-    return {
-        "media": info.media,
-        "container": info.container,
-        "codec": info.codec,
-        "pixel_format": info.pixel_format,
-        "width": info.width,
-        "height": info.height,
-        "rotation": info.rotation,
-        "sample_aspect_ratio": f"{ratio.numerator}:{ratio.denominator}",
-        "fps": info.fps,
-        "duration_s": info.duration_s,
-    }
+    return ScannedSource(
+        media=info.media,
+        container=info.container,
+        codec=info.codec,
+        pixel_format=info.pixel_format,
+        width=info.width,
+        height=info.height,
+        rotation=info.rotation,
+        sample_aspect_ratio=f"{ratio.numerator}:{ratio.denominator}",
+        fps=info.fps,
+        duration_s=info.duration_s,
+    )
 
 
-def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None) -> dict[str, Any]:
+def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None) -> Row:
     return {
         "scene": span.scene,
         "start_s": span.start_s,
@@ -184,8 +196,8 @@ def _too_short(info: SourceInfo, settings: ScanSettings) -> bool:
     return info.media == "video" and info.duration_s is not None and info.duration_s < settings.probe.min_seconds
 
 
-def _undecoded(info: SourceInfo, settings: ScanSettings) -> Found:
-    """The one clip of a source that the probe turns down: its span, and no scores."""
+def _undecoded(info: SourceInfo, settings: ScanSettings) -> ScannedClip:
+    """The one clip of a source that is too short to be decoded: its span, and no scores."""
     seconds = info.duration_s or 0.0
     span = Span(0, 0, round(seconds / info.time_base), 0.0, seconds)
-    return Found(span, _columns(info, span, None, info.fps), None)
+    return ScannedClip(span, _columns(info, span, None, info.fps), None)

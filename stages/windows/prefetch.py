@@ -7,10 +7,12 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from stages.base import one_line
-from stages.decode.child import Child, ChildDied, ChildTimeout
+from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.settings import FetchSettings
+from stages.windows.messages import ReadRequest, WindowAnswer, parse_answer
 from stages.windows.shared_pixels import Arena
 from stages.windows.window import Pixels, Window
 
@@ -50,6 +52,7 @@ class WindowPrefetcher:
         if self._arena is None:
             self._arena = Arena(self._shared_bytes)
         for child in self._children:
+            child.shared = self._arena.descriptor
             child.start()
 
     def close(self) -> None:
@@ -134,15 +137,26 @@ class WindowPrefetcher:
         return reason
 
     def _asked(self, child: Child, window: Window) -> Pixels:
-        limits = {"stall_s": self.settings.stall_seconds, "limit_s": self.settings.limit_seconds}
+        assert self._arena is not None, "start() was not called"
         room = self._arena.take(window.nbytes)
         try:
-            (answer,) = child.call(self.function, window, room, self.settings.threads, **limits)
-            if isinstance(answer, Pixels):
-                return answer
-            pts, crop = answer
+            request = ReadRequest(window, room, self.settings.threads)
+            answer: WindowAnswer
+            (answer,) = child.call(
+                self.function,
+                request.to_json(),
+                partial(parse_answer, window=window),
+                source=window.uri,
+                stall_s=self.settings.stall_seconds,
+                limit_s=self.settings.limit_seconds,
+                most_bytes=window.nbytes,
+            )
+            if answer.video is not None:
+                return Pixels(answer.video, answer.pts, answer.crop)
+            if room is None:
+                raise ChildError("malformed answer of the decoder: a window without pixels")
             video, room = self._arena.array(room, window.shape), None  # it gives the room back itself
-            return Pixels(video, pts, crop)
+            return Pixels(video, answer.pts, answer.crop)
         finally:
             if room is not None:
                 self._arena.give_back(room)

@@ -7,17 +7,17 @@ asked for in rising order decode no group of pictures twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any
 
 import av
 import cv2
 import numpy as np
 
-from stages.decode.reading import SafeFile, one_line, open_source
-from stages.decode.seek_reader import check_time_base, open_seeker
+from stages.decode.fetch import Seeker, check_time_base, open_seeker
+from stages.decode.messages import Call, Message
+from stages.decode.reading import SafeFile, reason_of
 from stages.frames import Box, SourceError
-from stages.windows.shared_pixels import Attached, Room
+from stages.windows.messages import ReadRequest, WindowAnswer
+from stages.windows.shared_pixels import Attached
 from stages.windows.window import Pixels, Window, covering
 
 HELD_BYTES = 16 << 20  # blocks up to this size are not given back to the system at once
@@ -30,57 +30,61 @@ class WindowReader:
         self.decoded = 0  # frames so far, those on the way to the wanted ones among them
         self._threads = threads
         self._progress: Callable[[int], None] = lambda n: None
-        self._source: tuple[str, int | None] | None = None  # what is open
-        self._file: SafeFile | None = None
-        self._seeker: Any = None
-        self._closing = ExitStack()
+        self._source: tuple[SafeFile, int | None] | None = None  # what is open, and the size it had when scanned
+        self._seeker: Seeker | None = None
 
     def read(
-        self, window: Window, into: np.ndarray | None = None, progress: Callable[[int], None] = lambda n: None
+        self,
+        file: SafeFile,
+        window: Window,
+        into: np.ndarray | None = None,
+        progress: Callable[[int], None] = lambda n: None,
     ) -> Pixels:
-        """The window's pixels, in the array `into` where there is one. Raises SourceError."""
+        """The window's pixels, in the array `into` where there is one. Raises SourceError.
+
+        The file stays open, to be given again with the next window, unless the reader can't go on in it.
+        """
         self._progress = progress
         before = 0
         try:
             places = window.places()
-            self._open(window)
-            before = self._seeker.decoded
-            check_time_base(self._seeker, window.time_base)
-            info = self._seeker.info
+            seeker = self._open(file, window.size)
+            before = seeker.decoded
+            check_time_base(seeker, window.time_base)
+            info = seeker.info
             if info.media == "image" and window.frames > 1:
                 raise SourceError(f"a still image has one frame, not {window.frames}")
             box = covering((info.width, info.height), window.crop, window.height, window.width)
             video = np.empty(window.shape, np.uint8) if into is None else into
-            return Pixels(video, self._fill(video, window, places, box), box)
+            return Pixels(video, self._fill(seeker, video, window, places, box), box)
         except Exception as error:
-            failure = self._file.failure if self._file is not None else None
+            failure = file.failure
             if failure or not isinstance(error, SourceError):
-                self.close()  # nobody knows where it stands
+                self.close()  # its position is unknown
+                file.close()
             if failure:
                 raise failure from error
             if isinstance(error, (av.FFmpegError, cv2.error, ValueError)):
-                raise SourceError(one_line(error)) from error
+                raise SourceError(reason_of(error)) from error
             raise
         finally:
             if self._seeker is not None:
                 self.decoded += self._seeker.decoded - before
 
     def close(self) -> None:
-        """Closes the source that is open."""
-        self._source = self._file = self._seeker = None
-        self._closing.close()
+        """Leaves the source that is open; its file is the caller's."""
+        if self._seeker is not None:
+            self._seeker.close()
+        self._source = self._seeker = None
 
-    def _open(self, window: Window) -> None:
-        wanted = (window.uri, window.size)
-        if self._source == wanted:
-            return
-        self.close()
-        self._file = self._closing.enter_context(open_source(window.uri))
-        self._seeker = open_seeker(self._file, window.size, self._threads, lambda n: self._progress(n))
-        self._closing.callback(self._seeker.close)
-        self._source = wanted
+    def _open(self, file: SafeFile, size: int | None) -> Seeker:
+        if self._seeker is None or self._source != (file, size):
+            self.close()
+            self._seeker = open_seeker(file, size, self._threads, lambda n: self._progress(n))
+            self._source = (file, size)
+        return self._seeker
 
-    def _fill(self, video: np.ndarray, window: Window, places: list[int], box: Box) -> list[int]:
+    def _fill(self, seeker: Seeker, video: np.ndarray, window: Window, places: list[int], box: Box) -> list[int]:
         """The PTS of the frames that were put into the video; a frame that is shown again is made once.
 
         Raises SourceError where a frame would stand for others that the scan saw and that are gone.
@@ -88,8 +92,8 @@ class WindowReader:
         pts: list[int] = []
         lost: set[int | None] = set()
         for k, place in enumerate(places):
-            frame = self._seeker.frame_at(place, window.start_pts, window.end_pts)
-            lost |= self._seeker.lost(frame.pts, place, window.start_pts)
+            frame = seeker.frame_at(place, window.start_pts, window.end_pts)
+            lost |= seeker.lost(frame.pts, place, window.start_pts)
             if frame.pts > place:  # a clip begins with a frame
                 lost.add(window.start_pts)
             if pts and frame.pts == pts[-1]:
@@ -101,7 +105,7 @@ class WindowReader:
         if lost:
             frames = "1 frame" if len(lost) == 1 else f"{len(lost)} frames"
             raise SourceError(f"{frames} of it can't be decoded: the file is damaged there")
-        ends = self._seeker.ends_at(window.end_pts)
+        ends = seeker.ends_at(window.end_pts)
         if ends is not None:
             now, then = (float(end * window.time_base) for end in (ends, window.end_pts))
             raise SourceError(
@@ -124,17 +128,19 @@ class _Server:
 _server: _Server | None = None
 
 
-def read(
-    window: Window, room: Room | None, threads: int = 1, progress: Callable[[int], None] = lambda n: None
-) -> Iterator[Pixels | tuple[list[int], Box]]:
-    """The window's pixels; of those that are in the room of the parent's memory, the PTS and the crop box.
+def read(call: Call) -> Iterator[Message]:
+    """The child's task: a ReadRequest in, one message of a WindowAnswer out.
 
-    The next call of this process goes on in the source that this one leaves open. Raises SourceError.
+    The pixels are in the room of the parent's memory where there is one that can be mapped, else in the message. The
+    source stays open for the next call. Raises SourceError.
     """
     global _server
     cv2.setNumThreads(1)
+    request = ReadRequest.from_json(call.request)
     if _server is None:
-        _server = _Server(threads)
-    into = _server.memory.array(room, window.shape) if room is not None else None
-    pixels = _server.reader.read(window, into, progress)
-    yield pixels if into is None else (pixels.pts, pixels.crop)
+        _server = _Server(request.threads)
+    into = None
+    if request.room is not None and call.shared is not None:
+        into = _server.memory.array(call.shared, request.room, request.window.shape)
+    pixels = _server.reader.read(call.file, request.window, into, call.progress)
+    yield WindowAnswer(pixels.pts, pixels.crop, pixels.video if into is None else None).to_message()

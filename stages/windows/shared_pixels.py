@@ -24,7 +24,6 @@ PAGE = mmap.PAGESIZE
 class Room:
     """A place in the memory of an `Arena`, as it is told to a child."""
 
-    descriptor: int  # in the parent
     length: int  # bytes of the whole memory
     start: int  # bytes
 
@@ -32,7 +31,8 @@ class Room:
 class Arena:
     """Memory of at most `length` bytes for arrays of any size; it takes no more than is in use at a time.
 
-    `open` is False where the system has no such memory: there `take` always says None.
+    `descriptor` is what a child needs to map it, None where the system has no such memory: there `take` always says
+    None.
     """
 
     def __init__(self, length: int):
@@ -40,11 +40,12 @@ class Arena:
         self._taken: list[tuple[int, int]] = []  # (start, end), rising
         self._left: deque[int] = deque()  # starts of rooms that nobody uses any more
         self._lock = Lock()
-        self._descriptor, self._memory = -1, None
+        self.descriptor: int | None = None
+        self._memory: mmap.mmap | None = None
         with contextlib.suppress(AttributeError, OSError):
-            self._descriptor = os.memfd_create("pixels")
-            os.ftruncate(self._descriptor, self._length)
-            self._memory = mmap.mmap(self._descriptor, self._length)
+            self.descriptor = os.memfd_create("pixels")
+            os.ftruncate(self.descriptor, self._length)
+            self._memory = mmap.mmap(self.descriptor, self._length)
 
     def take(self, nbytes: int) -> Room | None:
         """Room for so many bytes at the lowest free place; None where there is none now."""
@@ -63,7 +64,7 @@ class Arena:
             else:
                 return None
             self._taken.insert(at, (place, place + size))
-            return Room(self._descriptor, self._length, place)
+            return Room(self._length, place)
 
     def give_back(self, room: Room) -> None:
         """A room of which there is no array."""
@@ -71,6 +72,7 @@ class Arena:
 
     def array(self, room: Room, shape: tuple[int, ...]) -> np.ndarray:
         """The uint8 array in a room, which is given back when nobody holds the array or a view of it."""
+        assert self._memory is not None, "no room was taken"
         flat = np.frombuffer(self._memory, np.uint8, math.prod(shape), room.start)
         # By itself, without the lock: it may be called in the middle of anything.
         weakref.finalize(flat, self._left.append, room.start).atexit = False
@@ -80,28 +82,24 @@ class Arena:
         """No more rooms; the memory goes when the last array does."""
         with self._lock:
             self._memory = None
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
+            if self.descriptor is not None:
+                os.close(self.descriptor)
+                self.descriptor = None
 
 
 class Attached:
-    """The parent's memory as seen from a child of it."""
+    """The parent's memory as seen from a child, which was given its descriptor."""
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
         self._of: tuple[int, int] | None = None  # descriptor and length
 
-    def array(self, room: Room, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The uint8 array in a room; None where the system does not let us have it."""
-        if self._of != (room.descriptor, room.length):
-            self._of, self._memory = (room.descriptor, room.length), None
+    def array(self, descriptor: int, room: Room, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The uint8 array in a room; None where the memory can't be mapped."""
+        if self._of != (descriptor, room.length):
+            self._of, self._memory = (descriptor, room.length), None
             with contextlib.suppress(OSError, ValueError, MemoryError):
-                descriptor = os.open(f"/proc/{os.getppid()}/fd/{room.descriptor}", os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    self._memory = mmap.mmap(descriptor, room.length)
-                finally:
-                    os.close(descriptor)
+                self._memory = mmap.mmap(descriptor, room.length)
         if self._memory is None:
             return None
         return np.frombuffer(self._memory, np.uint8, math.prod(shape), room.start).reshape(shape)

@@ -11,7 +11,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from stages.decode.pixels import MadePicture, line_means
+from stages.decode.colour import line_means
+from stages.decode.pictures import MadePicture
 from stages.frames import SMALL_SIDE, Sample, Span
 from stages.measures.base import ClipFacts
 from stages.measures.observations import Observations

@@ -10,12 +10,24 @@ from pathlib import Path
 import numpy as np
 
 from stages.decode.pyav_reader import PyAVReader
-from stages.decode.reading import open_source
+from stages.decode.sources import open_source
 from stages.unit import Source
 from stages.windows.buckets import Bucket, window_of
+from stages.windows.reader import WindowReader
 from stages.windows.window import covering
 from tests.hostile import write_video
 from tests.stages.decode.test_seek import COUNT, FILMS, textured
+
+
+class UriReader(WindowReader):
+    """A WindowReader that opens the source of a window itself; in a run the parent of its process does."""
+
+    opened = ""
+
+    def read(self, window):
+        if window.uri != self.opened or self.file.closed:
+            self.file, self.opened = open_source(window.uri), window.uri
+        return super().read(self.file, window)
 
 
 def write_films(folder: Path, *names: str) -> Path:

@@ -13,17 +13,27 @@ from hypothesis import strategies as st
 
 from stages.decode import containers
 from stages.decode.child import Child
+from stages.decode.messages import Message
 from stages.decode.readers import open_reader
-from stages.decode.reading import open_source
+from stages.decode.sources import open_source
 from stages.frames import SourceError
 from tests.hostile import CANARY, Canary, make_hostile_folder, moving_square, references, write_video
 
 HERE = "tests.stages.decode.test_hostile"
 
 
-def read_through(uri, backend="pyav", *, progress=lambda n: None):
-    """Reads everything a decode pass would; yields (frames, truncated)."""
+def read_in_child(call):
+    yield Message(read_all(call.file, call.request, call.progress))
+
+
+def read_through(uri, backend="pyav"):
     with open_source(uri) as file:
+        return read_all(file, backend)
+
+
+def read_all(file, backend, progress=lambda n: None):
+    """Reads everything a decode pass would; gives (frames, truncated)."""
+    with file:
         reader = open_reader(file, backend)
         last = None
         for frame in reader:
@@ -36,7 +46,13 @@ def read_through(uri, backend="pyav", *, progress=lambda n: None):
         assert reader.last_end_pts > last
         reader.packets_bytes(0, reader.last_end_pts)
         file.content_hash()
-        yield reader.frames, reader.truncated
+        return reader.frames, reader.truncated
+
+
+def call_child(child, path, backend="pyav"):
+    task, limits = f"{HERE}:read_in_child", {"stall_s": 30, "limit_s": 60}
+    (answer,) = child.call(task, backend, lambda message: message.fields, source=str(path), **limits)
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +79,7 @@ def test_every_file_is_done_or_failed_with_a_reason_of_one_line(folder, child, k
         expected = expected | dict.fromkeys(refused, "either")
     for name, outcome in expected.items():
         try:
-            ((frames, _),) = child.call(f"{HERE}:read_through", str(path / name), kind, stall_s=30, limit_s=60)
+            frames, _ = call_child(child, path / name, kind)
             got, detail = "done", f"{frames} frames"
             assert frames > 0
         except SourceError as error:
@@ -79,7 +95,7 @@ def test_every_file_is_done_or_failed_with_a_reason_of_one_line(folder, child, k
 @pytest.mark.parametrize("name", ["truncated_index_first.mp4", "claims_more_frames.mp4"])
 def test_a_file_with_less_than_its_header_claims_ends_and_says_so(folder, name):
     path, _, _ = folder
-    ((frames, truncated),) = read_through(str(path / name))
+    frames, truncated = read_through(str(path / name))
     assert 0 < frames <= 48
     assert truncated.startswith("truncated: ") and truncated.endswith("s decoded")
 
@@ -87,7 +103,7 @@ def test_a_file_with_less_than_its_header_claims_ends_and_says_so(folder, name):
 def test_a_whole_file_is_not_called_truncated(folder):
     path, _, _ = folder
     for name in ("good.mp4", "index_first.mp4", "one_frame.mp4", "variable_rate.mkv", "rotated.mp4"):
-        ((_, truncated),) = read_through(str(path / name))
+        _, truncated = read_through(str(path / name))
         assert truncated is None, name
 
 
@@ -101,7 +117,7 @@ def test_no_reference_inside_a_file_is_followed(folder, kind, tmp_path):
             disguised = path / (name.removesuffix(".mp4") + ending)
             disguised.write_bytes(data)
             with pytest.raises(SourceError, match=r"references are never followed|decord backend takes"):
-                list(read_through(str(disguised), kind))
+                read_through(str(disguised), kind)
             if ending != ".mp4":
                 disguised.unlink()
     assert not canary.touched()
@@ -172,7 +188,7 @@ def test_permission_denied_is_a_reason_for_root_s_tests_too(tmp_path, monkeypatc
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "x.mp4").write_bytes(b"x")
-    monkeypatch.setattr("stages.decode.reading.os.open", denied)
+    monkeypatch.setattr("os.open", denied)
     with pytest.raises(SourceError, match="can't be opened: Permission denied"):
         open_source(str(tmp_path / "x.mp4"))
 
@@ -189,7 +205,7 @@ def test_a_header_of_absurd_size_is_refused_before_anything_is_decoded(tmp_path)
     data[sample + 28 : sample + 32] = b"\xff\xff\xff\xff"
     (tmp_path / "x.mp4").write_bytes(data)
     try:  # either the header's size is believed and refused, or the codec's own is taken
-        ((frames, _),) = read_through(str(tmp_path / "x.mp4"))
+        frames, _ = read_through(str(tmp_path / "x.mp4"))
         assert frames == 3
     except SourceError as error:
         assert "over 16384 px" in str(error)
@@ -218,7 +234,7 @@ def test_damaged_bytes_give_frames_or_a_reason(originals, child, which, bytes_se
     (path / "damaged").write_bytes(data[: int(len(data) * max(kept, 0.1)) if kept < 0.9 else None])
     pid = child.pid
     try:
-        ((frames, _),) = child.call(f"{HERE}:read_through", str(path / "damaged"), stall_s=30, limit_s=60)
+        frames, _ = call_child(child, path / "damaged")
         assert frames > 0
     except SourceError as error:
         assert "\n" not in str(error)

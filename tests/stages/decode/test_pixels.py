@@ -12,11 +12,12 @@ from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.decode.pixels import Display, VideoFrame, check_size
+from stages.decode.display import Display, check_size
 from stages.decode.planes import resized
 from stages.decode.pyav_reader import PyAVReader
-from stages.decode.reading import open_source
 from stages.decode.scaler import Scaler
+from stages.decode.sources import open_source
+from stages.decode.video_frame import VideoFrame
 from stages.frames import SourceError
 from tests.hostile import write_video
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.decode.pixels import Display, VideoFrame
+from stages.decode.display import Display
 from stages.decode.planes import Planes
 from stages.decode.scaler import Scaler
+from stages.decode.video_frame import VideoFrame
 
 
 def scene(width: int, height: int, seed: int = 0, blur: float = 1.0) -> np.ndarray:

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from stages.decode.images import ImageReader
 from stages.decode.pyav_reader import PyAVReader
 from stages.decode.readers import open_reader
-from stages.decode.reading import SafeFile, open_source
+from stages.decode.reading import SafeFile
 from stages.decode.seek_reader import SeekReader
+from stages.decode.sources import open_source
 from stages.decode.timeline import PacketSizes, Timeline, shortfall
 from stages.frames import SourceError
 from tests.hostile import moving_square, write_shuffled_times, write_video
@@ -36,7 +37,7 @@ def pts_of(path, backend="pyav"):
 
 
 def in_memory(data: bytes) -> SafeFile:
-    return SafeFile("memory", lambda position, length: data[position : position + length], len(data), lambda: None)
+    return SafeFile(lambda position, length: data[position : position + length], len(data), lambda: None)
 
 
 # Bytes
@@ -90,7 +91,7 @@ def test_a_failed_read_is_a_failure_and_never_a_short_film(tmp_path):
             raise OSError("connection reset")
         return data[position : position + min(length, 4096)]
 
-    file = SafeFile("x", read_at, len(data), lambda: None)
+    file = SafeFile(read_at, len(data), lambda: None)
     with pytest.raises(SourceError, match=r"reading failed at byte \d+: connection reset"):
         list(PyAVReader(file))
 

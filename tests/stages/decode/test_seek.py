@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.decode.fetch import fetch
+from stages.decode.fetch_messages import ClipSpan, FetchRequest
 from stages.decode.pyav_reader import PyAVReader
-from stages.decode.reading import open_source
 from stages.decode.seek import FetchFrames
-from stages.decode.seek_reader import ClipSpan, SeekReader, fetch
+from stages.decode.seek_reader import SeekReader
 from stages.decode.settings import FetchSettings
+from stages.decode.sources import open_source
 from stages.frames import FrameRequest, SourceError
 from stages.unit import Clip, Source, Unit
 from tests.hostile import moving_square, write_video
@@ -91,8 +93,8 @@ def decoded(path: Path):
 def fetched(path, spans, positions, sides=(64,), **more):
     """({clip id: pictures of each request, or the reason}, what it took)."""
     wants = tuple(FrameRequest(tuple(positions), side) for side in sides)
-    *answers, took = fetch(str(path), spans, wants, **more)
-    return dict(answers), took
+    *answers, took = fetch(open_source(str(path)), FetchRequest(spans, wants, **more))
+    return {answer.clip_id: answer.pictures for answer in answers}, took
 
 
 @pytest.mark.parametrize("name", FILMS)
@@ -118,14 +120,14 @@ def test_only_the_group_of_pictures_of_a_frame_is_decoded(films, name):
     base, times, _, end = decoded(films / name)
     span = ClipSpan("c", times[70], end, base)
     _, took = fetched(films / name, [span], [0.0])
-    assert took["decoded"] <= 3 * GROUP < COUNT / 2
+    assert took.decoded <= 3 * GROUP < COUNT / 2
 
 
 def test_frames_of_one_group_of_pictures_cost_one_walk_through_it(films):
     base, times, _, _ = decoded(films / "one_group.mp4")
     spans = [ClipSpan(str(i), times[i], times[i + 8], base) for i in range(0, 80, 8)]
     _, took = fetched(films / "one_group.mp4", spans, [0.1, 0.5, 0.9], sides=(32, 64))
-    assert took["decoded"] <= COUNT
+    assert took.decoded <= COUNT
 
 
 @pytest.mark.parametrize("name", ["h264_b_frames.mp4", "hevc.mp4", "h264_open_groups.mkv", "vp9.webm", "mpeg4.avi"])
@@ -133,7 +135,7 @@ def test_asked_for_every_frame_in_turn_a_film_is_decoded_about_once(films, name)
     base, times, _, end = decoded(films / name)
     spans = [ClipSpan(str(i), *pair, base) for i, pair in enumerate(pairwise([*times, end]))]
     _, took = fetched(films / name, spans, [0.0])
-    assert took["decoded"] <= 2 * COUNT
+    assert took.decoded <= 2 * COUNT
 
 
 def test_every_request_gets_its_own_size_of_the_same_frame(films):
@@ -170,7 +172,7 @@ def test_a_truncated_file_ends_the_search_and_gives_what_is_left(films, tmp_path
     except SourceError as error:
         assert share < 0.4, error  # not even the first frame is there
         return
-    assert took["decoded"] < 6 * COUNT
+    assert took.decoded < 6 * COUNT
     for span, first in zip(spans, range(0, COUNT, 12), strict=True):
         if not isinstance(answer := answers[span.clip_id], str):
             ((_, picture),) = answer[0]
@@ -187,7 +189,7 @@ def test_a_film_cut_off_long_before_a_clip_says_so_and_is_decoded_at_most_a_few_
     spans = [ClipSpan(str(i), times[i], times[i + 10], base) for i in range(200, 230, 10)]
     answers, took = fetched(film, spans, [0.1, 0.5, 0.9])
     assert all("cut off there" in answer for answer in answers.values())
-    assert took["decoded"] < 2 * len(times)
+    assert took.decoded < 2 * len(times)
 
 
 def test_a_file_that_changed_since_its_scan_is_told(films, tmp_path):

@@ -14,9 +14,11 @@ import pytest
 
 from stages.cuts.settings import CutSettings
 from stages.decode.settings import ProbeSettings
+from stages.decode.sources import open_source
 from stages.frames import FrameRequest
 from stages.measures.registry import MEASURES
-from stages.scan.decode_pass import DecodePass, Found, ScanSettings
+from stages.scan.decode_pass import DecodePass
+from stages.scan.messages import ScannedClip, ScannedSource, ScanSettings
 from stages.scan.scan import scan
 from stages.unit import Source, Unit, source_id
 from tests.hostile import moving_square, write_video
@@ -67,13 +69,14 @@ def repeated(path, seconds, fps=4, take_s=40):
 
 PEAK = """
 import resource, sys
+from stages.decode.sources import open_source
 from stages.scan.scan import scan
 from tests.stages.scan.test_decode_pass import CUT, EVERYTHING, PROBE
-from stages.scan.decode_pass import ScanSettings
+from stages.scan.messages import ScannedClip, ScanSettings
 from stages.frames import FrameRequest
 wants = (FrameRequest((0.1, 0.5, 0.9), 336),)
 settings = ScanSettings(PROBE, CUT, EVERYTHING, wants)
-clips = sum(not isinstance(m, dict) for m in scan(sys.argv[1], settings, lambda n: None))
+clips = sum(isinstance(m, ScannedClip) for m in scan(open_source(sys.argv[1]), settings, lambda n: None))
 print(clips, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -110,8 +113,8 @@ def test_the_frames_later_stages_ask_for_come_from_the_same_decode(tmp_path, dec
     wants = (FrameRequest((0.1, 0.5, 0.9), 64), FrameRequest((0.5,), 160))
     found = [
         m
-        for m in scan(str(film), ScanSettings(PROBE, CUT, EVERYTHING, wants), progress=lambda n: None)
-        if isinstance(m, Found)
+        for m in scan(open_source(str(film)), ScanSettings(PROBE, CUT, EVERYTHING, wants), progress=lambda n: None)
+        if isinstance(m, ScannedClip)
     ]
     assert len(opened) == 1
     for clip in found:
@@ -209,6 +212,6 @@ def test_a_decoder_that_dies_once_is_given_another_chance(tmp_path, decode_pass)
     assert sum(clip.row["frames"] for clip in part.clips) == 4000
 
 
-def suicide(uri, settings, progress):
-    yield {"bytes": 1}
+def suicide(call):
+    yield ScannedSource(bytes=1).to_message()
     os.kill(os.getpid(), signal.SIGSEGV)

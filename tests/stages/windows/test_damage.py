@@ -11,10 +11,9 @@ from stages.frames import SourceError
 from stages.unit import Source
 from stages.windows.buckets import Bucket, window_of
 from stages.windows.prefetch import WindowPrefetcher
-from stages.windows.reader import WindowReader
 from tests.hostile import write_video
 from tests.stages.decode.test_seek import B_FRAMES, textured
-from tests.stages.window_truth import known, same, spans, windows_of, write_films
+from tests.stages.window_truth import UriReader, known, same, spans, windows_of, write_films
 
 
 def whole(path, bucket, fps=8.0):
@@ -44,12 +43,12 @@ def test_a_shorter_film_of_the_same_size_is_told_by_its_end(tmp_path, count):
     path.write_bytes(shorter + left.to_bytes(4, "big") + b"free" + bytes(left - 8))
     assert path.stat().st_size == size
     with pytest.raises(SourceError, match=f"the source ends at {count / 8:.3f} s now, the clip goes to 2.000 s"):
-        WindowReader().read(window)
+        UriReader().read(window)
     with WindowPrefetcher() as pool:
         ((_, answer),) = pool.fetch([window])
     assert isinstance(answer, str) and "the file has changed or is damaged" in answer
     # what the shorter film has is given: the end is not come to
-    assert WindowReader().read(replace(window, frames=count - 2)).video.shape[0] == count - 2
+    assert UriReader().read(replace(window, frames=count - 2)).video.shape[0] == count - 2
 
 
 @pytest.mark.parametrize("name", ["h264_b_frames.mp4", "one_group.mp4", "mpeg4.mp4", "hevc.mp4"])
@@ -58,11 +57,11 @@ def test_no_frame_stands_for_one_that_the_damage_took(tmp_path, name):
     path = write_films(tmp_path, name) / name
     data = path.read_bytes()
     windows = list(windows_of(path, clips=4, bucket="8x32x32", fps=12.0))
-    truth = [WindowReader().read(window).pts for window in windows]
+    truth = [UriReader().read(window).pts for window in windows]
     reasons = []
     for seed in range(6):
         path.write_bytes(damaged(data, seed))
-        reader = WindowReader()
+        reader = UriReader()
         for window, pts in zip(windows, truth, strict=True):
             try:
                 assert reader.read(window).pts == pts
@@ -75,10 +74,10 @@ def test_no_frame_stands_for_one_that_the_damage_took(tmp_path, name):
 def test_damage_costs_the_windows_that_lean_on_it_and_no_others(tmp_path):
     path = write_video(tmp_path / "a.mp4", textured(96), options=B_FRAMES)
     windows = [window for window in windows_of(path, clips=8, bucket="4x32x32", fps=8.0)]
-    truth = [WindowReader().read(window).video for window in windows]
+    truth = [UriReader().read(window).video for window in windows]
     data = path.read_bytes()
     path.write_bytes(damaged(data, 1))
-    forward, backward = WindowReader(), WindowReader()
+    forward, backward = UriReader(), UriReader()
     answers = {}
     for reader, order in ((forward, windows), (backward, windows[::-1])):
         for window in order:
@@ -116,4 +115,4 @@ def test_frames_that_are_shown_for_long_are_no_damage(tmp_path, pts, container, 
         frames = int((end - times[first]) * base * Fraction(fps))
         if frames:
             window = window_of(row, Source("s", str(path)), Bucket(frames, 32, 32), fps, "start")
-            assert same(WindowReader().read(window), window)
+            assert same(UriReader().read(window), window)

@@ -190,7 +190,8 @@ def test_a_window_has_a_time_limit_and_an_error_of_ours_is_a_reason_too(films):
             assert answer.startswith("MemoryError: no room for a frame (bad_windows.py:")
 
 
-def test_leaving_early_ends_at_once_and_the_prefetcher_goes_on(films):
+def test_leaving_early_ends_at_once_and_the_prefetcher_goes_on(films, tmp_path):
+    bad = shutil.copy(films / "mpeg4.mp4", tmp_path / "bad.mp4")
     windows = windows_of(films / "mpeg4.mp4")
     with WindowPrefetcher(2) as pool:
         fetching = pool.fetch(windows)
@@ -199,7 +200,7 @@ def test_leaving_early_ends_at_once_and_the_prefetcher_goes_on(films):
             next(pool.fetch(windows))
         fetching.close()
         function, pool.function = pool.function, "tests.stages.bad_windows:hangs_for_a_minute"
-        fetching = pool.fetch([windows[0], *(replace(window, uri="bad") for window in windows[1:])])
+        fetching = pool.fetch([windows[0], *(replace(window, uri=str(bad)) for window in windows[1:])])
         next(fetching)
         began = time.monotonic()
         fetching.close()

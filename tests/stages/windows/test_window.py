@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.decode.display import Display
 from stages.decode.images import ImageReader
-from stages.decode.pixels import Display, VideoFrame
-from stages.decode.reading import open_source
 from stages.decode.scaler import Scaler
+from stages.decode.sources import open_source
+from stages.decode.video_frame import VideoFrame
 from stages.frames import SourceError
 from stages.unit import Source
 from stages.windows.buckets import Bucket, choose, window_of
-from stages.windows.reader import WindowReader
 from stages.windows.window import Window, covering
 from tests.films import Drawn, compose
 from tests.hostile import moving_square, write_video
 from tests.stages.decode.test_seek import B_FRAMES, COUNT, FILMS, GROUP, textured
-from tests.stages.window_truth import known, same, spans, windows_of, write_films
+from tests.stages.window_truth import UriReader, known, same, spans, windows_of, write_films
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def drawn_windows(data, path):
 @settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_a_window_has_the_pixels_of_a_whole_decode_to_the_byte(films, name, data):
-    reader = WindowReader()
+    reader = UriReader()
     for window in drawn_windows(data, films / name):
         pixels = reader.read(window)
         assert same(pixels, window), window
@@ -116,7 +116,7 @@ def test_every_frame_of_a_window_is_of_its_own_scene(tmp_path, uneven):
     scenes = dict(zip(times, truth.shot, strict=True))
     rows = spans(path, 0, *(truth.index(cut) for cut in truth.cuts))
     assert len(rows) == 4
-    reader = WindowReader()
+    reader = UriReader()
     for fps, where in itertools.product([7.0, 16.0, 29.97, 30.0, 60.0], ["start", "middle"]):
         for scene, row in enumerate(rows):
             most = choose(row, [Bucket(frames, 18, 32) for frames in range(1, 150)], fps, 1.0)
@@ -140,7 +140,7 @@ def test_a_frame_that_is_shown_for_long_fills_its_time(tmp_path):
         tmp_path / "a.mkv", moving_square(3), container="matroska", pts=[0, 100, 1000], time_base=Fraction(1, 1000)
     )
     window = Window("c", str(path), None, 0, 1100, Fraction(1, 1000), 0.0, 10.0, 11, None, 64, 96)
-    pixels = WindowReader().read(window)
+    pixels = UriReader().read(window)
     assert pixels.pts == [0] + [100] * 9 + [1000]
     assert np.array_equal(pixels.video[1], pixels.video[9]) and not np.array_equal(pixels.video[9], pixels.video[10])
 
@@ -155,18 +155,18 @@ def test_a_still_image_is_one_frame(tmp_path, kind):
     }  # fmt: skip
     bucket = choose(row, [Bucket(1, 32, 32), Bucket(17, 32, 32)], 16.0)
     window = window_of(row, Source("s", str(path), bytes=path.stat().st_size), bucket, 16.0)
-    pixels = WindowReader().read(window)
+    pixels = UriReader().read(window)
     with open_source(str(path)) as file:
         (frame,) = ImageReader(file)
     assert pixels.pts == [0] and pixels.crop == (16, 0, 64, 64)
     assert np.array_equal(pixels.video[0], frame.cropped(pixels.crop, (32, 32)))
     with pytest.raises(SourceError, match="a still image has one frame, not 17"):
-        WindowReader().read(replace(window, frames=17, fps=100.0))
+        UriReader().read(replace(window, frames=17, fps=100.0))
 
 
 @pytest.mark.parametrize("name", ["h264_b_frames.mp4", "h264_open_groups.mkv", "vp9.webm", "mpeg4.mp4", "hevc.mp4"])
 def test_only_what_a_window_needs_is_decoded(films, name):
-    reader = WindowReader()
+    reader = UriReader()
     row = spans(films / name, 0, 70, 80)[1]
     reader.read(window_of(row, Source("s", str(films / name)), Bucket(5, 32, 32), 12.0, "start"))
     assert reader.decoded <= 10 + 3 * GROUP < COUNT / 1.5
@@ -174,7 +174,7 @@ def test_only_what_a_window_needs_is_decoded(films, name):
 
 @pytest.mark.parametrize("name", ["h264_b_frames.mp4", "one_group.mp4", "uneven.mkv", "mpeg4.avi"])
 def test_windows_of_one_source_in_a_row_decode_it_once(films, name):
-    reader = WindowReader()
+    reader = UriReader()
     for window in windows_of(films / name, clips=8, bucket="3x32x32", fps=10.0):
         reader.read(window)
     assert reader.decoded <= COUNT + 2 * GROUP
@@ -189,7 +189,7 @@ def test_a_file_that_is_cut_off_gives_the_windows_before_its_end(films, tmp_path
     cut = whole.with_name("cut_windows.mp4")
     data = whole.read_bytes()
     cut.write_bytes(data[: int(len(data) * share)])
-    reader, failed = WindowReader(), False
+    reader, failed = UriReader(), False
     for window in windows_of(whole, clips=8, bucket="4x32x32", fps=8.0):
         try:
             pixels = reader.read(replace(window, uri=str(cut)))
