@@ -97,13 +97,15 @@ class _Run:
                     plans = make_pools(self.work.stages, self.nodes.cpus, self.nodes.gpus)
                     for pool, plan in zip(self.pools, plans, strict=True):
                         pool.plan = plan
-        except (SettingsError, EngineError) as caught:
-            error = caught
         except self.ray.exceptions.RayError as caught:
             error = EngineError(f"Ray stopped: {' '.join(str(caught).split())[:300]}")
+        except Exception as caught:  # of the listing too: what is finished is kept all the same
+            error = caught
         for pool in self.pools:
             pool.kill()
-        yield from self.writers.finish()
+        for closed in self.writers.finish():
+            if closed.files is not None:
+                yield closed.files
         if error is not None:
             raise error
 
@@ -180,8 +182,14 @@ class _Run:
         for ref in ready:
             if ref in calls:
                 yield from self._arrived(*calls[ref], ref)
-        yield from self.writers.take_closed()
-        self.writers.close_if_due()
+        for closed in self.writers.take_closed():
+            for unit_id in closed.written:
+                self.units.pop(unit_id, None)
+            for unit_id in closed.lost:
+                self._again(self.units.get(unit_id))
+            if closed.files is not None:
+                yield closed.files
+        self.writers.close_if_due(now=self.listed and not self.ahead and not any(pool.busy for pool in self.pools))
 
     def _arrived(self, pool: Pool, worker: Any, ref: Any) -> Iterator[Tally]:
         if worker not in pool.workers:  # it died a moment ago, by another of its calls
@@ -214,8 +222,6 @@ class _Run:
         first = current[0]
         if len(receipt.finished) > 1 or (first.part == 0 and first.last):
             self._learn_pace(receipt)
-            for each in current:
-                del self.units[each.unit_id]
             self.writers.add([each.unit_id for each in current], [payload], receipt.rows, receipt.size, skipped=stale)
             if not stale:
                 yield receipt.tally
@@ -238,7 +244,6 @@ class _Run:
         if failure is not None:
             found = Tally(failed=1, stage_seconds=found.stage_seconds)
             found.reasons[reason_class(failure)] += 1
-        del self.units[part.unit_id]
         failures = {part.unit_id: failure} if failure is not None else {}
         rows, size = sum(r.rows for _, r in parts), sum(r.size for _, r in parts)
         self.writers.add([part.unit_id], [payload for payload, _ in parts], rows, size, failures)
@@ -277,14 +282,13 @@ class _Run:
         """Fails units on which workers died twice, once it is sure that their nodes live."""
         due = [unit for at, unit in self.doubtful if time.monotonic() >= at]
         self.doubtful = [(at, unit) for at, unit in self.doubtful if time.monotonic() < at]
-        for unit in due:
+        for unit in dict.fromkeys(due):
             unit.strikes = [node for node in unit.strikes if self.nodes.alive(node)]
             if len(unit.strikes) < STRIKES:
                 self._again(unit)
                 continue
             failed = unit.unit.failed(f"{unit.dead_in}: its worker died twice on it")
             failed.part, failed.last = 0, True
-            del self.units[failed.unit_id]
             self.writers.add([failed.unit_id], [self.ray.put([failed])], 1, 600)
 
     def _again(self, unit: _OnTheWay | None) -> None:
@@ -295,7 +299,7 @@ class _Run:
 
 
 class _OnTheWay:
-    """A unit that was given to pool 0 and is not with the writers yet."""
+    """A unit that was given to pool 0 and is in no closed file yet."""
 
     def __init__(self, unit: Unit):
         self.unit = unit

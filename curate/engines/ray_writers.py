@@ -6,7 +6,7 @@ The payloads that were given to a writer are kept until its files are known, so 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,19 @@ RESENDS = 3  # writers that die in a row, before the run gives up
 
 
 @dataclass
+class Closed:
+    """What a writer has closed: its files, the units in them, and units whose payload was lost with a node."""
+
+    files: FileSet | None
+    written: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+@dataclass
 class _Sent:
     """A call of `add` and its arguments."""
 
+    unit_ids: list[str]
     failures: dict[str, str]
     skipped: frozenset[str]
     payloads: list[Any]
@@ -45,37 +55,45 @@ class Writers:
         self.closed_at = time.monotonic()
 
     def add(
-        self, unit_ids: Sequence[str], payloads: list[Any], rows: int, size: int,
+        self, unit_ids: list[str], payloads: list[Any], rows: int, size: int,
         failures: Mapping[str, str] | None = None, skipped: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         """Whole units of one payload, or one unit whose parts are the payloads. `failures` are reasons by unit id."""
         if len(self.writers) < self.count:
             self.writers.append(_Writer(self._start()))
         self.turn += 1
-        self._send(self.writers[self.turn % len(self.writers)], _Sent(dict(failures or {}), skipped, payloads))
+        sent = _Sent(unit_ids, dict(failures or {}), skipped, payloads)
+        self._send(self.writers[self.turn % len(self.writers)], sent)
         self.rows += rows
         self.size += size
 
     def closing_refs(self) -> list[Any]:
         return [writer.closing[0] for writer in self.writers if writer.closing is not None]
 
-    def close_if_due(self) -> None:
+    def close_if_due(self, now: bool) -> None:
+        """Closes all files by the rule of the work, or because nothing else is under way (`now`)."""
         rule = self.work.closing
         late = time.monotonic() - self.closed_at >= rule.seconds
-        if late or self.rows >= rule.rows or self.size >= rule.size:
+        if now or late or self.rows >= rule.rows or self.size >= rule.size:
             self._close()
 
-    def take_closed(self, timeout: float = 0) -> Iterator[FileSet]:
-        """The file sets of writers that have closed their files."""
+    def take_closed(self, timeout: float = 0) -> Iterator[Closed]:
+        """Of the writers that have closed their files."""
         import ray
 
         for index, writer in enumerate(self.writers):
             if writer.closing is None or not ray.wait([writer.closing[0]], timeout=timeout)[0]:
                 continue
             ref, sent = writer.closing
+            closed = Closed(None)
             try:
-                ray.get([each.ref for each in sent])
-                found = ray.get(ref)
+                for each in sent:
+                    try:
+                        ray.get(each.ref)
+                        closed.written += each.unit_ids
+                    except ray.exceptions.ObjectLostError:
+                        closed.lost += each.unit_ids
+                closed.files = ray.get(ref)
             except ray.exceptions.RayActorError as error:
                 self._replace(index, error)
                 continue
@@ -85,10 +103,9 @@ class Writers:
                 cause = getattr(error, "cause", None) or error
                 raise EngineError(f"can't write: {' '.join(str(cause).split())[:300]}") from error
             writer.closing, self.deaths = None, 0
-            if found is not None:
-                yield found
+            yield closed
 
-    def finish(self) -> Iterator[FileSet]:
+    def finish(self) -> Iterator[Closed]:
         """Closes all writers and waits for their last files."""
         while any(writer.sent or writer.closing for writer in self.writers):
             self._close()

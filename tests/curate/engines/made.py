@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.catalog.catalog import Catalog
+from curate.catalog.data_files import DataFile, FileWriter
 from curate.catalog.ledger import Ledger
 from curate.catalog.schema import BASE
 from curate.catalog.unit_writer import FileSet, WriterSettings
@@ -66,6 +67,31 @@ class Square(UnitStage):
         ids = {"clip_id": f"{source.source_id}/{part}", "source_id": source.source_id, "uri": source.uri}
         made = {"scene": source.columns["number"] ** 2 + part, "frames": os.getpid(), "versions": node()}
         return Clip(ids | made, source, new=True)
+
+
+class Heavy(Square):
+    """Leaves thumbnails so large that what a worker gives lies in its node's memory until a writer takes it."""
+
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
+        for made in super().__call__(unit):
+            for clip in made.clips:
+                ids = {name: clip.row[name] for name in ("clip_id", "source_id")}
+                clip.thumbnail = ids | {"jpeg": os.urandom(400_000)}
+            yield made
+
+
+@dataclass(frozen=True)
+class DyingWriter(FileWriter):
+    """Dies once, after its files are written and before it can report them; `mark` is where it notes that."""
+
+    mark: str = ""
+
+    def write(self, table: str, rows: pa.Table) -> DataFile:
+        made = super().write(table, rows)
+        if table == "sources" and not Path(self.mark).exists():
+            Path(self.mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return made
 
 
 class Later(UnitStage):
@@ -159,16 +185,20 @@ OFTEN = CloseRule(seconds=0.5)
 
 def run(
     engine: Engine, folder: Path, stages: tuple[UnitStage, ...], given: Iterable[Unit],
-    stop: threading.Event | None = None, seen=None, closing: CloseRule = OFTEN,
+    stop: threading.Event | None = None, seen=None, closing: CloseRule = OFTEN, mark: Path | None = None,
 ) -> Outcome:  # fmt: skip
-    """A whole run into a catalog at `folder`; `seen` is told of every event, and of the outcome so far."""
+    """A whole run into a catalog at `folder`; `seen` is told of every event, and of the outcome so far; with
+    `mark` the writer dies once (see DyingWriter)."""
     catalog = Catalog.open_or_create(str(folder))
     outcome = Outcome()
     try:
         with Ledger(catalog, "sources", "source_id", uuid.uuid4().hex) as ledger:
             columns = {name: BASE[name] for name in ("clips", "thumbnails", "sources")}
             columns["sources"] = pa.schema([*columns["sources"], *map(pa.field, *zip(*MARKS, strict=True))])
-            writer = WriterSettings({"sources": ledger.begin(columns)}, {"sources": {"settings": "s"}})
+            files = ledger.begin(columns)
+            if mark is not None:
+                files = DyingWriter(files.catalog_uri, files.run_id, files.pass_number, str(mark))
+            writer = WriterSettings({"sources": files}, {"sources": {"settings": "s"}})
             committer = Committer({"sources": ledger}, {})
             work = Work(
                 stages, iter(given), writer, lambda: {n: ledger.schema(n) for n in ledger.tables}, closing,

@@ -9,6 +9,8 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from curate.engines.ray_worker import PoolWorker
+from stages.base import SettingsError
 from tests.curate.engines.made import Asking, Greedy, Later, Square, run, units
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -79,6 +81,21 @@ def test_a_writer_killed_at_any_moment_costs_no_unit_and_doubles_none(engine, tm
     outcome = run(engine, tmp_path / "catalog", (Square(),), units(30, slow=0.1), seen=kill_some)
     assert len(killed) == 2
     assert {n: len(clips) for n, clips in outcome.clips.items()} == dict.fromkeys(range(30), 1)
+
+
+def test_a_writer_that_dies_between_its_files_and_their_report_doubles_no_unit(engine, tmp_path):
+    outcome = run(engine, tmp_path / "catalog", (Square(),), units(12, slow=0.05), mark=tmp_path / "died")
+    assert (tmp_path / "died").exists()
+    assert {n: len(clips) for n, clips in outcome.clips.items()} == dict.fromkeys(range(12), 1)
+    files = set((tmp_path / "catalog" / "sources").glob("*.parquet"))
+    run(engine, tmp_path / "catalog", (Square(),), [])
+    assert len(set((tmp_path / "catalog" / "sources").glob("*.parquet"))) < len(files)  # what nobody reported is gone
+
+
+def test_workers_with_other_code_are_refused_with_the_way_on():
+    worker = PoolWorker((), (), is_last=True)
+    with pytest.raises(SettingsError, match=r"another clipmill.*install the same"):
+        worker.setup("0" * 12)
 
 
 def test_asked_to_stop_it_ends_though_a_unit_would_take_ten_minutes(engine, tmp_path):

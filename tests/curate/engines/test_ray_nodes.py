@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.curate.engines.made import Square, run, units
+from tests.curate.engines.made import Heavy, Square, run, units
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -43,7 +43,8 @@ def test_a_node_that_joins_a_running_job_is_used(cluster, engine, tmp_path):
     assert len(nodes(outcome)) == 2
 
 
-def test_a_node_that_is_lost_costs_no_unit(cluster, engine, tmp_path):
+@pytest.mark.parametrize("stage", [Square, Heavy])
+def test_a_node_that_is_lost_costs_no_unit(cluster, engine, tmp_path, stage):
     second = cluster.add_node(num_cpus=1)
     lost = []
 
@@ -51,7 +52,7 @@ def test_a_node_that_is_lost_costs_no_unit(cluster, engine, tmp_path):
         if not lost and outcome.total.done > 8:
             lost.append(cluster.remove_node(second))
 
-    outcome = run(engine, tmp_path / "catalog", (Square(),), units(40, slow=0.2), seen=lose_once)
+    outcome = run(engine, tmp_path / "catalog", (stage(),), units(40, slow=0.2), seen=lose_once)
     assert lost
     assert outcome.failures == dict.fromkeys(range(40))
     assert {n: len(clips) for n, clips in outcome.clips.items()} == dict.fromkeys(range(40), 1)
