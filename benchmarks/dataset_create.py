@@ -25,6 +25,7 @@ from pyarrow import parquet
 import curate.datasets.create
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
+from curate.catalog.schema import PASS
 from stages.shards.contract import Contract
 from stages.shards.format import INDEX, index_path
 
@@ -59,9 +60,8 @@ def make(folder: Path, clips: int, per_shard: int) -> str:
     motion = pa.array(rng.random(clips))
     done = pa.repeat(pa.scalar("done"), clips)
     said = {"clip_id": pa.array(ids), "source_id": source}
-    with Ledger(catalog, mark="sources", key="source_id", run_id="made") as ledger:
-        marks = pa.table({"source_id": sources, "status": ["done"] * len(sources)})
-        ledger.commit({"clips": pa.table(said | {"motion": motion}), "sources": marks})
+    scanned = pa.table({"source_id": sources, "status": ["done"] * len(sources)})
+    commit(catalog, "sources", "source_id", {"clips": pa.table(said | {"motion": motion}), "sources": scanned})
     same = {
         "bucket": BUCKET,
         "shard_hash": "",
@@ -69,11 +69,19 @@ def make(folder: Path, clips: int, per_shard: int) -> str:
         "window_fps": 8.0,
         "shard_bytes": SHARD_BYTES,
     }
-    marks = said | {"status": done} | {n: pa.array(v) for n, v in rows.items()}
-    marks |= {name: pa.repeat(pa.scalar(value), clips) for name, value in same.items()}
-    with Ledger(catalog, mark="latents", key="clip_id", run_id="made") as ledger:
-        ledger.commit({"latents": pa.table(marks)})
+    encoded = said | {"status": done} | {n: pa.array(v) for n, v in rows.items()}
+    encoded |= {name: pa.repeat(pa.scalar(value), clips) for name, value in same.items()}
+    commit(catalog, "latents", "clip_id", {"latents": pa.table(encoded)})
     return str(folder)
+
+
+def commit(catalog: Catalog, state: str, key: str, tables: dict[str, pa.Table]) -> None:
+    """Writes a file of each table and commits them together, as a run does."""
+    with Ledger(catalog, state, key, "made") as ledger:
+        writer = ledger.begin({name: rows.schema for name, rows in tables.items()})
+        number = pa.scalar(writer.pass_number, pa.int64())
+        passes = {name: pa.repeat(number, rows.num_rows) for name, rows in tables.items()}
+        ledger.commit([writer.write(name, rows.add_column(0, PASS, passes[name])) for name, rows in tables.items()])
 
 
 def index_of(ids: np.ndarray, rng: np.random.Generator) -> bytes:

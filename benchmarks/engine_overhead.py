@@ -16,55 +16,61 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from measuring import peak_memory, show
 
-from stages.base import Stage
+from stages.base import UnitStage
+from stages.unit import Unit
 
 
-class Empty(Stage):
+class Empty(UnitStage):
     """Touches nothing: what remains is the engine."""
 
     name: ClassVar[str] = "empty"
 
-    def __call__(self, unit: Any) -> Iterator[Any]:
-        unit.rows = {"sources": [dict(unit.entry)], "clips": []}
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
         yield unit
 
 
 def run(units: int, engine: str) -> dict[str, float]:
-    """Seconds per unit from the first unit out to the last committed, and the driver's memory."""
+    """Seconds per unit from the first report to the last commit, and the driver's memory."""
     from curate.catalog.catalog import Catalog
     from curate.catalog.ledger import Ledger
-    from curate.engines import run_units
-    from curate.recipe.load import Recipe
-    from curate.recipe.plan import Plan
+    from curate.catalog.schema import BASE
+    from curate.catalog.unit_writer import SOURCES, FileSet, WriterSettings
+    from curate.engines.choose import Engines
+    from curate.engines.engine import Work
     from curate.run.committer import Committer
-    from curate.run.pending import Pending
+    from curate.run.pending import PendingSources
 
     folder = tempfile.mkdtemp()
     entries = ({"uri": f"/nowhere/{number // 1000:06d}/{number:09d}.mp4"} for number in range(units))
-    plan = Plan(Recipe("empty", "", "", (), ()), Empty())
     found: dict[str, int] = {}
     stop = threading.Event()
     try:
         catalog = Catalog.open_or_create(folder + "/catalog")
-        with Ledger(catalog, mark="sources", key="source_id", run_id="benchmark") as ledger:
-            pending = Pending(entries)
-            stamp = {"recipe": "empty", "run_id": "benchmark"}
-            committer = Committer(plan, {"sources": ledger}, {"sources": pending.replace}, stamp)
+        with Ledger(catalog, "sources", "source_id", uuid.uuid4().hex) as ledger, Engines(engine) as engines:
+            writer = ledger.begin({name: BASE[name] for name in SOURCES})
+            settings = WriterSettings({"sources": writer}, {"sources": {"recipe": "empty", "run_id": ledger.run_id}})
+            committer = Committer({"sources": ledger}, {})
+            schemas = {name: ledger.schema(name) for name in SOURCES}
+            chosen, pending = engines.choose(iter(PendingSources(entries)))
+            assert chosen is not None
             threading.Thread(target=peak_memory, args=(stop, found), daemon=True).start()
             first = None
-            for unit in run_units((plan.decode,), iter(pending), engine):
+            for event in chosen.run(Work((Empty(),), pending, settings, lambda: schemas)):
                 first = first or time.monotonic()
-                committer.add(unit)
-            committer.flush()
+                if isinstance(event, FileSet):
+                    committer.commit(event)
+                else:
+                    committer.total.add(event)
             seconds = time.monotonic() - (first or 0)
         stop.set()
-        assert committer.counts["done"] == units
+        assert committer.total.done == units
         return {
             "units": units,
             "ms_per_unit": 1e3 * seconds / units,

@@ -1,21 +1,33 @@
-"""A small stand-in for a run: brings sources to a wanted version in batches, and can die at any commit."""
+"""A small stand-in for a run: brings sources to a wanted version in batches, and can die at any change to the catalog.
+
+A change is a Delta commit, a checkpoint, a vacuum, or a data file that is put in its place or deleted.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from multiprocessing.process import BaseProcess
+from typing import Any
 
-import pyarrow as pa
+import pytest
 
 from curate.catalog.catalog import Catalog
-from curate.catalog.schema import rows_to_table
+from curate.catalog.data_files import DataFile, FileWriter, with_schema
+from curate.catalog.ledger import Ledger
+from curate.catalog.schema import BASE, rows_to_table
+from stages.unit import Row
+from tests.catalog_rows import write_files
 
 BATCH = 3
+TABLES = ("thumbnails", "clips", "sources")
 MODULES = ["curate.catalog.ledger", "curate.catalog.views", "curate.run.verify", "pyarrow.parquet", "s3fs"]
+SCHEMAS = {name: BASE[name] for name in TABLES}
 
 
 def clips_of(key: str, version: str) -> int:
@@ -23,8 +35,8 @@ def clips_of(key: str, version: str) -> int:
     return zlib.crc32(f"{key}{version}".encode()) // 1000 % 4
 
 
-def rows_of(wanted: Mapping[str, str]) -> dict[str, pa.Table]:
-    """Tables for sources at the wanted versions (source_id -> version)."""
+def rows_of(wanted: Mapping[str, str]) -> dict[str, list[Row]]:
+    """Rows by table for sources at the wanted versions (source_id -> version)."""
     sources, clips, thumbnails = [], [], []
     for key, version in wanted.items():
         count = clips_of(key, version)
@@ -39,26 +51,45 @@ def rows_of(wanted: Mapping[str, str]) -> dict[str, pa.Table]:
             ids = {"clip_id": f"{key}-{index}", "source_id": key}
             clips.append(ids | span | {"versions": version})
             thumbnails.append(ids | {"jpeg": version.encode()})
-    found = {"thumbnails": thumbnails, "clips": clips, "sources": sources}
-    return {name: rows_to_table(name, rows) for name, rows in found.items()}
+    return {"thumbnails": thumbnails, "clips": clips, "sources": sources}
 
 
-def work(uri: str, wanted: Mapping[str, str], compact: bool = True) -> None:
+def files_of(ledger: Ledger, writer: FileWriter, wanted: Mapping[str, str]) -> list[DataFile]:
+    """Files of sources at the wanted versions, as a writer makes them."""
+    tables = {name: rows_to_table(name, rows) for name, rows in rows_of(wanted).items()}
+    schemas = {name: ledger.schema(name).remove(0) for name in tables}
+    return write_files(writer, {name: with_schema(rows, schemas[name]) for name, rows in tables.items()})
+
+
+def commit(ledger: Ledger, wanted: Mapping[str, str], redone: bool = False) -> None:
+    """Sources at the wanted versions, as one pass and in one commit."""
+    ledger.commit(files_of(ledger, ledger.begin(SCHEMAS), wanted), redone)
+
+
+def known_of(ledger: Ledger) -> dict[str, str]:
+    """source_id -> version, as the ledger knows it; AssertionError for one that it names twice."""
+    pairs = [
+        pair
+        for part in ledger.known()
+        for pair in zip(part["source_id"].to_pylist(), part["settings"].to_pylist(), strict=True)
+    ]
+    assert len(pairs) == len(dict(pairs)), pairs
+    return dict(pairs)
+
+
+def work(uri: str, wanted: Mapping[str, str], maintain: bool = True) -> None:
     """What a run does: everything that is not committed at its wanted version, in batches."""
-    from curate.catalog.ledger import Ledger
-
     catalog = Catalog.open_or_create(uri)
-    with Ledger(catalog, "sources", "source_id", run_id=f"run of {os.getpid()}") as ledger:
-        known = {}
-        for part in ledger.known():
-            known.update(zip(part["source_id"].to_pylist(), part["settings"].to_pylist(), strict=True))
-        pending = {key: version for key, version in wanted.items() if known.get(key) != version}
-        keys = sorted(pending)
-        for begin in range(0, len(keys), BATCH):
-            batch = keys[begin : begin + BATCH]
-            ledger.commit(rows_of({key: pending[key] for key in batch}), replace=set(batch) & set(known))
-        if compact:
-            ledger.compact()
+    with Ledger(catalog, "sources", "source_id", uuid.uuid4().hex) as ledger:
+        known = known_of(ledger)
+        pending = sorted(key for key, version in wanted.items() if known.get(key) != version)
+        writer = ledger.begin(SCHEMAS) if pending else None
+        for start in range(0, len(pending), BATCH):
+            batch = pending[start : start + BATCH]
+            files = files_of(ledger, writer, {key: wanted[key] for key in batch})
+            ledger.commit(files, redone=bool(set(batch) & set(known)))
+        if maintain:
+            ledger.maintain()
 
 
 def seen(uri: str) -> dict[str, tuple[str, int, int]]:
@@ -83,7 +114,7 @@ def expected(wanted: Mapping[str, str]) -> dict[str, tuple[str, int, int]]:
     return {key: (v, clips_of(key, v), clips_of(key, v)) for key, v in wanted.items()}
 
 
-def in_child(target, *args) -> BaseProcess:
+def in_child(target: Callable[..., None], *args: Any) -> BaseProcess:
     """Runs target(environment, *args) in a fresh process with the modules loaded and no threads."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(MODULES)
@@ -92,39 +123,61 @@ def in_child(target, *args) -> BaseProcess:
     return child
 
 
-def work_and_die(environment: dict[str, str], uri: str, wanted: dict[str, str], at: int, after: bool) -> None:
-    """`work`, but kill -9 comes before or after the `at`th change to a Delta table (0: never)."""
-    import curate.catalog.compaction
+@contextmanager
+def before_each_change(call: Callable[[str], None], after: Callable[[str], None] = lambda name: None) -> Iterator[None]:
+    """Calls `call` with the name of every change to a Delta table or data file just before it, `after` just after."""
     from deltalake import DeltaTable
-    from deltalake.table import TableMerger, TableOptimizer
+    from deltalake.table import TableAlterer
 
-    import curate.catalog.ledger
+    import curate.catalog.catalog
+    import curate.catalog.data_files
 
-    os.environ.update(environment)
-    curate.catalog.compaction.SMALL_FILES = 2  # so that every run compacts
-    curate.catalog.compaction.LOG_ENTRIES = 3
-    changes = 0
-
-    def dying(change):
-        def changed(*args, **kwargs):
-            nonlocal changes
-            changes += 1
-            if changes == at and not after:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def wrapped(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            call(name)
             result = change(*args, **kwargs)
-            if changes == at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            after(name)
             return result
 
         return changed
 
-    curate.catalog.ledger.write_deltalake = dying(curate.catalog.ledger.write_deltalake)
-    DeltaTable.delete = dying(DeltaTable.delete)
-    DeltaTable.vacuum = dying(DeltaTable.vacuum)
-    DeltaTable.create_checkpoint = dying(DeltaTable.create_checkpoint)
-    TableMerger.execute = dying(TableMerger.execute)
-    TableOptimizer.compact = dying(TableOptimizer.compact)
-    work(uri, wanted)
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name in ("create_write_transaction", "restore", "create_checkpoint"):
+            patch.setattr(DeltaTable, name, wrapped(name, getattr(DeltaTable, name)))
+        vacuum, vacuumed = DeltaTable.vacuum, wrapped("vacuum", DeltaTable.vacuum)
+        patch.setattr(DeltaTable, "vacuum", lambda *a, **k: (vacuum if k.get("dry_run", True) else vacuumed)(*a, **k))
+        patch.setattr(DeltaTable, "create", wrapped("create", DeltaTable.create))
+        patch.setattr(TableAlterer, "add_columns", wrapped("add_columns", TableAlterer.add_columns))
+        patch.setattr(curate.catalog.data_files.os, "replace", wrapped("file", os.replace))
+        delete = curate.catalog.catalog.Catalog.delete_file
+        patch.setattr(curate.catalog.catalog.Catalog, "delete_file", wrapped("delete", delete))
+        yield
+
+
+def work_and_die(
+    environment: dict[str, str], uri: str, wanted: dict[str, str], at: int, after: bool, files: bool = False
+) -> None:
+    """`work`, but kill -9 comes before or after the `at`th change to a Delta table, or to a data file (0: never)."""
+    import curate.catalog.ledger
+
+    os.environ.update(environment)
+    curate.catalog.ledger.SMALL_FILES = 2  # so that every run compacts
+    curate.catalog.ledger.CHECKPOINT_COMMITS = 1
+    changes = 0
+
+    def count(name: str) -> None:
+        nonlocal changes
+        changes += files == (name in ("file", "delete"))
+        if changes == at and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def die(name: str) -> None:
+        if changes == at and files == (name in ("file", "delete")):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with before_each_change(count, die):
+        work(uri, wanted)
 
 
 def work_in_peace(environment: dict[str, str], uri: str, wanted: dict[str, str]) -> None:

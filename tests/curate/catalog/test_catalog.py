@@ -23,6 +23,7 @@ from curate.catalog.views import connect, query
 from curate.errors import UserError
 from curate.run.verify import verify
 from curate.storage import filesystem, join
+from tests.catalog_rows import commit_rows
 from tests.curate.ledgers import rows_of, work
 from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
@@ -85,13 +86,13 @@ def test_rows_come_back_as_they_went_in(place):
     now = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
     catalog = Catalog.open_or_create(place)
     tables = rows_of({"a": "new"})
-    row = {"source_id": "a", "uri": "caf\udce9", "status": "done", "clips": tables["clips"].num_rows}
+    row = {"source_id": "a", "uri": "caf\udce9", "status": "done", "clips": len(tables["clips"])}
     row |= {"committed_at": now, "tags": ["x", "y"], "ratio": float("nan"), "free": True, "fps": 25}
     with Ledger(catalog, "sources", "source_id", "r") as ledger:
-        ledger.commit(tables | {"sources": rows_to_table("sources", [row])})
+        commit_rows(ledger, tables | {"sources": [row]})
     text = "SELECT uri, committed_at, tags, free, fps FROM sources"
     assert ask(catalog, text) == [("caf\\udce9", now.replace(tzinfo=None), ["x", "y"], True, 25.0)]
-    assert "batch" not in [name for name, *_ in ask(catalog, "DESCRIBE sources")]
+    assert "pass" not in [name for name, *_ in ask(catalog, "DESCRIBE sources")]
     assert verify(catalog) == []
 
 
@@ -155,7 +156,7 @@ def test_later_tables_of_one_row_a_clip_are_seen_in_clips(tmp_path):
     beauty = [{"clip_id": i, "aesthetic": 5.0, "fps": 1.0, "vector": [1.0]} for i in ids[1:]]
     words = [{"clip_id": ids[0], "word": word} for word in ("two", "rows")]
     with Ledger(catalog, "beauty", "clip_id", "r") as ledger:
-        ledger.commit({"beauty": rows_to_table("beauty", beauty), "words": rows_to_table("words", words)})
+        commit_rows(ledger, {"beauty": beauty, "words": words})
     catalog.put_gates("looks", [Gate(name="beauty", where="aesthetic > 6")], "r")
     rows = ask(catalog, "SELECT clip_id, aesthetic, beauty_fps, fps, verdict FROM clips ORDER BY clip_id")
     assert rows[0] == (ids[0], None, None, None, "kept")
@@ -235,7 +236,7 @@ def test_a_second_run_is_refused_while_the_first_lives_and_let_in_when_it_was_ki
         assert first.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=rf"run first on .* \(pid {first.pid}\)"):
             acquire(place, "sources", "second")
-        acquire(place, "latents", "other").release()  # each mark table has its own
+        acquire(place, "latents", "other").release()  # each state table has its own
         assert live_runs(place) == {"first"}
     finally:
         first.send_signal(signal.SIGKILL)

@@ -7,21 +7,36 @@ import os
 import shutil
 import signal
 import threading
-import time
 
-import curate.catalog.compaction
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import curate.catalog.ledger
 from curate.catalog.catalog import Catalog
-from curate.catalog.ledger import Ledger, belongs_to
+from curate.catalog.ledger import Ledger
+from curate.catalog.schema import BIGINT, TEXT, rows_to_table
+from curate.catalog.state import Owner, owner
 from curate.catalog.views import connect
 from curate.errors import UserError
 from curate.run.verify import verify
-from tests.curate.ledgers import clips_of, expected, in_child, rows_of, seen, work, work_and_die, work_in_peace
+from tests.catalog_rows import commit_rows, overwrite
+from tests.curate.ledgers import (
+    SCHEMAS,
+    clips_of,
+    commit,
+    expected,
+    files_of,
+    in_child,
+    known_of,
+    rows_of,
+    seen,
+    work,
+    work_and_die,
+    work_in_peace,
+)
 from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
@@ -31,9 +46,9 @@ OLD = dict.fromkeys(KEYS, "old")
 NEW = OLD | dict.fromkeys(KEYS[2:], "new") | {"later": "new"}
 
 
-def die(uri, wanted, at, after) -> bool:
+def die(uri, wanted, at, after, files=False) -> bool:
     """True if the change number `at` came, and the run died of it."""
-    child = in_child(work_and_die, uri, wanted, at, after)
+    child = in_child(work_and_die, uri, wanted, at, after, files)
     child.join()
     assert child.exitcode in (0, -signal.SIGKILL)
     return child.exitcode != 0
@@ -65,7 +80,7 @@ def test_a_run_killed_at_any_commit_loses_and_doubles_nothing(tmp_path):
         if os.path.exists(os.path.join(uri, "catalog.json")):
             check(uri, OLD)
         finish(uri, OLD)
-    assert at > 9  # three batches, three tables each, were all tried
+    assert at > 18  # commits of three batches in three tables were all tried
 
 
 def test_a_replacement_killed_at_any_commit_leaves_each_source_old_or_new(tmp_path):
@@ -77,12 +92,12 @@ def test_a_replacement_killed_at_any_commit_leaves_each_source_old_or_new(tmp_pa
         check(uri, OLD, NEW)
         assert set(seen(uri)) >= set(OLD)  # none was given up before its new rows were whole
         finish(uri, NEW)
-    assert at > 15
+    assert at > 18
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(st.integers(1, 12), st.booleans(), st.booleans()), min_size=2, max_size=4))
-def test_deaths_while_healing_the_death_before_are_healed_too(tmp_path_factory, deaths):
+@given(st.lists(st.tuples(st.integers(1, 20), st.booleans(), st.booleans()), min_size=2, max_size=4))
+def test_deaths_while_recovering_from_the_death_before_are_recovered_from_too(tmp_path_factory, deaths):
     uri = str(tmp_path_factory.mktemp("catalog"))
     wanted = OLD
     for at, after, newer in deaths:
@@ -116,30 +131,34 @@ def test_a_catalog_whose_making_was_killed_can_be_made(tmp_path):
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sets(st.sampled_from(KEYS), min_size=1), st.booleans()), min_size=2, max_size=6))
-def test_whatever_is_replaced_and_whenever_it_is_settled_the_latest_rows_are_seen(tmp_path_factory, batches):
+def test_whatever_is_made_again_and_whenever_it_is_pruned_the_latest_rows_are_seen(tmp_path_factory, batches):
     catalog = Catalog.open_or_create(str(tmp_path_factory.mktemp("catalog")))
     now: dict[str, str] = {}
     with Ledger(catalog, "sources", "source_id", "r") as ledger:
-        for number, (keys, settle) in enumerate(batches):
+        for number, (keys, maintain) in enumerate(batches):
             wanted = dict.fromkeys(keys, f"version {number}")
-            ledger.commit(rows_of(wanted), replace=keys & set(now))
+            commit(ledger, wanted, redone=bool(keys & set(now)))
             now |= wanted
-            if settle:
-                ledger.compact()
+            if maintain:
+                ledger.maintain()
             assert seen(catalog.uri) == expected(now)
-        assert sorted(key for part in ledger.known() for key in part["source_id"].to_pylist()) == sorted(now)
+        ledger.maintain()
+        assert known_of(ledger) == now
     assert verify(catalog) == []
-    stored = catalog.table("clips").to_pyarrow_table() if catalog.table("clips") else []
-    assert len(stored) == sum(clips for _, clips, _ in expected(now).values())  # old rows are gone, not only hidden
+    stored = sum(part.num_rows for part in catalog.read(catalog.table("clips")))
+    assert stored == sum(clips for _, clips, _ in expected(now).values())  # old rows are gone, not only hidden
 
 
-def marks(clips, **columns) -> pa.Table:
-    texts = {"clip_id": clips, "source_id": [clip[0] for clip in clips]}
-    texts |= dict.fromkeys(("status", "settings"), ["done"] * len(clips))
-    return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()} | columns)
+def results(clips, **columns) -> list[dict]:
+    """Rows of a stage on clips; each column gives a value a clip."""
+    return [
+        {"clip_id": clip, "source_id": clip[0], "status": "done", "settings": "done"}
+        | {name: values[index] for name, values in columns.items()}
+        for index, clip in enumerate(clips)
+    ]
 
 
-def test_one_run_keeps_several_mark_tables_at_once(tmp_path):
+def test_one_run_keeps_several_state_tables_at_once(tmp_path):
     catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
     keys = [key for key in "abcdefgh" if clips_of(key, "old")]
     clips = [f"{key}-0" for key in keys]
@@ -149,14 +168,14 @@ def test_one_run_keeps_several_mark_tables_at_once(tmp_path):
         Ledger(catalog, "duplicates", "clip_id", "r") as duplicates,
     ):
         for key, clip in zip(keys, clips, strict=True):
-            sources.commit(rows_of({key: "old"}))
-            embeddings.commit({"embeddings": marks([clip], score=[0.5])})
-        duplicates.overwrite(marks(clips, duplicate_of=clips))
-        embeddings.commit({"embeddings": marks(clips[:2], score=[0.75] * 2)}, replace=clips[:2])
+            commit(sources, {key: "old"})
+            commit_rows(embeddings, {"embeddings": results([clip], score=[0.5])})
+        overwrite(duplicates, rows_to_table("duplicates", results(clips, duplicate_of=clips)))
+        commit_rows(embeddings, {"embeddings": results(clips[:2], score=[0.75] * 2)}, redone=True)
         with pytest.raises(UserError, match=r"run r on .* has been writing 'embeddings'"):
             Ledger(catalog, "embeddings", "clip_id", "other").__enter__()
         for ledger in (sources, embeddings, duplicates):
-            ledger.compact()
+            ledger.maintain()
     assert verify(catalog) == []
     with Ledger(catalog, "embeddings", "clip_id", "later") as embeddings:
         known = pa.concat_tables(embeddings.known())
@@ -168,67 +187,65 @@ def test_one_run_keeps_several_mark_tables_at_once(tmp_path):
         assert sql.execute("SELECT count(*) FROM clips WHERE duplicate_of = clip_id").fetchall() == [(len(clips),)]
 
 
-@pytest.mark.parametrize("count", [2, 700])  # in a condition, in a merge
+@pytest.mark.parametrize("count", [2, 700])
 def test_clips_that_are_no_more_can_be_forgotten(tmp_path, count):
     catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
     clips = [f"{i:03d}'" for i in range(800)]
     with Ledger(catalog, "embeddings", "clip_id", "r") as ledger:
         ledger.forget(clips)  # nothing is there yet
-        ledger.commit({"embeddings": marks(clips[:400])})
-        ledger.commit({"embeddings": marks(clips[400:])})
+        commit_rows(ledger, {"embeddings": results(clips[:400])})
+        commit_rows(ledger, {"embeddings": results(clips[400:])})
         ledger.forget([*clips[-count:], "unknown"])
         left = [clip for part in ledger.known() for clip in part["clip_id"].to_pylist()]
     assert sorted(left) == clips[:-count]
 
 
-@pytest.mark.parametrize("after", [False, True])
-def test_an_overwrite_shows_the_old_table_or_the_new_one(tmp_path, monkeypatch, after):
-    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
-    real = curate.catalog.ledger.write_deltalake
+@pytest.fixture
+def no_pause(monkeypatch):
     monkeypatch.setattr(curate.catalog.ledger.time, "sleep", lambda _: None)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_overwrite_shows_the_old_table_or_the_new_one(tmp_path, monkeypatch, no_pause, after):
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    real = DeltaTable.create_write_transaction
+
+    def clusters(clips, cluster, kind=TEXT):
+        return rows_to_table("clusters", results(clips, cluster=cluster), {"clip_id": TEXT, "cluster": kind})
 
     def shown():
         with connect(catalog) as sql:
-            return sql.execute("SELECT * EXCLUDE (source_id, status, settings) FROM clusters ORDER BY 1").fetchall()
+            return sql.execute("SELECT clip_id, cluster FROM clusters ORDER BY 1").fetchall()
 
-    def failing(*args, **kwargs):
+    def failing(table, actions, *args, **kwargs):
+        if not actions:  # a pass is taken
+            return real(table, actions, *args, **kwargs)
         if after:
-            real(*args, **kwargs)
+            real(table, actions, *args, **kwargs)
         raise OSError("no answer")
 
     with Ledger(catalog, "clusters", "clip_id", "r") as ledger:
-        ledger.overwrite(marks(["a", "b"], cluster=[1, 2]))
+        overwrite(ledger, clusters(["a", "b"], [1, 2], BIGINT))
         assert shown() == [("a", 1), ("b", 2)]
-        monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", failing)
+        monkeypatch.setattr(DeltaTable, "create_write_transaction", failing)
         if after:  # the commit was made, its answer lost
-            ledger.overwrite(marks(["b", "c"], cluster=["x", "y"]))
+            overwrite(ledger, clusters(["b", "c"], ["x", "y"]))
         else:
             with pytest.raises(UserError, match="can't write table 'clusters'"):
-                ledger.overwrite(marks(["b", "c"], cluster=["x", "y"]))
+                overwrite(ledger, clusters(["b", "c"], ["x", "y"]))
             assert shown() == [("a", 1), ("b", 2)]
-        monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", real)
+        monkeypatch.setattr(DeltaTable, "create_write_transaction", real)
         if not after:
-            ledger.overwrite(marks(["b", "c"], cluster=["x", "y"]))
+            overwrite(ledger, clusters(["b", "c"], ["x", "y"]))
         assert shown() == [("b", "x"), ("c", "y")]
-        ledger.commit({"clusters": marks(["d"], cluster=["z"])})
-        ledger.overwrite(marks([], cluster=pa.array([], pa.string())))
+        commit_rows(ledger, {"clusters": results(["d"], cluster=["z"])})
+        assert shown() == [("b", "x"), ("c", "y"), ("d", "z")]
+        overwrite(ledger, clusters([], []))
         assert shown() == []
-        with pytest.raises(ValueError, match="twice"):
-            ledger.overwrite(marks(["a", "a"]))
-    assert belongs_to(catalog.table("clusters")) == {"mark": "clusters", "key": "clip_id"}
+    assert owner(catalog.table("clusters")) == Owner("clusters", "clip_id")
 
 
-def test_a_table_with_data_tables_is_never_overwritten(tmp_path):
-    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
-    with Ledger(catalog, "sources", "source_id", "r") as ledger:
-        ledger.commit(rows_of(OLD))
-        with pytest.raises(ValueError, match="data tables"):
-            ledger.overwrite(rows_of(OLD)["sources"])
-        with pytest.raises(ValueError, match="data tables"):
-            ledger.forget(OLD)
-
-
-@pytest.mark.parametrize(("at", "after"), [(5, False), (13, True)])
+@pytest.mark.parametrize(("at", "after"), [(9, False), (21, True)])
 def test_a_run_killed_on_s3_is_resumed_there(bucket, at, after):  # noqa: F811
     uri = f"{bucket}/a catalog"
     die(uri, OLD, at, after)
@@ -239,8 +256,8 @@ def test_a_run_killed_on_s3_is_resumed_there(bucket, at, after):  # noqa: F811
     finish(uri, NEW)
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, monkeypatch):
-    uri, real = str(tmp_path / "catalog"), curate.catalog.ledger.write_deltalake
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, monkeypatch, no_pause):
+    uri, real = str(tmp_path / "catalog"), DeltaTable.create_write_transaction
     calls = []
 
     def lossy(*args, **kwargs):
@@ -251,35 +268,36 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, monkeypatch)
         if len(calls) % 3 == 0:
             raise OSError("connection reset before the answer came")
 
-    monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", lossy)
-    monkeypatch.setattr(curate.catalog.ledger.time, "sleep", lambda _: None)
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", lossy)
     work(uri, OLD)
     assert len(calls) > 9
     assert seen(uri) == expected(OLD)
+    assert verify(Catalog.open(uri)) == []
 
 
-def test_a_ledger_goes_on_after_a_commit_that_failed_half_way(tmp_path, monkeypatch):
+def test_a_ledger_goes_on_after_a_commit_that_failed_half_way(tmp_path, monkeypatch, no_pause):
     catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
-    real = curate.catalog.ledger.write_deltalake
-    monkeypatch.setattr(curate.catalog.ledger.time, "sleep", lambda _: None)
+    real = DeltaTable.create_write_transaction
     with Ledger(catalog, "sources", "source_id", "r") as ledger:
-        ledger.commit(rows_of({KEYS[0]: "old"}))
+        commit(ledger, {KEYS[0]: "old"})
+        files = files_of(ledger, ledger.begin(SCHEMAS), dict.fromkeys(KEYS[1:4], "old"))
 
         def full(table, *args, **kwargs):
-            if "sources" in str(getattr(table, "table_uri", table)):
+            if "sources" in table.table_uri:
                 raise OSError("No space left on device")
             real(table, *args, **kwargs)
 
-        monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", full)
+        monkeypatch.setattr(DeltaTable, "create_write_transaction", full)
         with pytest.raises(UserError, match=r"can't write table 'sources'.*No space left"):
-            ledger.commit(rows_of(dict.fromkeys(KEYS[1:4], "old")))
+            ledger.commit(files)
         assert seen(catalog.uri) == expected({KEYS[0]: "old"})
-        monkeypatch.setattr(curate.catalog.ledger, "write_deltalake", real)
-        ledger.commit(rows_of(dict.fromkeys(KEYS[1:4], "old")))
+        monkeypatch.setattr(DeltaTable, "create_write_transaction", real)
+        ledger.commit(files)
     assert seen(catalog.uri) == expected(dict.fromkeys(KEYS[:4], "old"))
+    assert verify(catalog) == []
 
 
-def test_a_reader_sees_only_whole_batches_while_a_run_replaces(tmp_path):
+def test_a_reader_sees_only_whole_commits_while_a_run_makes_sources_again(tmp_path):
     uri = str(tmp_path / "catalog")
     work(uri, OLD)
     stop = threading.Event()
@@ -287,44 +305,40 @@ def test_a_reader_sees_only_whole_batches_while_a_run_replaces(tmp_path):
     def turn():
         wanted = itertools.cycle([NEW | OLD, OLD | dict.fromkeys(KEYS, "new")])
         while not stop.is_set():
-            work(uri, next(wanted), compact=False)
+            work(uri, next(wanted), maintain=False)
 
     writer = threading.Thread(target=turn)
     writer.start()
     try:
-        until = time.monotonic() + 5
-        looks = 0
-        while time.monotonic() < until:
+        for _ in range(30):
             seen(uri)  # asserts that clips, thumbnails and sources agree
-            looks += 1
     finally:
         stop.set()
         writer.join()
-    assert looks > 3
 
 
-def test_many_keys_are_replaced_at_once(tmp_path):
+def test_many_keys_are_made_again_at_once(tmp_path):
     uri = str(tmp_path / "catalog")
     catalog = Catalog.open_or_create(uri)
     before, now = ({f"{i:05d}": v for i in range(3000)} for v in ("old", "new"))
     with Ledger(catalog, "sources", "source_id", "r") as ledger:
-        ledger.commit(rows_of(before))
-        ledger.commit(rows_of(now), replace=set(now))
+        commit(ledger, before)
+        commit(ledger, now, redone=True)
     assert seen(uri) == expected(now)
 
 
 def test_compaction_merges_small_files_and_keeps_every_version_of_the_week(tmp_path, monkeypatch):
     uri = str(tmp_path / "catalog")
     catalog = Catalog.open_or_create(uri)
-    monkeypatch.setattr(curate.catalog.compaction, "SMALL_FILES", 4)
+    monkeypatch.setattr(curate.catalog.ledger, "SMALL_FILES", 4)
     with Ledger(catalog, "sources", "source_id", "r") as ledger:
         for key in KEYS[:5]:
-            ledger.commit(rows_of({key: "new"}))
+            commit(ledger, {key: "new"})
         early = catalog.snapshot()
-        ledger.commit(rows_of({KEYS[5]: "new"}))
-        ledger.compact()
+        commit(ledger, {KEYS[5]: "new"})
+        ledger.maintain()
         compacted = catalog.snapshot()
-        ledger.compact()
+        ledger.maintain()
         assert catalog.snapshot() == compacted  # nothing left to do
     assert len(catalog.table("sources").file_uris()) == 1
     assert seen(uri) == expected(dict.fromkeys(KEYS[:6], "new"))
@@ -332,16 +346,14 @@ def test_compaction_merges_small_files_and_keeps_every_version_of_the_week(tmp_p
         assert sql.execute("SELECT count(*) FROM sources").fetchall() == [(5,)]
 
 
-def test_later_batches_may_bring_new_columns(tmp_path):
+def test_later_commits_may_bring_new_columns(tmp_path):
     catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
-    first, second = rows_of({"a": "old"}), rows_of({"b": "old"})
-    second["sources"] = second["sources"].append_column("licence", pa.array(["CC0"]))
-    third = rows_of({"c": "old"})
-    third["sources"] = third["sources"].append_column("licence", pa.nulls(1))
-    third["sources"] = third["sources"].append_column("empty", pa.nulls(1))
+    first, second, third = (rows_of({key: "old"}) for key in "abc")
+    second["sources"][0]["licence"] = "CC0"
+    third["sources"][0] |= {"licence": None, "empty": None}
     with Ledger(catalog, "sources", "source_id", "r") as ledger:
         for tables in (first, second, third):
-            ledger.commit(tables)
+            commit_rows(ledger, tables)
     with connect(catalog) as sql:
         rows = sql.execute("SELECT source_id, licence FROM sources ORDER BY 1").fetchall()
     assert rows == [("a", None), ("b", "CC0"), ("c", None)]
@@ -349,23 +361,15 @@ def test_later_batches_may_bring_new_columns(tmp_path):
 
 def test_a_changed_type_is_refused_before_anything_is_written(tmp_path):
     catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
-    first, second, third = (rows_of({key: "new"}) for key in ("a", "b", "c"))
-    first["sources"] = first["sources"].append_column("score", pa.array([1]))
-    second["sources"] = second["sources"].append_column("score", pa.array(["high"]))
-    third["sources"] = third["sources"].append_column("score", pa.array([2.0]))  # 2.0 is 2
+    first, second, third = (rows_of({key: "new"}) for key in "abc")
+    first["sources"][0]["score"] = 1.5
+    second["sources"][0]["score"] = "high"
+    third["sources"][0]["score"] = 2  # an integer is a number too
     with Ledger(catalog, "sources", "source_id", "r") as ledger:
-        ledger.commit(first)
-        before = catalog.snapshot()
-        with pytest.raises(UserError, match="'score' of sources is BIGINT in the catalog, but now comes as VARCHAR"):
-            ledger.commit(second)
-        assert catalog.snapshot() == before
-        ledger.commit(third)
+        commit_rows(ledger, first)
+        before = {name: set(catalog.table(name).file_uris()) for name in catalog.tables()}
+        with pytest.raises(UserError, match="'score' of sources is DOUBLE in the catalog, but now comes as VARCHAR"):
+            commit_rows(ledger, second)
+        assert {name: set(catalog.table(name).file_uris()) for name in catalog.tables()} == before
+        commit_rows(ledger, third, {"sources": {"score": "double"}})
     assert set(seen(catalog.uri)) == {"a", "c"}
-
-
-def test_a_batch_with_a_key_twice_is_refused(tmp_path):
-    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
-    twice = rows_of({"a": "old"})
-    twice["sources"] = pa.concat_tables([twice["sources"], twice["sources"]])
-    with Ledger(catalog, "sources", "source_id", "r") as ledger, pytest.raises(ValueError, match="twice"):
-        ledger.commit(twice)

@@ -18,6 +18,7 @@ from curate.catalog.ledger import Ledger
 from curate.catalog.parquet import damage
 from curate.catalog.schema import rows_to_table
 from curate.run.verify import verify
+from tests.catalog_rows import commit_rows, note_version
 from tests.curate.ledgers import clips_of, seen, work
 
 pytestmark = pytest.mark.slow
@@ -45,6 +46,8 @@ def tamper(catalog, name, sql=None, **values):
         table.update(updates=values, predicate=sql)
     else:
         write_deltalake(table, row(name, **values), mode="append", schema_mode="merge")
+    if name != "sources":
+        note_version(catalog, "sources", name)
 
 
 SPAN = {"start_pts": 100, "end_pts": 110, "start_s": 10.0, "end_s": 11.0}
@@ -70,7 +73,7 @@ SPAN = {"start_pts": 100, "end_pts": 110, "start_s": 10.0, "end_s": 11.0}
             "clips of one source overlap",
         ),
         (("clips", {"clip_id": "x", "source_id": KEYS[0], **SPAN, "end_pts": 99}), "ends before it begins"),
-        (("clips", {"clip_id": "x", "source_id": KEYS[0], **SPAN}), "another batch than its source"),
+        (("clips", {"clip_id": "x", "source_id": KEYS[0], **SPAN}), "another pass than its source"),
         (("thumbnails", {"clip_id": "x", "source_id": KEYS[0]}), "a thumbnail has no clip"),
         (("thumbnails", {"clip_id": f"{KEYS[0]}-0", "source_id": KEYS[0]}), "more than one thumbnail"),
     ],
@@ -91,6 +94,8 @@ def test_a_source_that_failed_but_has_clips_is_found(catalog):
 
 def test_lost_clips_are_found(catalog):
     catalog.table("clips").delete(f"clip_id = '{KEYS[2]}-0'")
+    assert verify(catalog) == []  # no commit names that version
+    note_version(catalog, "sources", "clips")
     found = verify(catalog)
     assert len(found) == 2
     assert f"a source has another number of clips than it says: {KEYS[2]} (says" in found[0]
@@ -168,8 +173,8 @@ def test_a_damaged_log_is_one_line_for_every_command(tmp_path, capsys):
     from tests.curate.running import make_folder, pipelines
 
     uri = str(tmp_path / "catalog")
-    work(uri, {f"{i:02d}": "old" for i in range(9)})  # three batches
-    path = os.path.join(uri, "sources", LOG.format(2))
+    work(uri, {f"{i:02d}": "old" for i in range(9)})  # three commits
+    path = os.path.join(uri, "sources", LOG.format(Catalog.open(uri).table("sources").version()))
     films, file = make_folder(tmp_path / "films", films=1), pipelines(tmp_path)
     run = ["run", "ingest", "--input", str(films), "--pipelines", str(file), "--engine", "inline"]
     for content in (b"", b"\xff\xff", b'{"add"'):
@@ -215,7 +220,7 @@ def test_tables_that_mark_clips_are_reconciled_too(catalog, row, claim):
     whole = {"clip_id": f"{KEYS[0]}-0", "source_id": KEYS[0], "status": "done", "reason": None, "settings": "s"}
     table = rows_to_table("embeddings", [whole | row], {"reason": "string"})
     with Ledger(catalog, "embeddings", "clip_id", "r") as ledger:
-        ledger.commit({"embeddings": table})
+        commit_rows(ledger, {"embeddings": [whole | row]}, {"embeddings": {"reason": "string"}})
     found = verify(catalog)
     assert found == [] if claim is None else found[0].startswith(claim)
     write_deltalake(catalog.table("embeddings"), table, mode="append", schema_mode="merge")
@@ -224,24 +229,24 @@ def test_tables_that_mark_clips_are_reconciled_too(catalog, row, claim):
 
 def test_rows_of_a_source_that_was_made_again_since_may_have_no_clip(catalog):
     day = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    for number, claim in ((0, []), (2, ["embeddings: a row has no clip: gone (batch 1)"])):
+    for number, claim in ((0, []), (2, ["embeddings: a row has no clip: gone (pass 1)"])):
         catalog.table("sources").update(updates={"committed_at": "TIMESTAMP '2026-01-02T00:00:00Z'"})
         row = {"clip_id": "gone", "source_id": KEYS[0], "status": "done", "settings": "s"}
         row["committed_at"] = day + datetime.timedelta(days=number)
         with Ledger(catalog, "embeddings", "clip_id", "r") as ledger:
             ledger.forget(["gone"])
-            ledger.commit({"embeddings": rows_to_table("embeddings", [row])})
-        assert [line.replace("batch 2", "batch 1") for line in verify(catalog)] == claim
+            commit_rows(ledger, {"embeddings": [row]})
+        assert [line.replace("pass 2", "pass 1") for line in verify(catalog)] == claim
 
 
 def test_examples_are_few_and_the_whole_is_counted(catalog):
     for index in range(6):
         tamper(catalog, "thumbnails", clip_id=f"x{index}", source_id="nobody")
     (found,) = verify(catalog)
-    assert found == "a thumbnail has no clip: x0 (batch NULL); x1 (batch NULL); x2 (batch NULL) and 3 more"
+    assert found == "a thumbnail has no clip: x0 (pass NULL); x1 (pass NULL); x2 (pass NULL) and 3 more"
 
 
-def test_a_missing_mark_table_is_told_and_never_healed_away(tmp_path):
+def test_a_missing_state_table_is_told_and_never_recovered_away(tmp_path):
     import shutil
 
     from curate.errors import UserError
@@ -250,7 +255,7 @@ def test_a_missing_mark_table_is_told_and_never_healed_away(tmp_path):
 
     folder = make_folder(tmp_path / "films", films=2)
     file, catalog = pipelines(tmp_path), tmp_path / "catalog"
-    for _ in range(2):  # two batches
+    for _ in range(2):  # two commits
         ingest(catalog, folder, file=file, options=RunOptions("inline", limit=2, quiet=True))
     shutil.move(catalog / "sources", tmp_path / "sources")
     assert any("sources" in problem for problem in verify(Catalog.open(str(catalog))))
