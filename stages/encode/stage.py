@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stages.base import ClipError, Context, Needs, SettingsError, ShardStage
+from stages.base import ClipError, Column, Context, Needs, SettingsError, ShardStage
 from stages.encode.network import Network
 from stages.encode.settings import CaptionEmbeddingSettings, EncodeSettings
 from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
@@ -45,7 +45,7 @@ CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, estimated for the size of
 UNFIT_CLIPS = 1000  # clips that fit no bucket, failed together
 
 
-class Encode(ShardStage):
+class Encode(ShardStage[EncodeSettings]):
     """Fills `latents`, and writes <catalog>/shards/latents/<bucket>/<shard>.tar with its index beside it."""
 
     name: ClassVar[str] = "encode"
@@ -54,9 +54,7 @@ class Encode(ShardStage):
     prefetcher: WindowPrefetcher
 
     def __init__(self, settings: EncodeSettings):
-        super().__init__(settings.table)
-        self.settings = settings
-        self.batch_clips = settings.batch_clips
+        super().__init__(settings)
         gpu = on_gpu(settings.device)
         self.needs = Needs(cpus=1.0, gpus=1.0 if gpu else 0.0)
         self.children = settings.decoder.children or (max(1, min(8, cores() - 1)) if gpu else 1)
@@ -126,17 +124,19 @@ class Encode(ShardStage):
         """Whether the column is one of this stage's own, under this table's name or another."""
         return any(column == signal or column.endswith(f"_{signal}") for signal in self.signals())
 
-    def signals(self) -> dict[str, str]:
+    def signals(self) -> dict[str, Column]:
         return {
-            "shard": "string",
-            "shard_hash": "string",
-            "shard_bytes": "int64",
-            "index_hash": "string",
-            "bucket": "string",
-            "window_start_s": "double",
-            "window_fps": "double",
-            "decode_psnr": "double",
-            "contract": "string",
+            "shard": Column("string", "where the shard lies in the catalog"),
+            "shard_hash": Column("string", "hash of the shard's bytes"),
+            "shard_bytes": Column("int64", "size of the shard", "bytes"),
+            "index_hash": Column("string", "hash of the index beside the shard"),
+            "bucket": Column("string", "frames x height x width in pixels"),
+            "window_start_s": Column("double", "time in the source where the encoded window begins", "s"),
+            "window_fps": Column("double", "rate of the encoded window", "frames/s"),
+            "decode_psnr": Column(
+                "double", "of a sampled clip: PSNR of its decoded latents against its pixels, else NULL", "dB"
+            ),
+            "contract": Column("string", "JSON: VAE, scaling, preprocessing, dtype and text encoder"),
         }
 
     def versions(self) -> dict[str, str]:
