@@ -66,7 +66,7 @@ M = TypeVar("M", bound=ModelSettings)
 
 
 class Stage(Generic[S]):
-    """A step of a recipe. A subclass sets `name`, and names its settings in brackets, as in `ClipStage[BlurSettings]`."""
+    """A step of a recipe. A subclass sets `name`, and gives its settings in brackets: `ClipStage[BlurSettings]`."""
 
     name: ClassVar[str]
     settings_type: ClassVar[type[Settings]] = Settings  # what the brackets name

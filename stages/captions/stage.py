@@ -28,7 +28,7 @@ VERSION = 1  # changes whenever the same answers would be audited otherwise
 
 
 class Caption(ClipStage[CaptionSettings]):
-    """Captions of clips and their audit. A clip gets all of its captions, or is failed with the reason."""
+    """The captions of a clip, and an audit of each. A clip gets all of its captions, or is failed with the reason."""
 
     name: ClassVar[str] = "caption"
     default_table: ClassVar[str] = "captions"

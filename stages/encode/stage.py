@@ -46,7 +46,9 @@ UNFIT_CLIPS = 1000  # clips that fit no bucket, failed together
 
 
 class Encode(ShardStage[EncodeSettings]):
-    """Fills `latents`, and writes <catalog>/shards/latents/<bucket>/<shard>.tar with its index beside it."""
+    """Which shard holds the latents of a clip, and what made them.
+
+    Writes <catalog>/shards/latents/<bucket>/<shard>.tar with its index beside it."""
 
     name: ClassVar[str] = "encode"
     default_table: ClassVar[str] = "latents"

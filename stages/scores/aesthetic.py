@@ -33,7 +33,7 @@ ADVICE = "download it where there is a network and give `head` its path"
 
 
 class Aesthetic(FrameEmbeddingStage[AestheticSettings]):
-    """Fills `aesthetics`: mean and least score over a clip's frames."""
+    """The LAION aesthetic score of a clip: mean and least of its frames."""
 
     name: ClassVar[str] = "aesthetic"
     default_table: ClassVar[str] = "aesthetics"

@@ -16,10 +16,10 @@ EMBED_VERSION = 1  # increase it when the same frames and weights would give ano
 
 
 class Embed(FrameEmbeddingStage[EmbedSettings]):
-    """Fills `embeddings`. Pooled: the L2-normalised mean of the frames' L2-normalised embeddings, float16.
+    """The OpenCLIP embedding of a clip, and how much its frames differ.
 
-    `temporal_consistency` is the least cosine of neighbouring frames, NULL for a clip of one frame: a low value
-    is probably a missed cut.
+    Pooled: the L2-normalised mean of the frames' L2-normalised embeddings, float16. `temporal_consistency` is the least
+    cosine of neighbouring frames, NULL for a clip of one frame: a low value is probably a missed cut.
     """
 
     name: ClassVar[str] = "embed"

@@ -30,7 +30,7 @@ LEAST_SURENESS = 0.6  # mean probability of the characters read in a box
 
 
 class TextArea(ClipStage[TextAreaSettings]):
-    """Share of the frame under boxes of text, 0 to 1: mean and largest over the frames, and the most boxes of one.
+    """Share of the picture under text, 0 to 1: mean and largest over the frames, and the most boxes of one.
 
     One frame goes through the network at a time on one thread, so a figure does not depend on its neighbours.
     """

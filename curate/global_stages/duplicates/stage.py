@@ -28,7 +28,7 @@ VERSION = 1  # changes whenever the same clips would be judged differently
 
 
 class Duplicates(GlobalStage[DuplicateSettings]):
-    """Gives every clip its cluster of duplicates, and whether it is the clip of the cluster to keep."""
+    """The cluster of duplicates of a clip, and whether it is the clip of the cluster to keep."""
 
     name: ClassVar[str] = "duplicates"
     default_table: ClassVar[str] = "duplicates"
