@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final, get_args, get_origin
 
 from stages.frames import FrameRequest
 from stages.settings import ModelSettings, Settings, TableSettings
@@ -265,15 +265,26 @@ class ClipStage(TableStage[M], UnitStage[M]):
 class ShardStage(ClipStage[M]):
     """Writes clips into shards, one shard a unit, below <catalog>/shards/<table>; its rows name them.
 
-    It makes units of its own (`gather`), so it stands alone in its recipe, gates aside.
+    It makes units of its own (`gather`), so it stands alone in its recipe, gates aside. `score` is given all clips of
+    a unit. They are of many sources, so no frames come with them: stages.windows decodes what a shard needs.
     """
+
+    @final
+    def wants(self) -> None:
+        return None
 
     @abstractmethod
     def gather(self, clips: Iterable[Clip]) -> Iterator[list[Clip]]:
         """Clips in order of their source, put together as shards."""
 
-    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
-        raise TypeError(f"{self.name} writes shards: it takes whole units by `stream`")
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
+        clips = self.ready_clips(unit)
+        for clip, answer in zip(clips, self.score(clips) if clips else (), strict=True):
+            self.add(clip, answer)
+        yield unit
+
+    def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        return UnitStage.stream(self, units)  # one at a time
 
 
 class GlobalStage(TableStage[T]):

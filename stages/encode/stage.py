@@ -33,7 +33,7 @@ from stages.shards.writer import ShardWriter
 from stages.text_encoders.describe import describe_text
 from stages.text_encoders.encoder import TextEncoder
 from stages.text_encoders.load import load_text_encoder
-from stages.unit import Clip, Unit
+from stages.unit import Clip, Row, Unit
 from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import PREPROCESSING_VERSION, Pixels, Window
@@ -183,6 +183,12 @@ class Encode(ShardStage[EncodeSettings]):
         if self.text is not None:
             size += len(self.text_fields) * 2 * self.text["dim"] * min(CAPTION_TOKENS, self.text["max_tokens"])
         return int(max(1, min(self.settings.shard_clips, self.settings.shard_mb * 2**20 / size)))
+
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
+        raise TypeError("encode takes units by `stream`, which decodes ahead across shards")
+
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
+        return self.stream([unit])
 
     def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Shards in their order. A long one yields parts without rows on the way, which report its progress."""
