@@ -65,7 +65,7 @@ DECODE = "      - probe\n      - cut\n      - measure: [motion]\n"
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Installs a package as pip does, into a folder of its own on sys.path: its modules, and the stages it registers."""
+    """A package as pip installs it, in a folder of its own on sys.path: its modules and the stages it registers."""
 
     def make(package: str, stages: dict[str, str], modules: dict[str, str]) -> Path:
         folder = tmp_path / f"site_{package}"
