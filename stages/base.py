@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final, get_args, get_origin
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
 
 from stages.frames import FrameRequest
 from stages.settings import ModelSettings, Settings, TableSettings
@@ -39,13 +39,20 @@ class Needs:
     workers: int | None = None  # None: as many as fit
 
 
+ColumnType = Literal["double", "int32", "int64", "bool", "string", "binary"]  # names of Arrow types
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column that a stage or measure fills: the name of its Arrow type, what it means in one line, and its unit."""
+    """A column that a stage or measure fills: its type, what it means in one line, and its unit."""
 
-    type: str  # 'double', 'int32', 'int64', 'bool', 'string' or 'binary'
+    type: ColumnType
     meaning: str = ""  # of our own stages never empty: `make docs` writes the tables of the docs from it
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type not in get_args(ColumnType):
+            raise ValueError(f"a column has one of the types {', '.join(get_args(ColumnType))}, not {self.type!r}")
 
 
 @dataclass(frozen=True)
@@ -253,7 +260,10 @@ class ClipStage(TableStage[M], UnitStage[M]):
     def _answers(self, clips: list[Clip]) -> list[Row | ClipError]:
         """A batch that raises is taken apart, so that one bad clip costs itself alone."""
         try:
-            return self.score(clips)
+            answers = self.score(clips)
+            if len(answers) != len(clips):
+                raise TypeError(f"{self.name}: score gave {len(answers)} answers for {len(clips)} clips")
+            return answers
         except SettingsError:
             raise
         except Exception as error:
@@ -279,7 +289,10 @@ class ShardStage(ClipStage[M]):
 
     def __call__(self, unit: Unit) -> Iterator[Unit]:
         clips = self.ready_clips(unit)
-        for clip, answer in zip(clips, self.score(clips) if clips else (), strict=True):
+        answers = self.score(clips) if clips else []
+        if len(answers) != len(clips):
+            raise TypeError(f"score gave {len(answers)} answers for {len(clips)} clips")
+        for clip, answer in zip(clips, answers, strict=True):
             self.add(clip, answer)
         yield unit
 

@@ -28,8 +28,9 @@ MOST_NAMED = 12  # labels that an error lists; of more, the nearest
 class Classify(ClipStage[ClassifySettings]):
     """The probability that an image classifier gives to a label, such as watermark or NSFW.
 
-    Columns: `<as>` (largest over the frames), `<as>_mean`, `<as>_model` and `<as>_revision`. The probability is what transformers' own pipeline gives: softmax over the labels; where the model says that
-    labels do not exclude one another a sigmoid of each, and of several labels the largest.
+    Columns: `<as>` (largest over the frames), `<as>_mean`, `<as>_model` and `<as>_revision`. The probability is what
+    transformers' own pipeline gives: softmax over the labels; where the model says that labels do not exclude one
+    another a sigmoid of each, and of several labels the largest.
     """
 
     name = "classify"
