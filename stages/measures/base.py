@@ -36,7 +36,7 @@ class Measure:
 
     name: ClassVar[str]  # as in a recipe's `measure:` list
     version: ClassVar[int]  # increase it when the same pixels would give another value
-    columns: ClassVar[dict[str, Column]]
+    columns: ClassVar[dict[str, Column]]  # of any type but binary
     unknown: ClassVar[str] = "no sample lies inside the clip"  # when its columns are NULL
     reach: ClassVar[Literal["sample", "pair", "trail"]] = "sample"
     most_kept: ClassVar[int | None] = None  # observations kept one by one; above it neighbours are merged

@@ -23,7 +23,7 @@ Encoder = Callable[[Sequence[str]], np.ndarray]  # texts -> (n, dim)
 
 
 class Clusters(GlobalStage[ClusterSettings]):
-    """The concept that a clip belongs to, and how many clips share it. Concepts are numbered by size, from the largest, 0.
+    """The concept that a clip belongs to, and how many clips share it. Concepts are numbered by size, the largest is 0.
 
     Centres are fitted again at every run, to the clips with the smallest ids. Ids are hashes, so this is a random
     sample, and one that depends on the set of clips alone and not on the runs that led to it.
