@@ -11,7 +11,11 @@ made demo/. HOME is another scratch folder with a few films in Videos, so that a
 | sql | each statement is asked of demo/catalog |
 | yaml | recipes are loaded, planned, and their gates checked; a stage by itself is put into a recipe first; configs of
          training are checked. STAND_INS takes the place of models on a hub, tests/caption_server.py that of a server |
+| toml | parsed |
 | text | not run; one that follows a sh block of the README is what it printed, renewed by --write |
+
+A block of python, yaml or toml whose first line is a comment with a path, such as `# mine/stage.py`, is saved there
+and nothing else is done with it: the page's commands use it.
 
 A block that can't run here says why behind its language: ```sh needs-gpu, needs-hub or needs-files. It is counted; a
 yaml block of this kind is still loaded, which checks every setting. Any other fence is an error. Without the README,
@@ -28,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +56,9 @@ from train.config.training import TrainConfig  # noqa: E402
 from train.config.vae import VAETrainConfig  # noqa: E402
 
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# ([\w.-]+(?:/[\w.-]+)+\.(?:py|yaml|toml))\n")  # first line of a block that is saved
 NEEDS = ("needs-gpu", "needs-hub", "needs-files")
-LANGUAGES = ("sh", "python", "sql", "yaml", "text")
+LANGUAGES = ("sh", "python", "sql", "yaml", "toml", "text")
 DRAW = """
 import sys, tempfile
 from pathlib import Path
@@ -153,9 +159,17 @@ def find_blocks(page: str) -> list[Block]:
 def run_page(blocks: list[Block]) -> dict[str, str]:
     """Runs the blocks of a page; what the page shows of an output -> what was printed now."""
     printed: dict[str, str] = {}
-    python = [block for block in blocks if block.language == "python" and not block.needs]
+    python = [
+        block for block in blocks if block.language == "python" and not block.needs and not FILE.match(block.text)
+    ]
     for block in blocks:
-        if block.language == "yaml":
+        if named := FILE.match(block.text):
+            print(f"{block}: saved as {named[1]}", flush=True)
+            Path(named[1]).parent.mkdir(parents=True, exist_ok=True)
+            Path(named[1]).write_text(block.text, encoding="utf-8")
+        elif block.language == "toml":
+            tomllib.loads(block.text)
+        elif block.language == "yaml":
             check_yaml(block)
         elif block.needs:
             print(f"{block}: not run", flush=True)

@@ -1,13 +1,15 @@
-"""Writes the tables of stages, measures and columns in docs/*.md from the registry of stages and docs/columns.yaml.
+"""Writes the tables of stages, measures and columns in docs/*.md from the registries of stages and measures.
 
 A page holds `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between them is replaced. NAME is
 `stages`, `measures`, or `columns X` where X is a table of the catalog or a stage. With --check nothing is written
-and the exit code is 1 where a table is not current. Columns and their types come from the code, their meaning from
-docs/columns.yaml; a column that only one of the two has is an error.
+and the exit code is 1 where a table is not current. Stages, measures and their columns come from their classes alone:
+what a stage does and how a measure is computed is the first sentence of the docstring. The meaning of the columns of
+the catalog's own tables comes from docs/columns.yaml; a column that only one of the two has is an error.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import tempfile
@@ -15,9 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import yaml
-from pydantic import TypeAdapter
+from pydantic import ValidationError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -25,15 +26,25 @@ sys.path.insert(0, str(ROOT))
 from curate.catalog.catalog import Catalog  # noqa: E402
 from curate.catalog.schema import duckdb_type  # noqa: E402
 from curate.catalog.views import connect  # noqa: E402
-from curate.recipe.registry import BUILT_IN  # noqa: E402
+from curate.recipe.registry import BUILT_IN, KINDS, StageKind  # noqa: E402
 from models.saved.vae_files import save  # noqa: E402
 from models.settings.vae import sized  # noqa: E402
 from models.vae.causal_vae import CausalVAE  # noqa: E402
-from stages.measures.registry import MEASURES  # noqa: E402
+from stages.base import Column, TableStage  # noqa: E402
+from stages.cuts.settings import CutSettings  # noqa: E402
+from stages.decode.settings import ProbeSettings  # noqa: E402
+from stages.measures.base import Measure  # noqa: E402
+from stages.measures.registry import MEASURES, measure_classes  # noqa: E402
+from stages.scan.decode_pass import DecodePass  # noqa: E402
 
 TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 WORDS = ROOT / "docs" / "columns.yaml"
-RUNS = {"clips": "on single clips", "shards": "on shards of clips", "catalog": "on the whole catalog"}
+RUNS = {
+    "sources": "on sources",
+    "clips": "on single clips",
+    "shards": "on shards of clips",
+    "catalog": "on the whole catalog",
+}
 Columns = dict[str, str]  # column -> type in SQL
 
 
@@ -43,7 +54,7 @@ def main() -> int:
     try:
         tables = all_tables(words)
     except LookupError as error:
-        print(f"docs/columns.yaml: {error.args[0]}", file=sys.stderr)
+        print(error.args[0], file=sys.stderr)
         return 1
     for path in sorted((ROOT / "docs").glob("*.md")):
         old = path.read_text(encoding="utf-8")
@@ -63,24 +74,25 @@ def main() -> int:
 
 def all_tables(words: dict[str, Any]) -> dict[str, str]:
     """Every table that a page may hold, as Markdown, by name."""
-    views, made = columns_of_views(), example_stages(words["stages"])
-    stages = {n: {c: sql_type(k) for c, k in stage.columns()[stage.table].items()} for n, stage in made.items()}
-    measures = {name: {c: sql_type(kind) for c, kind in measure.columns.items()} for name, measure in MEASURES.items()}
-    views["clips"]["source_s"] = "DOUBLE"  # of the decode pass, whatever it measures
-    same("columns", [*views, *measures, *stages], words["columns"])
-    same("measures", measures, words["measures"])
-    for name, columns in (views | measures | stages).items():
-        same(f"columns.{name}", columns, words["columns"][name])
+    views, kinds = columns_of_views(), {name: KINDS[name] for name in BUILT_IN}
+    for name in words["stages"]:
+        if name not in kinds:
+            raise LookupError(f"docs/columns.yaml: stages has {name!r}, which the code has not")
+    same("columns", views, words["columns"])
+    stage_head = ["stage", "runs", "table", "what its table says of a clip"]
+    measure_head = ["measure", "column", "unit", "meaning", "method", "unknown (NULL) when"]
     found = {
-        "stages": markdown(
-            ["stage", "runs", "table", "what its table says of a clip"], stage_rows(made, words["stages"])
-        ),
-        "measures": markdown(
-            ["measure", "column", "unit", "meaning", "method", "unknown (NULL) when"], measure_rows(measures, words)
-        ),
+        "stages": markdown(stage_head, (stage_row(name, kind, words) for name, kind in kinds.items())),
+        "measures": markdown(measure_head, measure_rows(measure_classes(MEASURES))),
     }
-    for name, columns in (views | stages).items():
-        rows = ([f"`{column}`", kind, with_unit(words["columns"][name][column])] for column, kind in columns.items())
+    for name, columns in views.items():
+        same(f"columns.{name}", columns, words["columns"][name])
+        rows = [[f"`{column}`", kind, with_unit(words["columns"][name][column])] for column, kind in columns.items()]
+        if name == "clips":
+            rows += column_rows(name, DecodePass(ProbeSettings(), CutSettings(), ()).signals())
+        found[f"columns {name}"] = markdown(["column", "type", "meaning"], rows)
+    for name, stage in example_stages(kinds, words["stages"]).items():
+        rows = column_rows(name, {stage.column(signal): column for signal, column in stage.signals().items()})
         found[f"columns {name}"] = markdown(["column", "type", "meaning"], rows)
     return found
 
@@ -92,35 +104,56 @@ def columns_of_views() -> dict[str, Columns]:
         return {name: dict(row[:2] for row in sql.execute(f"DESCRIBE {name}").fetchall()) for name in tables}
 
 
-def example_stages(words: Mapping[str, Any]) -> dict[str, Any]:
-    """Each stage that fills a table of its own, by name, made with the settings of its example."""
-    kinds = {name: kind for name, kind in BUILT_IN.items() if kind.runs in RUNS}
-    same("stages", kinds, words)
+def example_stages(kinds: Mapping[str, StageKind], words: Mapping[str, Any]) -> dict[str, TableStage[Any]]:
+    """Each stage, by name, made with the settings of its example; those without one that need some are left out."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         save(CausalVAE(sized("debug", channels=4)), folder)  # `encode` reads the config of its VAE
         for name, kind in kinds.items():
-            vae = {"vae": folder} if name == "encode" else {}
-            found[name] = kind.make(TypeAdapter(kind.settings_type).validate_python(words[name]["example"] | vae))
+            settings = words.get(name, {}).get("example", {}) | ({"vae": folder} if name == "encode" else {})
+            try:
+                stage = kind.stage and kind.stage(kind.settings_type.model_validate(settings))
+            except ValidationError:
+                continue
+            if isinstance(stage, TableStage):
+                found[name] = stage
     return found
 
 
-def stage_rows(made: Mapping[str, Any], words: Mapping[str, Any]) -> Iterator[list[str]]:
-    for name, stage in made.items():
-        table = "your `as`" if "as" in words[name]["example"] else f"`{stage.table}`"
-        yield [f"[`{name}`]({words[name]['page']})", RUNS[BUILT_IN[name].runs], table, words[name]["says"]]
+def stage_row(name: str, kind: StageKind, words: Mapping[str, Any]) -> list[str]:
+    about = words["stages"].get(name, {})
+    link = f"[`{name}`]({about['page']})" if "page" in about else f"`{name}`"
+    table = "your `as`" if "as" in about.get("example", {}) else f"`{getattr(kind.stage, 'default_table', 'clips')}`"
+    return [link, RUNS[kind.runs], table, first_sentence(kind.stage)]
 
 
-def measure_rows(measures: Mapping[str, Columns], words: Mapping[str, Any]) -> Iterator[list[str]]:
-    for name, columns in measures.items():
-        about = words["measures"][name]
-        for number, column in enumerate(columns):
-            first = number == 0
-            unit, meaning = described(words["columns"][name][column])
-            yield [
-                f"`{name}`" if first else "", f"`{column}`", unit, meaning,
-                about["method"] if first else "", about["unknown"] if first else "",
-            ]  # fmt: skip
+def column_rows(where: str, columns: Mapping[str, Column]) -> list[list[str]]:
+    return [
+        [f"`{name}`", duckdb_type(column.type), with_unit([column.unit, said(where, name, column)])]
+        for name, column in columns.items()
+    ]
+
+
+def measure_rows(measures: Iterable[type[Measure]]) -> Iterator[list[str]]:
+    for measure in measures:
+        start, end = f"`{measure.name}`", [first_sentence(measure), measure.unknown]
+        for name, column in measure.columns.items():
+            yield [start, f"`{name}`", column.unit, said(measure.name, name, column), *end]
+            start, end = "", ["", ""]
+
+
+def said(where: str, name: str, column: Column) -> str:
+    if not column.meaning:
+        raise LookupError(f"column {name!r} of {where!r} has no meaning: say it in its Column")
+    return column.meaning
+
+
+def first_sentence(of: type) -> str:
+    """The first sentence of a class's docstring, which may go over several lines."""
+    text = " ".join((inspect.cleandoc(of.__doc__ or "")).split("\n\n")[0].split())
+    if not text:
+        raise LookupError(f"{of.__module__}.{of.__name__} has no docstring, whose first sentence stands in the docs")
+    return re.split(r"(?<=[.])\s(?=[A-Z`])", text, maxsplit=1)[0].rstrip(".")
 
 
 def described(text: str | list[str]) -> tuple[str, str]:
@@ -133,18 +166,14 @@ def with_unit(text: str | list[str]) -> str:
     return f"{meaning} ({unit})" if unit else meaning
 
 
-def sql_type(arrow: str) -> str:
-    return duckdb_type(pa.type_for_alias(arrow))
-
-
 def same(where: str, code: Iterable[str], text: Iterable[str]) -> None:
     """Raises LookupError, naming them, for names that only the code or only the text has."""
     for name in code:
         if name not in text:
-            raise LookupError(f"{where} lacks {name!r}, which the code has")
+            raise LookupError(f"docs/columns.yaml: {where} lacks {name!r}, which the code has")
     for name in text:
         if name not in code:
-            raise LookupError(f"{where} has {name!r}, which the code has not")
+            raise LookupError(f"docs/columns.yaml: {where} has {name!r}, which the code has not")
 
 
 def markdown(head: list[str], rows: Iterable[list[str]]) -> str:

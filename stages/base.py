@@ -11,9 +11,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
 
 from stages.frames import FrameRequest
+from stages.settings import ModelSettings, Settings, TableSettings
 from stages.unit import Clip, Row, Unit
 
 if TYPE_CHECKING:
@@ -38,6 +39,22 @@ class Needs:
     workers: int | None = None  # None: as many as fit
 
 
+ColumnType = Literal["double", "int32", "int64", "bool", "string", "binary"]  # names of Arrow types
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a stage or measure fills: its type, what it means in one line, and its unit."""
+
+    type: ColumnType
+    meaning: str = ""  # of our own stages never empty: `make docs` writes the tables of the docs from it
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type not in get_args(ColumnType):
+            raise ValueError(f"a column has one of the types {', '.join(get_args(ColumnType))}, not {self.type!r}")
+
+
 @dataclass(frozen=True)
 class Context:
     """What a stage is told before a run: where the catalog lies, and which columns there are.
@@ -50,11 +67,26 @@ class Context:
     clips: Mapping[str, pa.DataType] = field(default_factory=dict)
 
 
-class Stage:
-    """A step of a recipe. Subclasses set `name`, and say what they add to the catalog."""
+S = TypeVar("S", bound=Settings)
+T = TypeVar("T", bound=TableSettings)
+M = TypeVar("M", bound=ModelSettings)
+
+
+class Stage(Generic[S]):
+    """A step of a recipe. A subclass sets `name`, and gives its settings in brackets: `ClipStage[BlurSettings]`."""
 
     name: ClassVar[str]
+    settings_type: ClassVar[type[Settings]] = Settings  # what the brackets name
     needs: Needs = Needs()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for base in vars(cls).get("__orig_bases__", ()):
+            if issubclass(get_origin(base) or object, Stage) and isinstance(get_args(base)[0], type):
+                cls.settings_type = get_args(base)[0]
+
+    def __init__(self, settings: S):
+        self.settings: S = settings
 
     def check(self) -> None:
         """Raises SettingsError for settings that can't work on this machine; loads no model."""
@@ -77,7 +109,7 @@ class Stage:
         return {}
 
 
-class UnitStage(Stage, ABC):
+class UnitStage(Stage[S], ABC):
     """A stage that takes units one after the other: the base of all kinds but GlobalStage."""
 
     @abstractmethod
@@ -101,14 +133,24 @@ class UnitStage(Stage, ABC):
                 yield unit.failed(f"{self.name}: {one_line(error)}")
 
 
-class SourceStage(UnitStage):
-    """Takes sources and finds their clips. `gates` are SQL conditions that it brings along, by name."""
+class SourceStage(UnitStage[S]):
+    """Takes sources and finds their clips. It is the first stage of its recipe."""
+
+    gives_frames: ClassVar[bool] = False  # its clips carry the frames that later stages want; if not, they are fetched
+
+    def signals(self) -> dict[str, Column]:
+        """Columns that it adds to `clips`, by name."""
+        return {}
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        return {"clips": {name: column.type for name, column in self.signals().items()}}
 
     def gates(self) -> dict[str, str]:
+        """SQL conditions that the stage brings along, by name."""
         return {}
 
 
-class TableStage(Stage, ABC):
+class TableStage(Stage[T], ABC):
     """A stage that fills one table keyed by clip_id, whose rows say which clips are done.
 
     `table` is the stage's `as:` setting. Under its default name a signal is a column by its plain name; under another
@@ -116,13 +158,15 @@ class TableStage(Stage, ABC):
     """
 
     default_table: ClassVar[str]
+    settings_type: ClassVar[type[Settings]] = TableSettings
 
-    def __init__(self, table: str | None = None):
-        self.table = table or self.default_table
+    def __init__(self, settings: T):
+        super().__init__(settings)
+        self.table = settings.table or self.default_table
 
     @abstractmethod
-    def signals(self) -> dict[str, str]:
-        """Columns by plain name -> Arrow type name, `model` and `revision` among them where there is a model."""
+    def signals(self) -> dict[str, Column]:
+        """Columns by plain name, `model` and `revision` among them where there is a model."""
 
     def column(self, signal: str) -> str:
         """The column of a signal: `model`, `revision` and `frames` always carry the table's name."""
@@ -131,18 +175,22 @@ class TableStage(Stage, ABC):
         return f"{self.table}_{signal}" if signal != self.default_table else self.table
 
     def columns(self) -> dict[str, dict[str, str]]:
-        return {self.table: {self.column(name): kind for name, kind in self.signals().items()}}
+        return {self.table: {self.column(name): column.type for name, column in self.signals().items()}}
 
 
-class ClipStage(TableStage, UnitStage):
+class ClipStage(TableStage[M], UnitStage[M]):
     """Scores clips in batches: frames (or columns alone) in, one row a clip out.
 
     Inside a recipe with a decode pass it takes the frames that the pass hands on; in a recipe of its own it takes
     those that stages.decode.seek fetches. Subclasses give `signals` and `score`.
     """
 
-    batch_clips: int = 32  # clips that `score` is given at a time, across units
+    settings_type: ClassVar[type[Settings]] = ModelSettings
     keeps_answers: bool = False  # wants to be told of committed clips, see `left_over`
+
+    def __init__(self, settings: M):
+        super().__init__(settings)
+        self.batch_clips = settings.batch_clips  # that `score` is given at a time, across units
 
     def wants(self) -> FrameRequest | None:
         """The frames of each clip that `score` needs; None for none."""
@@ -212,7 +260,10 @@ class ClipStage(TableStage, UnitStage):
     def _answers(self, clips: list[Clip]) -> list[Row | ClipError]:
         """A batch that raises is taken apart, so that one bad clip costs itself alone."""
         try:
-            return self.score(clips)
+            answers = self.score(clips)
+            if len(answers) != len(clips):
+                raise TypeError(f"{self.name}: score gave {len(answers)} answers for {len(clips)} clips")
+            return answers
         except SettingsError:
             raise
         except Exception as error:
@@ -221,21 +272,35 @@ class ClipStage(TableStage, UnitStage):
             return [self._answers([clip])[0] for clip in clips]
 
 
-class ShardStage(ClipStage):
+class ShardStage(ClipStage[M]):
     """Writes clips into shards, one shard a unit, below <catalog>/shards/<table>; its rows name them.
 
-    It makes units of its own (`gather`), so it stands alone in its recipe, gates aside.
+    It makes units of its own (`gather`), so it stands alone in its recipe, gates aside. `score` is given all clips of
+    a unit. They are of many sources, so no frames come with them: stages.windows decodes what a shard needs.
     """
+
+    @final
+    def wants(self) -> None:
+        return None
 
     @abstractmethod
     def gather(self, clips: Iterable[Clip]) -> Iterator[list[Clip]]:
         """Clips in order of their source, put together as shards."""
 
-    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
-        raise TypeError(f"{self.name} writes shards: it takes whole units by `stream`")
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
+        clips = self.ready_clips(unit)
+        answers = self.score(clips) if clips else []
+        if len(answers) != len(clips):
+            raise TypeError(f"score gave {len(answers)} answers for {len(clips)} clips")
+        for clip, answer in zip(clips, answers, strict=True):
+            self.add(clip, answer)
+        yield unit
+
+    def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        return UnitStage.stream(self, units)  # one at a time
 
 
-class GlobalStage(TableStage):
+class GlobalStage(TableStage[T]):
     """Judges all clips together, by SQL over committed rows; its table is replaced as a whole in one commit.
 
     What it says of a clip follows from the whole set alone, so retries, order and reruns change nothing.

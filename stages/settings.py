@@ -25,12 +25,17 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Positions = Annotated[tuple[float, ...], Field(min_length=1, max_length=256), AfterValidator(_rising)]
 
 
-class ModelSettings(Settings):
-    """Base of the settings of stages that run a model. Fields marked `exclude` do not change a result."""
+class TableSettings(Settings):
+    """Base of the settings of stages that fill a table. Fields marked `exclude` do not change a result."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     # another name for its table and columns
     table: str | None = Field(None, alias="as", pattern="^[a-z][a-z0-9_]*$", exclude=True)
+
+
+class ModelSettings(TableSettings):
+    """What every stage on clips can be told."""
+
     device: Literal["auto", "cpu", "cuda"] = Field("auto", exclude=True)
     batch_clips: int = Field(32, ge=1, le=100_000, exclude=True)  # clips that go through the network together

@@ -23,6 +23,11 @@ class Source:
     bytes: int | None = None  # its size and content when it was scanned; None before that
     content_hash: str | None = None
 
+    def new_clip(self, start_pts: int, end_pts: int, columns: Row) -> Clip:
+        """A clip that a stage found in this source; `columns` are those of `clips`, ids and uri apart."""
+        ids = {"clip_id": clip_id(self.source_id, start_pts, end_pts), "source_id": self.source_id, "uri": self.uri}
+        return Clip(ids | {"start_pts": start_pts, "end_pts": end_pts} | columns, self, new=True)
+
 
 @dataclass
 class Clip:

@@ -149,7 +149,7 @@ def _arrow(table: str, rows: list[Row], schema: pa.Schema) -> pa.Table:
     made = rows_to_table(table, rows, {field.name: field.type for field in schema})
     for name in made.column_names:
         if name not in schema.names and made[name].null_count < made.num_rows:
-            raise UserError(f"column {name!r} of {table} is in no stage's columns(): declare it there")
+            raise UserError(f"column {name!r} of {table} is in no stage's signals(): declare it there")
     return with_schema(made.select([name for name in made.column_names if name in schema.names]), schema)
 
 

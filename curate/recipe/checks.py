@@ -8,9 +8,9 @@ from curate.catalog.catalog import OWN_TABLES, Catalog
 from curate.catalog.gates import check_gates
 from curate.catalog.schema import BOOKKEEPING, JUDGED
 from curate.errors import UserError
-from curate.recipe.load import Recipe
+from curate.recipe.load import Recipe, StageEntry
 from curate.recipe.plan import Plan
-from stages.base import Context, SettingsError
+from stages.base import Context, SettingsError, Stage
 
 
 def check_plan_gates(plan: Plan, known: dict[str, Any]) -> None:
@@ -65,17 +65,20 @@ def check_columns(plan: Plan, catalog: Catalog) -> None:
 
 
 def prepare(plan: Plan, catalog: Catalog, sql: Any = None) -> None:
-    """Prepares the stages on clips. A column that one wants and that is not there is the recipe's error.
+    """Prepares the stages. A column that one wants and that is not there is the recipe's error.
 
     Without `sql` the recipe begins with sources, and nothing is known of columns yet.
     """
     sources = {row[0] for row in sql.execute("DESCRIBE sources").fetchall()} if sql is not None else ()
     context = Context(catalog.uri, sources, clip_columns(sql) if sql is not None else {})
-    for step in plan.steps:
+    stages: list[tuple[StageEntry, Stage]] = [(step.entry, step.stage) for step in plan.steps]
+    if plan.decode is not None:
+        stages.insert(0, (plan.recipe.entries("sources")[0], plan.decode))
+    for entry, stage in stages:
         try:
-            step.stage.prepare(context)
+            stage.prepare(context)
         except SettingsError as error:
-            raise UserError(f"{plan.recipe.file}:{step.entry.line}: {step.entry.name}: {error}") from error
+            raise UserError(f"{plan.recipe.file}:{entry.line}: {entry.name}: {error}") from error
 
 
 def clip_columns(sql: Any) -> dict[str, Any]:

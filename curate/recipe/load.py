@@ -226,7 +226,10 @@ class _Checker:
             raise self.error(at, "a stage is a name, or a name with its settings, such as `probe: {min_seconds: 2}`")
         if name not in KINDS:
             raise self.error((*at, name), f"unknown stage {name!r}{_near(name, KINDS)}")
-        adapter = TypeAdapter(KINDS[name].settings_type)
+        try:
+            adapter = TypeAdapter(KINDS[name].settings_type)
+        except UserError as error:
+            raise self.error((*at, name), str(error)) from error
         empty: Any = [] if name == "measure" else {}
         given = empty if given is None else given
         label = given.get("as", name) if isinstance(given, dict) else name

@@ -23,7 +23,7 @@ from curate.errors import UserError, missing_extra
 from curate.recipe.gate_stage import GateStage
 from curate.recipe.load import Recipe, StageEntry, settings_hash, stages_json
 from curate.recipe.registry import KINDS
-from stages.base import ClipStage, GlobalStage, SettingsError, ShardStage, SourceStage, UnitStage, requests_of
+from stages.base import ClipStage, GlobalStage, SettingsError, ShardStage, SourceStage, Stage, UnitStage, requests_of
 from stages.cuts.settings import CutSettings
 from stages.decode.settings import ProbeSettings
 from stages.frames import FrameRequest
@@ -90,7 +90,7 @@ class Plan:
     def columns(self) -> dict[str, dict[str, str]]:
         """Columns that the stages add, by table: name -> Arrow type name."""
         found: dict[str, dict[str, str]] = {}
-        for stage in ([self.decode] if self.decode else []) + [step.stage for step in self.steps]:
+        for stage in (*([self.decode] if self.decode else []), *(step.stage for step in self.steps)):
             for table, columns in stage.columns().items():
                 found.setdefault(table, {}).update(columns)
         return found
@@ -117,7 +117,7 @@ class Plan:
     def stages_on_clips(self, columns: Mapping[str, Any], fetch: UnitStage | None = None) -> tuple[UnitStage, ...]:
         """The stages on clips, with the gates between them; `columns` are those of clips before any of these.
 
-        `fetch` gets the frames of clips that no decode pass hands on; it comes behind the first gates.
+        `fetch` gets the frames of clips that come without; it comes behind the first gates.
         """
         found: list[UnitStage] = []
         judged, known = 0, dict(columns)
@@ -140,15 +140,17 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Raises UserError for stages in an order that can't work, and for what a stage needs and is not there."""
     _check_order(recipe)
-    made = {id(entry): _make(recipe, entry) for entry in recipe.entries("clips", "shards", "catalog")}
-    decode = _decode_pass(recipe, [stage for stage in made.values() if isinstance(stage, ClipStage)])
+    made = {id(entry): _make(recipe, entry) for entry in recipe.stages if KINDS[entry.name].stage is not None}
+    on_clips = {key: stage for key, stage in made.items() if isinstance(stage, (ClipStage, GlobalStage))}
+    own = next((stage for stage in made.values() if isinstance(stage, SourceStage)), None)
+    decode = own or _decode_pass(recipe, [stage for stage in on_clips.values() if isinstance(stage, ClipStage)])
     plan = Plan(recipe, decode)
-    brought, own, steps = len(plan.gates) - len(recipe.gates), 0, []
+    before, steps = len(plan.gates) - len(recipe.gates), []  # gates that stand before the next step
     for entry in recipe.stages:
         if entry.runs == "gate":
-            own += len(entry.settings)
-        elif id(entry) in made:
-            steps.append(Step(entry, made[id(entry)], tuple(plan.gates[: brought + own])))
+            before += len(entry.settings)
+        elif id(entry) in on_clips:
+            steps.append(Step(entry, on_clips[id(entry)], tuple(plan.gates[:before])))
     plan = Plan(recipe, decode, tuple(steps))
     _check_alone(plan)
     _check_names(plan)
@@ -182,9 +184,11 @@ def _check_names(plan: Plan) -> None:
                 )
 
 
-def _make(recipe: Recipe, entry: StageEntry) -> ClipStage | GlobalStage:
+def _make(recipe: Recipe, entry: StageEntry) -> Stage:
+    kind = KINDS[entry.name]
+    assert kind.stage is not None
     try:
-        stage = KINDS[entry.name].make(entry.settings)
+        stage = kind.stage(entry.settings)
         stage.check()
     except SettingsError as error:
         raise UserError(f"{recipe.file}:{entry.line}: {entry.name}: {error}") from error
@@ -192,10 +196,16 @@ def _make(recipe: Recipe, entry: StageEntry) -> ClipStage | GlobalStage:
 
 
 def _check_order(recipe: Recipe) -> None:
-    order = ("probe", "cut", "measure")
-    after = {"measure": ("cut",), "gate": ("measure",)}
     names = [entry.name for entry in recipe.stages]
+    order = [entry.name for entry in recipe.entries("sources")]
+    alone = [name for name in order if KINDS[name].stage is not None]  # finds the clips by itself
+    after = {"measure": ["cut"], "gate": ["measure", *alone]}
     for index, entry in enumerate(recipe.stages):
+        if alone and entry.runs == "sources" and entry.name != alone[0]:
+            raise UserError(
+                f"{recipe.file}:{entry.line}: stage {alone[0]!r} finds the clips of a source by itself: "
+                f"take {entry.name!r} out, or put it into another recipe"
+            )
         needed = order if entry.runs in ("clips", "shards", "catalog") else after.get(entry.name, ())
         for name in needed:
             if name in names[index:]:

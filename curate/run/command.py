@@ -157,7 +157,8 @@ class _Run:
     def _work(self, interrupts: Interrupts) -> None:
         plan, sources, listing = self.plan, self.sources, self.listing
         if plan.decode is not None and sources is not None and listing is not None:
-            stages = (plan.decode, *plan.stages_on_clips(plan.columns.get("clips", {})))
+            fetch = None if plan.decode.gives_frames else self._fetch()
+            stages = (plan.decode, *plan.stages_on_clips(plan.columns.get("clips", {}), fetch))
             progress = SourceProgress(plan, self.committer.total, sources, listing, self.options.quiet)
             self._units(iter(sources), stages, progress, interrupts)
             if len(sources.redo) and not interrupts.seen:
@@ -234,8 +235,6 @@ class _Run:
 
     def _select(self, interrupts: Interrupts) -> None:
         """Clips that lack the row of a stage: those a recipe selects, or that a decode pass left."""
-        from stages.decode.seek import FetchFrames
-
         plan, options, again = self.plan, self.options, self.plan.decode is None
         with connect(self.catalog, without_gates_of=plan.recipe.name) as sql:
             self.selection = Selection(
@@ -246,13 +245,18 @@ class _Run:
                 retry_failed=options.retry_failed,
                 rebuild=options.rebuild and again,
             )
-            fetch = FetchFrames(plan.requests) if plan.requests else None
-            stages = plan.stages_on_clips(clip_columns(sql), fetch)
+            stages = plan.stages_on_clips(clip_columns(sql), self._fetch())
             if self.selection.to_do:
                 progress = ClipProgress(plan, self.committer.total, self.selection, self.options.quiet)
                 self._units(iter(self.selection), stages, progress, interrupts)
         if self.selection.limit is None and not interrupts.seen:
             self._forget_other_settings()
+
+    def _fetch(self) -> UnitStage | None:
+        """Gets the frames that stages on clips want, by seeking."""
+        from stages.decode.seek import FetchFrames
+
+        return FetchFrames(self.plan.requests) if self.plan.requests else None
 
     def _forget_other_settings(self) -> None:
         """Everything that is wanted was made under today's settings: what a rebuild did not reach is no longer."""

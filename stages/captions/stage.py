@@ -9,11 +9,12 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from stages.base import ClipError, ClipStage, Context, Needs, SettingsError, one_line
+from stages.base import ClipError, ClipStage, Column, Context, Needs, SettingsError, one_line
 from stages.captions import audit, prompts
 from stages.captions.answer_cache import AnswerCache
 from stages.captions.answers import Answer, CaptionSource, Deadline
 from stages.captions.async_batch import Answers, stream_concurrently
+from stages.captions.columns import caption_columns
 from stages.captions.language import language
 from stages.captions.manifest import ManifestCaptions
 from stages.captions.match import ClipMatch
@@ -26,17 +27,15 @@ from stages.unit import Clip, Row, Unit
 VERSION = 1  # changes whenever the same answers would be audited otherwise
 
 
-class Caption(ClipStage):
-    """Captions of clips and their audit. A clip gets all of its captions, or is failed with the reason."""
+class Caption(ClipStage[CaptionSettings]):
+    """The captions of a clip, and an audit of each. A clip gets all of its captions, or is failed with the reason."""
 
     name: ClassVar[str] = "caption"
     default_table: ClassVar[str] = "captions"
 
     def __init__(self, settings: CaptionSettings, clock: Clock | None = None):
-        super().__init__(settings.table)
-        self.settings = settings
+        super().__init__(settings)
         self.clock = clock or Clock()
-        self.batch_clips = settings.batch_clips
         self.sources = [_make_source(kind, settings, self.clock) for kind in settings.source]
         self.match = ClipMatch(settings.match, settings.device) if settings.match else None
         self.cache: AnswerCache | None = None
@@ -60,16 +59,8 @@ class Caption(ClipStage):
     def wants(self) -> FrameRequest | None:
         return self._request
 
-    def signals(self) -> dict[str, str]:
-        types: dict[str, str] = {}
-        for name in self.settings.names:
-            column = self.settings.column_of(name)
-            types |= {column: "string", f"{column}_words": "int32", f"{column}_language": "string"}
-            types |= {f"{column}_repetition": "double", f"{column}_truncated": "bool", f"{column}_refusal": "string"}
-            types |= {f"{column}_boilerplate": "string", f"{column}_source": "string", f"{column}_prompt": "string"}
-            types |= {f"{column}_clip_match": "double"} if self.match else {}
-        types |= {"caption_match_model": "string", "caption_match_revision": "string"} if self.match else {}
-        return types | {"caption_seed": "int64", "model": "string", "revision": "string"}
+    def signals(self) -> dict[str, Column]:
+        return caption_columns([self.settings.column_of(name) for name in self.settings.names], self.match is not None)
 
     def versions(self) -> dict[str, str]:
         parts = [

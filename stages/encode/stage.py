@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stages.base import ClipError, Context, Needs, SettingsError, ShardStage
+from stages.base import ClipError, Column, Context, Needs, SettingsError, ShardStage
 from stages.encode.network import Network
 from stages.encode.settings import CaptionEmbeddingSettings, EncodeSettings
 from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
@@ -33,7 +33,7 @@ from stages.shards.writer import ShardWriter
 from stages.text_encoders.describe import describe_text
 from stages.text_encoders.encoder import TextEncoder
 from stages.text_encoders.load import load_text_encoder
-from stages.unit import Clip, Unit
+from stages.unit import Clip, Row, Unit
 from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import PREPROCESSING_VERSION, Pixels, Window
@@ -45,8 +45,10 @@ CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, estimated for the size of
 UNFIT_CLIPS = 1000  # clips that fit no bucket, failed together
 
 
-class Encode(ShardStage):
-    """Fills `latents`, and writes <catalog>/shards/latents/<bucket>/<shard>.tar with its index beside it."""
+class Encode(ShardStage[EncodeSettings]):
+    """Which shard holds the latents of a clip, and what made them.
+
+    Writes <catalog>/shards/latents/<bucket>/<shard>.tar with its index beside it."""
 
     name: ClassVar[str] = "encode"
     default_table: ClassVar[str] = "latents"
@@ -54,9 +56,7 @@ class Encode(ShardStage):
     prefetcher: WindowPrefetcher
 
     def __init__(self, settings: EncodeSettings):
-        super().__init__(settings.table)
-        self.settings = settings
-        self.batch_clips = settings.batch_clips
+        super().__init__(settings)
         gpu = on_gpu(settings.device)
         self.needs = Needs(cpus=1.0, gpus=1.0 if gpu else 0.0)
         self.children = settings.decoder.children or (max(1, min(8, cores() - 1)) if gpu else 1)
@@ -126,17 +126,19 @@ class Encode(ShardStage):
         """Whether the column is one of this stage's own, under this table's name or another."""
         return any(column == signal or column.endswith(f"_{signal}") for signal in self.signals())
 
-    def signals(self) -> dict[str, str]:
+    def signals(self) -> dict[str, Column]:
         return {
-            "shard": "string",
-            "shard_hash": "string",
-            "shard_bytes": "int64",
-            "index_hash": "string",
-            "bucket": "string",
-            "window_start_s": "double",
-            "window_fps": "double",
-            "decode_psnr": "double",
-            "contract": "string",
+            "shard": Column("string", "where the shard lies in the catalog"),
+            "shard_hash": Column("string", "hash of the shard's bytes"),
+            "shard_bytes": Column("int64", "size of the shard", "bytes"),
+            "index_hash": Column("string", "hash of the index beside the shard"),
+            "bucket": Column("string", "frames x height x width in pixels"),
+            "window_start_s": Column("double", "time in the source where the encoded window begins", "s"),
+            "window_fps": Column("double", "rate of the encoded window", "frames/s"),
+            "decode_psnr": Column(
+                "double", "of a sampled clip: PSNR of its decoded latents against its pixels, else NULL", "dB"
+            ),
+            "contract": Column("string", "JSON: VAE, scaling, preprocessing, dtype and text encoder"),
         }
 
     def versions(self) -> dict[str, str]:
@@ -181,6 +183,12 @@ class Encode(ShardStage):
         if self.text is not None:
             size += len(self.text_fields) * 2 * self.text["dim"] * min(CAPTION_TOKENS, self.text["max_tokens"])
         return int(max(1, min(self.settings.shard_clips, self.settings.shard_mb * 2**20 / size)))
+
+    def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
+        raise TypeError("encode takes units by `stream`, which decodes ahead across shards")
+
+    def __call__(self, unit: Unit) -> Iterator[Unit]:
+        return self.stream([unit])
 
     def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Shards in their order. A long one yields parts without rows on the way, which report its progress."""

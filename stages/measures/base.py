@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from stages.base import Column
 from stages.frames import Sample
 
 Timed = tuple[float, Any]  # (seconds, observed value)
@@ -27,13 +28,16 @@ class ClipFacts:
 class Measure:
     """One way of looking at a clip. It holds no state of a clip: what it observes is kept by `Observations`.
 
+    The first paragraph of a measure's docstring says how it is computed; `make docs` puts it into docs/signals.md.
+
     `reach` says what one observation looks at, and so when it lies inside a clip: this sample alone, the
     pair of it and the one before, or its trail.
     """
 
     name: ClassVar[str]  # as in a recipe's `measure:` list
     version: ClassVar[int]  # increase it when the same pixels would give another value
-    columns: ClassVar[dict[str, str]]  # column -> 'double', 'int64', 'string' or 'bool'
+    columns: ClassVar[dict[str, Column]]  # of any type but binary
+    unknown: ClassVar[str] = "no sample lies inside the clip"  # when its columns are NULL
     reach: ClassVar[Literal["sample", "pair", "trail"]] = "sample"
     most_kept: ClassVar[int | None] = None  # observations kept one by one; above it neighbours are merged
 

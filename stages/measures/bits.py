@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from stages.base import Column
 from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
 
@@ -16,7 +17,10 @@ class BitsPerPixel(Measure):
 
     name = "bits_per_pixel"
     version = 1
-    columns: ClassVar[dict[str, str]] = {"bits_per_pixel": "double"}
+    columns: ClassVar[dict[str, Column]] = {
+        "bits_per_pixel": Column("double", "compressed size of a pixel", "bits"),
+    }
+    unknown = "images; packet sizes unknown"
 
     def observe(self, sample: Sample, previous: Sample | None) -> None:
         return None

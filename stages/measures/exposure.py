@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from stages.base import Column
 from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
 
@@ -20,7 +21,11 @@ class Exposure(Measure):
 
     name = "exposure"
     version = 3
-    columns: ClassVar[dict[str, str]] = {"luma_mean": "double", "contrast": "double", "saturation": "double"}
+    columns: ClassVar[dict[str, Column]] = {
+        "luma_mean": Column("double", "mean luma, full range", "0-255"),
+        "contrast": Column("double", "standard deviation of luma", "0-255"),
+        "saturation": Column("double", "mean HSV saturation", "0-255"),
+    }
 
     def observe(self, sample: Sample, previous: Sample | None) -> tuple[float, float, float]:
         mean, deviation = cv2.meanStdDev(sample.gray)

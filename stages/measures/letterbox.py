@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import cv2
 import numpy as np
 
+from stages.base import Column
 from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
 
@@ -45,13 +46,14 @@ class Letterbox(Measure):
 
     name = "letterbox"
     version = 2
-    columns: ClassVar[dict[str, str]] = {
-        "letterbox": "double",
-        "crop_x": "int64",
-        "crop_y": "int64",
-        "crop_w": "int64",
-        "crop_h": "int64",
+    columns: ClassVar[dict[str, Column]] = {
+        "letterbox": Column("double", "area under black bars", "share of the area, 0-1"),
+        "crop_x": Column("int64", "left edge of the picture inside the bars", "px, even"),
+        "crop_y": Column("int64", "top edge of the picture inside the bars", "px, even"),
+        "crop_w": Column("int64", "width of the picture inside the bars", "px, even"),
+        "crop_h": Column("int64", "height of the picture inside the bars", "px, even"),
     }
+    unknown = "the clip is too dark to tell"
     most_kept = 240
 
     def observe(self, sample: Sample, previous: Sample | None) -> BorderProfile:

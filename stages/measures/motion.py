@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from stages.base import Column
 from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
 from stages.measures.flow import Flow
@@ -25,7 +26,10 @@ class Motion(Measure):
 
     name = "motion"
     version = 3
-    columns: ClassVar[dict[str, str]] = {"motion": "double"}
+    columns: ClassVar[dict[str, Column]] = {
+        "motion": Column("double", "how fast things move", "% of the diagonal per second"),
+    }
+    unknown = "no pair of samples lies inside the clip, as for images"
     reach = "pair"
 
     def __init__(self) -> None:

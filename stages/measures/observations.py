@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.frames import Sample, Span
 from stages.measures.base import ClipFacts, Measure
-from stages.measures.registry import measures
+from stages.measures.registry import measure_classes
 
 SLACK_S = 1e-6  # seconds are floats of exact PTS
 RECENT = 16  # the newest observations are never merged: a cut among them is not known yet (8 s at 2 fps)
@@ -32,7 +32,7 @@ class Observations:
 
     def __init__(self, names: Iterable[str]):
         """The named measures; ValueError where one does not exist."""
-        self._tracks = [_Track(measure) for measure in measures(names)]
+        self._tracks = [_Track(measure()) for measure in measure_classes(names)]
         self._previous: Sample | None = None
 
     @property

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from stages.base import Column
 from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
 
@@ -33,7 +34,12 @@ class PerceptualHash(Measure):
 
     name = "phash"
     version = 4
-    columns: ClassVar[dict[str, str]] = {"phash": "string", "phash_frames": "string"}
+    columns: ClassVar[dict[str, Column]] = {
+        "phash": Column("string", "hash of the mean frame of each third", "48 hex digits"),
+        "phash_frames": Column(
+            "string", "hashes of single frames, two a sample, without repetitions", "16 hex digits a frame"
+        ),
+    }
     most_kept = 240
 
     def observe(self, sample: Sample, previous: Sample | None) -> HashedFrames:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from stages.base import Column
 from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
 from stages.measures.flow import Flow
@@ -25,7 +26,10 @@ class Shake(Measure):
 
     name = "shake"
     version = 3
-    columns: ClassVar[dict[str, str]] = {"shake": "double"}
+    columns: ClassVar[dict[str, Column]] = {
+        "shake": Column("double", "how unsteady the camera is", "% of the diagonal"),
+    }
+    unknown = "images; frame rates under 7 fps"
     reach = "trail"
 
     def __init__(self) -> None:

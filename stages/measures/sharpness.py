@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from stages.base import Column
 from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
 
@@ -21,7 +22,9 @@ class Sharpness(Measure):
 
     name = "sharpness"
     version = 3
-    columns: ClassVar[dict[str, str]] = {"sharpness": "double"}
+    columns: ClassVar[dict[str, Column]] = {
+        "sharpness": Column("double", "how sharp the picture is", "luma²"),
+    }
 
     def observe(self, sample: Sample, previous: Sample | None) -> float:
         edges = cv2.Laplacian(sample.gray, cv2.CV_16S)

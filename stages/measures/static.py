@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import cv2
 
+from stages.base import Column
 from stages.frames import Sample
 from stages.measures.base import ClipFacts, Measure, Timed
 
@@ -18,7 +19,10 @@ class Static(Measure):
 
     name = "static"
     version = 3
-    columns: ClassVar[dict[str, str]] = {"static": "double"}
+    columns: ClassVar[dict[str, Column]] = {
+        "static": Column("double", "how much of the clip does not move at all", "share of pairs, 0-1"),
+    }
+    unknown = "images; no pair of samples lies inside the clip"
     reach = "pair"
 
     def observe(self, sample: Sample, previous: Sample | None) -> bool | None:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from typing import ClassVar
 
-from stages.base import SourceStage
+from stages.base import Column, SourceStage
 from stages.cuts.settings import CUT_VERSION, CutSettings
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.settings import ProbeSettings
 from stages.frames import FrameRequest, SourceError
+from stages.measures.registry import measure_classes
 from stages.scan.messages import AnswerParser, ScannedClip, ScannedSource, ScanSettings
-from stages.unit import Clip, Row, Source, Unit, clip_id
+from stages.unit import Clip, Row, Source, Unit
 
 SCAN = "stages.scan.scan:run"  # what the child runs
 PART_CLIPS = 512  # a long source is passed on in parts of so many clips ...
@@ -26,6 +27,7 @@ class DecodePass(SourceStage):
     """Fills `sources`, `clips` and `thumbnails`, a source at a time, through a child that may be killed."""
 
     name: ClassVar[str] = "decode"
+    gives_frames: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -45,18 +47,15 @@ class DecodePass(SourceStage):
         if self.child is not None:
             self.child.close()
 
-    def columns(self) -> dict[str, dict[str, str]]:
-        from stages.measures.registry import MEASURES
-
-        found: dict[str, str] = {"source_s": "double"}  # the length that the source's header claims
-        for name in self.settings.measures:
-            found.update(MEASURES[name].columns)
-        return {"clips": found}
+    def signals(self) -> dict[str, Column]:
+        found = {"source_s": Column("double", "length that the source's header states", "s")}
+        for measure in measure_classes(self.settings.measures):
+            found.update(measure.columns)
+        return found
 
     def versions(self) -> dict[str, str]:
-        from stages.measures.registry import MEASURES
-
-        return {"cut": str(CUT_VERSION)} | {name: str(MEASURES[name].version) for name in self.settings.measures}
+        measured = {measure.name: str(measure.version) for measure in measure_classes(self.settings.measures)}
+        return {"cut": str(CUT_VERSION)} | measured
 
     def gates(self) -> dict[str, str]:
         gates = {}
@@ -124,13 +123,11 @@ class DecodePass(SourceStage):
 
     def _clip(self, source: Source, scanned: Row, found: ScannedClip) -> Clip:
         """A clip as the scan found it, with its thumbnail and the frames that later stages asked for."""
-        ids = {
-            "clip_id": clip_id(source.source_id, found.span.start_pts, found.span.end_pts),
-            "source_id": source.source_id,
-        }
-        clip = Clip(ids | {"uri": source.uri, "media": scanned["media"]} | found.columns, source, new=True)
+        columns = {"media": scanned["media"]} | found.columns
+        clip = source.new_clip(found.span.start_pts, found.span.end_pts, columns)
         if found.thumbnail is not None:
             width, height, jpeg = found.thumbnail
+            ids = {"clip_id": clip.clip_id, "source_id": source.source_id}
             clip.thumbnail = ids | {"width": width, "height": height, "jpeg": jpeg}
         if found.pixels:
             clip.pixels = dict(zip(self.settings.wants, found.pixels, strict=True))

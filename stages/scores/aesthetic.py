@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from models.saved.weight_hash import hash_parts, tensor_label
-from stages.base import ClipError, SettingsError, one_line
+from stages.base import ClipError, Column, SettingsError, one_line
 from stages.pretrained.hub import cached_or_reachable, hub_file
 from stages.pretrained.lookup import HUB, named_path
 from stages.pretrained.weight_hash import REVISION_DIGITS, files_hash, tensor_places
@@ -32,8 +32,8 @@ LAYOUTS: dict[tuple[int, ...], bool] = {(0, 2, 4, 6, 7): False, (0, 3, 6, 9, 11)
 ADVICE = "download it where there is a network and give `head` its path"
 
 
-class Aesthetic(FrameEmbeddingStage):
-    """Fills `aesthetics`: mean and least score over a clip's frames."""
+class Aesthetic(FrameEmbeddingStage[AestheticSettings]):
+    """The LAION aesthetic score of a clip: mean and least of its frames."""
 
     name: ClassVar[str] = "aesthetic"
     default_table: ClassVar[str] = "aesthetics"
@@ -41,7 +41,6 @@ class Aesthetic(FrameEmbeddingStage):
 
     def __init__(self, settings: AestheticSettings):
         super().__init__(settings)
-        self.settings: AestheticSettings = settings
         self.head_path = settings.head
         if not settings.head.startswith(HUB):
             self.head_path = os.path.abspath(named_path(settings.head))
@@ -59,8 +58,13 @@ class Aesthetic(FrameEmbeddingStage):
         self.head = load_head(self._file())
         self._fits(self.head.width)
 
-    def signals(self) -> dict[str, str]:
-        return {"aesthetic": "double", "aesthetic_min": "double", "model": "string", "revision": "string"}
+    def signals(self) -> dict[str, Column]:
+        return {
+            "aesthetic": Column("double", "mean score of the frames", "about 1 to 10"),
+            "aesthetic_min": Column("double", "least score of a frame", "about 1 to 10"),
+            "model": Column("string", "names of the OpenCLIP model and of the head"),
+            "revision": Column("string", "hash of both loaded weights"),
+        }
 
     def versions(self) -> dict[str, str]:
         head = "" if self.head_path.startswith(HUB) else files_hash("", [Path(self._file())])[:REVISION_DIGITS]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.saved.weight_hash import state_hash
-from stages.base import ClipError, ClipStage, Needs, SettingsError, one_line
+from stages.base import ClipError, ClipStage, Column, Needs, SettingsError, one_line
 from stages.frames import FrameRequest
 from stages.pretrained.devices import torch_device
 from stages.pretrained.lookup import local_folder, located
@@ -25,20 +25,19 @@ VERSION = "1"  # increase it when the same frames would get other scores
 MOST_NAMED = 12  # labels that an error lists; of more, the nearest
 
 
-class Classify(ClipStage):
-    """Columns `<as>` (largest over the frames), `<as>_mean`, `<as>_model` and `<as>_revision`.
+class Classify(ClipStage[ClassifySettings]):
+    """The probability that an image classifier gives to a label, such as watermark or NSFW.
 
-    The probability is what transformers' own pipeline gives: softmax over the labels; where the model says that
-    labels do not exclude one another a sigmoid of each, and of several labels the largest.
+    Columns: `<as>` (largest over the frames), `<as>_mean`, `<as>_model` and `<as>_revision`. The probability is what
+    transformers' own pipeline gives: softmax over the labels; where the model says that labels do not exclude one
+    another a sigmoid of each, and of several labels the largest.
     """
 
     name = "classify"
     default_table = "classify"
 
     def __init__(self, settings: ClassifySettings):
-        super().__init__(settings.table)
-        self.settings = settings
-        self.batch_clips = settings.batch_clips
+        super().__init__(settings)
         self.needs = Needs(cpus=1, gpus=1 if settings.device == "cuda" else 0)
         self._location = located(settings.model)
         self._model: Any = None
@@ -49,8 +48,13 @@ class Classify(ClipStage):
     def column(self, signal: str) -> str:
         return self.table if signal == "score" else f"{self.table}_{signal}"
 
-    def signals(self) -> dict[str, str]:
-        return {"score": "double", "mean": "double", "model": "string", "revision": "string"}
+    def signals(self) -> dict[str, Column]:
+        return {
+            "score": Column("double", "probability of the label, largest over the frames", "0 to 1"),
+            "mean": Column("double", "mean over the frames", "0 to 1"),
+            "model": Column("string", "the hub's name, or the folder's"),
+            "revision": Column("string", "hash of the weights as loaded: the same for a folder and for the hub"),
+        }
 
     def wants(self) -> FrameRequest:
         return FrameRequest(self.settings.positions, self.settings.long_side)

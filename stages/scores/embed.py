@@ -7,31 +7,40 @@ from typing import ClassVar
 
 import numpy as np
 
-from stages.base import ClipError
+from stages.base import ClipError, Column
 from stages.scores.frame_embeddings import FrameEmbeddingStage
+from stages.scores.settings import EmbedSettings
 from stages.unit import Clip, Row
 
 EMBED_VERSION = 1  # increase it when the same frames and weights would give another embedding
 
 
-class Embed(FrameEmbeddingStage):
-    """Fills `embeddings`. Pooled: the L2-normalised mean of the frames' L2-normalised embeddings, float16.
+class Embed(FrameEmbeddingStage[EmbedSettings]):
+    """The OpenCLIP embedding of a clip, and how much its frames differ.
 
-    `temporal_consistency` is the least cosine of neighbouring frames, NULL for a clip of one frame: a low value
-    is probably a missed cut.
+    Pooled: the L2-normalised mean of the frames' L2-normalised embeddings, float16. `temporal_consistency` is the least
+    cosine of neighbouring frames, NULL for a clip of one frame: a low value is probably a missed cut.
     """
 
     name: ClassVar[str] = "embed"
     default_table: ClassVar[str] = "embeddings"
 
-    def signals(self) -> dict[str, str]:
+    def signals(self) -> dict[str, Column]:
         return {
-            "embedding": "binary",
-            "dim": "int32",
-            "frames": "int32",
-            "temporal_consistency": "double",
-            "model": "string",
-            "revision": "string",
+            "embedding": Column(
+                "binary", "`dim` float16, little-endian: L2-normalised mean of the frames' L2-normalised embeddings"
+            ),
+            "dim": Column("int32", "numbers in the embedding"),
+            "frames": Column(
+                "int32", "distinct frames it was made of; a frame that a short clip gives twice counts once"
+            ),
+            "temporal_consistency": Column(
+                "double",
+                "least cosine of neighbouring frames; NULL for one frame. A low one is probably a missed cut",
+                "-1 to 1",
+            ),
+            "model": Column("string", "name of the model"),
+            "revision": Column("string", "hash of its loaded weights"),
         }
 
     def versions(self) -> dict[str, str]:

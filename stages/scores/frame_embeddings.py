@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,9 @@ PREPARING_THREADS = 8  # threads that resize pictures ahead of the network, at m
 NETWORK_IMAGES = 256  # pictures that go through the network at a time, at most
 
 
+S = TypeVar("S", bound=OpenClipSettings)
+
+
 @dataclass
 class FrameVectors:
     """Embeddings (k, width) float32, L2-normalised, of a clip's distinct frames in order of time."""
@@ -38,7 +41,7 @@ class FrameVectors:
     revision: str  # hash of the weights that made them
 
 
-class FrameEmbeddingStage(ClipStage):
+class FrameEmbeddingStage(ClipStage[S]):
     """Base of stages that score clips by the embeddings of their frames.
 
     Subclasses call `vectors_of(clips)`. The embeddings stay among the clip's features under a key of model, dtype and
@@ -48,10 +51,8 @@ class FrameEmbeddingStage(ClipStage):
     model: OpenClipModel  # from `setup` on
     _threads: ThreadPoolExecutor
 
-    def __init__(self, settings: OpenClipSettings):
-        super().__init__(settings.table)
-        self.settings = settings
-        self.batch_clips = settings.batch_clips
+    def __init__(self, settings: S):
+        super().__init__(settings)
         self.spec = spec_of(settings)
         self.needs = Needs(cpus=1.0, gpus=1.0 if on_gpu(settings.device) else 0.0)
         self.request = FrameRequest(tuple(settings.positions), OVERSIZE * self.spec.image_size)

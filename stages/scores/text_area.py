@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.base import ClipError, ClipStage, Needs, SettingsError, one_line
+from stages.base import ClipError, ClipStage, Column, Needs, SettingsError, one_line
 from stages.frames import FrameRequest
 from stages.pretrained.lookup import named_path
 from stages.pretrained.packages import require_packages
@@ -29,8 +29,8 @@ LEAST_CHARACTERS = 2  # letters or digits that a box must hold: discs are read a
 LEAST_SURENESS = 0.6  # mean probability of the characters read in a box
 
 
-class TextArea(ClipStage):
-    """Share of the frame under boxes of text, 0 to 1: mean and largest over the frames, and the most boxes of one.
+class TextArea(ClipStage[TextAreaSettings]):
+    """Share of the picture under text, 0 to 1: mean and largest over the frames, and the most boxes of one.
 
     One frame goes through the network at a time on one thread, so a figure does not depend on its neighbours.
     """
@@ -40,9 +40,7 @@ class TextArea(ClipStage):
     needs = Needs(cpus=1)  # onnxruntime's CPU build
 
     def __init__(self, settings: TextAreaSettings):
-        super().__init__(settings.table)
-        self.settings = settings
-        self.batch_clips = settings.batch_clips
+        super().__init__(settings)
         # Made absolute here, where the recipe is read: workers run in other working folders.
         self._weights = named_path(settings.weights).absolute() if settings.weights is not None else None
         self._engine: Any = None
@@ -65,13 +63,17 @@ class TextArea(ClipStage):
     def wants(self) -> FrameRequest:
         return FrameRequest(self.settings.positions, self.settings.long_side)
 
-    def signals(self) -> dict[str, str]:
+    def signals(self) -> dict[str, Column]:
         return {
-            "text_area": "double",
-            "text_area_max": "double",
-            "text_boxes": "int32",
-            "model": "string",
-            "revision": "string",
+            "text_area": Column(
+                "double",
+                "share of the frame under the union of the boxes of text lines, mean over the frames",
+                "0 to 1",
+            ),
+            "text_area_max": Column("double", "largest share in one frame", "0 to 1"),
+            "text_boxes": Column("int32", "most boxes in one frame"),
+            "model": Column("string", "file of the detector"),
+            "revision": Column("string", "hash of the network files in use"),
         }
 
     def setup(self) -> None:

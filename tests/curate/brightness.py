@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from curate.recipe.registry import BUILT_IN, StageKind
-from stages.base import ClipError, ClipStage
+from curate.recipe.registry import BUILT_IN
+from stages.base import ClipError, ClipStage, Column
 from stages.frames import FrameRequest
 from stages.settings import ModelSettings
 from stages.unit import Clip, Row
@@ -20,21 +20,17 @@ class BrightnessSettings(ModelSettings):
     log: str = Field("", exclude=True)  # a file that takes a line for every clip scored
 
 
-class Brightness(ClipStage):
+class Brightness(ClipStage[BrightnessSettings]):
     """Mean of the frames' green, times `gain`."""
 
     name = "brightness"
     default_table = "brightness"
 
-    def __init__(self, settings: BrightnessSettings):
-        super().__init__(settings.table)
-        self.settings, self.batch_clips = settings, settings.batch_clips
-
     def wants(self) -> FrameRequest:
         return FrameRequest((0.25, 0.75), 64)
 
-    def signals(self) -> dict[str, str]:
-        return {"brightness": "double", "frames": "int32", "model": "string"}
+    def signals(self) -> dict[str, Column]:
+        return {"brightness": Column("double"), "frames": Column("int32"), "model": Column("string")}
 
     def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
         return [self._score_one(clip) for clip in clips]
@@ -49,9 +45,6 @@ class Brightness(ClipStage):
         return {"brightness": self.settings.gain * mean, "frames": len(clip.frames), "model": "green"}
 
 
-KIND = {"brightness": StageKind("clips", f"{__name__}:BrightnessSettings", f"{__name__}:Brightness")}
-
-
 def register(monkeypatch: Any) -> None:
     """Lets recipes name `brightness`, as they name clipmill's own stages."""
-    monkeypatch.setitem(BUILT_IN, "brightness", KIND["brightness"])
+    monkeypatch.setitem(BUILT_IN, "brightness", f"{__name__}:Brightness")

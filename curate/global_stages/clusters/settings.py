@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from stages.settings import Settings
+from stages.settings import TableSettings
 
 
-class ClusterSettings(Settings):
+class ClusterSettings(TableSettings):
     """Concepts are k-means clusters of the embeddings of a table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
-
-    # another name for the stage's table and its columns
+    # not excluded, as elsewhere: the hash of the settings counts the table's name
     table: str | None = Field(None, alias="as", pattern="^[a-z][a-z0-9_]*$")
     k: int = Field(100, ge=1, le=65_536)  # concepts; fewer where there are fewer different clips
     embeddings: str = "embeddings"  # the table of embeddings

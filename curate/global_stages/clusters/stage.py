@@ -13,7 +13,7 @@ from curate.catalog.vectors import read_embeddings
 from curate.global_stages.clusters.kmeans import kmeans, nearest, unit
 from curate.global_stages.clusters.settings import ClusterSettings
 from curate.global_stages.clusters.words import check_model, text_encoder, word_list
-from stages.base import GlobalStage
+from stages.base import Column, GlobalStage
 
 VERSION = 1  # changes whenever the same embeddings would get other concepts
 SAMPLE = 64  # the centres are fitted to so many clips for each concept
@@ -22,8 +22,8 @@ SORTED = "clipmill_sorted"  # a temporary table of the clips to sort
 Encoder = Callable[[Sequence[str]], np.ndarray]  # texts -> (n, dim)
 
 
-class Clusters(GlobalStage):
-    """Gives every clip the concept it belongs to. Concepts are numbered by size, from the largest, 0.
+class Clusters(GlobalStage[ClusterSettings]):
+    """The concept that a clip belongs to, and how many clips share it. Concepts are numbered by size, the largest is 0.
 
     Centres are fitted again at every run, to the clips with the smallest ids. Ids are hashes, so this is a random
     sample, and one that depends on the set of clips alone and not on the runs that led to it.
@@ -34,8 +34,7 @@ class Clusters(GlobalStage):
 
     def __init__(self, settings: ClusterSettings, encode: Encoder | None = None):
         """`encode` encodes the words; None takes the model that made the embeddings."""
-        super().__init__(settings.table)
-        self.settings = settings
+        super().__init__(settings)
         self.encode = encode
 
     def check(self) -> None:
@@ -45,12 +44,12 @@ class Clusters(GlobalStage):
     def versions(self) -> dict[str, str]:
         return {self.name: str(VERSION)}
 
-    def signals(self) -> dict[str, str]:
+    def signals(self) -> dict[str, Column]:
         return {
-            "concept": "int32",  # NULL for a clip without an embedding, as are all others
-            "concept_size": "int64",  # clips of the concept
-            "concept_weight": "double",  # 1 / sqrt(size), scaled so that the mean over clips is 1
-            "concept_name": "string",  # the word nearest to the concept's centre
+            "concept": Column("int32", "number of the concept, from 0 for the largest"),
+            "concept_size": Column("int64", "clips of the concept"),
+            "concept_weight": Column("double", "1 / sqrt(`concept_size`), scaled so that its mean over all clips is 1"),
+            "concept_name": Column("string", "nearest of `words` to the concept's centre"),
         }
 
     def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:

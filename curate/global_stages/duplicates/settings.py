@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from stages.settings import Settings
+from stages.settings import Settings, TableSettings
 
 
 class NearSettings(Settings):
@@ -31,12 +31,10 @@ class SemanticSettings(Settings):
         return self
 
 
-class DuplicateSettings(Settings):
+class DuplicateSettings(TableSettings):
     """The kinds of duplicates to look for; `near: true` and `semantic: true` take their defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
-
-    # another name for the stage's table and its columns
+    # not excluded, as elsewhere: the hash of the settings counts the table's name
     table: str | None = Field(None, alias="as", pattern="^[a-z][a-z0-9_]*$")
     exact: bool = True  # the same span of files with the same bytes
     near: NearSettings | None = NearSettings()

@@ -22,20 +22,16 @@ from curate.global_stages.duplicates.components import components
 from curate.global_stages.duplicates.keep import keep, rule_order
 from curate.global_stages.duplicates.kinds import Exact, Kind, Near, Semantic
 from curate.global_stages.duplicates.settings import DuplicateSettings
-from stages.base import GlobalStage, SettingsError
+from stages.base import Column, GlobalStage, SettingsError
 
 VERSION = 1  # changes whenever the same clips would be judged differently
 
 
-class Duplicates(GlobalStage):
-    """Gives every clip its cluster of duplicates, and whether it is the clip of the cluster to keep."""
+class Duplicates(GlobalStage[DuplicateSettings]):
+    """The cluster of duplicates of a clip, and whether it is the clip of the cluster to keep."""
 
     name: ClassVar[str] = "duplicates"
     default_table: ClassVar[str] = "duplicates"
-
-    def __init__(self, settings: DuplicateSettings):
-        super().__init__(settings.table)
-        self.settings = settings
 
     def check(self) -> None:
         if self.settings.score is None:
@@ -50,15 +46,21 @@ class Duplicates(GlobalStage):
     def versions(self) -> dict[str, str]:
         return {self.name: str(VERSION)}
 
-    def signals(self) -> dict[str, str]:
+    def signals(self) -> dict[str, Column]:
         return {
-            "duplicate_cluster": "string",  # the smallest clip_id of the cluster: its own for a clip without duplicates
-            "duplicate_count": "int64",  # clips in the cluster, 1 for a clip without duplicates
-            "duplicate_keep": "bool",  # one clip of each cluster
-            "duplicate_of": "string",  # the kept clip of its cluster, for the others
-            "duplicate_kind": "string",  # exact, near or semantic; for the kept clip the strongest in its cluster
-            "duplicate_component": "string",  # the smallest clip_id among duplicates of duplicates
-            "duplicate_basis": "binary",  # hash of all that the judgement follows from
+            "duplicate_cluster": Column(
+                "string", "smallest clip_id of the cluster; its own for a clip alone: `GROUP BY` it"
+            ),
+            "duplicate_count": Column("int64", "clips in the cluster; 1 for a clip alone"),
+            "duplicate_keep": Column(
+                "bool", "TRUE for one clip of each cluster, and for every clip without duplicates"
+            ),
+            "duplicate_of": Column("string", "kept clip that this one is a duplicate of; NULL for kept clips"),
+            "duplicate_kind": Column("string", "`exact`, `near` or `semantic`, the strongest; NULL for a clip alone"),
+            "duplicate_component": Column("string", "smallest clip_id of all that duplicates of duplicates join"),
+            "duplicate_basis": Column(
+                "binary", "hash of everything the judgement follows from, so that the next run sees what changed"
+            ),
         }
 
     def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:

@@ -37,7 +37,7 @@ def test_the_recipe_that_ships_is_valid(tmp_path, monkeypatch):
         ("detector: adaptive", "detector: adaptve", 6, ["cut.detector", "'adaptive'", "'adaptve'"]),
         ("detector: adaptive", "detector: fixed", 6, ["`seconds`"]),
         ("detector: adaptive", "max_seconds: 1", 6, ["max_seconds (1) must be above min_seconds (2)"]),
-        ("[motion]", "[motion, motoin]", 7, ["measure.1", "'motoin'", "'sharpness'"]),
+        ("[motion]", "[motion, motoin]", 7, ["measure.1", "no measure is called 'motoin'", "sharpness"]),
         ("[motion]", "[motion, motion]", 7, ["twice"]),
         ("- measure", "- mesure", 7, ["unknown stage 'mesure'", "did you mean 'measure'"]),
         ("input:", "inputs:", 3, ["unknown key 'inputs'", "did you mean 'input'"]),

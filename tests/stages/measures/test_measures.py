@@ -15,7 +15,7 @@ from stages.frames import Sample
 from stages.measures.motion import _length
 from stages.measures.observations import RECENT, Observations
 from stages.measures.phash import dct_coefficients
-from stages.measures.registry import MEASURES
+from stages.measures.registry import MEASURES, measure_classes
 from tests.stages.drawn import DrawnFrame, facts, film, measured, noisy, samples, span, view
 
 DIAGONAL = math.hypot(960, 540)  # of the window of `view`, in texels
@@ -38,8 +38,9 @@ def pan(percent_per_second: float, width: int = 480, height: int = 270, angle: f
 
 def test_every_measure_gives_the_columns_and_types_it_promises():
     row = measured(film(pan(5), 2, 12), *MEASURES)
-    kinds = {"double": float, "int64": int, "string": str}
-    promised = {column: kinds[kind] for measure in MEASURES.values() for column, kind in measure.columns.items()}
+    kinds = {"double": float, "int64": int, "string": str, "bool": bool}
+    measures = measure_classes(MEASURES)
+    promised = {name: kinds[column.type] for measure in measures for name, column in measure.columns.items()}
     assert {column: type(value) for column, value in row.items()} == promised
 
 
@@ -49,7 +50,8 @@ def test_an_image_has_no_signal_that_needs_two_frames():
     observations.observe(samples(iter([frame]))[0])
     row = observations.close(span(0, 0), facts(0, 0, 640, 360, media="image", frames=1, fps=None))
     unknown = {column for column, value in row.items() if value is None}
-    assert unknown == {"motion", "shake", "static", "bits_per_pixel"}
+    several = {name for measure in measure_classes(MEASURES) if measure.reach != "sample" for name in measure.columns}
+    assert unknown == several | {"bits_per_pixel"}
 
 
 def test_a_clip_without_a_sample_is_unknown_in_every_column_but_its_bits():
@@ -104,7 +106,7 @@ def test_frames_between_clips_belong_to_none():
 
 def test_memory_does_not_grow_with_the_length_of_a_take():
     observations = Observations(["letterbox", "phash"])
-    most = max(MEASURES[name].most_kept for name in ("letterbox", "phash"))
+    most = max(measure.most_kept for measure in measure_classes(["letterbox", "phash"]))
     for slot in range(2000):
         observations.observe(flat_sample(slot / 2, 90, bar=0 if slot == 700 else 4))
         assert all(len(track.seen) <= most + RECENT + 1 for track in observations._tracks)
