@@ -17,7 +17,7 @@ from models.files import write_whole
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-    from curate.query.search import Hit
+    from curate.query.hit import Hit
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 COLUMNS = 5

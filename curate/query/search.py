@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from curate.catalog.gates import literal, quote
 from curate.catalog.vectors import embedding_batches, embedding_model
 from curate.catalog.views import connect, query
 from curate.errors import UserError
+from curate.query.hit import Hit
 from stages.base import SettingsError
 
 if TYPE_CHECKING:
@@ -26,19 +27,6 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 16_384  # embeddings compared at a time: 25 MB of 768 float16
 MOST = 10_000  # hits of one search, at most
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A clip and the cosine of its embedding with the text's, -1 to 1."""
-
-    rank: int
-    score: float
-    clip_id: str
-    uri: str
-    start_s: float
-    end_s: float
-    verdict: str
 
 
 class TextSearch:

@@ -6,9 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pydantic import TypeAdapter
-
-from stages.decode.messages import Message, pictures_of
+from stages.decode.messages import JsonRequest, Message, pictures_of
 from stages.frames import FrameRequest, Picture
 
 
@@ -28,7 +26,7 @@ class ClipSpan:
 
 
 @dataclass(frozen=True)
-class FetchRequest:
+class FetchRequest(JsonRequest):
     """The clips of one source and the frames wanted of each.
 
     `size` is what the file had when it was scanned, bytes, None where nobody knows.
@@ -38,16 +36,6 @@ class FetchRequest:
     wants: tuple[FrameRequest, ...]
     size: int | None = None
     threads: int = 1
-
-    def to_json(self) -> object:
-        return _REQUEST.dump_python(self, mode="json")
-
-    @staticmethod
-    def from_json(value: object) -> FetchRequest:
-        return _REQUEST.validate_python(value)
-
-
-_REQUEST = TypeAdapter(FetchRequest)
 
 
 @dataclass(frozen=True)

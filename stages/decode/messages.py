@@ -12,9 +12,10 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from stages.decode.reading import SafeFile
@@ -24,6 +25,27 @@ STARTED, ITEM, PROGRESS, DONE, REFUSED, FAILED = range(6)  # kinds of message fr
 PREFIX = struct.Struct("<BI")  # kind, bytes of the JSON header
 HEADER_BYTES = 2**20  # a longer header from the child is refused
 ARRAY_BYTES = 2**28  # bytes of arrays that a message may have where the caller does not say
+
+
+class JsonRequest:
+    """Base of the dataclasses that the parent sends to its child: to JSON, and back with every value checked."""
+
+    def to_json(self) -> object:
+        return _adapter(self.__class__).dump_python(self, mode="json")
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """Raises pydantic's ValidationError, a ValueError, for anything else than `to_json` gave."""
+        return _adapter(cls).validate_python(value)
+
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # to make one takes milliseconds
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 class Message(NamedTuple):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from stages.cuts.settings import CutSettings
-from stages.decode.messages import Message, picture_bytes, pictures_of
+from stages.decode.messages import JsonRequest, Message, picture_bytes, pictures_of
 from stages.decode.settings import ProbeSettings
 from stages.frames import FrameRequest, Picture, Span
 from stages.unit import Row
@@ -31,7 +31,7 @@ Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 @dataclass(frozen=True)
-class ScanSettings:
+class ScanSettings(JsonRequest):
     """Everything that decides what a scan yields."""
 
     probe: ProbeSettings
@@ -43,16 +43,6 @@ class ScanSettings:
     def clip_bytes(self) -> int:
         """Bytes that the thumbnail and the frames of one clip can have at most."""
         return picture_bytes((THUMBNAIL, *self.wants))
-
-    def to_json(self) -> object:
-        return _SETTINGS.dump_python(self, mode="json")
-
-    @staticmethod
-    def from_json(value: object) -> ScanSettings:
-        return _SETTINGS.validate_python(value)
-
-
-_SETTINGS = TypeAdapter(ScanSettings)
 
 
 class ScannedSource(BaseModel):

@@ -5,31 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import TypeAdapter
 
-from stages.decode.messages import Message
+from stages.decode.messages import JsonRequest, Message
 from stages.frames import Box
 from stages.windows.shared_pixels import Room
 from stages.windows.window import Window
 
 
 @dataclass(frozen=True)
-class ReadRequest:
+class ReadRequest(JsonRequest):
     """A window, and the place in shared memory for its pixels; None: they are sent back."""
 
     window: Window
     room: Room | None
     threads: int = 1
-
-    def to_json(self) -> object:
-        return _REQUEST.dump_python(self, mode="json")
-
-    @staticmethod
-    def from_json(value: object) -> ReadRequest:
-        return _REQUEST.validate_python(value)
-
-
-_REQUEST = TypeAdapter(ReadRequest)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def test_a_sheet_is_written_whole_in_the_form_its_name_says(tmp_path, ending):
     import duckdb
 
     from curate.query.contact_sheet import write_contact_sheet
-    from curate.query.search import Hit
+    from curate.query.hit import Hit
 
     picture = np.full((72, 128, 3), (30, 160, 220), np.uint8)
     sql = duckdb.connect()
