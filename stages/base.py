@@ -76,6 +76,7 @@ class Stage(Generic[S]):
     """A step of a recipe. A subclass sets `name`, and gives its settings in brackets: `ClipStage[BlurSettings]`."""
 
     name: ClassVar[str]
+    settings: S
     settings_type: ClassVar[type[Settings]] = Settings  # what the brackets name
     needs: Needs = Needs()
 
@@ -84,9 +85,6 @@ class Stage(Generic[S]):
         for base in vars(cls).get("__orig_bases__", ()):
             if issubclass(get_origin(base) or object, Stage) and isinstance(get_args(base)[0], type):
                 cls.settings_type = get_args(base)[0]
-
-    def __init__(self, settings: S):
-        self.settings: S = settings
 
     def check(self) -> None:
         """Raises SettingsError for settings that can't work on this machine; loads no model."""
@@ -138,6 +136,9 @@ class SourceStage(UnitStage[S]):
 
     gives_frames: ClassVar[bool] = False  # its clips carry the frames that later stages want; if not, they are fetched
 
+    def __init__(self, settings: S):
+        self.settings = settings
+
     def signals(self) -> dict[str, Column]:
         """Columns that it adds to `clips`, by name."""
         return {}
@@ -161,7 +162,7 @@ class TableStage(Stage[T], ABC):
     settings_type: ClassVar[type[Settings]] = TableSettings
 
     def __init__(self, settings: T):
-        super().__init__(settings)
+        self.settings = settings
         self.table = settings.table or self.default_table
 
     @abstractmethod

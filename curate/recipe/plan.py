@@ -22,8 +22,8 @@ from curate.catalog.schema import BASE, BOOKKEEPING, JUDGED
 from curate.errors import UserError, missing_extra
 from curate.recipe.gate_stage import GateStage
 from curate.recipe.load import Recipe, StageEntry, settings_hash, stages_json
-from curate.recipe.registry import KINDS
-from stages.base import ClipStage, GlobalStage, SettingsError, ShardStage, SourceStage, Stage, UnitStage, requests_of
+from curate.recipe.registry import KINDS, RecipeStage
+from stages.base import ClipStage, GlobalStage, SettingsError, ShardStage, SourceStage, UnitStage, requests_of
 from stages.cuts.settings import CutSettings
 from stages.decode.settings import ProbeSettings
 from stages.frames import FrameRequest
@@ -184,7 +184,7 @@ def _check_names(plan: Plan) -> None:
                 )
 
 
-def _make(recipe: Recipe, entry: StageEntry) -> Stage:
+def _make(recipe: Recipe, entry: StageEntry) -> RecipeStage:
     kind = KINDS[entry.name]
     assert kind.stage is not None
     try:

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 from curate.catalog.gates import GateSettings
 from curate.errors import UserError
-from stages.base import ClipStage, GlobalStage, ShardStage, SourceStage, Stage, one_line
+from stages.base import ClipStage, GlobalStage, ShardStage, SourceStage, TableStage, one_line
 from stages.cuts.settings import CutSettings
 from stages.decode.settings import ProbeSettings
 from stages.measures.registry import MeasureName
 
 Runs = Literal["sources", "gate", "clips", "shards", "catalog"]
+RecipeStage = SourceStage[Any] | TableStage[Any]
 ENTRY_POINTS = "clipmill.stages"  # where other packages register stages: NAME = "package.module:Class"
 
 BUILT_IN = {
@@ -45,7 +46,7 @@ class StageKind:
 
     runs: Runs
     settings_type: Any
-    stage: type[Stage] | None = None
+    stage: type[RecipeStage] | None = None
 
 
 PARTS = {
@@ -54,7 +55,7 @@ PARTS = {
     "measure": StageKind("sources", list[MeasureName]),
     "gate": StageKind("gate", dict[str, GateSettings]),
 }
-_BASES: dict[type[Stage], Runs] = {
+_BASES: dict[type[RecipeStage], Runs] = {
     SourceStage: "sources",
     ShardStage: "shards",  # before ClipStage, of which it is one
     ClipStage: "clips",
@@ -105,7 +106,7 @@ def _load(entry: EntryPoint) -> StageKind:
             f"stage {entry.name!r} of {_whose(entry)} can't be imported from {entry.value}: "
             f"{type(error).__name__}: {one_line(error)}"
         ) from error
-    if not (isinstance(stage, type) and issubclass(stage, Stage) and issubclass(stage, tuple(_BASES))):
+    if not (isinstance(stage, type) and issubclass(stage, SourceStage | TableStage) and _runs(stage)):
         raise UserError(
             f"stage {entry.name!r} of {_whose(entry)}: {entry.value} must be a subclass of "
             f"{', '.join(base.__name__ for base in _BASES)}"
@@ -118,9 +119,14 @@ def _load(entry: EntryPoint) -> StageKind:
     return _kind(stage)
 
 
-def _kind(stage: type[Stage]) -> StageKind:
-    runs = next(runs for base, runs in _BASES.items() if issubclass(stage, base))
+def _kind(stage: type[RecipeStage]) -> StageKind:
+    runs = _runs(stage)
+    assert runs is not None
     return StageKind(runs, stage.settings_type, stage)
+
+
+def _runs(stage: type[RecipeStage]) -> Runs | None:
+    return next((runs for base, runs in _BASES.items() if issubclass(stage, base)), None)
 
 
 def _whose(entry: EntryPoint) -> str:
