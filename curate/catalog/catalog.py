@@ -18,13 +18,15 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from curate.catalog import delta_log, parquet, state
 from curate.catalog.gates import Gate
 from curate.catalog.schema import BASE, plain_types, rows_to_table
-from curate.errors import DamagedError, UserError
+from curate.errors import DamagedError, UserError, first_line
 from curate.storage import filesystem, is_local, join, local_path, storage_options
 
 MARKER = "catalog.json"
 VERSION = 2  # of what a catalog holds; changes when older ones can no longer be read
 FORMAT = "clipmill catalog"
 SMALL_FILES = 32  # of an own table, which are then merged
+CHECKPOINTS: dict[str, str | None] = {"delta.checkpointInterval": "50"}  # commits
+NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}  # of files that Delta writes: text would stay in the log
 OWN_TABLES = ("runs", "gates")  # appended to by any run, without a ledger
 
 
@@ -81,13 +83,14 @@ class Catalog:
 
     def table(self, name: str, version: int | None = None) -> DeltaTable | None:
         """A table, at its latest or a given version; None if there is none. DamagedError for a damaged log."""
-        try:
-            table = DeltaTable(self.table_uri(name), version=version, storage_options=self.storage_options)
-        except TableNotFoundError:
-            return None
-        except DeltaError as error:
-            self._refuse_damaged(name)
-            raise DamagedError(f"can't open table {name!r} of {self.uri}: {str(error).splitlines()[0]}") from error
+        with self._plain_errors("read"):
+            try:
+                table = DeltaTable(self.table_uri(name), version=version, storage_options=self.storage_options)
+            except TableNotFoundError:
+                return None
+            except DeltaError as error:
+                self._refuse_damaged(name)
+                raise DamagedError(f"can't open table {name!r} of {self.uri}: {first_line(error)}") from error
         if is_local(self.uri) and delta_log.has_empty_entry(join(self.path, name), table.version()):
             self._refuse_damaged(name)
         return table
@@ -130,19 +133,29 @@ class Catalog:
         """A new, empty table."""
         with self._plain_errors("write to"):
             return DeltaTable.create(
-                self.table_uri(name), Schema(fields), description=description, storage_options=self.storage_options
-            )
+                self.table_uri(name), Schema(fields), description=description, configuration=CHECKPOINTS,
+                storage_options=self.storage_options,
+            )  # fmt: skip
 
     def file_names(self, name: str) -> list[str]:
         """The names of the files that lie in a table's folder, committed or not."""
-        try:
-            found = self.fs.ls(join(self.path, name), detail=False)
-        except FileNotFoundError:
-            return []
+        with self._plain_errors("read"):
+            try:
+                found = self.fs.ls(join(self.path, name), detail=False)
+            except FileNotFoundError:
+                return []
         return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
 
+    def file_size(self, name: str, file: str) -> int | None:
+        """Bytes of a file in a table's folder; None if there is none."""
+        with self._plain_errors("read"):
+            try:
+                return int(self.fs.size(f"{join(self.path, name)}/{file}"))
+            except FileNotFoundError:
+                return None
+
     def delete_file(self, name: str, file: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._plain_errors("delete files of"):
             self.fs.rm_file(f"{join(self.path, name)}/{file}")
 
     def start_run(self, run: Mapping[str, Any]) -> None:
@@ -238,6 +251,7 @@ class Catalog:
             table,
             mode="append",
             schema_mode="merge",
+            configuration=CHECKPOINTS | NO_STATISTICS,
             storage_options=self.storage_options,
             writer_properties=parquet.CHECKED,
         )
@@ -285,9 +299,8 @@ class _PlainErrors:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, FileNotFoundError | UserError):
-            said = str(error).strip().splitlines()
-            raise UserError(f"{self.what}: {said[0] if said else type(error).__name__}") from error
+        if isinstance(error, Exception) and not isinstance(error, FileNotFoundError | UserError | DamagedError):
+            raise UserError(f"{self.what}: {first_line(error)}") from error
 
 
 def file_paths(table: DeltaTable) -> list[str]:

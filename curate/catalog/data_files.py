@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import os
 import re
 import time
@@ -83,17 +84,22 @@ def statistics(rows: pa.Table) -> str:
             continue
         found = pc.min_max(rows[field.name])
         nulls[field.name] = rows[field.name].null_count
-        if found["min"].is_valid:
-            least[field.name], greatest[field.name] = _json(found["min"]), _json(found["max"])
+        low, high = _json(found["min"]), _json(found["max"])
+        if low is not None and high is not None:
+            least[field.name], greatest[field.name] = low, high
     return json.dumps({"numRecords": rows.num_rows, "minValues": least, "maxValues": greatest, "nullCount": nulls})
 
 
 def _json(value: pa.Scalar) -> Any:
-    """A number, or a time as Delta writes it: ISO 8601 with milliseconds."""
+    """A number, or a time in ISO 8601; None for what JSON can't hold: NULL, NaN and infinity."""
+    if not value.is_valid:
+        return None
     if pa.types.is_timestamp(value.type):
-        at = datetime.datetime.fromtimestamp(value.cast(pa.int64()).as_py() / 1e6, datetime.UTC)
-        return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
-    return value.as_py()
+        microseconds = value.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).as_py()
+        at = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=microseconds)
+        return at.isoformat(timespec="microseconds") + "Z"
+    number = value.as_py()
+    return number if math.isfinite(number) else None
 
 
 def _put(folder: str, name: str, data: Any) -> None:

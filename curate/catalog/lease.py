@@ -8,6 +8,7 @@ generation is never deleted; so "is it still mine" is one listing.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -18,7 +19,7 @@ import time
 import uuid
 from typing import Any
 
-from curate.errors import UserError
+from curate.errors import UserError, first_line
 from curate.storage import filesystem, is_local, join, local_path
 
 FOLDER = "_lease"
@@ -155,7 +156,10 @@ class RemoteLease:
 
     def check(self) -> None:
         """UserError if another run took the lease over, as it may after a minute without a sign of life."""
-        there = self._generations()
+        try:
+            there = self._generations()
+        except Exception as error:  # whatever the store's client raises
+            raise UserError(f"can't read the lease of {self.mark!r} in {self.uri}: {first_line(error)}") from error
         if self.generation not in there or max(there) != self.generation:
             taker = self._read(there[max(there)]) if there else {}
             raise _refusal(self.uri, self.mark, taker, "; this run was silent for a minute and lost its place")
@@ -165,7 +169,7 @@ class RemoteLease:
         if self.stop.is_set():
             return
         self.stop.set()
-        with self.writing:
+        with self.writing, contextlib.suppress(Exception):  # else it ends with this process, or a minute later
             self.fs.pipe_file(self.path, self._note(released=True))
 
     def _note(self, released: bool = False) -> bytes:

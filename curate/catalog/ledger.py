@@ -11,26 +11,24 @@ A unit that is made again is appended with a later pass; the earlier rows are su
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Literal
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Transaction
-from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
-from curate.catalog import lease, state
+from curate.catalog import lease, state, table_files
 from curate.catalog.arrays import array
 from curate.catalog.catalog import OWN_TABLES, Catalog, relative_paths
-from curate.catalog.data_files import NAME, DataFile, FileWriter, Rewrite, RunRewrite, remove
+from curate.catalog.data_files import DataFile, FileWriter, Rewrite, RunRewrite, remove
 from curate.catalog.schema import PASS, merge_schemas
 from curate.catalog.superseded_rows import superseded_by_pass
-from curate.errors import UserError
+from curate.catalog.table_files import DEFAULT, Compaction, files_of_keys, small_groups
+from curate.errors import UserError, first_line
 
-ATTEMPTS = 5  # of one commit, with pauses of 0.5, 1, 2 and 4 s between them
-CHECKPOINT_COMMITS = 50
-SMALL_FILES = 32  # so many small files of a table are merged
-SMALL_BYTES = 32 << 20
-TARGET_BYTES = 256 << 20
+PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds between the attempts of one commit
 
 
 class Ledger:
@@ -39,9 +37,14 @@ class Ledger:
     UserError if another live run writes the same state table. `begin` takes a pass before rows are made.
     """
 
-    def __init__(self, catalog: Catalog, table: str, key: str, run_id: str):
+    def __init__(
+        self, catalog: Catalog, table: str, key: str, run_id: str, compaction: Compaction = DEFAULT,
+        pauses: Sequence[float] = PAUSES,
+    ):  # fmt: skip
         self.catalog, self.state, self.key, self.run_id = catalog, table, key, run_id
-        self.pass_number = 0  # 0: not begun
+        self.compaction, self.pauses = compaction, pauses
+        self.driver = uuid.uuid4().int >> 66  # tells this ledger's passes from those of another driver
+        self.taken = (0, 0)  # the latest pass that this ledger knows of, and its driver
 
     def __enter__(self) -> Ledger:
         self.catalog.create()
@@ -68,18 +71,16 @@ class Ledger:
         columns are not compared.
         """
         self.lease.check()
-        last = state.number(self.tables[self.state], state.PASS) if self.state in self.tables else 0
-        self.pass_number = last + 1
         schemas = {name: pa.schema([pa.field(PASS, pa.int64()), *schema]) for name, schema in schemas.items()}
         if self.state not in self.tables:
             self._create(self.state, schemas[self.state])
-        self._commit(self.state, [], {state.PASS: self.pass_number})
+        self._take_pass()
         for name, schema in schemas.items():
             if name not in self.tables:
                 self._create(name, schema)
             if not overwrites:
                 self.add_columns(name, schema)
-        return FileWriter(self.catalog.uri, self.run_id, self.pass_number)
+        return self._writer()
 
     def schema(self, name: str) -> pa.Schema:
         """The stored columns of a table, `pass` among them."""
@@ -91,26 +92,33 @@ class Ledger:
         merged = merge_schemas(name, stored, wanted)
         if added := [field for field in merged if field.name not in stored.names]:
             self.lease.check()
-            self.tables[name].alter.add_columns([_delta_field(field) for field in added])
-            self.tables[name].update_incremental()
+            self._change(
+                name,
+                lambda table: table.alter.add_columns([_delta_field(field) for field in added]),
+                lambda table: {field.name for field in added} <= {field.name for field in table.schema().fields},
+            )
 
     def commit(self, files: Sequence[DataFile], redone: bool = False) -> None:
         """Commits files that hold whole units: data tables first, the state table last.
 
-        `redone` says that some of the units had rows from an earlier pass. UserError if it can't be written, or if
-        another run took the lease over; whole earlier commits stay as they are.
+        `redone` says that some of the units had rows from an earlier pass. UserError if it can't be written, if a file
+        is not there, or if another run took the lease over; whole earlier commits stay as they are.
         """
+        table_files.refuse_missing(self.catalog, files)
         numbers = self._data_commits({name: [f.add() for f in files if f.table == name] for name in self.tables})
-        adds = [file.add() for file in files if file.table == self.state]
         if redone:
-            numbers[state.REDONE] = self.pass_number
-        self._commit(self.state, adds, numbers)
+            numbers[state.REDONE] = numbers[state.COMMIT]
+        self._commit(self.state, [file.add() for file in files if file.table == self.state], numbers)
 
     def overwrite(self, files: Sequence[DataFile], schema: pa.Schema) -> None:
         """Makes these files all that the state table holds. For tables that are computed as a whole."""
+        if len(self.tables) > 1:
+            raise ValueError(f"{self.state!r} has data tables, which must not lose their rows' units")
         self.lease.check()
-        numbers = {state.COMMIT: self._next(), state.PRUNED: self.pass_number}
-        self._commit(self.state, [file.add() for file in files], numbers, schema)
+        number = self._next()
+        self._commit(
+            self.state, [file.add() for file in files], {state.COMMIT: number, state.PRUNED: number}, overwrite=schema
+        )
 
     def known(self, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
         """What the state table holds, in parts: key, status and settings, or other columns. Prunes it first."""
@@ -123,71 +131,49 @@ class Ledger:
         """Deletes the rows of these keys from the state table and its data tables."""
         forgotten = array(sorted(keys), pa.string())
         if self.state in self.tables and len(forgotten):
-            every = {name: relative_paths(table) for name, table in self.tables.items()}
+            self._begin_rewriting()
+            holding = {n: files_of_keys(self.catalog, table, self.key, forgotten) for n, table in self.tables.items()}
             self._replace(
-                {name: self._rewrites(name, paths, forgotten=forgotten) for name, paths in every.items()}, run
+                {n: [self._rewrite(n, some, forgotten=forgotten)] for n, some in holding.items() if some}, run
             )
 
     def maintain(self, run: RunRewrite = Rewrite.__call__) -> None:
-        """Prunes, compacts, shortens logs and deletes files that no version of the last week needs.
+        """Prunes, compacts, and deletes files that no version of the last week needs. Cheap if there is nothing to do.
 
-        `run` carries out a rewrite, here or in a worker. Cheap where there is nothing to do.
+        `run` carries out a rewrite, here or in a worker.
         """
-        if self.state not in self.tables:
-            return
-        self.lease.check()
         self.prune(run)
-        self._replace({name: self._small_files(name) for name in self.tables}, run)
-        for table in self.tables.values():
-            if table.version() % CHECKPOINT_COMMITS == 0:
-                table.create_checkpoint()
+        if any(small_groups(table, self.compaction) for table in self.tables.values()):
+            self._begin_rewriting()
+            small = {name: small_groups(table, self.compaction) for name, table in self.tables.items()}
+            self._replace({n: [self._rewrite(n, group) for group in groups] for n, groups in small.items()}, run)
 
     def prune(self, run: RunRewrite) -> None:
         """Deletes superseded rows, if there are any."""
-        table = self.tables.get(self.state)
-        if table is None or not state.has_superseded(table):
+        if self.state not in self.tables or not state.has_superseded(self.tables[self.state]):
             return
+        self._begin_rewriting()
+        table = self.tables[self.state]
         superseded = superseded_by_pass(self.catalog, table, self.key)
-        found = {name: self._holding(name, superseded) for name in self.tables}
-        done = {state.PRUNED: state.number(table, state.REDONE)}
-        rewrites = {name: self._rewrites(name, paths, superseded=superseded) for name, paths in found.items()}
-        self._replace(rewrites, run, done)
+        paths = {name: table_files.files_of_passes(each, superseded) for name, each in self.tables.items()}
+        rewrites = {n: [self._rewrite(n, some, superseded=superseded)] for n, some in paths.items() if some}
+        self._replace(rewrites, run, {state.PRUNED: state.number(table, state.REDONE)})
 
-    def _rewrites(
+    def _begin_rewriting(self) -> None:
+        """What is rewritten must not change meanwhile: a run that lost the lease is shut out."""
+        self.lease.check()
+        if self.taken[1] != self.driver:
+            self._take_pass()
+
+    def _rewrite(
         self, name: str, paths: Sequence[str], superseded: dict[int, pa.Array] | None = None,
         forgotten: pa.Array | None = None,
-    ) -> list[Rewrite]:  # fmt: skip
-        if not paths:
-            return []
-        writer = FileWriter(self.catalog.uri, self.run_id, self.pass_number)
-        schema = self.schema(name)
-        return [Rewrite(writer, name, tuple(paths), schema, self.key, superseded, forgotten, TARGET_BYTES)]
+    ) -> Rewrite:  # fmt: skip
+        most = self.compaction.target_bytes
+        return Rewrite(self._writer(), name, tuple(paths), self.schema(name), self.key, superseded, forgotten, most)
 
-    def _holding(self, name: str, superseded: Mapping[int, pa.Array]) -> list[str]:
-        """The files of a table that may hold rows of these passes, by their statistics."""
-        rows = pa.table(self.tables[name].get_add_actions(flatten=True)).to_pylist()
-        passes = sorted(superseded)
-        return [
-            row["path"]
-            for row in rows
-            if row.get(f"min.{PASS}") is None or any(row[f"min.{PASS}"] <= p <= row[f"max.{PASS}"] for p in passes)
-        ]
-
-    def _small_files(self, name: str) -> list[Rewrite]:
-        """Groups of small files to merge, where there are many; each group gives one file."""
-        rows = pa.table(self.tables[name].get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
-        small = [row for row in rows if row["size_bytes"] < SMALL_BYTES]
-        if len(small) < SMALL_FILES:
-            return []
-        groups: list[list[str]] = [[]]
-        size = 0
-        for row in small:
-            if size + row["size_bytes"] > TARGET_BYTES:
-                groups.append([])
-                size = 0
-            groups[-1].append(row["path"])
-            size += row["size_bytes"]
-        return [rewrite for group in groups if len(group) > 1 for rewrite in self._rewrites(name, group)]
+    def _writer(self) -> FileWriter:
+        return FileWriter(self.catalog.uri, self.run_id, self.taken[0])
 
     def _replace(
         self, rewrites: Mapping[str, Sequence[Rewrite]], run: RunRewrite, numbers: Mapping[str, int] | None = None
@@ -195,22 +181,36 @@ class Ledger:
         """Carries out rewrites and commits each table's files in place of the old ones, the state table last."""
         actions: dict[str, list] = {}
         for name, jobs in rewrites.items():
-            sizes = dict(zip(*_paths_and_sizes(self.tables[name]), strict=True))
+            of_table = table_files.sizes(self.tables[name])
             for job in jobs:
                 actions.setdefault(name, []).extend(file.add(data_change=False) for file in run(job))
-                actions[name] += [remove(path, sizes[path]) for path in job.paths]
+                actions[name] += [remove(path, of_table[path]) for path in job.paths]
         if not actions and not numbers:
             return
         noted = self._data_commits(actions)
         self._commit(self.state, actions.get(self.state, []), noted | dict(numbers or {}))
-        for name in actions:
-            self.tables[name].vacuum(dry_run=False)  # what no version of the last seven days needs
-            self.tables[name].update_incremental()
+        for name in actions:  # what no version of the last seven days needs
+            self._change(name, lambda table: table.vacuum(dry_run=False), lambda table: False)
+
+    def _take_pass(self) -> None:
+        """Takes a number that no row has yet, and shuts out a run that lost the lease.
+
+        Every table gets a commit, the state table first, so that a commit of that run is refused: it would follow an
+        older version. What that run, or one that died, committed to data tables alone is taken out.
+        """
+        self.taken = 1 + max(state.number(table, state.PASS) for table in self.tables.values()), self.driver
+        data_tables = [name for name in self.tables if name != self.state]
+        for name in (self.state, *data_tables):
+            self._commit(name, [], {state.PASS: self.taken[0], state.DRIVER: self.driver})
+        if data_tables:
+            self._commit(self.state, [], self._data_commits({}))
 
     def _data_commits(self, actions: Mapping[str, list]) -> dict[str, int]:
         """Commits to the data tables; gives the transaction numbers for the state table's own commit."""
         self.lease.check()
         numbers = {state.COMMIT: self._next()}
+        for name in self._data_tables_ahead():  # a commit before this one failed half-way, or a run died of it
+            self._restore(name)
         for name, some in actions.items():
             if name != self.state and some:
                 self._commit(name, some, {state.COMMIT: numbers[state.COMMIT]})
@@ -235,46 +235,53 @@ class Ledger:
         self.tables[name] = self.catalog.create_table(name, fields, state.describe(self.state, self.key))
 
     def _commit(self, name: str, actions: list, numbers: Mapping[str, int], overwrite: pa.Schema | None = None) -> None:
-        """One commit to one table, made once: an error may come after the commit was made, so look before a retry.
+        """One commit to one table. Delta itself may not retry, so that one after an older version is refused."""
+        properties = CommitProperties(
+            max_commit_retries=0, app_transactions=[Transaction(app, value) for app, value in numbers.items()]
+        )
+        mode: Literal["append", "overwrite"] = "append" if overwrite is None else "overwrite"
+        self._change(
+            name,
+            lambda table: table.create_write_transaction(
+                actions, mode, table.schema() if overwrite is None else overwrite, commit_properties=properties
+            ),
+            lambda table: all(state.number(table, app) == value for app, value in numbers.items()),
+        )
 
-        Delta itself may not retry, so that a commit against a version that another run has left behind is refused.
-        """
-        for attempt in range(ATTEMPTS):
-            table = self.tables[name]
-            properties = CommitProperties(
-                max_commit_retries=0, app_transactions=[Transaction(app, value) for app, value in numbers.items()]
-            )
+    def _change(self, name: str, change: Callable[[DeltaTable], object], made: Callable[[DeltaTable], bool]) -> None:
+        """One change to one table, made once: an error may come after it was made, so look before a retry."""
+        for pause in (*self.pauses, None):
             try:
-                mode = "append" if overwrite is None else "overwrite"
-                table.create_write_transaction(
-                    actions, mode, table.schema() if overwrite is None else overwrite, commit_properties=properties
-                )
-                table.update_incremental()
+                change(self.tables[name])
+                self.tables[name].update_incremental()
                 return
             except Exception as error:
-                self.lease.check()
-                table = self._reload(name)
-                if all(state.number(table, app) == value for app, value in numbers.items()):
+                if self._is_made(name, made):
                     return
-                self._refuse_if_overtaken()
-                if attempt == ATTEMPTS - 1:
+                if pause is None:
                     raise UserError(
-                        f"can't write table {name!r} of {self.catalog.uri} ({str(error).splitlines()[0]}); "
+                        f"can't write table {name!r} of {self.catalog.uri} ({first_line(error)}); "
                         "what was committed before is safe: run the same command again"
                     ) from error
-                time.sleep(0.5 * 2**attempt)
+                time.sleep(pause)
+
+    def _is_made(self, name: str, made: Callable[[DeltaTable], bool]) -> bool:
+        """Whether a table shows a change of this run. False where it can't be read; UserError without the lease."""
+        try:
+            table, latest = self._reload(name), state.latest_pass(self._reload(self.state))
+        except Exception:
+            return False
+        self.lease.check()  # after reading: while it is held, what was read is this run's
+        if latest[0] >= self.taken[0] and latest != self.taken:
+            raise UserError(f"another run took {self.state!r} of {self.catalog.uri} over; this one has stopped")
+        return made(table)
 
     def _reload(self, name: str) -> DeltaTable:
         table = self.catalog.table(name)
         if table is None:
-            raise TableNotFoundError(f"table {name!r} of {self.catalog.uri} is gone")
+            raise UserError(f"table {name!r} of {self.catalog.uri} is gone")
         self.tables[name] = table
         return table
-
-    def _refuse_if_overtaken(self) -> None:
-        """Another run that took the lease has begun a pass of its own."""
-        if self.pass_number and state.number(self._reload(self.state), state.PASS) > self.pass_number:
-            raise UserError(f"another run took {self.state!r} of {self.catalog.uri} over; this one has stopped")
 
     def _recover(self) -> None:
         """Takes out what an interrupted run committed to data tables alone, and deletes its uncommitted files."""
@@ -286,44 +293,36 @@ class Ledger:
                     "or give another --catalog"
                 )
             return
-        restored: dict[str, int] = {}
-        for name, data_table in self.tables.items():
-            noted = state.number(table, state.version_of(name))
-            if name != self.state and self._differs(name, noted):
-                self.lease.check()
-                data_table.restore(noted)
-                data_table.update_incremental()
-                restored[state.version_of(name)] = data_table.version()
-        if restored:
-            self._commit(self.state, [], restored)
-        live = lease.live_runs(self.catalog.uri) - {self.run_id}
-        for name, each in self.tables.items():
-            self._delete_uncommitted(name, each, live)
+        self.taken = state.latest_pass(table)
+        if self._data_tables_ahead():
+            self._take_pass()
+        if any(self._uncommitted().values()):
+            self._begin_rewriting()  # a run that lost the lease can't commit them any more
+            for name, files in self._uncommitted().items():
+                for file in files:
+                    self.catalog.delete_file(name, file)
 
-    def _differs(self, name: str, noted: int) -> bool:
-        """Whether a data table has other files than at the version that the state table notes."""
-        now = self.tables[name]
-        if now.version() == noted:
-            return False
-        then = self.catalog.table(name, noted)
-        return then is None or set(relative_paths(then)) != set(relative_paths(now))
+    def _data_tables_ahead(self) -> list[str]:
+        """The data tables with other files than at the version that the state table notes."""
+        found = []
+        for name, table in self.tables.items():
+            noted = state.number(self.tables[self.state], state.version_of(name))
+            if name != self.state and table.version() != noted:
+                then = self.catalog.table(name, noted)
+                if then is None or set(relative_paths(then)) != set(relative_paths(table)):
+                    found.append(name)
+        return found
 
-    def _delete_uncommitted(self, name: str, table: DeltaTable, live: Collection[str]) -> None:
-        """Files that no kept version names and whose run holds no lease."""
-        there = self.catalog.file_names(name)  # listed first: what is committed meanwhile is named by the log
-        named = set(relative_paths(table))
-        if not (unnamed := [each for each in there if each not in named and NAME.fullmatch(each)]):
-            return
-        kept = set(table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=True))
-        for each in unnamed:
-            match = NAME.fullmatch(each)
-            if match and match[1] not in live and each not in kept:
-                self.catalog.delete_file(name, each)
+    def _restore(self, name: str) -> None:
+        """Gives a data table the files of the version that the state table notes; it keeps its columns."""
+        columns, noted = self.schema(name), state.number(self.tables[self.state], state.version_of(name))
+        self._change(name, lambda table: table.restore(noted), lambda table: name not in self._data_tables_ahead())
+        self.add_columns(name, columns)
 
-
-def _paths_and_sizes(table: DeltaTable) -> tuple[list[str], list[int]]:
-    found = pa.table(table.get_add_actions(flatten=True))
-    return found["path"].to_pylist(), found["size_bytes"].to_pylist()
+    def _uncommitted(self) -> dict[str, list[str]]:
+        """By table, the files of runs that hold no lease which no version of the last week names."""
+        live = lease.live_runs(self.catalog.uri)
+        return {name: table_files.uncommitted(self.catalog, name, table, live) for name, table in self.tables.items()}
 
 
 def _delta_field(field: pa.Field) -> Field:

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from deltalake import DeltaTable
 
 PASS = "clipmill:pass"  # the latest pass that began
+DRIVER = "clipmill:driver"  # a number of the driver that began it: two may want the same pass
 COMMIT = "clipmill:commit"  # the number of the latest commit, in every table that it wrote to
-REDONE = "clipmill:redone"  # the latest pass that made rows again which an earlier pass had made
-PRUNED = "clipmill:pruned"  # the latest pass up to which such superseded rows are deleted
+REDONE = "clipmill:redone"  # the latest commit of rows that supersede those of an earlier pass
+PRUNED = "clipmill:pruned"  # the latest such commit whose superseded rows are deleted
 
 
 class Owner(NamedTuple):
@@ -43,6 +44,11 @@ def describe(state: str, key: str) -> str:
 def number(table: DeltaTable, application: str) -> int:
     """A transaction number of a table; 0 where it has none."""
     return table.transaction_version(application) or 0
+
+
+def latest_pass(state_table: DeltaTable) -> tuple[int, int]:
+    """The latest pass that began, and its driver."""
+    return number(state_table, PASS), number(state_table, DRIVER)
 
 
 def version_of(data_table: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from curate.catalog.catalog import Catalog, file_paths
@@ -28,12 +29,13 @@ def superseded_by_pass(catalog: Catalog, state_table: DeltaTable, key: str) -> d
             SELECT {name}, {PASS} FROM {files_sql(state_table)}
             QUALIFY {PASS} < max({PASS}) OVER (PARTITION BY {name})""").to_arrow_table()
     passes = rows[PASS].unique().to_pylist()
-    return {number: rows.filter(pa.compute.equal(rows[PASS], number))[key].combine_chunks() for number in passes}
+    return {number: rows.filter(pc.equal(rows[PASS], number))[key].combine_chunks() for number in passes}
 
 
-def files_sql(table: DeltaTable) -> str:
-    """The data files of a table as DuckDB reads them."""
-    return f"read_parquet([{', '.join(literal(no_glob(path)) for path in file_paths(table))}])"
+def files_sql(table: DeltaTable, *options: str) -> str:
+    """The data files of a table as DuckDB reads them, with more options of `read_parquet`."""
+    files = f"[{', '.join(literal(no_glob(path)) for path in file_paths(table))}]"
+    return f"read_parquet({', '.join([files, *options])})"
 
 
 def no_glob(path: str) -> str:

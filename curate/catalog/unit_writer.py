@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -86,6 +86,7 @@ class UnitWriter:
         if not self._rows:
             return None
         now = datetime.datetime.now(datetime.UTC)
+        files = []
         for table, rows in self._rows.items():
             state = "sources" if table in SOURCES else table
             writer = self.settings.writers[state]
@@ -93,8 +94,8 @@ class UnitWriter:
                 row[PASS] = writer.pass_number
                 if table == state:
                     row |= self.settings.stamps[state] | {"committed_at": now}
-            self._found.files.append(writer.write(table, _arrow(table, rows, schemas[table])))
-        found = self._found
+            files.append(writer.write(table, _arrow(table, rows, schemas[table])))
+        found = replace(self._found, files=files)
         self._clear()
         return found
 

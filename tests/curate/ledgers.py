@@ -1,6 +1,6 @@
 """A small stand-in for a run: brings sources to a wanted version in batches, and can die at any change to the catalog.
 
-A change is a Delta commit, a checkpoint, a vacuum, or a data file that is put in its place or deleted.
+A change is a Delta commit, a vacuum, or a data file that is put in its place or deleted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pytest
 from curate.catalog.catalog import Catalog
 from curate.catalog.data_files import DataFile, FileWriter, with_schema
 from curate.catalog.ledger import Ledger
+from curate.catalog.table_files import Compaction
 from curate.catalog.schema import BASE, rows_to_table
 from stages.unit import Row
 from tests.catalog_rows import write_files
@@ -28,6 +29,7 @@ BATCH = 3
 TABLES = ("thumbnails", "clips", "sources")
 MODULES = ["curate.catalog.ledger", "curate.catalog.views", "curate.run.verify", "pyarrow.parquet", "s3fs"]
 SCHEMAS = {name: BASE[name] for name in TABLES}
+OFTEN = Compaction(small_files=2)
 
 
 def clips_of(key: str, version: str) -> int:
@@ -77,10 +79,15 @@ def known_of(ledger: Ledger) -> dict[str, str]:
     return dict(pairs)
 
 
+def open_ledger(uri: str, run_id: str | None = None, compaction: Compaction = OFTEN) -> Ledger:
+    """A ledger of sources that compacts at every chance and retries at once."""
+    run_id = run_id or uuid.uuid4().hex
+    return Ledger(Catalog.open_or_create(uri), "sources", "source_id", run_id, compaction, pauses=(0, 0))
+
+
 def work(uri: str, wanted: Mapping[str, str], maintain: bool = True) -> None:
     """What a run does: everything that is not committed at its wanted version, in batches."""
-    catalog = Catalog.open_or_create(uri)
-    with Ledger(catalog, "sources", "source_id", uuid.uuid4().hex) as ledger:
+    with open_ledger(uri) as ledger:
         known = known_of(ledger)
         pending = sorted(key for key, version in wanted.items() if known.get(key) != version)
         writer = ledger.begin(SCHEMAS) if pending else None
@@ -143,7 +150,7 @@ def before_each_change(call: Callable[[str], None], after: Callable[[str], None]
 
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name in ("create_write_transaction", "restore", "create_checkpoint"):
+        for name in ("create_write_transaction", "restore"):
             patch.setattr(DeltaTable, name, wrapped(name, getattr(DeltaTable, name)))
         vacuum, vacuumed = DeltaTable.vacuum, wrapped("vacuum", DeltaTable.vacuum)
         patch.setattr(DeltaTable, "vacuum", lambda *a, **k: (vacuum if k.get("dry_run", True) else vacuumed)(*a, **k))
@@ -159,11 +166,7 @@ def work_and_die(
     environment: dict[str, str], uri: str, wanted: dict[str, str], at: int, after: bool, files: bool = False
 ) -> None:
     """`work`, but kill -9 comes before or after the `at`th change to a Delta table, or to a data file (0: never)."""
-    import curate.catalog.ledger
-
     os.environ.update(environment)
-    curate.catalog.ledger.SMALL_FILES = 2  # so that every run compacts
-    curate.catalog.ledger.CHECKPOINT_COMMITS = 1
     changes = 0
 
     def count(name: str) -> None:

@@ -14,11 +14,11 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import curate.catalog.ledger
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
 from curate.catalog.schema import BIGINT, TEXT, rows_to_table
 from curate.catalog.state import Owner, owner
+from curate.catalog.table_files import Compaction
 from curate.catalog.views import connect
 from curate.errors import UserError
 from curate.run.verify import verify
@@ -31,6 +31,7 @@ from tests.curate.ledgers import (
     files_of,
     in_child,
     known_of,
+    open_ledger,
     rows_of,
     seen,
     work,
@@ -92,7 +93,7 @@ def test_a_replacement_killed_at_any_commit_leaves_each_source_old_or_new(tmp_pa
         check(uri, OLD, NEW)
         assert set(seen(uri)) >= set(OLD)  # none was given up before its new rows were whole
         finish(uri, NEW)
-    assert at > 18
+    assert at > 20
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
@@ -200,13 +201,8 @@ def test_clips_that_are_no_more_can_be_forgotten(tmp_path, count):
     assert sorted(left) == clips[:-count]
 
 
-@pytest.fixture
-def no_pause(monkeypatch):
-    monkeypatch.setattr(curate.catalog.ledger.time, "sleep", lambda _: None)
-
-
 @pytest.mark.parametrize("after", [False, True])
-def test_an_overwrite_shows_the_old_table_or_the_new_one(tmp_path, monkeypatch, no_pause, after):
+def test_an_overwrite_shows_the_old_table_or_the_new_one(tmp_path, monkeypatch, after):
     catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
     real = DeltaTable.create_write_transaction
 
@@ -224,7 +220,7 @@ def test_an_overwrite_shows_the_old_table_or_the_new_one(tmp_path, monkeypatch, 
             real(table, actions, *args, **kwargs)
         raise OSError("no answer")
 
-    with Ledger(catalog, "clusters", "clip_id", "r") as ledger:
+    with Ledger(catalog, "clusters", "clip_id", "r", pauses=(0,)) as ledger:
         overwrite(ledger, clusters(["a", "b"], [1, 2], BIGINT))
         assert shown() == [("a", 1), ("b", 2)]
         monkeypatch.setattr(DeltaTable, "create_write_transaction", failing)
@@ -256,7 +252,7 @@ def test_a_run_killed_on_s3_is_resumed_there(bucket, at, after):  # noqa: F811
     finish(uri, NEW)
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, monkeypatch, no_pause):
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, monkeypatch):
     uri, real = str(tmp_path / "catalog"), DeltaTable.create_write_transaction
     calls = []
 
@@ -275,10 +271,10 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, monkeypatch,
     assert verify(Catalog.open(uri)) == []
 
 
-def test_a_ledger_goes_on_after_a_commit_that_failed_half_way(tmp_path, monkeypatch, no_pause):
+def test_a_ledger_goes_on_after_a_commit_that_failed_half_way(tmp_path, monkeypatch):
     catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
     real = DeltaTable.create_write_transaction
-    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+    with open_ledger(catalog.uri) as ledger:
         commit(ledger, {KEYS[0]: "old"})
         files = files_of(ledger, ledger.begin(SCHEMAS), dict.fromkeys(KEYS[1:4], "old"))
 
@@ -327,11 +323,10 @@ def test_many_keys_are_made_again_at_once(tmp_path):
     assert seen(uri) == expected(now)
 
 
-def test_compaction_merges_small_files_and_keeps_every_version_of_the_week(tmp_path, monkeypatch):
+def test_compaction_merges_small_files_and_keeps_every_version_of_the_week(tmp_path):
     uri = str(tmp_path / "catalog")
     catalog = Catalog.open_or_create(uri)
-    monkeypatch.setattr(curate.catalog.ledger, "SMALL_FILES", 4)
-    with Ledger(catalog, "sources", "source_id", "r") as ledger:
+    with open_ledger(uri, compaction=Compaction(small_files=4)) as ledger:
         for key in KEYS[:5]:
             commit(ledger, {key: "new"})
         early = catalog.snapshot()
