@@ -102,11 +102,17 @@ class LocalLease:
         except OSError as error:
             self.file.close()
             raise _refusal(uri, mark, _read_local(self.note)) from error
-        _held.add(self.lock)
         part = f"{self.note}.{os.getpid()}"
-        with open(part, "w") as file:
-            json.dump(_myself(run_id), file)
-        os.replace(part, self.note)
+        try:
+            with open(part, "w") as file:
+                json.dump(_myself(run_id), file)
+            os.replace(part, self.note)
+        except OSError as error:
+            self.file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            raise UserError(f"can't take the lease of {mark!r} in {uri}: {first_line(error)}") from error
+        _held.add(self.lock)
 
     def check(self) -> None:
         """Nothing can take a record lock away from a live process."""

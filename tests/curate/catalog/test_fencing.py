@@ -195,6 +195,7 @@ def take_over(uri: str, run_id: str) -> None:
     fs.pipe_file(f"{folder}/sources.{generation + 1:09d}.json", note.encode())
 
 
+@pytest.mark.slow
 def test_a_driver_that_lost_its_lease_of_a_bucket_is_refused_at_its_next_commit(bucket):  # noqa: F811
     uri = f"{bucket}/catalog"
     with open_ledger(uri) as ledger:
@@ -209,6 +210,7 @@ def test_a_driver_that_lost_its_lease_of_a_bucket_is_refused_at_its_next_commit(
     assert seen(uri) == {}
 
 
+@pytest.mark.slow
 def test_two_drivers_on_a_bucket_of_which_one_was_asleep_keep_one_truth(bucket):  # noqa: F811
     uri = f"{bucket}/catalog"
     work(uri, {"a": "old"})
