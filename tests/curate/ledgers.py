@@ -20,8 +20,8 @@ import pytest
 from curate.catalog.catalog import Catalog
 from curate.catalog.data_files import DataFile, FileWriter, with_schema
 from curate.catalog.ledger import Ledger
-from curate.catalog.table_files import Compaction
 from curate.catalog.schema import BASE, rows_to_table
+from curate.catalog.table_files import Compaction
 from stages.unit import Row
 from tests.catalog_rows import write_files
 
