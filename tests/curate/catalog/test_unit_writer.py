@@ -103,5 +103,5 @@ def test_a_value_of_a_column_that_no_stage_declares_is_refused(writer, schemas):
     (only,) = unit("a", parts=1)
     only.clips[0].row["undeclared"] = 1
     writer.add([only])
-    with pytest.raises(UserError, match=r"column 'undeclared' of clips is in no stage's columns\(\)"):
+    with pytest.raises(UserError, match=r"column 'undeclared' of clips is in no stage's signals\(\)"):
         writer.close(schemas)
