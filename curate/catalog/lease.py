@@ -1,4 +1,4 @@
-"""The lease: exactly one committer for each mark table of a catalog.
+"""The lease: exactly one committer for each state table of a catalog.
 
 Local catalogs: a POSIX record lock, which the kernel drops when the process dies, kill -9 included, and which
 children do not inherit. Object stores: an object made by a conditional put. Its name carries a generation: a
@@ -74,34 +74,34 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     return False
 
 
-def _refusal(uri: str, mark: str, holder: dict[str, Any], more: str = "") -> UserError:
+def _refusal(uri: str, table: str, holder: dict[str, Any], more: str = "") -> UserError:
     return UserError(
         f"run {holder.get('run_id')} on {holder.get('host')} (pid {holder.get('pid')}) has been writing "
-        f"{mark!r} of {uri} since {holder.get('since')}; wait for it or stop it{more}"
+        f"{table!r} of {uri} since {holder.get('since')}; wait for it or stop it{more}"
     )
 
 
-def acquire(uri: str, mark: str, run_id: str) -> LocalLease | RemoteLease:
-    """The lease on a mark table; UserError, naming run, host and pid, while another live run holds it."""
-    return (LocalLease if is_local(uri) else RemoteLease)(uri, mark, run_id)
+def acquire(uri: str, table: str, run_id: str) -> LocalLease | RemoteLease:
+    """The lease on a state table; UserError, naming run, host and pid, while another live run holds it."""
+    return (LocalLease if is_local(uri) else RemoteLease)(uri, table, run_id)
 
 
 class LocalLease:
-    def __init__(self, uri: str, mark: str, run_id: str):
+    def __init__(self, uri: str, table: str, run_id: str):
         import fcntl
 
         folder = os.path.join(local_path(uri), FOLDER)
         os.makedirs(folder, exist_ok=True)
-        self.lock = os.path.realpath(os.path.join(folder, f"{mark}.lock"))
-        self.note = os.path.join(folder, f"{mark}.json")  # apart: closing the lock file anywhere frees the lock
+        self.lock = os.path.realpath(os.path.join(folder, f"{table}.lock"))
+        self.note = os.path.join(folder, f"{table}.json")  # apart: closing the lock file anywhere frees the lock
         if self.lock in _held:
-            raise _refusal(uri, mark, _read_local(self.note))
+            raise _refusal(uri, table, _read_local(self.note))
         self.file = open(self.lock, "a")  # noqa: SIM115 - open as long as the lease is held
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.file.close()
-            raise _refusal(uri, mark, _read_local(self.note)) from error
+            raise _refusal(uri, table, _read_local(self.note)) from error
         part = f"{self.note}.{os.getpid()}"
         try:
             with open(part, "w") as file:
@@ -111,7 +111,7 @@ class LocalLease:
             self.file.close()
             with contextlib.suppress(OSError):
                 os.unlink(part)
-            raise UserError(f"can't take the lease of {mark!r} in {uri}: {first_line(error)}") from error
+            raise UserError(f"can't take the lease of {table!r} in {uri}: {first_line(error)}") from error
         _held.add(self.lock)
 
     def check(self) -> None:
@@ -134,8 +134,8 @@ def _read_local(note: str) -> dict[str, Any]:
 
 
 class RemoteLease:
-    def __init__(self, uri: str, mark: str, run_id: str):
-        self.uri, self.mark = uri, mark
+    def __init__(self, uri: str, table: str, run_id: str):
+        self.uri, self.table = uri, table
         self.fs, self.folder = filesystem(join(uri, FOLDER))
         self.holder = _myself(run_id)
         there = self._generations()
@@ -143,21 +143,21 @@ class RemoteLease:
         if latest:
             self._refuse_if_alive(there[latest])
         self.generation = latest + 1
-        self.path = f"{self.folder}/{mark}.{self.generation:09d}.json"
+        self.path = f"{self.folder}/{table}.{self.generation:09d}.json"
         try:
             self.fs.pipe_file(self.path, self._note(), mode="create")
         except FileExistsError as error:
-            raise _refusal(uri, mark, self._read(self.path)) from error
+            raise _refusal(uri, table, self._read(self.path)) from error
         there = self._generations()
         if max(there, default=0) != self.generation:  # the listing above was overtaken long ago
             self.fs.rm_file(self.path)
-            raise _refusal(uri, mark, self._read(there[max(there)]))
+            raise _refusal(uri, table, self._read(there[max(there)]))
         for older in there.values():
             if older != self.path:
                 self.fs.rm_file(older)
         self.stop = threading.Event()
         self.writing = threading.Lock()
-        self.thread = threading.Thread(target=self._beat, name=f"lease of {mark}", daemon=True)
+        self.thread = threading.Thread(target=self._beat, name=f"lease of {table}", daemon=True)
         self.thread.start()
 
     def check(self) -> None:
@@ -165,10 +165,10 @@ class RemoteLease:
         try:
             there = self._generations()
         except Exception as error:  # whatever the store's client raises
-            raise UserError(f"can't read the lease of {self.mark!r} in {self.uri}: {first_line(error)}") from error
+            raise UserError(f"can't read the lease of {self.table!r} in {self.uri}: {first_line(error)}") from error
         if self.generation not in there or max(there) != self.generation:
             taker = self._read(there[max(there)]) if there else {}
-            raise _refusal(self.uri, self.mark, taker, "; this run was silent for a minute and lost its place")
+            raise _refusal(self.uri, self.table, taker, "; this run was silent for a minute and lost its place")
 
     def release(self) -> None:
         """The object stays, marked as free: the highest generation must not vanish."""
@@ -193,7 +193,7 @@ class RemoteLease:
                     continue  # the next beat tries again; check() tells when it was too late
 
     def _generations(self) -> dict[int, str]:
-        return _remote_notes(self.fs, self.folder).get(self.mark, {})
+        return _remote_notes(self.fs, self.folder).get(self.table, {})
 
     def _read(self, path: str) -> dict[str, Any]:
         try:
@@ -209,7 +209,7 @@ class RemoteLease:
         if silent < STALE_SECONDS:
             more = "" if holder.get("boot") == _boot() else f" (if it is dead, its place is free {STALE_SECONDS:.0f} s "
             more += "" if not more else f"after its last sign of life, which was {max(silent, 0):.0f} s ago)"
-            raise _refusal(self.uri, self.mark, holder, more)
+            raise _refusal(self.uri, self.table, holder, more)
 
     def _store_time(self) -> float:
         """Now by the store's clock, which two hosts share as they may not share their own."""
@@ -228,7 +228,7 @@ class RemoteLease:
 
 
 def _remote_notes(fs: Any, folder: str) -> dict[str, dict[int, str]]:
-    """mark -> generation -> path of the lease objects below a folder."""
+    """table -> generation -> path of the lease objects below a folder."""
     try:
         names = fs.ls(folder, detail=False)
     except FileNotFoundError:

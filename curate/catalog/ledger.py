@@ -2,10 +2,10 @@
 
 Workers write data files; the ledger commits lists of them. A commit goes to the data tables first and to the state
 table last, and the state table's commit notes the versions of the data tables. Readers open exactly those versions,
-so rows that were committed to a data table alone are invisible, and the next ledger takes them out (`recover`).
+so rows that were committed to a data table alone are invisible, and the next commit or ledger takes them out.
 
 A unit that is made again is appended with a later pass; the earlier rows are superseded. Views leave them out, and
-`maintain` rewrites the files that hold them (`prune`) and merges small files (`compact`).
+`maintain` rewrites the files that hold them (`prune`) and merges small files.
 """
 
 from __future__ import annotations
