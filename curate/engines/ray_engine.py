@@ -160,24 +160,30 @@ class _Run:
     def _take_results(self) -> Iterator[Tally | FileSet]:
         calls = {ref: (pool, worker) for pool in self.pools for worker in pool.workers for ref in worker.refs}
         closing = self.writers.closing_refs()
-        refs = [*calls, *closing]
-        if not refs:
-            time.sleep(0.05)  # nothing is under way: a doubtful unit waits, or an actor for its place
-            return
-        ready, _ = self.ray.wait(refs, num_returns=1, timeout=0.5)
-        if ready:
-            ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0)
-        for ref in ready:
+        for ref in self._ready([*calls, *closing]):
             if ref in calls:
                 yield from self._arrived(*calls[ref], ref)
         for closed in self.writers.take_closed():
             for unit_id in closed.written:
                 self.units.pop(unit_id, None)
             for unit_id in closed.lost:
-                self._again(self.units.get(unit_id))
+                self.units[unit_id].given_up = False
+                self._again(self.units[unit_id])
             if closed.files is not None:
                 yield closed.files
         self.writers.close_if_due(now=self.listed and not self.ahead and not any(pool.busy for pool in self.pools))
+
+    def _ready(self, refs: list[Any]) -> list[Any]:
+        """Calls that are over, after waiting for one of them."""
+        self.idle = 0 if refs or self.doubtful else self.idle + 1
+        if self.idle > MOST_IDLE:  # better than to hang, should a unit ever be lost sight of
+            raise EngineError(f"{len(self.units)} units are nowhere, such as {next(iter(self.units), '')}")
+        if not refs:
+            time.sleep(0.05)
+            return []
+        if not self.ray.wait(refs, num_returns=1, timeout=0.5)[0]:
+            return []
+        return self.ray.wait(refs, num_returns=len(refs), timeout=0)[0]
 
     def _arrived(self, pool: Pool, worker: Any, ref: Any) -> Iterator[Tally]:
         if worker not in pool.workers:  # it died a moment ago, by another of its calls
@@ -271,16 +277,18 @@ class _Run:
         due = [unit for at, unit in self.doubtful if time.monotonic() >= at]
         self.doubtful = [(at, unit) for at, unit in self.doubtful if time.monotonic() < at]
         for unit in dict.fromkeys(due):
+            if unit.given_up or unit.unit.unit_id not in self.units:
+                continue
             unit.strikes = [node for node in unit.strikes if self.nodes.alive(node)]
             if len(unit.strikes) < STRIKES:
                 self._again(unit)
                 continue
+            unit.given_up = True
             failed = unit.unit.failed(f"{unit.dead_in}: its worker died twice on it")
-            failed.part, failed.last = 0, True
             self.writers.add([failed.unit_id], [self.ray.put([failed])], 1, 600)
 
     def _again(self, unit: _OnTheWay | None) -> None:
-        if unit is not None and unit not in self.retries:
+        if unit is not None and not unit.given_up and unit not in self.retries:
             unit.unit.attempt += 1
             unit.parts, unit.count = {}, -1
             self.retries.append(unit)
@@ -296,6 +304,7 @@ class _OnTheWay:
         self.alone = False  # after a worker died on it among others: no other unit beside it
         self.strikes: list[str] = []  # nodes of workers that died on it alone
         self.dead_in = ""
+        self.given_up = False  # its failure is with the writers
 
 
 class _Nodes:
