@@ -23,8 +23,8 @@ SETTINGS = {
 
 
 @contextlib.contextmanager
-def ray_cluster(cpus: int | None = None) -> Iterator[None]:
-    """Connects to a Ray, or starts one unless this process is connected already.
+def ray_cluster(cpus: int | None = None) -> Iterator[bool]:
+    """Connects to a Ray, or starts one unless this process is connected already; gives whether it is our own.
 
     EngineError where RAY_ADDRESS names a cluster that does not answer.
     """
@@ -34,7 +34,7 @@ def ray_cluster(cpus: int | None = None) -> Iterator[None]:
 
     warnings.filterwarnings("ignore", module=r"ray\.")
     if ray.is_initialized():
-        yield
+        yield False
         return
     _must_answer(os.environ.get("RAY_ADDRESS", ""))
     # Ray puts the driver's working directory first on its workers' import path, where a user's own models/ or
@@ -42,7 +42,7 @@ def ray_cluster(cpus: int | None = None) -> Iterator[None]:
     with contextlib.chdir(Path(__file__).parents[2]), _quiet_stderr(), _own_signals():
         ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        yield
+        yield not os.environ.get("RAY_ADDRESS")
     finally:
         with _quiet_stderr():
             ray.shutdown()

@@ -8,6 +8,7 @@ returned. Each pool has workers of the same stages; a worker is given work while
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -33,6 +34,8 @@ JOB_SECONDS = 0.4  # CPU seconds that a job for pool 0 should carry
 JOB_UNITS = 64
 STORE_SHARE = 0.25  # of Ray's object store that payloads on their way may take
 NODE_GRACE_S = 5.0  # Ray learns of a lost node a little later than of the actors on it
+MOST_IDLE = 200  # looks in a row, 10 s in all, that find nothing under way though units are not done
+STUCK_SECONDS = 60.0  # without a single worker of a pool, before the run says so
 STRIKES = 2  # workers that die on a unit alone, before it is failed
 
 
@@ -41,10 +44,10 @@ class RayEngine:
 
     def __init__(self) -> None:
         self._opened = ExitStack()
-        self._opened.enter_context(ray_cluster())
+        self._is_own = self._opened.enter_context(ray_cluster())
 
     def run(self, work: Work) -> Generator[Tally | FileSet, None, None]:
-        run = _Run(work)
+        run = _Run(work, may_add_nodes=not self._is_own)
         try:
             yield from run.events()
         finally:
@@ -62,10 +65,10 @@ class RayEngine:
 class _Run:
     """One run: its pools, writers, and the units on their way."""
 
-    def __init__(self, work: Work):
+    def __init__(self, work: Work, may_add_nodes: bool):
         import ray
 
-        self.work, self.ray = work, ray
+        self.work, self.ray, self.may_add_nodes = work, ray, may_add_nodes
         self.nodes = _Nodes(ray)
         self.pools = [
             Pool(plan, index, work.writer.clip_tables, fingerprint=code_fingerprint(), is_last=False)
@@ -81,6 +84,7 @@ class _Run:
         self.listed = False  # there are no more
         self.unit_seconds: float | None = None  # CPU of a unit, running mean
         self.stopping: float | None = None  # when the work in hand is given up
+        self.began, self.said_stuck, self.idle = time.monotonic(), False, 0
 
     def events(self) -> Iterator[Tally | FileSet]:
         """Yields tallies and file sets; raises what ended the run early, after the last file set."""
@@ -129,16 +133,25 @@ class _Run:
                 pool.ask_for_rest()
         self._list_ahead(JOBS * self.pools[0].plan.size)
         for pool in self.pools:
-            pool.grow(len(pool.waiting) if pool.index else len(self.ahead) + len(self.retries))
+            pool.grow(len(pool.waiting) if pool.index else len(self.ahead) + len(self.retries), self.may_add_nodes)
+            self._say_if_stuck(pool)
+
+    def _say_if_stuck(self, pool: Pool) -> None:
+        """Work waits, and Ray has placed no worker for it: other jobs may hold the cluster."""
+        needs, late = pool.plan.needs, time.monotonic() - self.began > STUCK_SECONDS
+        if late and not self.said_stuck and pool.workers and not any(worker.node for worker in pool.workers):
+            self.said_stuck = True
+            what = f"{needs.cpus:g} CPU" + (f" and {needs.gpus:g} GPU" if needs.gpus else "")
+            print(f"waiting for Ray to place a worker for {pool.plan.name} ({what})", file=sys.stderr, flush=True)
 
     def _next_job(self, pool: Pool, in_flight: int) -> Job | None:
         if pool.waiting:
-            return pool.waiting.popleft()
+            return pool.next_waiting()
         if pool.index or self.work.stop.is_set():
             return None
         if self.retries:
             again = self.retries.popleft()
-            return Job([again.unit], {(again.unit.unit_id, -1)}, alone=again.alone)
+            return Job([[again.unit]], {(again.unit.unit_id, -1)}, alone=again.alone)
         if in_flight > self.budget:
             return None
         seconds = self.unit_seconds
@@ -146,7 +159,7 @@ class _Run:
         self._list_ahead(count)
         units = [self.ahead.popleft() for _ in range(min(count, len(self.ahead)))]
         self.units.update((unit.unit_id, _OnTheWay(unit)) for unit in units)
-        return Job(units, {(unit.unit_id, -1) for unit in units}) if units else None
+        return Job([units], {(unit.unit_id, -1) for unit in units}) if units else None
 
     def _list_ahead(self, count: int) -> None:
         while not self.listed and len(self.ahead) < count:
@@ -211,7 +224,7 @@ class _Run:
             return
         if pool is not self.pools[-1]:
             alone = any(self.units[each.unit_id].alone for each in current)
-            self.pools[pool.index + 1].wait(Job.of(payload, receipt, alone))
+            self.pools[pool.index + 1].waiting.append(Job.of(payload, receipt, alone))
             return
         first = current[0]
         if len(receipt.finished) > 1 or (first.part == 0 and first.last):

@@ -12,21 +12,22 @@ from curate.engines.ray_worker import Key, PoolWorker, Receipt, key_of
 from curate.errors import EngineError
 
 JOBS = 2  # that a worker holds: one in work, one waiting
+JOB_BYTES = 64 << 20  # payloads of the pool before go to a worker together up to this size
 FAILED_STARTS = 3  # workers of a pool that die before they are set up, in a row, before the run gives up
 
 
 @dataclass
 class Job:
-    """Units for a worker: as a list from the driver, or as the reference of another worker's payload."""
+    """Units for a worker: lists of them from the driver, or references of other workers' payloads."""
 
-    units: Any
+    payloads: list[Any]
     keys: set[Key]
-    size: int = 0
+    size: int = 0  # bytes
     alone: bool = False  # no other unit may be in the worker
 
     @classmethod
     def of(cls, payload: Any, receipt: Receipt, alone: bool) -> Job:
-        return cls(payload, {key_of(each) for each in receipt.finished}, receipt.size, alone)
+        return cls([payload], {key_of(each) for each in receipt.finished}, receipt.size, alone)
 
 
 @dataclass(eq=False)
@@ -59,8 +60,15 @@ class Pool:
     def busy(self) -> bool:
         return bool(self.waiting) or any(worker.jobs for worker in self.workers)
 
-    def wait(self, job: Job) -> None:
-        self.waiting.append(job)
+    def next_waiting(self) -> Job | None:
+        """The job that has waited longest; small ones together, so that a network sees several units a call."""
+        if not self.waiting:
+            return None
+        job = self.waiting.popleft()
+        while self.waiting and not job.alone and not self.waiting[0].alone and job.size < JOB_BYTES:
+            other = self.waiting.popleft()
+            job = Job(job.payloads + other.payloads, job.keys | other.keys, job.size + other.size)
+        return job
 
     def worker_with_room(self) -> Worker | None:
         """The ready worker with the fewest jobs, if that one has room for another."""
@@ -78,16 +86,16 @@ class Pool:
             worker = idle
         worker.alone = job.alone
         worker.jobs.append(job.keys)
-        worker.given[self._call(worker, job.units)] = job
+        worker.given[self._call(worker, job.payloads)] = job
 
     def ask_for_rest(self) -> None:
         """Calls workers again that hold unfinished units and have no call under way."""
         for worker in self.workers:
             if worker.jobs and not worker.refs:
-                self._call(worker, None)
+                self._call(worker, [])
 
-    def _call(self, worker: Worker, units: Any) -> Any:
-        payload, receipt = worker.actor.step.options(num_returns=2).remote(units)
+    def _call(self, worker: Worker, payloads: list[Any]) -> Any:
+        payload, receipt = worker.actor.step.options(num_returns=2).remote(*payloads)
         worker.refs[receipt] = payload
         return receipt
 
@@ -135,10 +143,17 @@ class Pool:
         if self.failed_starts >= FAILED_STARTS:
             raise EngineError(f"workers for {self.plan.name} can't start: {said[:300]}")
 
-    def grow(self, waiting: int) -> None:
-        """Adds workers while work waits for them and the cluster has room."""
+    def grow(self, waiting: int, may_add_nodes: bool) -> None:
+        """Adds workers while work waits for them and the cluster has room.
+
+        Where nodes may join, one worker more is asked for: an actor that waits for its place is what makes an
+        autoscaler add a node.
+        """
         coming = sum(not worker.node for worker in self.workers)
-        while len(self.workers) < self.plan.size and waiting > coming * JOBS and self.worker_with_room() is None:
+        most = self.plan.size
+        if may_add_nodes and (self.plan.needs.workers is None or most < self.plan.needs.workers):
+            most += 1
+        while len(self.workers) < most and waiting > coming * JOBS and self.worker_with_room() is None:
             self._start()
             coming += 1
 

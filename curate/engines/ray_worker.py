@@ -74,10 +74,11 @@ class PoolWorker:
             stage.setup()
         return ray.get_runtime_context().get_node_id()
 
-    def step(self, units: list[Unit] | None) -> tuple[list[Unit], Receipt]:
-        """Takes more units (None: no more), and works until something can leave: whole units, or one part of a unit."""
-        self.waiting.extend(units or ())
-        self.in_hand.update(key_of(unit) for unit in units or ())
+    def step(self, *payloads: list[Unit]) -> tuple[list[Unit], Receipt]:
+        """Takes more units, if any, and works until something can leave: whole units, or one part of a unit."""
+        for payload in payloads:
+            self.waiting.extend(payload)
+            self.in_hand.update(map(key_of, payload))
         out: list[Unit] = []
         size, began = 0, time.monotonic()
         while size < STEP_BYTES and time.monotonic() - began < STEP_SECONDS:
