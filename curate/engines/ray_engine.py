@@ -22,9 +22,9 @@ from curate.engines.pools import make_pools
 from curate.engines.ray_cluster import ray_cluster
 from curate.engines.ray_pool import JOBS, Job, Pool
 from curate.engines.ray_worker import Finished, Receipt, code_fingerprint, run_rewrite
-from curate.engines.ray_writers import Writers
+from curate.engines.ray_writers import Writers, original
 from curate.engines.tally import Tally, reason_class
-from curate.errors import EngineError
+from curate.errors import EngineError, UserError
 from stages.base import SettingsError
 from stages.unit import Unit
 
@@ -98,6 +98,8 @@ class _Run:
                     plans = make_pools(self.work.stages, self.nodes.cpus, self.nodes.gpus)
                     for pool, plan in zip(self.pools, plans, strict=True):
                         pool.plan = plan
+        except (SettingsError, UserError, EngineError) as caught:
+            error = caught
         except self.ray.exceptions.RayError as caught:
             error = EngineError(f"Ray stopped: {' '.join(str(caught).split())[:300]}")
         except Exception as caught:  # of the listing too: what is finished is kept all the same
@@ -208,8 +210,8 @@ class _Run:
         except self.ray.exceptions.ObjectLostError:
             for unit_id in pool.take_back(worker, ref):
                 self._again(self.units.get(unit_id))
-        except SettingsError:
-            raise
+        except SettingsError as error:
+            raise original(error) from error
         except self.ray.exceptions.RayTaskError as error:
             raise EngineError(f"{pool.plan.name}: {_cause(error)}") from error
         else:
@@ -345,7 +347,7 @@ class _Nodes:
         return any(node["NodeID"] == node_id and node["Alive"] for node in self.ray.nodes())
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: Exception) -> str:
     """The first line of what a task raised."""
-    cause = getattr(error, "cause", None) or error
+    cause = original(error)
     return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"

@@ -97,11 +97,10 @@ class Writers:
             except ray.exceptions.RayActorError as error:
                 self._replace(index, error)
                 continue
-            except UserError:
-                raise
+            except UserError as error:
+                raise original(error) from error
             except ray.exceptions.RayTaskError as error:
-                cause = getattr(error, "cause", None) or error
-                raise EngineError(f"can't write: {' '.join(str(cause).split())[:300]}") from error
+                raise EngineError(f"can't write: {' '.join(str(original(error)).split())[:300]}") from error
             writer.closing, self.deaths = None, 0
             yield closed
 
@@ -144,3 +143,9 @@ class Writers:
         import ray
 
         return ray.remote(WriterWorker).options(num_cpus=0, max_restarts=0).remote(self.work.writer)
+
+
+def original(error: Exception) -> Exception:
+    """What a task raised in its worker, without Ray's own text around it."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error

@@ -64,7 +64,7 @@ def test_the_tally_agrees_with_what_was_committed(mixed):
 
 @pytest.mark.parametrize(("where", "said"), [("setup", "no such model"), ("call", "the server refuses the key")])
 def test_settings_that_a_worker_finds_can_t_work_end_the_run_in_their_own_words(engine, tmp_path, where, said):
-    with pytest.raises(SettingsError, match=f"{said}"):
+    with pytest.raises(SettingsError, match=f"^{said}"):
         run(engine, tmp_path / "catalog", (Square(), Refusing(where), Later()), units(3))
 
 
