@@ -19,7 +19,7 @@ from tests.s3 import bucket, s3_server
 __all__ = ["bucket", "s3_server"]
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("CLIPMILL_KILLS", "6"))
+KILLS = int(os.environ.get("CLIPMILL_KILLS", "4"))
 FILMS = 14
 
 
