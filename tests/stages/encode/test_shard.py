@@ -14,7 +14,7 @@ def test_the_parts_of_a_shard_report_every_clip_once_and_the_last_one_has_the_cl
     job = ShardJob(Unit("u", clips, redone=redone))
     parts = []
     for count in finished:
-        job.over += count
+        job.finished += count
         parts.append(job.part())
     parts.append(job.end())
     assert sum(part.progress for part in parts) == len(clips)
