@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -194,4 +195,5 @@ def _files(catalog: Catalog, name: str, table: DeltaTable) -> list[str]:
 
 
 def _path(catalog: Catalog, uri: str) -> str:
-    return local_path(uri) if is_local(uri) else catalog.fs._strip_protocol(uri)
+    """As the filesystem lists it; Delta names files behind symbolic links."""
+    return os.path.realpath(local_path(uri)) if is_local(uri) else catalog.fs._strip_protocol(uri)
