@@ -31,7 +31,7 @@ from stages.unit import Unit
 STOP_SECONDS = 8.0  # a run that is asked to stop lets work in hand finish for so long
 RESIZE_SECONDS = 3.0  # between two looks at what the cluster has
 JOB_SECONDS = 0.4  # CPU seconds that a job for pool 0 should carry
-JOB_UNITS = 64
+JOB_UNITS = 256
 STORE_SHARE = 0.25  # of Ray's object store that payloads on their way may take
 NODE_GRACE_S = 5.0  # Ray learns of a lost node a little later than of the actors on it
 MOST_IDLE = 200  # looks in a row, 10 s in all, that find nothing under way though units are not done

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from curate.catalog.data_files import DataFile, Rewrite
 from curate.catalog.unit_writer import FileSet, Schemas, UnitWriter, WriterSettings
@@ -21,8 +22,7 @@ STEP_SECONDS = 0.5  # what is finished leaves a worker after about so long …
 STEP_BYTES = 16 << 20  # … or once it has so many bytes
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """One unit, or one part of a unit, that left a worker."""
 
     unit_id: str
