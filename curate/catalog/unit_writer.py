@@ -105,12 +105,10 @@ class UnitWriter:
         last = parts[-1]
         if last.source is not None:
             self._scanned(last.source, last.scanned, [] if failure else [c for p in parts for c in p.clips], failure)
-            redone = last.redone
         else:
             for clip in last.clips:
                 self._known(clip, failure)
-            redone = last.redone
-        if redone:
+        if last.redone:
             self._found.redone.update(self.settings.writers)
 
     def _scanned(self, source: Source, scanned: Row, clips: list[Clip], failure: str | None) -> None:

@@ -20,7 +20,6 @@ class Committer:
     def __init__(self, ledgers: Mapping[str, Ledger], stages: Mapping[str, ClipStage]):
         self.ledgers, self.stages = ledgers, stages
         self.total = Tally()
-        self.committed_units = 0
 
     def commit(self, files: FileSet) -> None:
         for table, ledger in self.ledgers.items():
