@@ -179,8 +179,10 @@ class Catalog:
         found = {row["at"]: json.loads(row["stages"]) for row in rows if row["event"] == "start" and row["stages"]}
         return next((found[at][table] for at in sorted(found, reverse=True) if table in found[at]), None)
 
-    def put_gates(self, recipe: str, gates: Sequence[Gate], run_id: str) -> bool:
-        """Puts the gates of a recipe in force, if they differ from those that are; True if they did."""
+    def put_gates(self, recipe: str, gates: Sequence[Gate], run_id: str | None) -> bool:
+        """Puts the gates of a recipe in force, if they differ from those that are; True if they did. `run_id` is None
+        where a person changed them, not a run.
+        """
         history = self._rows("gates")
         generation = max((row["generation"] for row in history), default=0)
         latest = max((row["generation"] for row in history if row["recipe"] == recipe), default=None)

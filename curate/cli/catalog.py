@@ -1,4 +1,4 @@
-"""Commands that read a catalog: sql, search, status, verify."""
+"""Commands that read a catalog: sql, search, sheet, gates, status, verify."""
 
 from __future__ import annotations
 
@@ -29,6 +29,23 @@ def add(commands: Commands) -> None:
     search.add_argument("-o", "--output", metavar="FILE", help="a contact sheet of the hits (.png, .jpg, .webp)")
     search.set_defaults(command=_search)
 
+    sheet = commands.add_parser("sheet", help="thumbnails of clips with the values that judged them, no model needed")
+    add_catalog(sheet)
+    sheet.add_argument("--where", metavar="SQL", help="a condition on the view clips, e.g. \"verdict = 'dropped'\"")
+    sheet.add_argument("--by", metavar="COLUMN", help="order by this column, the whole range of it")
+    sheet.add_argument("--descending", action="store_true", help="greatest values first")
+    sheet.add_argument("-n", type=positive, metavar="N", help="how many clips, default 100")
+    sheet.add_argument("-o", "--output", required=True, metavar="FILE", help="sheet.png (.jpg, .webp) or sheet.html")
+    sheet.set_defaults(command=_sheet)
+
+    gates = commands.add_parser("gates", help="the gates in force and what each costs; try another one, drop one")
+    gates.add_argument("action", nargs="?", choices=("try", "drop"), help="without it: list the gates in force")
+    gates.add_argument("what", nargs="?", metavar="SQL|RECIPE[.NAME]", help="a condition to try, or what to drop")
+    add_catalog(gates)
+    gates.add_argument("--unknown", choices=("keep", "drop"), default="keep", help="try: clips for which it is NULL")
+    gates.add_argument("--instead", metavar="RECIPE.NAME", help="try: in place of this gate, not beside it")
+    gates.set_defaults(command=_gates)
+
     status = commands.add_parser("status", help="what is done, failed and pending, and why")
     add_catalog(status)
     status.set_defaults(command=_status)
@@ -58,6 +75,26 @@ def _search(args: argparse.Namespace) -> int:
         form=args.format,
         output=args.output,
     )
+
+
+def _sheet(args: argparse.Namespace) -> int:
+    from curate.query.sheet import write_sheet
+
+    return write_sheet(args.catalog, args.output, args.where, args.by, args.descending, args.n)
+
+
+def _gates(args: argparse.Namespace) -> int:
+    from curate.errors import UserError
+    from curate.query.gates import drop_gates, print_gates, try_gate
+
+    if args.action is None:
+        return print_gates(args.catalog)
+    if args.what is None:
+        wanted = 'a condition, such as "motion >= 0.5"' if args.action == "try" else "RECIPE or RECIPE.NAME"
+        raise UserError(f"gates {args.action}: give {wanted}")
+    if args.action == "drop":
+        return drop_gates(args.catalog, args.what)
+    return try_gate(args.catalog, args.what, args.unknown, args.instead)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from curate.demo.learning import JudgedSample, TrainingResult
+from curate.run.report import FUNNEL
 from models.files import write_whole
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 200, 56, 24  # of a curve, pixels
@@ -36,13 +37,13 @@ def write_page(
 ) -> None:
     """Writes one HTML file, which shows search.png, vae/, run/ and samples/ beside it if they are there.
 
-    `findings` are lines on what was found of what was drawn, `funnel` rows (gate, clips left, dropped here).
+    `findings` are lines on what was found of what was drawn, `funnel` the rows of `curate.run.report.funnel_rows`.
     """
     folder = path.parent
     parts = [
         "<h1>clipmill demo</h1>",
         "<h2>What came of the films</h2>",
-        _table(("gate", "clips left", "dropped here"), funnel),
+        _table(FUNNEL, funnel),
         "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in findings if not line.startswith(" ")) + "</ul>",
     ]
     if (folder / "search.png").exists():

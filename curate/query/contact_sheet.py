@@ -1,9 +1,9 @@
-"""Draws a contact sheet: thumbnails of clips in rows, each with its rank, score, time span and file name."""
+"""Draws a contact sheet: thumbnails of clips in rows, each with two lines of text, as an image file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -16,8 +16,6 @@ from models.files import write_whole
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
-
-    from curate.query.hit import Hit
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 COLUMNS = 5
@@ -35,17 +33,21 @@ def check_sheet_name(path: str) -> None:
         raise UserError(f"-o {path}: there is no folder {Path(path).parent}")
 
 
-def write_contact_sheet(path: str, connection: duckdb.DuckDBPyConnection, hits: Sequence[Hit], heading: str) -> None:
-    """Draws the first hundred hits with their thumbnails, which are read through a catalog's connection.
+def write_contact_sheet(
+    path: str, connection: duckdb.DuckDBPyConnection, clips: Sequence[tuple[str, tuple[str, str]]], heading: str
+) -> None:
+    """Draws the first hundred clips, each given by its id and two lines of text, with their thumbnails, which are read
+    through a catalog's connection.
 
     The file appears whole or not at all. Raises UserError if it can't be written.
     """
-    shown = hits[:MOST]
-    ids = ", ".join(literal(hit.clip_id) for hit in shown) or "NULL"
-    rows = connection.execute(f"SELECT clip_id, jpeg FROM thumbnails WHERE clip_id IN ({ids})").fetchall()
-    pictures = {clip: cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) for clip, jpeg in rows if jpeg}
-    tiles = [(_labels(hit), pictures.get(hit.clip_id)) for hit in shown]
-    more = f" (the first {MOST} of {len(hits):,})" if len(hits) > MOST else ""
+    shown = clips[:MOST]
+    pictures = {
+        clip: cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        for clip, jpeg in thumbnails(connection, [clip for clip, _ in shown]).items()
+    }
+    tiles = [(labels, pictures.get(clip)) for clip, labels in shown]
+    more = f" (the first {MOST} of {len(clips):,})" if len(clips) > MOST else ""
     sheet = draw_contact_sheet(f"{heading}{more}", tiles)
     encoded, data = cv2.imencode(Path(path).suffix.lower(), sheet[:, :, ::-1])
     if not encoded:
@@ -54,6 +56,13 @@ def write_contact_sheet(path: str, connection: duckdb.DuckDBPyConnection, hits: 
         write_whole(path, data.tobytes())
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}") from error
+
+
+def thumbnails(connection: duckdb.DuckDBPyConnection, clips: Sequence[str]) -> dict[str, bytes]:
+    """The JPEG thumbnails of clips that have one, by clip id."""
+    ids = ", ".join(map(literal, clips)) or "NULL"
+    rows = connection.execute(f"SELECT clip_id, jpeg FROM thumbnails WHERE clip_id IN ({ids})").fetchall()
+    return {clip: jpeg for clip, jpeg in rows if jpeg}
 
 
 def draw_contact_sheet(heading: str, tiles: Sequence[tuple[tuple[str, str], np.ndarray | None]]) -> np.ndarray:
@@ -81,10 +90,6 @@ def draw_contact_sheet(heading: str, tiles: Sequence[tuple[tuple[str, str], np.n
         pen.text((left, top + height + 2), _shortened(first, small, width), INK, small)
         pen.text((left, top + height + LINE + 1), _shortened(second, small, width), PALE, small)
     return np.asarray(sheet)
-
-
-def _labels(hit: Hit) -> tuple[str, str]:
-    return f"{hit.rank}.  {hit.score:.3f}   {hit.start_s:.2f} to {hit.end_s:.2f} s", PurePosixPath(hit.uri).name
 
 
 def _shortened(text: str, font: FreeTypeFont | ImageFont, width: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 
 @dataclass(frozen=True)
@@ -16,3 +17,11 @@ class Hit:
     start_s: float
     end_s: float
     verdict: str
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What a contact sheet says of it."""
+        return (
+            f"{self.rank}.  {self.score:.3f}   {self.start_s:.2f} to {self.end_s:.2f} s",
+            PurePosixPath(self.uri).name,
+        )

@@ -183,7 +183,7 @@ def run_search(
             print(f"clipmill: the text is too long for {searcher.model.name}; left out: {rest}", file=sys.stderr)
         hits = searcher.find(text, k, where)
         if output is not None:
-            write_contact_sheet(output, searcher.connection, hits, text)
+            write_contact_sheet(output, searcher.connection, [(hit.clip_id, hit.labels) for hit in hits], text)
     if form == "table":  # paths below the current folder without it: short, and they can be typed
         here = os.path.join(os.getcwd(), "")
         hits = [replace(hit, uri=hit.uri.removeprefix(here)) for hit in hits]

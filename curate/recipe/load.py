@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from curate.catalog.gates import GateSettings
-from curate.errors import UserError
+from curate.errors import UserError, did_you_mean
 from curate.recipe.registry import KINDS
 
 RECIPE_KEYS = ("input", "select", "stages", "extensions")
@@ -141,7 +140,7 @@ class _Checker:
         known = self.data["recipes"]
         for name in names:
             if name not in known:
-                raise UserError(f"{self.file}: no recipe {name!r}{_near(name, known)}")
+                raise UserError(f"{self.file}: no recipe {name!r}{did_you_mean(name, known)}")
         left = {self._split(text)[0]: text for text in overrides}
         # the whole file is checked, not only what runs
         found = [self.recipe(name, overrides if name in names else (), left) for name in known]
@@ -158,7 +157,7 @@ class _Checker:
             raise self.error(at, f"recipe {name!r} must be a mapping with `stages`")
         for key in body:
             if key not in RECIPE_KEYS:
-                raise self.error((*at, key), f"unknown key {key!r} in recipe {name!r}{_near(key, RECIPE_KEYS)}")
+                raise self.error((*at, key), f"unknown key {key!r} in recipe {name!r}{did_you_mean(key, RECIPE_KEYS)}")
         stages = body.get("stages")
         if not isinstance(stages, list) or not stages:
             raise self.error(at, f"recipe {name!r} needs `stages`, a list such as [probe, cut, measure: [motion]]")
@@ -225,7 +224,7 @@ class _Checker:
         else:
             raise self.error(at, "a stage is a name, or a name with its settings, such as `probe: {min_seconds: 2}`")
         if name not in KINDS:
-            raise self.error((*at, name), f"unknown stage {name!r}{_near(name, KINDS)}")
+            raise self.error((*at, name), f"unknown stage {name!r}{did_you_mean(name, KINDS)}")
         try:
             adapter = TypeAdapter(KINDS[name].settings_type)
         except UserError as error:
@@ -255,7 +254,7 @@ class _Checker:
         loc = [part for part in first["loc"] if not str(part).startswith(("function-", "constrained-"))]
         setting = ".".join(str(part) for part in [name, *loc])
         if first["type"] == "extra_forbidden":
-            message = f"unknown setting {setting!r}{_near(str(loc[-1]), _fields(KINDS[name].settings_type))}"
+            message = f"unknown setting {setting!r}{did_you_mean(str(loc[-1]), _fields(KINDS[name].settings_type))}"
         else:
             said = first["msg"].removeprefix("Value error, ")
             if name == "gate" and "GateSettings" in said:
@@ -294,12 +293,3 @@ def _fields(settings_type: Any) -> list[str]:
 def endings(extensions: tuple[str, ...]) -> tuple[str, ...] | None:
     """A recipe's `extensions` as file names end: ('.mp4', …); None where it names none."""
     return tuple("." + one.lower().lstrip(".") for one in extensions) or None
-
-
-def _near(word: str, known: Any) -> str:
-    """' (did you mean …?)' or the list of what there is."""
-    names = [str(name) for name in known]
-    close = difflib.get_close_matches(str(word), names, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there is {', '.join(names)}" if names else ""

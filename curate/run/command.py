@@ -35,7 +35,7 @@ from curate.run.committer import Committer
 from curate.run.listing import Listing
 from curate.run.pending import PendingSources, pending_sources
 from curate.run.progress import ClipProgress, SourceProgress
-from curate.run.report import report_run
+from curate.run.report import Outcome, report_runs
 from curate.run.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.run.settings_guard import refuse_mixture
 from curate.run.stale_rows import forget_stale, of_other_settings
@@ -84,13 +84,26 @@ def run_recipes(
             check_plan_gates(plan, {})
             listing.check()
     check_together(plans)
+    if not options.quiet:
+        for text in overrides:
+            if text.startswith("gate."):
+                print(
+                    f"--set {text}: holds until the next run without it; write it into the recipe to keep it",
+                    file=sys.stderr,
+                )
     with Engines(options.engine, quiet=options.quiet) as engines:  # what is started is shared by all recipes
-        codes = []
-        for plan, listing in zip(plans, listings, strict=True):
-            codes.append(_Run(plan, listing, where, options, engines).run())
-            if codes[-1] == STOPPED:
-                break
-        return max(codes)
+        outcomes: list[Outcome] = []
+        code = 0
+        try:
+            for plan, listing in zip(plans, listings, strict=True):
+                outcome = _Run(plan, listing, where, options, engines).run()
+                if outcome is None:
+                    break
+                outcomes.append(outcome)
+        finally:  # an error of one recipe does not hide what those before it did
+            if outcomes:
+                code = report_runs(where, outcomes, quiet=options.quiet)
+        return code if len(outcomes) == len(plans) else STOPPED
 
 
 def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,7 +121,8 @@ class _Run:
         self.selection: Selection | None = None
         self._writer: WriterSettings | None = None
 
-    def run(self) -> int:
+    def run(self) -> Outcome | None:
+        """What it did; None where it was stopped."""
         plan, catalog = self.plan, self.catalog
         check_columns(plan, catalog)
         if plan.decode is None:
@@ -150,9 +164,8 @@ class _Run:
                 self._collect_orphans()
         if interrupts.seen:
             print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
-            return STOPPED
-        total = self.committer.total
-        return report_run(catalog, plan, total, self.sources, self.selection, self.listing, quiet=self.options.quiet)
+            return None
+        return Outcome(plan, self.committer.total, self.sources, self.selection, self.listing)
 
     def _work(self, interrupts: Interrupts) -> None:
         plan, sources, listing = self.plan, self.sources, self.listing

@@ -1,10 +1,12 @@
-"""What is printed when a run is over: the funnel by gate, failures by reason, time by stage."""
+"""What is printed when a command's runs are over: the funnel by gate, failures by reason, time by stage."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -20,54 +22,79 @@ from curate.run.pending import PendingSources
 from curate.run.selection import Selection
 
 
-def report_run(
-    catalog: Catalog,
-    plan: Plan,
-    total: Tally,
-    sources: PendingSources | None,
-    selection: Selection | None,
-    listing: Listing | None,
-    quiet: bool = False,
-) -> int:
-    """Prints the tables of a run; returns the exit code: 1 where the catalog holds failed sources or clips."""
+@dataclass(frozen=True)
+class Outcome:
+    """What one recipe of a command has done; what does not belong to its kind is None."""
+
+    plan: Plan
+    total: Tally
+    sources: PendingSources | None
+    selection: Selection | None
+    listing: Listing | None
+
+
+def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = False) -> int:
+    """Prints one report of a command's recipes; returns the exit code: 1 where the catalog holds failed sources or
+    clips in the tables of these recipes.
+    """
+    tables = list(dict.fromkeys(table for outcome in outcomes for table in outcome.plan.state_tables))
     with connect(catalog) as sql:
-        failed = failed_by_table(sql, list(plan.state_tables))
+        failed = failed_by_table(sql, tables)
         funnel = funnel_rows(sql, [gate.name for gate in catalog.gates()])
     if quiet:
         return 1 if failed else 0
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    if sources is not None:
+    console = report_console()
+    for outcome in outcomes:
+        for line in _heading(outcome):
+            console.print(line)
+    console.print(table_of("clips", FUNNEL, funnel))
+    rows = [
+        _stage_row(table, outcome.total, outcome.selection)
+        for outcome in outcomes
+        for table in outcome.plan.state_tables
+        if table != "sources"
+    ]
+    if rows:
         console.print(
-            f"{plan.recipe.name}: {sources.listed:,} sources listed; before: {sources.already_done:,} done, "
-            f"{sources.already_failed:,} failed; now: {total.done:,} done, {total.failed:,} failed"
+            table_of("clips by stage", ("table", "done before", "done in this run", "failed in this run"), rows)
         )
-        for why, number in sorted(listing.left_out.items()) if listing is not None else ():
-            console.print(f"left out of the listing: {number:,} {why}", markup=False)
-        if not sources.listed:
-            console.print("the input names no source: nothing was done", markup=False)
-    elif selection is not None:
-        console.print(f"{plan.recipe.name}: {selection.selected:,} clips selected, {selection.to_do:,} taken")
-    else:
-        judged = max(total.results[step.stage.table, "done"] for step in plan.global_steps)
-        console.print(f"{plan.recipe.name}: {judged:,} clips compared")
-    console.print(table_of("clips", ("gate", "clips left", "dropped here"), funnel))
-    if len(plan.state_tables) > (sources is not None):
-        rows = [_stage_row(table, total, selection) for table in plan.state_tables if table != "sources"]
-        console.print(table_of("clips by stage", ("table", "done before", "done now", "failed now"), rows))
-    if total.reasons:
-        reasons = [(reason, f"{n:,}") for reason, n in total.reasons.most_common()]
-        console.print(table_of("failures of this run", ("reason", "number"), reasons))
-    if total.stage_seconds:
-        seconds = [(stage, f"{s:,.1f}") for stage, s in total.stage_seconds.most_common()]
-        console.print(table_of("time by stage", ("stage", "CPU seconds"), seconds))
+    reasons, seconds = Counter[str](), Counter[str]()
+    for outcome in outcomes:
+        reasons.update(outcome.total.reasons)
+        seconds.update(outcome.total.stage_seconds)
+    if reasons:
+        counted = [(reason, f"{n:,}") for reason, n in reasons.most_common()]
+        console.print(table_of("failures of this run", ("reason", "number"), counted))
+    if seconds:
+        spent = [(stage, f"{s:,.1f}") for stage, s in seconds.most_common()]
+        console.print(table_of("time by stage", ("stage", "CPU seconds"), spent))
     for table, number in failed.items():
         named, columns = ("sources", "uri, reason") if table == "sources" else (f"clips in {table}", "clip_id, reason")
         console.print(
             f"{number:,} failed {named} (--retry-failed takes them again): clipmill sql "
-            f"\"SELECT {columns} FROM {table} WHERE status = 'failed'\" --catalog {shlex.quote(catalog.uri)}",
-            markup=False,
+            f"\"SELECT {columns} FROM {table} WHERE status = 'failed'\" --catalog {shlex.quote(catalog.uri)}"
         )
     return 1 if failed else 0
+
+
+def _heading(outcome: Outcome) -> Iterator[str]:
+    """What a recipe took and did, and what its listing left out."""
+    plan, sources, total = outcome.plan, outcome.sources, outcome.total
+    if sources is not None:
+        yield (
+            f"{plan.recipe.name}: {sources.listed:,} sources listed; before this run: {sources.already_done:,} done, "
+            f"{sources.already_failed:,} failed; in this run: {total.done:,} done, {total.failed:,} failed, "
+            f"{hours(total.video_seconds)} hours of video"
+        )
+        for why, number in sorted(outcome.listing.left_out.items()) if outcome.listing is not None else ():
+            yield f"left out of the listing: {number:,} {why}"
+        if not sources.listed:
+            yield "the input names no source: nothing was done"
+    elif outcome.selection is not None:
+        yield f"{plan.recipe.name}: {outcome.selection.selected:,} clips selected, {outcome.selection.to_do:,} taken"
+    else:
+        judged = max(total.results[step.stage.table, "done"] for step in plan.global_steps)
+        yield f"{plan.recipe.name}: {judged:,} clips compared"
 
 
 def _stage_row(table: str, total: Tally, selection: Selection | None) -> tuple[str, str, str, str]:
@@ -89,22 +116,46 @@ def failed_by_table(sql: Any, tables: list[str]) -> dict[str, int]:
     return {table: number for table, number in found.items() if number}
 
 
-def funnel_rows(sql: Any, gates: list[str]) -> list[tuple[str, str, str]]:
-    """(gate, clips left after it, clips whose first failed gate it is), in the order of the gates."""
-    total = sql.execute("SELECT count(*) FROM clips").fetchall()[0][0]
-    lost = dict(sql.execute("SELECT dropped_by, count(*) FROM clips WHERE verdict = 'dropped' GROUP BY 1").fetchall())
-    rows = [("(all)", f"{total:,}", "")]
-    left = total
+FUNNEL = ("gate", "clips left", "hours left", "share left", "dropped here", "hours dropped")
+
+
+def funnel_rows(sql: Any, gates: list[str]) -> list[tuple[str, ...]]:
+    """For each gate in order, as FUNNEL names it: what is left after it, and what it is the first to drop."""
+    length = "coalesce(sum(end_s - start_s), 0)"
+    total, seconds = sql.execute(f"SELECT count(*), {length} FROM clips").fetchall()[0]
+    query = f"SELECT dropped_by, count(*), {length} FROM clips WHERE verdict = 'dropped' GROUP BY 1"
+    lost = {gate: (clips, dropped) for gate, clips, dropped in sql.execute(query).fetchall()}
+    rows: list[tuple[str, ...]] = [("(all)", f"{total:,}", hours(seconds), share(total, total), "", "")]
+    left, seconds_left = total, seconds
     for gate in dict.fromkeys([*gates, *lost]):
-        left -= lost.get(gate, 0)
-        rows.append((gate, f"{left:,}", f"{lost.get(gate, 0):,}"))
+        clips, dropped = lost.get(gate, (0, 0.0))
+        left, seconds_left = left - clips, seconds_left - dropped
+        cells = (f"{left:,}", hours(seconds_left), share(left, total), f"{clips:,}", hours(dropped) if clips else "")
+        rows.append((gate, *cells))
     return rows
+
+
+def hours(seconds: float) -> str:
+    """Hours with about three digits: '1,234', '12.3', '0.012'."""
+    found = max(seconds, 0.0) / 3600
+    return f"{found:,.0f}" if found >= 100 else f"{found:.1f}" if found >= 10 else f"{found:.3f}"
+
+
+def share(part: float, whole: float) -> str:
+    """A share in percent; nothing where there is no whole."""
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def report_console() -> Console:
+    """Where reports go: as wide as the terminal; where there is none, so wide that no table is folded."""
+    width = None if sys.stdout.isatty() else 200
+    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=True, markup=False)
 
 
 def table_of(title: str, names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(names):
-        table.add_column(name, justify="left" if index == 0 else "right")
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
     return table

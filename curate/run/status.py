@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
-
-from rich.console import Console
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote
@@ -17,14 +14,15 @@ from curate.errors import UserError
 from curate.recipe.load import endings
 from curate.run.listing import Listing
 from curate.run.pending import PendingSources
-from curate.run.report import funnel_rows, table_of
+from curate.run.report import FUNNEL, funnel_rows, hours, report_console, table_of
 
 
 def print_status(catalog: Catalog) -> int:
     """Counts from the catalog; pending is counted by listing the runs' inputs again, now."""
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = report_console()
     with connect(catalog) as sql:
         states = dict(sql.execute("SELECT status, count(*) FROM sources GROUP BY 1").fetchall())
+        watched = sql.execute("SELECT coalesce(sum(duration_s), 0) FROM sources WHERE status = 'done'").fetchall()[0][0]
         reasons = sql.execute(
             "SELECT split_part(reason, ':', 1), count(*) FROM sources WHERE status = 'failed' "
             "GROUP BY 1 ORDER BY 2 DESC, 1"
@@ -42,14 +40,14 @@ def print_status(catalog: Catalog) -> int:
         pending, trouble = _pending(sql)
     done, failed = states.get("done", 0), states.get("failed", 0)
     counted = "unknown" if pending is None else f"{pending:,}"
-    console.print(f"sources: {done:,} done, {failed:,} failed, {counted} pending")
+    console.print(f"sources: {done:,} done ({hours(watched)} hours), {failed:,} failed, {counted} pending")
     if stale:
         console.print(f"{stale:,} of them are still from before the last run's stages changed: run it again")
     for line in trouble:
-        console.print(f"pending is not known for {line}", markup=False)
+        console.print(f"pending is not known for {line}")
     if reasons:
         console.print(table_of("failed", ("reason", "sources"), [(r, f"{n:,}") for r, n in reasons]))
-    console.print(table_of("clips", ("gate", "clips left", "dropped here"), clips))
+    console.print(table_of("clips", FUNNEL, clips))
     if stages:
         console.print(table_of("clips by stage", ("table", "done", "failed", "kept clips without"), stages))
     if runs:

@@ -82,7 +82,7 @@ def test_a_sheet_is_written_whole_in_the_form_its_name_says(tmp_path, ending):
     sql.execute("INSERT INTO thumbnails VALUES ('a', ?)", [cv2.imencode(".jpg", picture)[1].tobytes()])
     hits = [Hit(1, 0.5, "a", "s3://films/a.mp4", 0.0, 2.5, "kept"), Hit(2, 0.4, "b", "b.mp4", 0.0, 0.0, "kept")]
     path = tmp_path / f"sheet{ending}"
-    write_contact_sheet(str(path), sql, hits, "words")
+    write_contact_sheet(str(path), sql, [(hit.clip_id, hit.labels) for hit in hits], "words")
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     drawn = cv2.imread(str(path))
     assert np.abs(drawn[TITLE + 80, MARGIN + 120].astype(int) - (30, 160, 220)).max() < 12
