@@ -25,6 +25,7 @@ from curate.query.gates import gates_in_force
 from models.files import write_whole
 
 HTML = (".html", ".htm")
+NOT_SHOWN = ("media", "source_s", "start_s", "end_s")  # gates on lengths name them; the span is shown anyway
 SHOWN = 4  # values below a picture, where there is room for two lines
 STYLE = """
 :root { color-scheme: light dark; }
@@ -103,7 +104,7 @@ def chosen_clips(
     named = {} if by is None else {by.lower(): by}
     for standing in gates_in_force(sql):
         for name in sorted(referenced_columns(sql, standing.gate)):
-            if name.lower() in map(str.lower, columns) and name.lower() not in ("media", "source_s"):
+            if name.lower() in map(str.lower, columns) and name.lower() not in NOT_SHOWN:
                 named.setdefault(name.lower(), name)
     values = list(named.values())
     direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"
