@@ -16,7 +16,8 @@ def add(commands: Commands) -> None:
     add_catalog(create)
     create.add_argument("--select", required=True, metavar="SQL", help="gives clip_id of the clips to train on")
     create.add_argument("--weight", metavar="SQL", help="how often a clip is drawn, an expression over the view clips")
-    create.add_argument("--conditions", metavar="A,B", help="numeric columns of clips that condition the network")
+    conditions = "numeric columns of clips that condition the network; default: rate, size, crop, motion, aesthetics"
+    create.add_argument("--conditions", metavar="A,B", help=conditions)
     create.add_argument("--table", default="latents", help="the table of the encode stage, default: latents")
     create.add_argument("-o", "--output", default="datasets", metavar="DIR", help="default: ./datasets")
     create.set_defaults(command=_dataset_create)

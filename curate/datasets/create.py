@@ -26,8 +26,11 @@ from curate.errors import DamagedError, UserError
 from curate.shards.inventory import files_of
 from curate.storage import is_local, join
 from stages.shards.contract import Contract
-from stages.shards.format import JSON, ShardError, read_empty, read_index, read_sample
+from stages.shards.format import ShardError, read_empty
 
+# What is known to help a video network: rate, size and crop as micro-conditions (SDXL, arXiv:2307.01952), how much a
+# clip moves, and how it looks (Stable Video Diffusion, arXiv:2311.15127).
+DEFAULT_CONDITIONS = ("fps", "width", "height", "crop_x", "crop_y", "crop_w", "crop_h", "motion", "aesthetics")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 T = TypeVar("T")
 
@@ -43,8 +46,8 @@ def run_dataset_create(
 ) -> int:
     """Makes the folder OUTPUT/NAME, whole or not at all, prints what is in it, and returns the exit code 0.
 
-    `conditions` are the numeric columns of `clips` that condition the network (None: those that the encode stage
-    stored beside the latents), `table` is the table of that stage. UserError for what the user can fix, DamagedError
+    `conditions` are the numeric columns of `clips` that condition the network (None: those of DEFAULT_CONDITIONS that
+    there are and that tell samples apart), `table` is the table of the stage that made the latents. UserError for what the user can fix, DamagedError
     for shards that are not what the catalog says.
     """
     folder = Path(output) / name
@@ -61,8 +64,14 @@ def run_dataset_create(
         shards = selection.shards()
         _check_sizes(opened, table, shards)
         first = join(opened.path if is_local(opened.uri) else opened.uri, next(iter(shards)))
-        names = tuple(dict.fromkeys(conditions)) if conditions is not None else _stored_conditions(first)
+        there = {column.lower() for column in selection.all_columns()}
+        wanted = [name for name in DEFAULT_CONDITIONS if name in there] if conditions is None else conditions
+        names = tuple(dict.fromkeys(wanted))
         samples = selection.samples(weight, names)
+    same = [name for name in names if _is_constant(samples[name])]
+    if conditions is None:
+        names = tuple(name for name in names if name not in same)
+        samples = samples.drop_columns(same)
     index, dtypes, paths = make_index(opened, samples, shards, contract)
     text = {field: about for field, about in text_fields(contract).items() if field in dtypes}
     about = {
@@ -89,6 +98,7 @@ def run_dataset_create(
         left_out = f"{selection.missing:,} of {selection.chosen:,} selected clips have no latents and are left out"
         print(f"note: {left_out} (run the recipe that encodes them, then make another dataset)", file=sys.stderr)
     print(_summary(folder, about))
+    print(f"conditions: {', '.join(names) or 'none'}" + _left_out(same, chosen=conditions is not None))
     return 0
 
 
@@ -102,12 +112,10 @@ def _check_sizes(catalog: Catalog, table: str, shards: Mapping[str, Mapping[str,
             raise DamagedError(f"the shard {path} {what} (`clipmill verify` lists all that are missing or damaged)")
 
 
-def _stored_conditions(shard: str) -> tuple[str, ...]:
-    """The names of the conditions that the encode stage stored, from the JSON of one sample."""
-    index = _read(read_index, shard)
-    rows = index.filter(pc.equal(index["field"], JSON)).slice(0, 1)
-    found = _read(read_sample, shard, rows).get(JSON, {}) if rows.num_rows else {}
-    return tuple(sorted(found.get("conditions", {})))
+def _is_constant(values: pa.ChunkedArray) -> bool:
+    """Whether a condition says nothing: unknown for every sample, or one value for all."""
+    found = pc.min_max(values.filter(pc.is_finite(values)))
+    return found["min"] == found["max"] or not found["min"].is_valid
 
 
 def _read(reader: Callable[..., T], *arguments: object) -> T:
@@ -122,6 +130,13 @@ def _buckets(index: pa.Table, contract: Contract) -> dict[str, dict[str, Any]]:
     """Number of samples and shape of a latent by bucket, in the order of the index, which is that of their names."""
     counts = sorted((row["values"], row["counts"]) for row in index["bucket"].value_counts().to_pylist())
     return {name: {"samples": count, "latent": list(contract.latent_shape(name))} for name, count in counts}
+
+
+def _left_out(same: Sequence[str], chosen: bool) -> str:
+    """What is said of conditions that are the same for every sample: those that were asked for are kept."""
+    if not same:
+        return ""
+    return f" ({', '.join(same)}: the same or unknown for every sample, {'kept' if chosen else 'left out'})"
 
 
 def _summary(folder: Path, about: Mapping[str, Any]) -> str:

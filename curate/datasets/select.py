@@ -82,7 +82,7 @@ class DatasetSelection:
         `weight` is a SQL expression on the columns of `clips` and those that the selection adds.
         """
         own = {column.lower() for column in self.columns}
-        others = [column for column in self._columns("clips") if column.lower() not in own]
+        others = self.all_columns()[len(self.columns) :]
         there = own | {column.lower() for column in others}
         texts = {row[0].lower() for row in self._query("DESCRIBE clips") if row[1] in ("VARCHAR", "BLOB")}
         for name in conditions:
@@ -106,6 +106,11 @@ class DatasetSelection:
             SELECT clip_id, source_id, shard, bucket, window_fps, weight{columns}
             FROM encoded JOIN weighed USING (clip_id) ORDER BY bucket, shard, clip_id""").to_arrow_table()  # fmt: skip
         return found.rename_columns(["clip_id", "source_id", "shard", "bucket", "window_fps", "weight", *conditions])
+
+    def all_columns(self) -> list[str]:
+        """The columns that weights and conditions may name: those of the selection, then the others of `clips`."""
+        own = {column.lower() for column in self.columns}
+        return [*self.columns, *(column for column in self._columns("clips") if column.lower() not in own)]
 
     def _check_weights(self, weight: str | None) -> None:
         wrong, clip, most = self._query("""

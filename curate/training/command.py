@@ -143,6 +143,9 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
             print(f"{output} has its {config.steps:,} steps already: nothing is left to do", file=sys.stderr)
         if resume and ranks.first and not training.step:
             print(f"{output} has no checkpoint yet: the run starts from step 0", file=sys.stderr)
+        if ranks.first:
+            seen = training.network.settings.conditions
+            print(f"conditions that the network sees: {', '.join(seen) or 'none'}", file=sys.stderr)
         try:
             training.run()
         except UserError as error:  # a clip that can't be read, which only this rank has tried

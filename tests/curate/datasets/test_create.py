@@ -46,10 +46,11 @@ def test_a_dataset_says_what_it_was_made_of(catalog, tmp_path, capsys):
     assert dataset.samples == index.num_rows == 17
     assert dataset.seconds == pytest.approx((11 * 5 + 6 * 1) / 8)
     assert dataset.text["text"] == {"column": "caption", "dim": 6}
-    assert dataset.conditions == ("fps", "motion")
+    assert dataset.conditions == ("motion",)  # the others of the default list are the same for every clip here
     assert np.array_equal(dataset.empty_text(), EMPTY)
     said = capsys.readouterr()
     assert "17 samples" in said.out
+    assert "conditions: motion (fps, width, height: the same or unknown for every sample, left out)" in said.out
     assert "3 of 20 selected clips have no latents" in said.err
 
 
@@ -97,7 +98,7 @@ def test_weights_may_use_what_the_selection_adds(catalog, tmp_path):
 
 def test_conditions_are_columns_of_clips_with_nan_for_unknown(catalog, tmp_path):
     dataset, index = create(catalog, tmp_path, conditions=["width", "motion"])
-    assert dataset.conditions == ("width", "motion")
+    assert dataset.conditions == ("width", "motion")  # what was asked for is kept, and it is said that it tells nothing
     for row in index.to_pylist():
         number = int(row["clip_id"], 16)
         assert row["width"] == 64
