@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -11,6 +11,9 @@ class Settings(BaseModel):
     """Base of every settings model. Refuses unknown keys, NaN and infinity; immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    # Settings that only make the gates which a stage brings along: a change judges clips anew and makes no row again.
+    judged: ClassVar[frozenset[str]] = frozenset()
 
 
 def _rising(positions: tuple[float, ...]) -> tuple[float, ...]:

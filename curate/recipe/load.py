@@ -38,7 +38,9 @@ class StageEntry:
         return getattr(self.settings, "table", None) or self.name
 
     def as_json(self) -> Any:
-        return TypeAdapter(KINDS[self.name].settings_type).dump_python(self.settings, mode="json")
+        """The settings that decide what rows the stage makes."""
+        left_out = set(getattr(self.settings, "judged", ())) or None
+        return TypeAdapter(KINDS[self.name].settings_type).dump_python(self.settings, mode="json", exclude=left_out)
 
 
 @dataclass(frozen=True)

@@ -86,12 +86,13 @@ class SceneCutter:
 class SpanBuilder:
     """Gaps in order in, spans in order out, from times alone.
 
-    A scene that has lasted max_seconds + min_seconds gives a clip of max_seconds; the rest at its end is halved where
-    it is longer than max_seconds. Short scenes are spans too: a gate drops them, with their scores.
+    A scene that has lasted 1.5 max_seconds gives a clip of max_seconds; the rest at its end is halved where it is
+    longer than max_seconds, so no part of a long scene is shorter than half of max_seconds. Short scenes are spans too:
+    a gate drops them, with their scores, so where clips begin and end does not depend on min_seconds.
     """
 
     def __init__(self, settings: CutSettings, time_base: Fraction):
-        self._min, self._max = settings.min_seconds, settings.max_seconds
+        self._max, self._split_s = settings.max_seconds, 1.5 * settings.max_seconds
         self._ticks, self._per = time_base.numerator, time_base.denominator
         self._pts: list[int] = []  # of the frames since the start of the current clip
         self._start: int | None = None  # of the current clip; None before the first frame
@@ -125,7 +126,7 @@ class SpanBuilder:
         out: list[Span] = []
         while self._start is not None:
             start_s = self._seconds(self._start)
-            if settled_s < start_s + self._max + self._min:
+            if settled_s < start_s + self._split_s:
                 break
             k = self._at_or_after(start_s + self._max)
             if k == len(self._pts) or self._seconds(self._pts[k]) > settled_s:
@@ -139,7 +140,7 @@ class SpanBuilder:
     def _close(self, start: int, end: int) -> list[Span]:
         """The spans of the current clip, from `start` to `end`."""
         out: list[Span] = []
-        while self._seconds(end) - self._seconds(start) >= self._max + self._min:
+        while self._seconds(end) - self._seconds(start) >= self._split_s:
             k = self._at_or_after(self._seconds(start) + self._max)
             if k == len(self._pts) or self._pts[k] >= end:
                 break

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stages.settings import Settings
 
-CUT_VERSION = 2  # increase it when the same frames would be cut elsewhere
+CUT_VERSION = 3  # increase it when the same frames would be cut elsewhere
 
 
 class CutSettings(Settings):
     """`cut:` how scenes are found and how long clips may be."""
+
+    judged: ClassVar[frozenset[str]] = frozenset({"min_seconds"})
 
     detector: Literal["adaptive", "content", "histogram", "threshold", "hash", "fixed", "transnetv2", "none"] = (
         "adaptive"
@@ -21,7 +23,7 @@ class CutSettings(Settings):
     gradual: bool = True  # cross-fades and dips, by a cascade at lower frame rates
     seconds: float | None = Field(None, ge=0.01)  # clip length of the detector 'fixed'
     weights: str | None = None  # local weights of the detector 'transnetv2'
-    min_seconds: float = Field(2.0, ge=0)  # shorter scenes are dropped, with their scores
+    min_seconds: float = Field(2.0, ge=0)  # shorter scenes are dropped by a gate, with their scores
     max_seconds: float = Field(60.0, ge=0.01)  # longer scenes are split
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ class FetchSettings(Settings):
 
 class ProbeSettings(Settings):
     """`probe:` what the header must say before anything is decoded, and the limits of decoding."""
+
+    judged: ClassVar[frozenset[str]] = frozenset({"min_seconds"})
 
     min_seconds: float = Field(0.0, ge=0)  # shorter sources become one dropped clip, undecoded
     backend: Literal["pyav", "decord"] = "pyav"

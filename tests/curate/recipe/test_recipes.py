@@ -89,7 +89,8 @@ def test_only_stages_make_rows_incomparable_not_gates(tmp_path):
 
     assert made_by(GOOD) == made_by(GOOD.replace("0.25", "0.5"))
     assert made_by(GOOD) == made_by(GOOD.replace("{min_seconds: 2}", "{min_seconds: 2.0, backend: pyav}"))
-    assert made_by(GOOD) != made_by(GOOD.replace("{min_seconds: 2}", "{min_seconds: 3}"))
+    assert made_by(GOOD) == made_by(GOOD.replace("{min_seconds: 2}", "{min_seconds: 3}"))
+    assert made_by(GOOD) != made_by(GOOD.replace("{min_seconds: 2}", "{min_seconds: 2, truncated: keep}"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "recipes: {}", "recipes: {ingest: 3}", "recipes: {ingest: {}}", "\x00"])

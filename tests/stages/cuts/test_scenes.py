@@ -107,9 +107,18 @@ def spans(seconds: float, **cut) -> list[tuple[float, float]]:
 
 def test_a_long_scene_is_split_and_its_rest_halved_where_it_is_too_long():
     assert spans(25, min_seconds=2, max_seconds=10) == [(0, 10), (10, 20), (20, 25)]
-    assert spans(21, min_seconds=2, max_seconds=10) == [(0, 10), (10, 15.5), (15.5, 21)]
+    assert spans(24, min_seconds=2, max_seconds=10) == [(0, 10), (10, 17), (17, 24)]
     assert spans(10, min_seconds=2, max_seconds=10) == [(0, 10)]
     assert spans(11, min_seconds=2, max_seconds=10) == [(0, 5.5), (5.5, 11)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 900), st.integers(2, 40), st.floats(0, 1))
+def test_no_part_of_a_split_scene_is_shorter_than_half_of_the_longest(tenths, longest, share):
+    found = spans(tenths / 10, min_seconds=share * longest * 0.99, max_seconds=longest)
+    assert found == spans(tenths / 10, min_seconds=0, max_seconds=longest)  # the shortest clip changes no boundary
+    if len(found) > 1:
+        assert min(end - start for start, end in found) >= longest / 2 - 0.1 - 1e-6
 
 
 def test_all_clips_of_a_split_scene_carry_its_number():
