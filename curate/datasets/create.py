@@ -47,8 +47,8 @@ def run_dataset_create(
     """Makes the folder OUTPUT/NAME, whole or not at all, prints what is in it, and returns the exit code 0.
 
     `conditions` are the numeric columns of `clips` that condition the network (None: those of DEFAULT_CONDITIONS that
-    there are and that tell samples apart), `table` is the table of the stage that made the latents. UserError for what the user can fix, DamagedError
-    for shards that are not what the catalog says.
+    there are and that tell samples apart), `table` is the table of the stage that made the latents. UserError for what
+    the user can fix, DamagedError for shards that are not what the catalog says.
     """
     folder = Path(output) / name
     if not NAME.fullmatch(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from curate.datasets.files import Dataset, open_dataset
 from curate.errors import UserError
 from curate.loader import Batch, Loader
 from curate.loader.loader import CACHE_GB
-from curate.training.held_out import split, subset
+from curate.training.held_out import one_source_note, split, subset
 from train.config.training import TrainConfig
 from train.data.batches import TrainingData
 from train.devices.parallel import Ranks
@@ -24,7 +25,14 @@ def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tupl
     the config.
     """
     whole = open_dataset(folder)
-    trained, held = split(whole, config.validation.share, config.validation.by)
+    trained, held = split(whole, config.validation)
+    if held and ranks.first:
+        sources = len(held.columns(["source_id"])["source_id"].unique())
+        print(
+            f"held out: {held.samples:,} clips of {sources:,} sources, {trained.samples:,} clips to train on"
+            f"{one_source_note(sources)}",
+            file=sys.stderr,
+        )
     open_loader = partial(
         Loader,
         rank=ranks.rank,

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from curate.datasets.files import Dataset
 from curate.errors import UserError
+from train.config.training import ValidationConfig
 
 BY = {"source": "source_id", "clip": "clip_id"}  # column by the unit that is held out
 
@@ -38,25 +39,40 @@ def subset(whole: Dataset, rows: np.ndarray) -> Subset:
     return Subset(**{**same, "buckets": buckets, "samples": len(rows)}, whole=whole, rows=rows)
 
 
-def split(dataset: Dataset, share: float, by: str) -> tuple[Dataset, Subset | None]:
-    """(to train on, held out): about `share` of the sources, or of the clips, is held out by a hash of their ids, so
-    that a clip is on the same side in every dataset. UserError if one side is empty.
-    """
-    if not share:
+def split(dataset: Dataset, validation: ValidationConfig) -> tuple[Dataset, Subset | None]:
+    """(to train on, held out), see `held_out_ids`. UserError if nothing is held out."""
+    if not validation.share:
         return dataset, None
-    ids = dataset.columns([BY[by]])[BY[by]].combine_chunks().dictionary_encode()
-    chosen = np.array([_held_out(each, share) for each in ids.dictionary.to_pylist()])
-    held = chosen[ids.indices.to_numpy()]
-    if not held.any() or held.all():
-        what = "none" if not held.any() else "all"
-        hint = ", or validation.by clip" if by == "source" and len(chosen) < 100 else ""
+    ids = dataset.columns([BY[validation.by]])[BY[validation.by]].combine_chunks().dictionary_encode()
+    names = ids.dictionary.to_pylist()
+    chosen = held_out_ids(names, validation.share, validation.least)
+    if not chosen:
         raise UserError(
-            f"validation.share {share} holds out {what} of {len(chosen):,} {by}s: take another share (0 is no "
-            f"validation){hint}"
+            f"validation.share {validation.share} holds out none of {len(names):,} {validation.by}s: take a larger "
+            "share or `least` (share 0 is no validation)"
+            + (", or validation.by clip" if validation.by == "source" else "")
         )
+    held = np.array([name in chosen for name in names])[ids.indices.to_numpy()]
     return subset(dataset, np.flatnonzero(~held)), subset(dataset, np.flatnonzero(held))
 
 
-def _held_out(name: str, share: float) -> bool:
+def held_out_ids(ids: Iterable[str], share: float, least: int) -> set[str]:
+    """Those of distinct ids that are held out: by a hash of each, so that an id is on the same side in every dataset.
+
+    Where the share gives fewer than `least`, more follow in the order of their hashes, up to half of all. One at least
+    is not held out.
+    """
+    order = sorted((_place(name), name) for name in ids)
+    count = max(sum(place < share for place, _ in order), min(least, len(order) // 2)) if share else 0
+    return {name for _, name in order[: min(count, len(order) - 1)]}
+
+
+def one_source_note(sources: int) -> str:
+    """What a figure on held-out clips of a single source is worth; '' for several."""
+    return "; a figure on clips of one source says how that one goes, and little of others" if sources == 1 else ""
+
+
+def _place(name: str) -> float:
+    """A hash of the id, from 0 to 1."""
     digest = hashlib.blake2b(f"held out/{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64 < share
+    return int.from_bytes(digest, "big") / 2**64

@@ -56,7 +56,7 @@ class Sheets:
         from stages.latent_coders.load import load_coder
 
         self.coder = load_coder(config.vae, device=str(ranks.device))
-        source = split(dataset, config.validation.share, config.validation.by)[1] or dataset
+        source = split(dataset, config.validation)[1] or dataset
         longest = max(source.buckets.values(), key=lambda each: (each.latent[-3], each.samples))
         self.shape, count = longest.latent, min(config.samples.count, longest.samples)
         text = config.loader.text or ("text" if dataset.text else None)

@@ -20,6 +20,7 @@ import torch
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect, query
 from curate.errors import UserError
+from curate.training.held_out import held_out_ids, one_source_note
 from curate.training.vae_order import ClipOrder
 from stages.unit import Source
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
@@ -77,7 +78,8 @@ class VAEClips:
         if not clips:
             clip, reason = next(iter(refused.items()))
             raise UserError(f"none of {len(rows):,} clips fits clips.buckets; the first, {clip}: {reason}")
-        held = held_out_sources({clip.row["source_id"] for clip in clips}, config.validation.share)
+        sources = {clip.row["source_id"] for clip in clips}
+        held = held_out_ids(sources, config.validation.share, config.validation.least)
         self.training = [clip for clip in clips if clip.row["source_id"] not in held]
         self.validation = [clip for clip in clips if clip.row["source_id"] in held]
         self.sources = {"training": len({c.row["source_id"] for c in self.training}), "held_out": len(held)}
@@ -100,7 +102,7 @@ class VAEClips:
         skipped = f"; {self.skipped:,} fit no bucket" if self.skipped else ""
         return (
             f"{len(self.training):,} clips of {trained:,} sources to train on, {len(self.validation):,} clips of "
-            f"{held:,} sources held out{skipped}"
+            f"{held:,} sources held out{skipped}{one_source_note(held)}"
         )
 
     def __enter__(self) -> VAEClips:
@@ -214,16 +216,6 @@ class VAEClips:
         shape = (cuts[0].frames, cuts[0].clip.bucket.height, cuts[0].clip.bucket.width, 3)
         video = np.stack(videos) if videos else np.empty((0, *shape), np.uint8)
         return Windows(torch.from_numpy(video), clip_ids, failed)
-
-
-def held_out_sources(sources: Iterable[str], share: float) -> set[str]:
-    """About `share` of the sources, by a hash of each, so that a source stays on its side as others come and go. Of two
-    or more sources at least one is held out and at least one is not; a single source is trained on.
-    """
-    order = sorted((_place(f"held out {source}"), source) for source in sources)
-    if not share or len(order) < 2:
-        return set()
-    return {source for place, source in order[:-1] if place < share or source == order[0][1]}
 
 
 def _place(text: str) -> float:

@@ -85,6 +85,7 @@ class ValidationConfig(CheckedSettings):
     """Loss of the averaged weights on held-out clips at fixed, equidistant times with fixed noise."""
 
     share: float = 0.0  # of the clips, held out and never trained on, chosen by a hash; 0: no validation
+    least: int = 8  # sources (or clips) held out, where the share gives fewer; never more than half of them
     by: Literal["source", "clip"] = "source"  # the unit that is held out as a whole
     every: int = 1000  # optimizer steps
     clips: int = 256  # at most, over all ranks
@@ -93,7 +94,7 @@ class ValidationConfig(CheckedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         from_0_to_below(self, 1, "share")
-        at_least(self, every=1, clips=1, times=1)
+        at_least(self, least=0, every=1, clips=1, times=1)
 
 
 @dataclass(frozen=True)

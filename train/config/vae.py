@@ -93,14 +93,15 @@ class DiscriminatorConfig(CheckedSettings):
 class HeldOutConfig(CheckedSettings):
     """Clips that are measured and never trained on, chosen by a hash of their source: all of a source or none."""
 
-    share: float = 0.05  # of the sources; of two or more sources one at least is held out, unless 0
+    share: float = 0.05  # of the sources; 0: none
+    least: int = 8  # sources held out, where the share gives fewer; never more than half of them
     clips: int = 64  # measured at most
     every: int = 0  # optimizer steps between measurements during training; 0: only at the end
 
     def __post_init__(self) -> None:
         super().__post_init__()
         from_0_to_below(self, 1, "share")
-        at_least(self, clips=1, every=0)
+        at_least(self, least=0, clips=1, every=0)
 
 
 @dataclass(frozen=True)

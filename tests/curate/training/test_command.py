@@ -25,7 +25,7 @@ from models.vae.causal_vae import CausalVAE
 from stages.latent_coders.describe import describe_coder
 from tests.curate.loader import latents
 from tests.waiting import wait_until
-from train.config.training import TrainConfig
+from train.config.training import TrainConfig, ValidationConfig
 from train.devices.parallel import Ranks
 from train.run.checkpoints import Checkpoints
 from train.run.log import read_log
@@ -81,7 +81,7 @@ def test_a_run_leaves_all_that_samples_need_and_draws_some_itself(dataset, vae, 
     assert train(tmp_path, dataset, *settings, **changes) == 0
     run = load_run(tmp_path / "run")
     assert run.contract == json.loads((dataset / "dataset.json").read_text())["contract"]
-    assert run.network.settings.conditions == ("fps", "motion") and torch.equal(run.empty, torch.tensor(latents.EMPTY))
+    assert run.network.settings.conditions == ("motion",) and torch.equal(run.empty, torch.tensor(latents.EMPTY))
     assert run.extra["vae"] == str(vae) and run.extra["dataset"] == str(dataset) and run.extra["step"] == 3
     assert {name: bucket["samples"] for name, bucket in run.extra["buckets"].items()} == BUCKETS
     lines = read_log(tmp_path / "run")
@@ -172,7 +172,7 @@ REFUSED = [
         [],
         "bucket 1x32x32 of the dataset and the model of the config",
     ),
-    ({"validation": {"share": 1e-9}}, [], "validation.share 1e-09 holds out none of 2 sources: take another share"),
+    ({"validation": {"share": 1e-9, "least": 0}}, [], "validation.share 1e-09 holds out none of 2 sources"),
     ({"samples": {"every": 1}}, [], "samples.every needs the VAE that decodes the samples"),
     ({"vae": "nowhere"}, [], "vae: model 'nowhere'"),
     ({"text_model": "./nowhere"}, [], "text_model: model './nowhere'"),
@@ -253,7 +253,7 @@ def test_a_damaged_shard_ends_the_run_in_one_line_that_names_the_clip_or_is_skip
 def test_what_is_held_out_is_never_trained_on(by, dataset):
     """Two epochs see every other clip and no held-out one; a source is held out whole."""
     whole = open_dataset(dataset)
-    trained, held = split(whole, 0.5, by)
+    trained, held = split(whole, ValidationConfig(share=0.5, by=by, least=0))
     column = {"source": "source_id", "clip": "clip_id"}[by]
     ids = [set(each.columns([column])[column].to_pylist()) for each in (whole, trained, held)]
     assert ids[1] | ids[2] == ids[0] and not ids[1] & ids[2]
