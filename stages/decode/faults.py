@@ -1,4 +1,4 @@
-"""Records which packets and frames failed to decode, so that frames that depend on none of them are known whole."""
+"""Records which packets and frames are damaged, so that frames that depend on none of them are known whole."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ class Faults:
     """Packets and frames met since the last seek: which failed, and from which key frame others are decoded.
 
     A packet that follows a frame in decoding order can't damage it, nor can one that is shown before the frame's key
-    frame: so the leading frames of an open group, which fail after a seek, do not count.
+    frame: so the leading frames of an open group, which fail after a seek, do not count. Of a packet that the demuxer
+    calls corrupt (bytes were lost on the way) the next one is damaged too: where libav splits a stream into frames
+    itself, the mark comes one packet early.
+
+    `count`: packets and frames that are damaged so far, each once.
     """
 
     def __init__(self, codec: str = "", container: str = "") -> None:
         """`codec` and `container` by libav's names: in some a packet that gives no frame is a failure."""
+        self.count = 0
+        self._neighbour = False  # the next packet is damaged too
         self._one_each = codec in ONE_EACH[0] and container.split(",")[0] in ONE_EACH[1]
         self._due: dict[int, int] = {}  # numbers of the packets that gave no frame so far, by time
         self._gone: dict[int, int] = {}  # of packets that gave none before a later frame came
@@ -34,8 +40,11 @@ class Faults:
     def packet(self, packet: av.Packet) -> None:
         """Notes a packet that is to be decoded next."""
         self._number += 1
+        damaged, self._neighbour = packet.is_corrupt or self._neighbour, packet.is_corrupt
         time = stamp(packet)
         if time is None:
+            if damaged:
+                self.failed(None)
             return
         self._time = time
         self._sent[time] = self._number
@@ -45,6 +54,8 @@ class Faults:
             self._due[time] = self._number
         if packet.is_keyframe:
             self._keys.append(time)
+        if damaged:
+            self.failed(time)
 
     def frame(self, frame: av.VideoFrame) -> None:
         """Notes a frame that the decoder gave: there are containers that mark no packet as a key frame."""
@@ -62,26 +73,43 @@ class Faults:
 
     def failed(self, time: int | None) -> None:
         """Notes a missing or damaged frame; in a stream without times it shifts all that come after it."""
+        if time is None or (time, self._sent.get(time)) not in self._failed:
+            self.count += 1
         time = self._time if time is None else time
         number = self._number if time is None else self._sent.get(time, self._number)
         self._failed.append((time, number))
 
     def unread(self) -> None:
         """Notes that something between the last packet and the next could not be read."""
+        self.count += 1
         if self._time is not None:  # before the first packet there is nothing that a frame refers to
             self._failed.append((self._time, self._number + 1))
 
-    def affecting(self, shown: int, place: int, start: int) -> set[int | None]:
-        """The times, from `start` on, of failures that the frame at the time `shown` may refer to.
+    def affecting(self, shown: int, place: int) -> set[int | None]:
+        """The times of failures that the frame at the time `shown` may refer to; later calls ask for later frames.
 
         Failures between it and `place`, where it is shown instead, are among them.
         """
         if not self._failed and not self._gone:
             return set()
-        since = max([start, *(key for key in self._keys if key <= shown)])
+        since = max((key for key in self._keys if key <= shown), default=None)
+        if since is not None:
+            self._forget(since)
         until = self._sent.get(shown, self._number)
         failed = (*self._failed, *self._gone.items())
-        return {t for t, number in failed if t is None or (t >= since and (t <= place or number <= until))}
+        return {
+            t for t, number in failed
+            if t is None or ((since is None or t >= since) and (t <= place or number <= until))
+        }  # fmt: skip
+
+    def _forget(self, since: int) -> None:
+        """Drops what no frame refers to that is shown at the key frame `since` or later."""
+        while self._keys[0] < since:
+            self._keys.popleft()
+        while self._failed and (time := self._failed[0][0]) is not None and time < since:
+            self._failed.popleft()
+        while self._gone and (oldest := next(iter(self._gone))) < since:
+            del self._gone[oldest]
 
 
 def stamp(item: av.Packet | av.VideoFrame) -> int | None:
