@@ -1,7 +1,7 @@
-"""Lengths in the ticks of a container's clock: what its rounding takes from a length is forgiven where it is compared.
+"""Lengths in ticks of a container's clock: what rounding takes from a length is forgiven where it is compared.
 
-Matroska, WebM, FLV and ASF count milliseconds, so 48 frames at 24 a second may have 1.999 s. Where a frame has fewer than
-four ticks the clock counts frames (AVI: one each), and nothing is forgiven.
+Matroska, WebM, FLV and ASF count milliseconds, so 48 frames at 24 a second may have 1.999 s. Where a frame has fewer
+than four ticks the clock counts frames (AVI: one each), and nothing is forgiven.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def is_animated(file: SafeFile, kind: str) -> bool:
     """Whether a 'webp' or 'png' has more than one frame; no other kind has. Leaves the file's position anywhere."""
     if kind == "webp":
         return len(webp_frames(file)) > 1
-    return kind == "png" and _png_frames(file) > 1
+    return kind == "png" and png_frames(file) > 1
 
 
 def webp_frames(file: SafeFile) -> list[WebpFrame]:
@@ -63,7 +63,7 @@ def _riff_chunks(file: SafeFile) -> Iterator[tuple[bytes, int, int]]:
         place += 8 + size + size % 2
 
 
-def _png_frames(file: SafeFile) -> int:
+def png_frames(file: SafeFile) -> int:
     """Frames that the animation chunk of a PNG states, which comes before its pixels; 1 where there is none."""
     place = 8
     while True:

@@ -167,5 +167,7 @@ def stated_seconds(container: InputContainer, stream: VideoStream) -> float | No
         except ValueError:
             pass
     if container.duration and container.duration > 0:
-        times.append(container.duration / av.time_base)
-    return min(times) if times else None
+        whole = container.duration / av.time_base
+        if not times or whole < times[0] - 1 / av.time_base:  # it is in microseconds
+            times = [whole]
+    return times[0] if times else None

@@ -20,7 +20,7 @@ from stages.frames import Frame, FrameRequest, Picture, SourceError, SourceInfo
 
 
 class Seeker(Protocol):
-    """Frames of an open source by time: of a `SeekReader`, of an image, or of an animation. Methods raise SourceError."""
+    """Frames of an open source by time: of a video, an animation, or a still image. Methods raise SourceError."""
 
     info: SourceInfo
     decoded: int  # frames so far, those on the way to the wanted ones among them

@@ -52,6 +52,8 @@ class FrameTimes:
             self.trusted = True
             self._sent.clear()
             return
+        if self._packet_dts is not None and dts is not None and rises:
+            self._step = dts - self._packet_dts
         self._highest = pts if self._highest is None else max(pts, self._highest)
         self._packet_dts = dts
         insort(self._sent, pts)

@@ -13,6 +13,7 @@ from itertools import chain
 
 import av
 
+from stages.decode.animations import png_frames
 from stages.decode.containers import (
     HEADER_FORMATS,
     aspect_of,
@@ -78,7 +79,7 @@ class PyAVReader:
         tick = float(self.info.time_base)
         for pts, frame in self._timeline.ordered(self._times.timed(self._decoding)):
             self.frames += 1
-            if self._faults.affecting(pts, pts):
+            if self._damage(pts, pts):
                 self._damaged.append(pts)
             yield VideoFrame(frame, pts, pts * tick, display, scaler)
         if self._file.failure:  # libav may have taken a failed read for the end
@@ -114,6 +115,8 @@ class PyAVReader:
     @property
     def truncated(self) -> str | None:
         """After the iteration: a line when clearly less was decoded than the header states, else None."""
+        if self._container.format.name == "apng" and self.frames < (stated := png_frames(self._file)):
+            return f"truncated: {self.frames} of {stated} frames decoded"
         first, end = self._timeline.first_pts, self.last_end_pts
         if self._container.format.name.split(",")[0] not in HEADER_FORMATS or first is None or end is None:
             return None
@@ -143,6 +146,12 @@ class PyAVReader:
         """Closes the container; the file stays open (its hash may still be wanted)."""
         self._decoding = iter(())
         self._container.close()
+
+    def _damage(self, shown: int, place: int) -> set[int | None]:
+        """The PTS of damaged frames that the one at `shown` refers to, or stands for at `place`."""
+        if self._times.by_dts:
+            self._faults.in_decoding_order()
+        return self._faults.affecting(shown, place)
 
     def _expect(self) -> None:
         """Before the first packet, and after a seek: nothing is known of what comes."""

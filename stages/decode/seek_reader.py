@@ -95,7 +95,7 @@ class SeekReader(PyAVReader):
 
         None stands for one in a stream without times.
         """
-        return self._faults.affecting(shown, place)
+        return self._damage(shown, place)
 
     def _approaches(self, place: int) -> Iterator[Callable[[], None]]:
         """Ways to get to a place, cheapest first."""
