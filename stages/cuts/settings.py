@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from stages.settings import Settings
 
-CUT_VERSION = 2  # increase it when the same frames would be cut elsewhere
+CUT_VERSION = 3  # increase it when the same frames would be cut elsewhere
 
 
 class CutSettings(Settings):
