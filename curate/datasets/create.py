@@ -23,6 +23,7 @@ from curate.datasets.files import KIND, refuse_taken, write_dataset
 from curate.datasets.index import make_index, text_fields
 from curate.datasets.select import DatasetSelection
 from curate.errors import DamagedError, UserError
+from curate.shards.changed import find_changed
 from curate.shards.inventory import files_of
 from curate.storage import is_local, join
 from stages.shards.contract import Contract
@@ -58,6 +59,7 @@ def run_dataset_create(
     with connect(opened, versions) as sql:
         selection = DatasetSelection(sql, select, table)
         contract = selection.contract()
+        changed = find_changed(sql, table, "SELECT clip_id FROM selected")
         shards = selection.shards()
         _check_sizes(opened, table, shards)
         first = join(opened.path if is_local(opened.uri) else opened.uri, next(iter(shards)))
@@ -81,10 +83,13 @@ def run_dataset_create(
         "conditions": list(names),
         "buckets": _buckets(index, contract),
         "samples": index.num_rows,
+        "changed": changed.parts if changed is not None else {},
         "seconds": round(float(np.sum(index["seconds"].to_numpy())), 3),
         "shards": [{"path": path, "bytes": shards[path]["bytes"], "hash": shards[path]["hash"]} for path in paths],
     }
     write_dataset(folder, about, index, _read(read_empty, first) if text else {})
+    if changed is not None:
+        print(f"note: {changed.line(opened)}; this dataset holds them as they were", file=sys.stderr)
     if selection.missing:
         left_out = f"{selection.missing:,} of {selection.chosen:,} selected clips have no latents and are left out"
         print(f"note: {left_out} (run the recipe that encodes them, then make another dataset)", file=sys.stderr)

@@ -17,13 +17,17 @@ from curate.catalog.gates import quote
 from curate.catalog.ledger import Ledger
 from curate.storage import join
 from stages.shards.format import index_path
+from stages.shards.made_of import MADE_OF
 
 if TYPE_CHECKING:
     import duckdb
 
 FOLDER = "shards"
 SHARD_COLUMNS = ("shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract")  # of every such table
-CLIP_COLUMNS = ("decode_psnr", "window_fps")  # about a clip in its shard; not every table has them
+# About a clip in its shard, with their types; not every table has them.
+CLIP_COLUMNS = dict.fromkeys(("decode_psnr", "window_fps", "window_start_s"), "DOUBLE") | dict.fromkeys(
+    MADE_OF, "VARCHAR"
+)
 PAGE = 64  # shards whose rows are in memory at a time
 
 
@@ -71,7 +75,7 @@ def shard_rows_sql(sql: duckdb.DuckDBPyConnection, table: str) -> str:
     names = {row[0] for row in sql.execute(f"DESCRIBE raw.{quote(table)}").fetchall()}
     prefix = _prefix(table, names) or ""
     renamed = [
-        f"{quote(prefix + name) if prefix + name in names else 'CAST(NULL AS DOUBLE)'} AS {name}"
+        f"{quote(prefix + name) if prefix + name in names else f'CAST(NULL AS {CLIP_COLUMNS[name]})'} AS {name}"
         for name in (*SHARD_COLUMNS, *CLIP_COLUMNS)
     ]
     others = [quote(name) for name in sorted(names - {prefix + name for name in (*SHARD_COLUMNS, *CLIP_COLUMNS)})]

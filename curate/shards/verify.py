@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from curate.catalog.catalog import Catalog
 from curate.catalog.lease import live_runs
 from curate.progress_bar import ProgressBar
+from curate.shards.changed import find_changed
 from curate.shards.check import Checked, Expected, check_shard
 from curate.shards.decode_again import TOLERANCE, RecordedPsnr, decode_again
 from curate.shards.inventory import (
@@ -67,6 +68,8 @@ def shard_problems(catalog: Catalog, sql: duckdb.DuckDBPyConnection, redecode: i
     with ProgressBar("verify", sum(count_shards(sql, table) for table in tables), "shards") as progress:
         for table in tables:
             findings.problems += list(_row_problems(sql, table))
+            if (changed := find_changed(sql, table)) is not None:
+                findings.problems.append(changed.line(catalog))
             unnamed: dict[str, list[ShardRows]] = {}  # clips that a tar holds and its rows don't name
             for shard, checked in _checked(catalog, shards_of(sql, table)):
                 name = f"{table}: the shard {shard.path}"
