@@ -82,16 +82,23 @@ def shard_problems(catalog: Catalog, sql: duckdb.DuckDBPyConnection, redecode: i
             _unnamed_clips(sql, table, unnamed, findings)
             if busy:
                 findings.notes.append(f"{table}: files that no row names were not looked for, since a run is at work")
-            elif found := orphans(catalog, table):
-                findings.notes.append(
-                    f"{table}: {len(found):,} files under shards/{table}/ ({sum(one.bytes for one in found):,} "
-                    f"bytes) that no row names, such as {found[0].path}; the next run of its recipe deletes them"
-                )
+            else:
+                findings.notes += _orphan_notes(catalog, table)
     lost = sorted(_folders(catalog) - set(tables))
     findings.notes += [f"shards/{name}/ holds files, but there is no table {name!r} that names shards" for name in lost]
     same = _maker_problems(makers, findings)
     _decode_problems(sql, samples, same, findings)
     return findings
+
+
+def _orphan_notes(catalog: Catalog, table: str) -> Iterator[str]:
+    left, kept = orphans(catalog, table)
+    for found, what in ((left, "the next run of its recipe deletes them"), (kept, "datasets keep them")):
+        if found:
+            yield (
+                f"{table}: {len(found):,} files under shards/{table}/ ({sum(one.bytes for one in found):,} bytes) that "
+                f"no row names, such as {found[0].path}; {what}"
+            )
 
 
 def _folders(catalog: Catalog) -> set[str]:
