@@ -38,6 +38,8 @@ class SourceInfo:
     fps: float | None  # average, from the header; None where it says nothing
     duration_s: float | None  # what the header claims; None where it says nothing
     time_base: Fraction
+    video_stream: int = 0  # index in the container of the stream that is read
+    video_streams: int = 1  # there are so many, attached pictures aside
 
 
 class Kept(Protocol):

@@ -37,6 +37,8 @@ class Clip:
     are the rows that stages of this run made, by table; `done` names the tables that have a row of it already.
     `pixels` are the frames that stages asked for, by request; `frames` are those of the stage that scores the clip now;
     `lost` says why there are none. `features` passes what one model stage computed to the next in the same worker.
+    `earlier` has columns of the clip's row in a shard stage's table where its latents can stay, and only what stands
+    beside them has changed.
     """
 
     row: Row
@@ -51,6 +53,7 @@ class Clip:
     done: frozenset[str] = frozenset()
     passing: bool = True  # no gate so far dropped it
     redone: bool = False  # the catalog holds an older row that this run's supersedes
+    earlier: Row = field(default_factory=dict)
 
     @property
     def clip_id(self) -> str:

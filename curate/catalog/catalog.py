@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from curate.catalog.gates import Gate
 from curate.catalog.schema import BASE, plain_types, rows_to_table
 from curate.errors import DamagedError, UserError, first_line
 from curate.storage import filesystem, is_local, join, local_path, storage_options
+from models.files import write_whole
 
 MARKER = "catalog.json"
 VERSION = 2  # of what a catalog holds; changes when older ones can no longer be read
@@ -72,9 +72,7 @@ class Catalog:
         with self._plain_errors("write to"):
             self.fs.makedirs(self.path, exist_ok=True)
             if is_local(self.uri):  # whole or absent, on a full disk too; a store's objects are so by nature
-                part = Path(self.path, f".{MARKER}.{os.getpid()}.part")
-                part.write_text(json.dumps(made))
-                part.replace(Path(self.path, MARKER))
+                write_whole(Path(self.path, MARKER), json.dumps(made))
             else:
                 self.fs.pipe_file(f"{self.path}/{MARKER}", json.dumps(made).encode())
 

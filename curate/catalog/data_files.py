@@ -6,7 +6,6 @@ were never committed can be told from those of a live run.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import math
@@ -24,9 +23,10 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from curate.storage import filesystem, is_local, join
+from models.files import write_whole
 
 ROW_GROUP = 128 * 1024  # rows that a writer holds in memory and that DuckDB scans with one thread
-NAME = re.compile(r"\.?([0-9a-f]{32})-(\d+)-[0-9a-f]{32}\.parquet(?:\.part)?")
+NAME = re.compile(r"\.?([0-9a-f]{32})-(\d+)-[0-9a-f]{32}\.parquet(?:\.[0-9a-f]{16}\.part)?")  # `write_whole`\'s, too
 
 
 @dataclass(frozen=True)
@@ -102,23 +102,13 @@ def _json(value: pa.Scalar) -> Any:
     return number if math.isfinite(number) else None
 
 
-def _put(folder: str, name: str, data: Any) -> None:
+def _put(folder: str, name: str, data: pa.Buffer) -> None:
     """A whole object of a store by one request; locally a file that is synced and then renamed."""
     fs, path = filesystem(folder)
-    if not is_local(folder):
+    if is_local(folder):
+        write_whole(os.path.join(path, name), data)
+    else:
         fs.pipe_file(f"{path}/{name}", data.to_pybytes())
-        return
-    part = os.path.join(path, f".{name}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, os.path.join(path, name))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
 
 
 @dataclass(frozen=True)

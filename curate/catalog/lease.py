@@ -21,6 +21,7 @@ from typing import Any
 
 from curate.errors import UserError, first_line
 from curate.storage import filesystem, is_local, join, local_path
+from models.files import write_whole
 
 FOLDER = "_lease"
 BEAT_SECONDS = 15.0  # how often a remote lease shows that its holder lives
@@ -102,15 +103,10 @@ class LocalLease:
         except OSError as error:
             self.file.close()
             raise _refusal(uri, table, _read_local(self.note)) from error
-        part = f"{self.note}.{os.getpid()}"
         try:
-            with open(part, "w") as file:
-                json.dump(_myself(run_id), file)
-            os.replace(part, self.note)
+            write_whole(self.note, json.dumps(_myself(run_id)))
         except OSError as error:
             self.file.close()
-            with contextlib.suppress(OSError):
-                os.unlink(part)
             raise UserError(f"can't take the lease of {table!r} in {uri}: {first_line(error)}") from error
         _held.add(self.lock)
 

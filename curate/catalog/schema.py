@@ -31,6 +31,8 @@ BASE: dict[str, pa.Schema] = {
             "codec": TEXT,
             "pixel_format": TEXT,
             "container": TEXT,
+            "video_stream": INT,
+            "video_streams": INT,
             "rotation": INT,
             "sample_aspect_ratio": TEXT,
             "bytes": BIGINT,
@@ -62,6 +64,7 @@ BASE: dict[str, pa.Schema] = {
             "height": INT,
             "fps": DOUBLE,
             "frames": BIGINT,
+            "damaged_frames": BIGINT,
             "versions": TEXT,
         }
     ),

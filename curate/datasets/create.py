@@ -10,6 +10,7 @@ import posixpath
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,9 @@ from curate.datasets.files import KIND, refuse_taken, write_dataset
 from curate.datasets.index import make_index, text_fields
 from curate.datasets.select import DatasetSelection
 from curate.errors import DamagedError, UserError
+from curate.shards.changed import find_changed
 from curate.shards.inventory import files_of
+from curate.shards.kept import noted
 from curate.storage import is_local, join
 from stages.shards.contract import Contract
 from stages.shards.format import ShardError, read_empty
@@ -58,42 +61,47 @@ def run_dataset_create(
     refuse_taken(folder)
     opened = Catalog.open(catalog)
     versions = opened.snapshot()
-    with connect(opened, versions) as sql:
+    with connect(opened, versions) as sql, ExitStack() as stack:
         selection = DatasetSelection(sql, select, table)
         contract = selection.contract()
+        changed = find_changed(sql, table, "SELECT clip_id FROM selected")
         shards = selection.shards()
+        stack.enter_context(noted(opened, folder, list(shards)))
         _check_sizes(opened, table, shards)
         first = join(opened.path if is_local(opened.uri) else opened.uri, next(iter(shards)))
         there = {column.lower() for column in selection.all_columns()}
         wanted = [name for name in DEFAULT_CONDITIONS if name in there] if conditions is None else conditions
         names = tuple(dict.fromkeys(wanted))
         samples = selection.samples(weight, names)
-    same = [name for name in names if _is_constant(samples[name])]
-    if conditions is None:
-        names = tuple(name for name in names if name not in same)
-        samples = samples.drop_columns(same)
-    index, dtypes, paths = make_index(opened, samples, shards, contract)
-    text = {field: about for field, about in text_fields(contract).items() if field in dtypes}
-    about = {
-        "kind": KIND,
-        "name": name,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "root": opened.uri,
-        "select": select,
-        "weight": weight,
-        "table": table,
-        "versions": versions,
-        "contract": contract.to_dict(),
-        "digest": contract.digest,
-        "fields": dtypes,
-        "text": text,
-        "conditions": list(names),
-        "buckets": _buckets(index, contract),
-        "samples": index.num_rows,
-        "seconds": round(float(np.sum(index["seconds"].to_numpy())), 3),
-        "shards": [{"path": path, "bytes": shards[path]["bytes"], "hash": shards[path]["hash"]} for path in paths],
-    }
-    write_dataset(folder, about, index, _read(read_empty, first) if text else {})
+        same = [name for name in names if _is_constant(samples[name])]
+        if conditions is None:
+            names = tuple(name for name in names if name not in same)
+            samples = samples.drop_columns(same)
+        index, dtypes, paths = make_index(opened, samples, shards, contract)
+        text = {field: about for field, about in text_fields(contract).items() if field in dtypes}
+        about = {
+            "kind": KIND,
+            "name": name,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "root": opened.uri,
+            "select": select,
+            "weight": weight,
+            "table": table,
+            "versions": versions,
+            "contract": contract.to_dict(),
+            "digest": contract.digest,
+            "fields": dtypes,
+            "text": text,
+            "conditions": list(names),
+            "buckets": _buckets(index, contract),
+            "samples": index.num_rows,
+            "changed": changed.parts if changed is not None else {},
+            "seconds": round(float(np.sum(index["seconds"].to_numpy())), 3),
+            "shards": [{"path": path, "bytes": shards[path]["bytes"], "hash": shards[path]["hash"]} for path in paths],
+        }
+        write_dataset(folder, about, index, _read(read_empty, first) if text else {})
+    if changed is not None:
+        print(f"note: {changed.line(opened)}; this dataset holds them as they were", file=sys.stderr)
     if selection.missing:
         left_out = f"{selection.missing:,} of {selection.chosen:,} selected clips have no latents and are left out"
         print(f"note: {left_out} (run the recipe that encodes them, then make another dataset)", file=sys.stderr)

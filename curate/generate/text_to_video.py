@@ -241,7 +241,7 @@ def read_picture(path: str, bucket: str) -> np.ndarray:
     try:
         with open_source(path) as file:
             if not is_image(file):
-                raise UserError(f"--image {path}: no JPEG, PNG or WebP picture")
+                raise UserError(f"--image {path}: no JPEG, PNG or WebP picture of one frame")
             reader = ImageReader(file)
             if reader.truncated:
                 raise UserError(f"--image {path}: {reader.truncated}")

@@ -40,6 +40,7 @@ from curate.run.selection import Selection, check_select, chosen_sql, passes_sql
 from curate.run.settings_guard import refuse_mixture
 from curate.run.stale_rows import forget_stale, of_other_settings
 from curate.run.stop import stop_requests
+from curate.shards.changed import find_changed
 from curate.shards.inventory import collect_orphans
 from curate.storage import is_local, local_path
 from stages.base import GlobalStage, SettingsError, ShardStage, UnitStage
@@ -259,11 +260,17 @@ class _Run:
                 rebuild=options.rebuild and again,
             )
             stages = plan.stages_on_clips(clip_columns(sql), self._fetch())
+            if plan.shard_stage is not None and not options.rebuild and not options.quiet:
+                self._say_changed(sql, plan.shard_stage.table)
             if self.selection.to_do:
                 progress = ClipProgress(plan, self.committer.total, self.selection, self.options.quiet)
                 self._units(iter(self.selection), stages, progress, interrupts)
         if self.selection.limit is None and not interrupts.seen:
             self._forget_other_settings()
+
+    def _say_changed(self, sql: Any, table: str) -> None:
+        if table in self.catalog.tables() and (changed := find_changed(sql, table)) is not None:
+            print(f"{changed.what()}: encoding again, {changed.how()}", file=sys.stderr)
 
     def _fetch(self) -> UnitStage | None:
         """Gets the frames that stages on clips want, by seeking."""

@@ -18,11 +18,15 @@ from curate.catalog.gates import Gate, literal, one_line, quote, referenced_colu
 from curate.catalog.schema import BASE, JUDGED
 from curate.errors import UserError
 from curate.recipe.plan import Plan
-from stages.base import ClipStage
+from curate.shards.changed import PARTS, PIXELS, any_sql, changed_sql
+from curate.shards.inventory import shard_rows_sql
+from stages.base import ClipStage, ShardStage
 from stages.unit import Clip, Row, Source, Unit
 
 UNIT_CLIPS = 64  # of one source, at most
 BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
+# What a shard stage is told of a clip's row, where its latents can stay: Clip.earlier.
+EARLIER = ("shard", "bucket", "window_start_s", "decode_psnr", "captions_hash")
 
 
 class Selection:
@@ -48,13 +52,20 @@ class Selection:
         columns = [row[0] for row in connection.execute("DESCRIBE clips").fetchall()]
         joins, flags = " LEFT JOIN sources ON sources.source_id = clips.source_id", []
         for index, step in enumerate(steps):
-            table = step.stage.table
+            table, earlier = step.stage.table, "NULL"
             if table in there:
-                joins += f" LEFT JOIN raw.{quote(table)} AS m{index} ON m{index}.clip_id = clips.clip_id"
+                rows = f"raw.{quote(table)}"
                 row, status = f"m{index}.clip_id IS NOT NULL", f"m{index}.status"
                 same = f"m{index}.content_hash IS NOT DISTINCT FROM sources.content_hash"
                 fresh = f"m{index}.settings = {literal(plan.state_tables[table].settings)} AND {same}"
                 fresh = "false" if rebuild else fresh
+                if isinstance(step.stage, ShardStage):
+                    rows, changes = shard_rows_sql(connection, table), changed_sql(connection, table, f"m{index}")
+                    usable = f"{fresh} AND {status} = 'done' AND NOT {any_sql(changes, PIXELS)}"
+                    columns_of = ", ".join(f"{name} := m{index}.{name}" for name in EARLIER)
+                    fresh = f"{fresh} AND NOT {any_sql(changes, PARTS)}"
+                    earlier = f"CASE WHEN {usable} AND NOT ({fresh}) THEN struct_pack({columns_of}) END"
+                joins += f" LEFT JOIN {rows} AS m{index} ON m{index}.clip_id = clips.clip_id"
             else:
                 row, status, fresh = "false", "CAST(NULL AS VARCHAR)", "false"
             over = "false" if retry_failed else f"coalesce({fresh} AND {status} = 'failed', false)"
@@ -62,6 +73,7 @@ class Selection:
                 f"{row} AS row{index}",
                 f"coalesce({fresh} AND {status} = 'done', false) AS done{index}",
                 f"{over} AS failed{index}",
+                f"{earlier} AS earlier{index}",
             ]
         chosen = chosen_sql(plan)
         wanted = [f"{passes_sql(step.gates)} AS wanted{index}" for index, step in enumerate(steps)]
@@ -113,13 +125,15 @@ class Selection:
         size, content_hash = extras.pop("bytes"), extras.pop("content_hash")
         source = Source(row["source_id"], row["uri"], extras, size, content_hash)
         done, redone = set(), False
+        earlier: Row = {}
         for index, table in enumerate(self.tables):
             row.pop(f"wanted{index}")
+            earlier = row.pop(f"earlier{index}") or earlier
             there, is_done, is_failed = (row.pop(f"{name}{index}") for name in ("row", "done", "failed"))
             if is_done or is_failed:
                 done.add(table)
             redone = redone or (there and table not in done)
-        return Clip(row, source, done=frozenset(done), redone=redone)
+        return Clip(row, source, done=frozenset(done), redone=redone, earlier=earlier)
 
 
 def by_source(clips: Iterable[Clip]) -> Iterator[list[Clip]]:

@@ -15,6 +15,8 @@ from curate.recipe.load import endings
 from curate.run.listing import Listing
 from curate.run.pending import PendingSources
 from curate.run.report import FUNNEL, funnel_rows, hours, report_console, table_of
+from curate.shards.changed import find_changed
+from curate.shards.inventory import tables_with_shards
 
 
 def print_status(catalog: Catalog) -> int:
@@ -37,6 +39,7 @@ def print_status(catalog: Catalog) -> int:
             "started_at) FROM runs WHERE json_extract_string(settings, '$.sources') IS NOT NULL)"
         ).fetchall()[0][0]
         stages = _stages(catalog, sql)
+        changed = [found for table in tables_with_shards(sql) if (found := find_changed(sql, table)) is not None]
         pending, trouble = _pending(sql)
     done, failed = states.get("done", 0), states.get("failed", 0)
     counted = "unknown" if pending is None else f"{pending:,}"
@@ -50,6 +53,8 @@ def print_status(catalog: Catalog) -> int:
     console.print(table_of("clips", FUNNEL, clips))
     if stages:
         console.print(table_of("clips by stage", ("table", "done", "failed", "kept clips without"), stages))
+    for one in changed:
+        console.print(one.line(catalog))
     if runs:
         console.print(table_of("last runs (UTC)", ("recipe", "run", "status", "engine", "started"), runs))
     return 0

@@ -120,7 +120,9 @@ def verify(catalog: Catalog, notes: list[str] | None = None) -> list[str]:
             found = shard_problems(catalog, connection)
             problems += found.problems
             if notes is not None:
-                notes += found.notes
+                from curate.datasets.replaced import replaced_samples
+
+                notes += [*found.notes, *replaced_samples(catalog, connection)]
     return problems
 
 

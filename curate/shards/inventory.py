@@ -1,7 +1,8 @@
 """The shards of a catalog: those that rows of its tables name, and orphans, files that no row names.
 
 A shard belongs to the catalog only through the rows that name it, and those are committed after it was published. So
-an orphan was left by an interrupted run, or its rows were superseded by later ones.
+an orphan was left by an interrupted run, or its rows were superseded by later ones. It is deleted, unless a dataset was
+made of it.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from typing import TYPE_CHECKING
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote
 from curate.catalog.ledger import Ledger
+from curate.shards.kept import dataset_notes
 from curate.storage import join
 from stages.shards.format import index_path
+from stages.shards.made_of import MADE_OF
 
 if TYPE_CHECKING:
     import duckdb
 
 FOLDER = "shards"
 SHARD_COLUMNS = ("shard", "shard_hash", "shard_bytes", "index_hash", "bucket", "contract")  # of every such table
-CLIP_COLUMNS = ("decode_psnr", "window_fps")  # about a clip in its shard; not every table has them
+# About a clip in its shard, with their types; not every table has them.
+CLIP_COLUMNS = dict.fromkeys(("decode_psnr", "window_fps", "window_start_s"), "DOUBLE") | dict.fromkeys(
+    MADE_OF, "VARCHAR"
+)
 PAGE = 64  # shards whose rows are in memory at a time
 
 
@@ -71,7 +77,7 @@ def shard_rows_sql(sql: duckdb.DuckDBPyConnection, table: str) -> str:
     names = {row[0] for row in sql.execute(f"DESCRIBE raw.{quote(table)}").fetchall()}
     prefix = _prefix(table, names) or ""
     renamed = [
-        f"{quote(prefix + name) if prefix + name in names else 'CAST(NULL AS DOUBLE)'} AS {name}"
+        f"{quote(prefix + name) if prefix + name in names else f'CAST(NULL AS {CLIP_COLUMNS[name]})'} AS {name}"
         for name in (*SHARD_COLUMNS, *CLIP_COLUMNS)
     ]
     others = [quote(name) for name in sorted(names - {prefix + name for name in (*SHARD_COLUMNS, *CLIP_COLUMNS)})]
@@ -104,15 +110,20 @@ def shards_of(sql: duckdb.DuckDBPyConnection, table: str) -> Iterator[ShardRows]
             yield ShardRows(table, path, clips, hashes, sizes, index_hashes, buckets, contracts, known, *last)
 
 
-def orphans(catalog: Catalog, table: str) -> list[Orphan]:
-    """The files under shards/<table>/ that no row of the table names: shards, indexes and temporary files.
+def orphans(catalog: Catalog, table: str) -> tuple[list[Orphan], list[Orphan]]:
+    """The files under shards/<table>/ that no row of the table names: shards, indexes and temporary files; and those
+    of them that are kept, because a dataset was made of them.
 
     While a run is live they may be what it will commit next. A table that is missing, or has no row with a shard, has
     no orphans: its shards may be all that is left of it.
     """
     there = files_of(catalog, table)  # before the rows are read: rows name what is committed in between
     named = _named(catalog, table) if there else set()
-    return [Orphan(path, size) for path, size in sorted(there.items()) if path not in named] if named else []
+    if not named:
+        return [], []
+    kept = _files(catalog, {shard for note in dataset_notes(catalog) for shard in note.shards})
+    found = [Orphan(path, size) for path, size in sorted(there.items()) if path not in named]
+    return [one for one in found if one.path not in kept], [one for one in found if one.path in kept]
 
 
 def collect_orphans(ledger: Ledger) -> list[Orphan]:
@@ -121,7 +132,7 @@ def collect_orphans(ledger: Ledger) -> list[Orphan]:
     Call it only while none of this run's workers is writing: before they start, or after the last commit. The lease of
     the ledger guards against other runs.
     """
-    found = orphans(ledger.catalog, ledger.state)
+    found, _ = orphans(ledger.catalog, ledger.state)
     ledger.lease.check()  # after listing: if it still holds, no file found is another run's
     for orphan in found:
         try:
@@ -150,5 +161,10 @@ def _named(catalog: Catalog, table: str) -> set[str]:
     for part in catalog.read(stored, [column]):
         if column in part.column_names:
             named.update(shard for shard in part[column].unique().to_pylist() if shard)
-    tars = {posixpath.join(catalog.path, shard) for shard in named}
+    return _files(catalog, named)
+
+
+def _files(catalog: Catalog, shards: Collection[str]) -> set[str]:
+    """The paths of the tars of shards, and of their indexes."""
+    tars = {posixpath.join(catalog.path, shard) for shard in shards}
     return tars | {index_path(path) for path in tars}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from curate.catalog.catalog import Catalog
 from curate.catalog.lease import live_runs
 from curate.progress_bar import ProgressBar
+from curate.shards.changed import find_changed
 from curate.shards.check import Checked, Expected, check_shard
 from curate.shards.decode_again import TOLERANCE, RecordedPsnr, decode_again
 from curate.shards.inventory import (
@@ -67,6 +68,8 @@ def shard_problems(catalog: Catalog, sql: duckdb.DuckDBPyConnection, redecode: i
     with ProgressBar("verify", sum(count_shards(sql, table) for table in tables), "shards") as progress:
         for table in tables:
             findings.problems += list(_row_problems(sql, table))
+            if (changed := find_changed(sql, table)) is not None:
+                findings.problems.append(changed.line(catalog))
             unnamed: dict[str, list[ShardRows]] = {}  # clips that a tar holds and its rows don't name
             for shard, checked in _checked(catalog, shards_of(sql, table)):
                 name = f"{table}: the shard {shard.path}"
@@ -79,16 +82,23 @@ def shard_problems(catalog: Catalog, sql: duckdb.DuckDBPyConnection, redecode: i
             _unnamed_clips(sql, table, unnamed, findings)
             if busy:
                 findings.notes.append(f"{table}: files that no row names were not looked for, since a run is at work")
-            elif found := orphans(catalog, table):
-                findings.notes.append(
-                    f"{table}: {len(found):,} files under shards/{table}/ ({sum(one.bytes for one in found):,} "
-                    f"bytes) that no row names, such as {found[0].path}; the next run of its recipe deletes them"
-                )
+            else:
+                findings.notes += _orphan_notes(catalog, table)
     lost = sorted(_folders(catalog) - set(tables))
     findings.notes += [f"shards/{name}/ holds files, but there is no table {name!r} that names shards" for name in lost]
     same = _maker_problems(makers, findings)
     _decode_problems(sql, samples, same, findings)
     return findings
+
+
+def _orphan_notes(catalog: Catalog, table: str) -> Iterator[str]:
+    left, kept = orphans(catalog, table)
+    for found, what in ((left, "the next run of its recipe deletes them"), (kept, "datasets keep them")):
+        if found:
+            yield (
+                f"{table}: {len(found):,} files under shards/{table}/ ({sum(one.bytes for one in found):,} bytes) that "
+                f"no row names, such as {found[0].path}; {what}"
+            )
 
 
 def _folders(catalog: Catalog) -> set[str]:

@@ -36,8 +36,10 @@ class HardCutFinder:
     `settled_s`: no cut before this time will be reported any more.
     """
 
-    def __init__(self, settings: CutSettings):
+    def __init__(self, settings: CutSettings, tick_s: float = 0.0):
+        """`tick_s`: seconds by which the time of a frame may be off."""
         check(settings)
+        self._tick_s = tick_s
         built = build_detector(settings)
         self._detector = None if built is None else built.detector
         self._late, self._padding = (0, 0) if built is None else (built.late, built.padding)
@@ -112,9 +114,10 @@ class HardCutFinder:
         if self._next_fixed is None:
             self._next_fixed = here.seconds + self._every
             return []
-        if here.seconds < self._next_fixed - 1e-6:
+        rounded = here.seconds + self._tick_s + 1e-6
+        if rounded < self._next_fixed:
             return []
-        while self._next_fixed <= here.seconds + 1e-6:
+        while self._next_fixed <= rounded:
             self._next_fixed += self._every
         return [here]
 

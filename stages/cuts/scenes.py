@@ -15,6 +15,7 @@ from stages.cuts.settings import CutSettings
 from stages.cuts.transition_fit import Transition
 from stages.cuts.transitions import TransitionFinder
 from stages.frames import SmallFrame, Span
+from stages.ticks import forgiven
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,13 @@ class SceneCutter:
     `settled_s`: no clip still to come begins or ends before this time.
     """
 
-    def __init__(self, settings: CutSettings, time_base: Fraction):
+    def __init__(self, settings: CutSettings, time_base: Fraction, fps: float | None = None):
+        """`fps`: frames a second as stated, None where that is not known."""
         gradual = settings.gradual and settings.detector not in ("fixed", "none")
-        self._cuts = HardCutFinder(settings)
+        self._cuts = HardCutFinder(settings, float(forgiven(time_base, fps)) / 2)
         self._transitions = TransitionFinder() if gradual else None
         self._waiting: list[HardCut] = []  # hard cuts that may still turn out to be inside a transition
-        self._spans = SpanBuilder(settings, time_base)
+        self._spans = SpanBuilder(settings, time_base, fps)
 
     @property
     def settled_s(self) -> float:
@@ -91,8 +93,9 @@ class SpanBuilder:
     a gate drops them, with their scores, so where clips begin and end does not depend on min_seconds.
     """
 
-    def __init__(self, settings: CutSettings, time_base: Fraction):
+    def __init__(self, settings: CutSettings, time_base: Fraction, fps: float | None = None):
         self._max, self._split_s = settings.max_seconds, 1.5 * settings.max_seconds
+        self._forgiven = float(forgiven(time_base, fps))
         self._ticks, self._per = time_base.numerator, time_base.denominator
         self._pts: list[int] = []  # of the frames since the start of the current clip
         self._start: int | None = None  # of the current clip; None before the first frame
@@ -128,7 +131,7 @@ class SpanBuilder:
             start_s = self._seconds(self._start)
             if settled_s < start_s + self._split_s:
                 break
-            k = self._at_or_after(start_s + self._max)
+            k = self._at_or_after(start_s + self._max - self._forgiven / 2)
             if k == len(self._pts) or self._seconds(self._pts[k]) > settled_s:
                 break
             out.append(self._cut_at(self._start, k))
@@ -141,13 +144,13 @@ class SpanBuilder:
         """The spans of the current clip, from `start` to `end`."""
         out: list[Span] = []
         while self._seconds(end) - self._seconds(start) >= self._split_s:
-            k = self._at_or_after(self._seconds(start) + self._max)
+            k = self._at_or_after(self._seconds(start) + self._max - self._forgiven / 2)
             if k == len(self._pts) or self._pts[k] >= end:
                 break
             out.append(self._cut_at(start, k))
             start = out[-1].end_pts
         begin_s, end_s = self._seconds(start), self._seconds(end)
-        if end_s - begin_s > self._max + 1e-9:
+        if end_s - begin_s > self._max + self._forgiven + 1e-9:
             k = self._at_or_after((begin_s + end_s) / 2)
             if 0 < k < len(self._pts) and self._pts[k] < end:
                 out.append(self._cut_at(start, k))

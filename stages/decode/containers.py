@@ -16,6 +16,9 @@ from typing import cast
 import av
 from av.buffer import Buffer
 from av.container import InputContainer
+from av.filter import Graph
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from stages.decode.display import MAX_PIXELS, check_size
@@ -28,6 +31,8 @@ FORMATS = (
     "h264,hevc,vvc,av1,obu,m4v,mpegvideo,mjpeg,yuv4mpegpipe,gif,apng,"
     "wav,mp3,flac,aac"  # so that the reason for sound alone is "no video stream"
 )
+SIDE_DATA_KINDS = 64  # libav numbers fewer kinds of side data of frames than this
+MOST_FPS = 480  # a higher rate is believed only where the container's clock is finer
 HEADER_FORMATS = {"mov", "matroska", "avi", "flv", "asf"}  # their header states a length; others estimate it
 
 
@@ -73,15 +78,28 @@ def _what_it_is(file: SafeFile) -> str:
     return "not a video that can be read: unknown or damaged container"
 
 
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams but attached pictures (covers, thumbnails), in the container's order."""
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & pictures]
+
+
 def video_stream(container: InputContainer) -> VideoStream:
-    """The default video stream, else the first, that is no attached picture. Raises SourceError."""
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    """The video stream with the largest picture, of those that are marked as default; the first of equals.
+
+    A mark on the first stream alone says nothing: writers put it there where nobody chose. Raises SourceError.
+    """
+    streams = video_streams(container)
     if not streams:
         raise SourceError("no video stream")
-    stream = max(streams, key=lambda s: (bool(s.disposition & av.stream.Disposition.default), -s.index))
-    context = stream.codec_context
-    if context is None:
+    able = [stream for stream in streams if stream.codec_context is not None]
+    if not able:
         raise SourceError("no decoder for the video's codec")
+    chosen = [stream for stream in able if stream.disposition & Disposition.default]
+    if not chosen or chosen == streams[:1]:
+        chosen = [stream for stream in able if not stream.disposition & Disposition.dependent] or able
+    stream = max(chosen, key=lambda s: (s.codec_context.width * s.codec_context.height, -s.index))
+    context = stream.codec_context
     if context.width or context.height:
         check_size(context.width, context.height)
     return stream
@@ -102,10 +120,32 @@ def time_base_of(stream: VideoStream) -> Fraction:
     return stream.time_base
 
 
+def average_rate(stream: VideoStream) -> Fraction | None:
+    """Frames per second as the container states them; None for a rate of one frame a tick of its clock."""
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate and (rate <= MOST_FPS or rate * time_base_of(stream) < Fraction(1, 2)):
+            return rate
+    return None
+
+
+def side_data(frame: av.VideoFrame) -> Mapping[str, Buffer]:
+    """A frame's side data by their names in PyAV; those that it has no name for (EXIF, LCEVC, ...) are left out."""
+    try:
+        return cast(Mapping[str, Buffer], frame.side_data)  # PyAV's types know only motion vectors
+    except ValueError:
+        graph = Graph()
+        nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))]
+        named = {kind.value for kind in SideDataType}
+        for kind in set(range(SIDE_DATA_KINDS)) - named:
+            nodes.append(graph.add("sidedata", f"mode=delete:type={kind}"))
+        graph.link_nodes(*nodes, graph.add("buffersink")).configure()
+        graph.vpush(frame)
+        return cast(Mapping[str, Buffer], graph.vpull().side_data)
+
+
 def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """(degrees clockwise, mirrored left-right before that) from a frame's display matrix, to the nearest 90."""
-    side_data = cast(Mapping[str, Buffer], frame.side_data)  # PyAV's types know only motion vectors
-    data = side_data.get("DISPLAYMATRIX")
+    data = side_data(frame).get("DISPLAYMATRIX")
     if data is None:
         return 0, False
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
@@ -127,5 +167,7 @@ def stated_seconds(container: InputContainer, stream: VideoStream) -> float | No
         except ValueError:
             pass
     if container.duration and container.duration > 0:
-        times.append(container.duration / av.time_base)
-    return min(times) if times else None
+        whole = container.duration / av.time_base
+        if not times or whole < times[0] - 1 / av.time_base:  # it is in microseconds
+            times = [whole]
+    return times[0] if times else None

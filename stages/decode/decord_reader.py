@@ -38,6 +38,7 @@ class DecordReader:
         self.left_out = 0
         self.frames = 0
         self.decode_errors = 0
+        self.disordered = None
         _must_be_binary_container(file)
         self._packets = PyAVReader(file)
         self.info = self._packets.info
@@ -45,6 +46,9 @@ class DecordReader:
         if self._packets.turned:
             self.close()
             raise SourceError("decord shows turned videos wrongly: use the pyav backend")
+        if self.info.video_streams > 1:
+            self.close()
+            raise SourceError("decord may choose another of the video streams: use the pyav backend")
         try:
             self._pts = sorted(set(self._packets.demuxed_pts()))
             if file.local_descriptor is not None:
@@ -108,6 +112,9 @@ class DecordReader:
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
         """Bytes of the packets with start_pts <= PTS < end_pts; forgets every packet before end_pts."""
         return self._packets.packets_bytes(start_pts, end_pts)
+
+    def damaged_frames(self, start_pts: int, end_pts: int) -> None:
+        """None: decord does not tell."""
 
     def close(self) -> None:
         self._video = None

@@ -10,8 +10,9 @@ from typing import Protocol
 import av
 import cv2
 
+from stages.decode.animated_webp import AnimatedWebp
 from stages.decode.fetch_messages import ClipFrames, ClipSpan, FetchCost, FetchRequest
-from stages.decode.images import ImageReader, is_image
+from stages.decode.images import ImageReader, is_animated_webp, is_image
 from stages.decode.messages import Call, Message
 from stages.decode.reading import SafeFile, reason_of
 from stages.decode.seek_reader import SeekReader
@@ -19,7 +20,7 @@ from stages.frames import Frame, FrameRequest, Picture, SourceError, SourceInfo
 
 
 class Seeker(Protocol):
-    """Frames of an open source by time: a `SeekReader`, or a `StillSeeker` of an image. Methods raise SourceError."""
+    """Frames of an open source by time: of a video, an animation, or a still image. Methods raise SourceError."""
 
     info: SourceInfo
     decoded: int  # frames so far, those on the way to the wanted ones among them
@@ -27,8 +28,8 @@ class Seeker(Protocol):
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Frame:
         """The frame of the span [start_pts, end_pts) displayed at PTS `place`."""
 
-    def lost(self, shown: int, place: int, start_pts: int) -> set[int | None]:
-        """The PTS of frames that can't be decoded and that the frame `shown` for `place` refers to or stands for."""
+    def lost(self, shown: int, place: int) -> set[int | None]:
+        """The PTS of damaged frames that the frame `shown` for `place` refers to or stands for."""
 
     def ends_at(self, end_pts: int) -> int | None:
         """The PTS at which the source ends, if that is before `end_pts`; else None."""
@@ -70,7 +71,9 @@ def open_seeker(file: SafeFile, size: int | None, threads: int, progress: Callab
     """
     if size is not None and file.size is not None and file.size != size:
         raise SourceError(f"the file has changed since it was scanned: {file.size} bytes, then {size}")
-    return StillSeeker(ImageReader(file)) if is_image(file) else SeekReader(file, threads, progress)
+    if is_image(file):
+        return StillSeeker(ImageReader(file))
+    return AnimatedWebp(file) if is_animated_webp(file) else SeekReader(file, threads, progress)
 
 
 def check_time_base(seeker: Seeker, then: Fraction) -> None:
@@ -91,7 +94,7 @@ class StillSeeker:
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Frame:
         return self._frame
 
-    def lost(self, shown: int, place: int, start_pts: int) -> set[int | None]:
+    def lost(self, shown: int, place: int) -> set[int | None]:
         return set()
 
     def ends_at(self, end_pts: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Still images (JPEG, PNG, WebP) as sources of one frame, so that image and video sets are curated alike.
+"""Still images (JPEG, PNG, WebP of one frame) as sources of one frame, so that image and video sets are curated alike.
 
 The size is read from the header before anything is decoded, so that a decompression bomb is refused unread.
 """
@@ -12,6 +12,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
+from stages.decode.animations import is_animated
 from stages.decode.display import Display, check_size
 from stages.decode.picture_frame import PictureFrame
 from stages.decode.reading import SafeFile
@@ -35,11 +36,20 @@ def image_kind(head: bytes) -> str | None:
 
 
 def is_image(file: SafeFile) -> bool:
-    """Whether the first bytes are those of a JPEG, PNG or WebP; goes back to the start."""
+    """Whether it is a JPEG, PNG or WebP of one frame; goes back to the start."""
     file.seek(0)
     kind = image_kind(file.read(12))
+    still = kind is not None and not is_animated(file, kind)
     file.seek(0)
-    return kind is not None
+    return still
+
+
+def is_animated_webp(file: SafeFile) -> bool:
+    """Whether it is a WebP of several frames; goes back to the start."""
+    file.seek(0)
+    moves = image_kind(file.read(12)) == "webp" and is_animated(file, "webp")
+    file.seek(0)
+    return moves
 
 
 class ImageReader:
@@ -47,6 +57,7 @@ class ImageReader:
 
     def __init__(self, file: SafeFile):
         self.frames = self.left_out = self.decode_errors = 0
+        self.disordered = None
         self._bytes = file.size or 0
         if self._bytes > MAX_BYTES:
             raise SourceError(f"image file of {self._bytes} bytes is over the limit of {MAX_BYTES}")
@@ -88,6 +99,9 @@ class ImageReader:
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
         """The file's bytes when the span holds PTS 0."""
         return self._bytes if start_pts <= 0 < end_pts else 0
+
+    def damaged_frames(self, start_pts: int, end_pts: int) -> int:
+        return 0
 
     def close(self) -> None:
         self._pixels = np.empty((0, 0, 3), np.uint8)
@@ -145,6 +159,13 @@ def _webp_header(data: bytes) -> tuple[int, int, bytes]:
             exif = data[place + 8 : place + 8 + length].removeprefix(b"Exif\0\0")
         place += 8 + length + length % 2
     return width, height, exif
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of a WebP from its first bytes. Raises SourceError for an absurd one."""
+    width, height, _ = _webp_header(data)
+    check_size(width, height)
+    return width, height
 
 
 def _exif_orientation(exif: bytes) -> int:

@@ -6,22 +6,29 @@ ends where its bytes end.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 
 import av
 
+from stages.decode.animations import png_frames
 from stages.decode.containers import (
     HEADER_FORMATS,
     aspect_of,
+    average_rate,
     open_container,
     orientation,
     stated_seconds,
     time_base_of,
     video_stream,
+    video_streams,
 )
 from stages.decode.display import MAX_PIXELS, Display, check_size
+from stages.decode.encryption import refuse_encrypted, refuse_protected, refuse_scrambled
+from stages.decode.faults import Faults, stamp
+from stages.decode.frame_times import FrameTimes
 from stages.decode.reading import SafeFile
 from stages.decode.scaler import Scaler
 from stages.decode.timeline import PacketSizes, Timeline, backward, shortfall
@@ -37,23 +44,25 @@ av.logging.set_level(None)  # libav's own messages add nothing to the reasons gi
 
 
 class PyAVReader:
-    """Iterates once over the frames of a video (see `readers.Reader`). Raises SourceError for what can't be decoded.
-
-    `decode_errors` counts packets that failed and frames flagged corrupt.
-    """
+    """Iterates once over the frames of a video (see `readers.Reader`). Raises SourceError for what can't be decoded."""
 
     def __init__(self, file: SafeFile, threads: int = 1):
         self.frames = 0
-        self.decode_errors = 0
         self._file = file
         self._container = open_container(file)
         try:
+            if not video_streams(self._container):
+                refuse_scrambled(self._container, self._file)
             self._stream = video_stream(self._container)
+            refuse_protected(self._container, self._stream)
             self._open_decoder(threads)
+            self._expect()
             self._sizes = PacketSizes()
+            self._damaged = array("q")  # PTS of frames that are damaged or refer to damaged ones
             self._decoding = self._decoded()
             first = next(self._decoding, None)  # its size, format and rotation count, not those of the header
             if first is None:
+                refuse_scrambled(self._container, self._file)
                 raise self._file.failure or SourceError(
                     f"no frame could be decoded ({self.decode_errors} errors)" if self.decode_errors
                     else "the video stream has no frames"
@@ -68,8 +77,10 @@ class PyAVReader:
     def __iter__(self) -> Iterator[VideoFrame]:
         display, scaler = self._display, Scaler()
         tick = float(self.info.time_base)
-        for pts, frame in self._timeline.ordered(self._decoding):
+        for pts, frame in self._timeline.ordered(self._times.timed(self._decoding)):
             self.frames += 1
+            if self._damage(pts, pts):
+                self._damaged.append(pts)
             yield VideoFrame(frame, pts, pts * tick, display, scaler)
         if self._file.failure:  # libav may have taken a failed read for the end
             raise self._file.failure
@@ -82,6 +93,10 @@ class PyAVReader:
         return bool(self._display.rotation or self._display.mirrored)
 
     @property
+    def decode_errors(self) -> int:
+        return self._faults.count
+
+    @property
     def left_out(self) -> int:
         return self._timeline.left_out
 
@@ -91,10 +106,17 @@ class PyAVReader:
         return self._timeline.end_pts(round(1 / ((self.info.fps or FALLBACK_FPS) * self.info.time_base)))
 
     @property
-    def truncated(self) -> str | None:
-        """After the iteration: a line when clearly less was decoded than the header states, else None."""
+    def disordered(self) -> str | None:
+        """After the iteration: a line when many frames have no place in time, else None."""
         if self.left_out > max(2, 0.05 * self.frames):
             return backward(self.left_out, self._container.format.name)
+        return None
+
+    @property
+    def truncated(self) -> str | None:
+        """After the iteration: a line when clearly less was decoded than the header states, else None."""
+        if self._container.format.name == "apng" and self.frames < (stated := png_frames(self._file)):
+            return f"truncated: {self.frames} of {stated} frames decoded"
         first, end = self._timeline.first_pts, self.last_end_pts
         if self._container.format.name.split(",")[0] not in HEADER_FORMATS or first is None or end is None:
             return None
@@ -105,6 +127,12 @@ class PyAVReader:
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
         """Bytes of the packets with start_pts <= PTS < end_pts; forgets every packet before end_pts."""
         return self._sizes.take(start_pts, end_pts)
+
+    def damaged_frames(self, start_pts: int, end_pts: int) -> int:
+        """Damaged frames with start_pts <= PTS < end_pts; forgets every one before end_pts."""
+        found = [start_pts <= pts for pts in self._damaged if pts < end_pts]
+        del self._damaged[: len(found)]
+        return sum(found)
 
     def demuxed_pts(self) -> Iterator[int]:
         """Instead of the iteration: the PTS of every packet, nothing decoded; fills `packets_bytes`."""
@@ -118,6 +146,18 @@ class PyAVReader:
         """Closes the container; the file stays open (its hash may still be wanted)."""
         self._decoding = iter(())
         self._container.close()
+
+    def _damage(self, shown: int, place: int) -> set[int | None]:
+        """The PTS of damaged frames that the one at `shown` refers to, or stands for at `place`."""
+        if self._times.by_dts:
+            self._faults.in_decoding_order()
+        return self._faults.affecting(shown, place)
+
+    def _expect(self) -> None:
+        """Before the first packet, and after a seek: nothing is known of what comes."""
+        codec = self._stream.codec_context.codec
+        self._times = FrameTimes(codec.reorder)
+        self._faults = Faults(codec.canonical_name, self._container.format.name)
 
     def _open_decoder(self, threads: int) -> None:
         for other in self._container.streams:
@@ -134,11 +174,11 @@ class PyAVReader:
         aspect = aspect_of(stream)
         rotation, mirrored = orientation(frame)
         display = Display.of(frame.width, frame.height, aspect, rotation, mirrored)
-        rate = self._raw_rate or stream.average_rate or stream.guessed_rate
+        rate = self._raw_rate or average_rate(stream)
         info = SourceInfo(
             media="video",
             container=self._container.format.name,
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             pixel_format=frame.format.name,
             width=display.width,
             height=display.height,
@@ -147,6 +187,8 @@ class PyAVReader:
             fps=float(rate) if rate else None,
             duration_s=stated_seconds(self._container, stream),
             time_base=time_base_of(stream),
+            video_stream=stream.index,
+            video_streams=len(video_streams(self._container)),
         )
         return info, display
 
@@ -168,25 +210,19 @@ class PyAVReader:
         for packet in self._packets():
             try:
                 for frame in self._stream.codec_context.decode(packet):
+                    self._faults.frame(frame)
                     if frame.is_corrupt:
-                        self._failed(frame)
+                        self._faults.failed(stamp(frame))
                     yield frame
             except EOFError:
                 return
             except av.FFmpegError:
-                self._failed(packet)
-
-    def _failed(self, what: av.Packet | av.VideoFrame | None) -> None:
-        """Counts a packet that could not be decoded, or a frame that is damaged; None: emptying the decoder failed."""
-        self.decode_errors += 1
-
-    def _unread(self) -> None:
-        """Counts something between packets that could not be read."""
-        self.decode_errors += 1
+                self._faults.failed(None if packet is None else stamp(packet))
 
     def _packets(self) -> Iterator[av.Packet | None]:
         """The stream's packets, then None, which makes the decoder give its last frames."""
         failures, count, period = 0, 0, self._period
+        may_be_encrypted = self._container.format.name.startswith("mov")
         while failures < DEMUX_ATTEMPTS:
             try:
                 for packet in self._container.demux(self._stream):
@@ -196,11 +232,15 @@ class PyAVReader:
                     pts = packet.pts if packet.pts is not None else packet.dts
                     self._sizes.add(pts if pts is not None or period is None else count * period, packet.size)
                     count += 1
+                    if may_be_encrypted:
+                        refuse_encrypted(packet)
+                    self._times.packet(packet)
+                    self._faults.packet(packet)
                     yield packet
                 break
             except av.FFmpegError:
                 if self._file.failure:
                     break
-                self._unread()
+                self._faults.unread()
                 failures += 1
         yield None

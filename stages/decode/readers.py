@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
-from stages.decode.images import ImageReader, is_image
+from stages.decode.animated_webp import AnimatedWebp
+from stages.decode.images import ImageReader, is_animated_webp, is_image
 from stages.decode.reading import SafeFile
 from stages.frames import Frame, SourceInfo
 
@@ -17,9 +18,12 @@ class Reader(Protocol):
 
     info: SourceInfo
     frames: int  # given so far
-    decode_errors: int  # packets that failed and frames that are damaged, so far
 
     def __iter__(self) -> Iterator[Frame]: ...
+
+    @property
+    def decode_errors(self) -> int:
+        """Packets and frames that are damaged, so far."""
 
     @property
     def left_out(self) -> int:
@@ -30,11 +34,21 @@ class Reader(Protocol):
         """PTS at which the last frame so far ends."""
 
     @property
+    def disordered(self) -> str | None:
+        """After the iteration: a line when many frames have no place in time, else None."""
+
+    @property
     def truncated(self) -> str | None:
         """After the iteration: a line when clearly less was decoded than the header states, else None."""
 
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
         """Bytes of the packets with start_pts <= PTS < end_pts; forgets every packet before end_pts."""
+
+    def damaged_frames(self, start_pts: int, end_pts: int) -> int | None:
+        """Frames with start_pts <= PTS < end_pts that are damaged, or refer to such; forgets those before end_pts.
+
+        None where nobody can tell.
+        """
 
     def close(self) -> None: ...
 
@@ -43,6 +57,8 @@ def open_reader(file: SafeFile, backend: Backend = "pyav", threads: int = 1) -> 
     """The reader of an open file. Raises SourceError."""
     if is_image(file):
         return ImageReader(file)
+    if is_animated_webp(file):
+        return AnimatedWebp(file)
     if backend == "decord":
         from stages.decode.decord_reader import DecordReader
 

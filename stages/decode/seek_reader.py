@@ -3,7 +3,8 @@
 The frame at a time is the one *displayed* then: the last with PTS at or before it. The reader seeks to the key frame
 before it and decodes forward, so the frame is the same that a decode from the start gives. The search always ends: a
 seek that lands too late is tried again from further back three times, then the file is decoded from its start, and
-where the file ends before the time asked for, SourceError is raised.
+where the file ends before the time asked for, SourceError is raised. Files whose PTS follow the decoding order
+(`stages.decode.frame_times`) are always decoded from their start: only that gives frames the times of a whole decode.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 
 import av
 
-from stages.decode.faults import Faults, stamp
+from stages.decode.faults import stamp
 from stages.decode.pyav_reader import FALLBACK_FPS, LEAP_SECONDS, PyAVReader
 from stages.decode.reading import SafeFile
 from stages.decode.scaler import Scaler
@@ -26,6 +27,7 @@ SEEKABLE = {"mov", "matroska", "avi", "flv", "mpegts", "asf", "ivf", "nut"}
 BACK_SECONDS = (2.0, 10.0)  # how far before its time to seek where seeks land too late
 WALK_SECONDS = 0.5  # without an index of key frames: up to so far ahead, decode on instead of seeking
 INDEX_SECONDS = 10.0  # an index that ends before the place says nothing about key frames further ahead than this
+ORDER_FRAMES = 64  # decoded at the start, where frames are reordered, until it is clear whether their PTS are right
 KEYLESS_FRAMES = 600  # after a seek: give up where none of so many frames is a key frame
 PROGRESS_FRAMES = 16
 
@@ -48,15 +50,18 @@ class SeekReader(PyAVReader):
         self._landed = 0  # DTS of the first packet after the last seek
         self._delay: int | None = None  # PTS - DTS of the first packet: the index of MP4 is by DTS
         self._fresh = self._sought = False
+        self._in_decoding_order = False  # PTS are, as has been seen
         super().__init__(file, threads)
         self._walk_from_start()
+        self._learn_order()
 
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> VideoFrame:
         """The frame of the span displayed at PTS `place`. Raises SourceError where there is none."""
         for approach in self._approaches(place):
             approach()
             self._walk_to(place)
-            if self._shown is not None or self._from_start:
+            self._in_decoding_order |= self._times.by_dts
+            if self._from_start or (self._shown is not None and not self._in_decoding_order):
                 break
         shown, after = self._shown, self._next
         if shown is None or shown[0] < start_pts:  # before the span's first frame: that one
@@ -85,12 +90,12 @@ class SeekReader(PyAVReader):
         end = self._end()
         return end if self._next is None and end < end_pts else None
 
-    def lost(self, shown: int, place: int, start_pts: int) -> set[int | None]:
-        """The PTS of frames that can't be decoded and that the frame just given for `place` refers to or stands for.
+    def lost(self, shown: int, place: int) -> set[int | None]:
+        """The PTS of damaged frames that the frame just given for `place` refers to or stands for.
 
-        Those shown before `start_pts` are not counted. None stands for one in a stream without times.
+        None stands for one in a stream without times.
         """
-        return self._faults.affecting(shown, place, start_pts)
+        return self._damage(shown, place)
 
     def _approaches(self, place: int) -> Iterator[Callable[[], None]]:
         """Ways to get to a place, cheapest first."""
@@ -100,14 +105,16 @@ class SeekReader(PyAVReader):
             yield self._restart
             return
         yield partial(self._seek, place)
-        yield lambda: self._seek(self._landed - 1)  # many containers seek by DTS: one group further back
-        for seconds in BACK_SECONDS:
-            yield partial(self._seek, place - round(seconds / self.info.time_base))
+        back = [self._landed - 1]  # many containers seek by DTS: one group further back
+        back += [place - round(seconds / self.info.time_base) for seconds in BACK_SECONDS]
+        for earlier in back:
+            if not self._in_decoding_order:
+                yield partial(self._seek, earlier)
         yield self._restart
 
     @property
     def _seekable(self) -> bool:
-        return self._container.format.name.split(",")[0] in SEEKABLE
+        return self._container.format.name.split(",")[0] in SEEKABLE and not self._in_decoding_order
 
     def _can_walk(self, place: int) -> bool:
         """Whether to go on from here: no key frame in between, as far as the container's index tells."""
@@ -137,8 +144,20 @@ class SeekReader(PyAVReader):
         except (av.FFmpegError, OSError, OverflowError):
             return
         self._timeline = Timeline(self._timeline.leap)
-        self._faults = Faults(self.info.codec, self.info.container)
+        trusted = self._times.trusted
+        self._expect()
+        self._times.trusted |= trusted
         self._begin(_from_key_frame(self._decoded()), from_start=False)
+
+    def _learn_order(self) -> None:
+        """Decodes on at the start until it is clear whether PTS can be trusted."""
+        if not self._stream.codec_context.has_b_frames:
+            return
+        while not self._times.trusted and self._times.frames < ORDER_FRAMES and self._next is not None:
+            if self._times.by_dts:
+                self._in_decoding_order = True
+                return
+            self._shown, self._next = self._next, next(self._walk, None)
 
     def _restart(self) -> None:
         """Opens the file again and decodes from its start, which works wherever seeking fails."""
@@ -152,7 +171,7 @@ class SeekReader(PyAVReader):
 
     def _begin(self, frames: Iterable[av.VideoFrame], from_start: bool) -> None:
         self._from_start = from_start
-        self._walk = self._timeline.ordered(frames)
+        self._walk = self._timeline.ordered(self._times.timed(frames))
         self._shown, self._next = None, next(self._walk, None)
 
     def _ends_before(self, last: Stamped, place: int) -> bool:
@@ -171,35 +190,20 @@ class SeekReader(PyAVReader):
         """Ticks from a frame to the next, by the rate that the file states."""
         return round(1 / ((self.info.fps or FALLBACK_FPS) * self.info.time_base))
 
-    def _open_decoder(self, threads: int) -> None:
-        super()._open_decoder(threads)
-        self._faults = Faults(self._stream.codec_context.name, self._container.format.name)
-
     def _packets(self) -> Iterator[av.Packet | None]:
         for packet in super()._packets():
             if self._delay is None and packet is not None and packet.dts is not None and packet.pts is not None:
                 self._delay = packet.pts - packet.dts if self._container.format.name.startswith("mov") else 0
             if self._fresh and packet is not None and packet.dts is not None:
                 self._landed, self._fresh = packet.dts, False
-            if packet is not None:
-                self._faults.packet(packet)
             yield packet
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         for frame in super()._decoded():
             self.decoded += 1
-            self._faults.frame(frame)
             if self.decoded % PROGRESS_FRAMES == 0:
                 self._progress(self.decoded)
             yield frame
-
-    def _failed(self, what: av.Packet | av.VideoFrame | None) -> None:
-        super()._failed(what)
-        self._faults.failed(None if what is None else stamp(what))
-
-    def _unread(self) -> None:
-        super()._unread()
-        self._faults.unread()
 
 
 def _from_key_frame(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 import av
 import numpy as np
 
+from stages.decode.frame_times import Timed
+
 
 class Timeline:
     """Passes decoded frames on in strictly rising PTS and remembers where they begin and end.
 
-    A frame without PTS takes the decoder's DTS, which libav counts up in presentation order; without either,
-    or at a time already passed, it is left out and counted. One wrong stamp far ahead would make every later
-    frame "already passed", so a frame after a leap waits for the next one to confirm it.
+    A frame without a time, or at a time already passed, is left out and counted. One wrong stamp far ahead would make
+    every later frame "already passed", so a frame after a leap waits for the next one to confirm it.
 
     A raw stream has no times at all: with a `period` (ticks) frame n is at n periods.
     """
@@ -28,11 +29,10 @@ class Timeline:
         self.last_step = 0  # ticks from the last frame but one to the last
         self._last_duration = 0
 
-    def ordered(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def ordered(self, frames: Iterable[Timed]) -> Iterator[tuple[int, av.VideoFrame]]:
         """(pts, frame) of each frame that has a place in time."""
         waiting: tuple[int, av.VideoFrame] | None = None
-        for number, frame in enumerate(frames):
-            pts = frame.pts if frame.pts is not None else frame.dts
+        for number, (pts, frame) in enumerate(frames):
             if pts is None and self.period is not None:
                 pts = number * self.period
             if pts is None:

@@ -55,14 +55,8 @@ class ShardJob:
             self.writer.discard()
 
 
-def sample_info(
-    row: Mapping[str, Any],
-    window: Window,
-    pixels: Pixels,
-    captions: Mapping[str, str],
-    conditions: Mapping[str, float | None],
-) -> dict[str, Any]:
-    """The JSON of a sample: its source and span, its frames and crop, captions and conditions."""
+def sample_info(row: Mapping[str, Any], window: Window, pixels: Pixels) -> dict[str, Any]:
+    """What the JSON of a sample says of where its frames are from: source and span, times and crop."""
     return {
         "clip_id": window.clip_id,
         "source_id": row["source_id"],
@@ -74,8 +68,6 @@ def sample_info(
         "letterbox": list(window.crop) if window.crop else None,
         "crop": list(pixels.crop),
         "original_size": [row["width"], row["height"]],
-        "captions": dict(captions),
-        "conditions": dict(conditions),
     }
 
 

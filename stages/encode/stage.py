@@ -3,44 +3,46 @@
 Child processes decode ahead of the network, also for the next shard. A clip that can't be decoded or has no caption
 fails with its reason, and the shard goes on without it. A shard is published before its rows leave the stage, so a
 row never names a shard that is missing or incomplete.
+
+A clip of which only captions or conditions have changed since it was encoded keeps its latents: they are copied into a
+new shard, and no video is decoded. Such clips are in shards of their own.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
+from itertools import groupby
 from typing import Any, ClassVar
 
 import numpy as np
 
 from stages.base import ClipError, Column, Context, Needs, SettingsError, ShardStage
+from stages.encode.columns import check_captions, choose_conditions, condition_values
+from stages.encode.earlier import EarlierSamples
 from stages.encode.network import Network
-from stages.encode.settings import CaptionEmbeddingSettings, EncodeSettings
-from stages.encode.shard import ShardJob, sample_info, start_seconds, text_arrays
+from stages.encode.settings import EncodeSettings
+from stages.encode.shard import ShardJob, sample_info, start_seconds
+from stages.encode.texts import Texts
 from stages.latent_coders.describe import describe_coder
-from stages.pretrained.devices import cores, on_gpu
-from stages.pretrained.lookup import named_path
+from stages.pretrained.devices import cores, on_gpu, torch_device
 from stages.shards.contract import Contract
 from stages.shards.folder import WriteError
-from stages.shards.format import ShardError
+from stages.shards.format import JSON, ShardError
+from stages.shards.made_of import MADE_OF, conditions_hash, crop_hash, window_hash
 from stages.shards.writer import ShardWriter
-from stages.text_encoders.describe import describe_text
-from stages.text_encoders.encoder import TextEncoder
-from stages.text_encoders.load import load_text_encoder
 from stages.unit import Clip, Row, Unit
 from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import PREPROCESSING_VERSION, Pixels, Window
 
 PROGRESS_CLIPS = 64  # finished clips after which a unit reports its progress
-# Numbers of a clip that say where it is in its source, not what it shows.
-NO_CONDITIONS = {"scene", "start_s", "end_s", "start_pts", "end_pts", "time_base_num", "time_base_den", "frames"}
 CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, estimated for the size of shards
 UNFIT_CLIPS = 1000  # clips that fit no bucket, failed together
 
@@ -52,8 +54,7 @@ class Encode(ShardStage[EncodeSettings]):
 
     name: ClassVar[str] = "encode"
     default_table: ClassVar[str] = "latents"
-    network: Network  # from `setup` on
-    prefetcher: WindowPrefetcher
+    prefetcher: WindowPrefetcher  # from `setup` on
 
     def __init__(self, settings: EncodeSettings):
         super().__init__(settings)
@@ -61,15 +62,13 @@ class Encode(ShardStage[EncodeSettings]):
         self.needs = Needs(cpus=1.0, gpus=1.0 if gpu else 0.0)
         self.children = settings.decoder.children or (max(1, min(8, cores() - 1)) if gpu else 1)
         self.info = describe_coder(settings.vae, settings.subfolder, settings.revision)
-        self.text_settings = _located(settings.text)
-        self.text = describe_text(self.text_settings) if self.text_settings else None
+        self.texts = Texts(settings.text)
         self.conditions: tuple[str, ...] = settings.conditions or ()
-        self.folder = ""
-        self.texts: TextEncoder | None = None
+        self.catalog = self.folder = ""
 
     @cached_property
     def contract(self) -> Contract:
-        info, fields = self.info, self.text_fields
+        info, texts = self.info, self.texts
         return Contract(
             vae=info.kind,
             fingerprint=info.fingerprint,
@@ -83,14 +82,13 @@ class Encode(ShardStage[EncodeSettings]):
             std=tuple(info.std),
             dtype="int32" if info.codebook else self.settings.dtype,
             codebook=info.codebook,
-            text={**self.text, "fields": fields} if self.text else None,
+            text={**texts.about, "fields": texts.fields} if texts.about else None,
         )
 
-    @property
-    def text_fields(self) -> dict[str, str]:
-        """Fields of a sample that hold text embeddings -> the column of clips with that caption."""
-        columns = self.settings.text.captions if self.settings.text else ()
-        return {"text" if index == 0 else f"text_{column}": column for index, column in enumerate(columns)}
+    @cached_property
+    def network(self) -> Network:
+        """The VAE, loaded in the worker when the first pixels come: where only texts have changed, none is needed."""
+        return Network(self.settings, self.info)
 
     def check(self) -> None:
         if (self.info.codebook or 0) > 2**31:
@@ -104,27 +102,11 @@ class Encode(ShardStage[EncodeSettings]):
     def prepare(self, context: Context) -> None:
         if self.info.note:
             print(f"encode: {self.info.note}", file=sys.stderr, flush=True)
-        self.folder = f"{context.catalog_uri.rstrip('/')}/shards/{self.table}"
+        self.catalog = context.catalog_uri.rstrip("/")
+        self.folder = f"{self.catalog}/shards/{self.table}"
         if context.clips:
-            self._check_clips(context.clips)
-
-    def _check_clips(self, columns: Mapping[str, Any]) -> None:
-        for wanted in (*(self.settings.conditions or ()), *self.text_fields.values()):
-            if wanted not in columns:
-                raise SettingsError(f"clips have no column {wanted!r}: run the recipe that makes it first")
-        for name in self.text_fields.values():
-            if not _is_text(columns[name]):
-                raise SettingsError(f"column {name!r} is {columns[name]}, no text to embed")
-        for name in self.settings.conditions or ():
-            if not _is_number(columns[name]):
-                raise SettingsError(f"condition {name!r} is {columns[name]}, no number")
-        if self.settings.conditions is None:
-            numbers = (name for name, kind in columns.items() if _is_number(kind) and name not in NO_CONDITIONS)
-            self.conditions = tuple(sorted(name for name in numbers if not self._of_latents(name)))
-
-    def _of_latents(self, column: str) -> bool:
-        """Whether the column is one of this stage's own, under this table's name or another."""
-        return any(column == signal or column.endswith(f"_{signal}") for signal in self.signals())
+            check_captions(self.texts.fields.values(), context.clips)
+            self.conditions = choose_conditions(self.settings.conditions, context.clips, self.signals())
 
     def signals(self) -> dict[str, Column]:
         return {
@@ -139,37 +121,40 @@ class Encode(ShardStage[EncodeSettings]):
                 "double", "of a sampled clip: PSNR of its decoded latents against its pixels, else NULL", "dB"
             ),
             "contract": Column("string", "JSON: VAE, scaling, preprocessing, dtype and text encoder"),
+            **MADE_OF,
         }
 
     def versions(self) -> dict[str, str]:
         return {"encode": self.contract.digest}
 
     def setup(self) -> None:
-        self.network = Network(self.settings, self.info)
         decoder = self.settings.decoder
         self.prefetcher = WindowPrefetcher(self.children, decoder, decoder.ahead_mb << 20)
         self.prefetcher.start()
-        if self.text_settings is not None:
-            self.texts = load_text_encoder(self.text_settings, self.network.coder.device)
+        self.texts.load(torch_device(self.settings.device))
 
     def close(self) -> None:
         if hasattr(self, "prefetcher"):
             self.prefetcher.close()
-            del self.prefetcher, self.network
-        self.texts = None
+            del self.prefetcher
+        self.__dict__.pop("network", None)
+        self.texts.close()
 
     def gather(self, clips: Iterable[Clip]) -> Iterator[list[Clip]]:
-        """Clips of one bucket, as many as make a shard; clips that fit no bucket come in groups of their own."""
-        groups: dict[Bucket | None, list[Clip]] = {}
+        """Clips of one bucket, as many as make a shard, those that keep their latents apart from those to decode; clips
+        that fit no bucket come in groups of their own.
+        """
+        groups: dict[tuple[Bucket | None, bool], list[Clip]] = {}
         most = {bucket: self._clips_a_shard(bucket) for bucket in self.settings.buckets}
         met = set()
         for clip in clips:
             found = self._bucket(clip.row)
             bucket = None if isinstance(found, str) else found
             met.add(bucket)
-            groups.setdefault(bucket, []).append(clip)
-            if len(groups[bucket]) >= most.get(bucket, UNFIT_CLIPS):
-                yield groups.pop(bucket)
+            key = bucket, bool(clip.earlier)
+            groups.setdefault(key, []).append(clip)
+            if len(groups[key]) >= most.get(bucket, UNFIT_CLIPS):
+                yield groups.pop(key)
         yield from groups.values()
         for bucket in sorted(set(most) - met):
             print(f"encode: no clip of this run takes the bucket {bucket}", file=sys.stderr, flush=True)
@@ -180,8 +165,8 @@ class Encode(ShardStage[EncodeSettings]):
     def _clips_a_shard(self, bucket: Bucket) -> int:
         latents = math.prod(self.contract.latent_shape(str(bucket)))
         size = 4 * latents + OTHER_BYTES  # a mean and a logvar of two bytes each, or a token of four
-        if self.text is not None:
-            size += len(self.text_fields) * 2 * self.text["dim"] * min(CAPTION_TOKENS, self.text["max_tokens"])
+        if (about := self.texts.about) is not None:
+            size += len(self.texts.fields) * 2 * about["dim"] * min(CAPTION_TOKENS, about["max_tokens"])
         return int(max(1, min(self.settings.shard_clips, self.settings.shard_mb * 2**20 / size)))
 
     def score(self, clips: Sequence[Clip]) -> list[Row | ClipError]:
@@ -192,6 +177,60 @@ class Encode(ShardStage[EncodeSettings]):
 
     def stream(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Shards in their order. A long one yields parts without rows on the way, which report its progress."""
+        for keep, some in groupby(units, key=lambda unit: any(clip.earlier for clip in unit.clips)):
+            if keep:
+                for unit in some:
+                    yield from self._copied(unit)
+            else:
+                yield from self._decoded(some)
+
+    def _copied(self, unit: Unit) -> Iterator[Unit]:
+        """A shard of clips whose latents stay."""
+        job = ShardJob(unit)
+        clips = list(unit.lacking(self.table))
+        with closing(EarlierSamples(self.catalog)) as samples:
+            try:
+                for start in range(0, len(clips), PROGRESS_CLIPS):
+                    if start:
+                        yield job.part()
+                    self._copy(job, samples, clips[start : start + PROGRESS_CLIPS])
+                yield self._finished(job)
+            finally:
+                job.close()
+
+    def _copy(self, job: ShardJob, samples: EarlierSamples, clips: Sequence[Clip]) -> None:
+        """Adds clips to a shard: their latents as they are, captions and conditions as the catalog has them now."""
+        began = time.process_time()
+        captions: dict[str, dict[str, str]] = {}
+        for clip in clips:
+            job.clips[clip.clip_id] = clip
+            try:
+                captions[clip.clip_id] = self.texts.captions(clip.row)
+            except ClipError as error:
+                self._failed(job, clip, error)
+        clips = [clip for clip in clips if clip.clip_id in captions]
+        again = [clip.clip_id for clip in clips if self.texts.hash(clip.row) != clip.earlier["captions_hash"]]
+        texts = dict(zip(again, self.texts.arrays([captions[clip] for clip in again]), strict=True))
+        for clip in clips:
+            try:
+                fields = samples.read(clip.earlier["shard"], clip.clip_id)
+            except ShardError as error:
+                why = f"its latents can't be copied ({error}): --retry-failed encodes it from its source"
+                self._failed(job, clip, ClipError(why))
+                continue
+            vae_dtype = samples.header["vae_dtype"]
+            if job.writer is None:
+                job.bucket = clip.earlier["bucket"]
+                job.writer = self._writer(job.bucket, vae_dtype)
+            place = {name: clip.earlier[name] for name in ("window_start_s", "decode_psnr")}
+            if vae_dtype != job.writer.header["vae_dtype"]:
+                place["decode_psnr"] = None  # the header names one
+            info = fields.pop(JSON) | self._beside(clip.row, captions[clip.clip_id])
+            self._add(job, clip, fields | texts.get(clip.clip_id, {}), info, place)
+        job.unit.spent(self.name, time.process_time() - began)
+
+    def _decoded(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        """Shards of clips that are decoded and go through the VAE."""
         jobs: deque[ShardJob] = deque()
 
         def windows() -> Iterator[Window]:
@@ -223,7 +262,7 @@ class Encode(ShardStage[EncodeSettings]):
                 bucket = self._bucket(clip.row)
                 if isinstance(bucket, str):
                     raise ClipError(bucket)
-                self._captions(clip.row)
+                self.texts.captions(clip.row)
             except ClipError as error:
                 self.add(clip, error)
                 job.finished += 1
@@ -235,7 +274,7 @@ class Encode(ShardStage[EncodeSettings]):
     def _take(self, job: ShardJob, window: Window, answer: Pixels | str) -> None:
         job.left.discard(window.clip_id)
         if isinstance(answer, str):
-            self._failed(job, window, ClipError(answer))
+            self._failed(job, job.clips[window.clip_id], ClipError(answer))
         else:
             job.waiting.append((window, answer))
         if len(job.waiting) >= self.network.batch or not job.left:
@@ -246,31 +285,53 @@ class Encode(ShardStage[EncodeSettings]):
         began = time.process_time()
         waiting, job.waiting = job.waiting, []
         answers = self.network.encode([pixels.video for _, pixels in waiting])
-        captions_of = [self._captions(job.clips[window.clip_id].row) for window, _ in waiting]
-        texts = self._text_arrays(captions_of)
+        captions_of = [self.texts.captions(job.clips[window.clip_id].row) for window, _ in waiting]
+        texts = self.texts.arrays(captions_of)
         for (window, pixels), answer, captions, text in zip(waiting, answers, captions_of, texts, strict=True):
+            clip = job.clips[window.clip_id]
             if isinstance(answer, ClipError):
-                self._failed(job, window, answer)
+                self._failed(job, clip, answer)
                 continue
-            row = job.clips[window.clip_id].row
-            said = {"window_start_s": start_seconds(window), "window_fps": window.fps, "decode_psnr": None}
+            place = {"window_start_s": start_seconds(window), "decode_psnr": None}
             if len(job.written) < self.settings.sample:
-                said["decode_psnr"] = self.network.decode_psnr(answer, pixels.video)
+                place["decode_psnr"] = self.network.decode_psnr(answer, pixels.video)
             if job.writer is None:
-                job.writer = self._writer(job.bucket)
-            if said["decode_psnr"] is not None:
-                job.writer.header.setdefault("decode_psnr", {})[window.clip_id] = said["decode_psnr"]
-            info = sample_info(row, window, pixels, captions, self._conditions(row))
-            info["truncated"] = self._truncated(captions)
-            try:
-                with _writing(self.folder):
-                    job.writer.add(window.clip_id, answer | text, info)
-            except ShardError as error:
-                self._failed(job, window, ClipError(str(error)))
-                continue
-            job.written[window.clip_id] = said
-            job.finished += 1
+                job.writer = self._writer(job.bucket, str(self.network.coder.dtype).removeprefix("torch."))
+            info = sample_info(clip.row, window, pixels) | self._beside(clip.row, captions)
+            self._add(job, clip, answer | text, info, place)
         job.unit.spent(self.name, time.process_time() - began)
+
+    def _add(self, job: ShardJob, clip: Clip, fields: Mapping[str, np.ndarray], info: Row, place: Row) -> None:
+        """Adds a sample to the shard, and what its row says: `place` in its source, and what it was made of."""
+        assert job.writer is not None
+        try:
+            with _writing(self.folder):
+                job.writer.add(clip.clip_id, fields, info)
+        except ShardError as error:
+            self._failed(job, clip, ClipError(str(error)))
+            return
+        if place["decode_psnr"] is not None:
+            job.writer.header.setdefault("decode_psnr", {})[clip.clip_id] = place["decode_psnr"]
+        job.written[clip.clip_id] = place | self._made_of(clip.row, info["conditions"], job.bucket)
+        job.finished += 1
+
+    def _beside(self, row: Row, captions: Mapping[str, str]) -> Row:
+        """What a sample's JSON says beside where its frames are from."""
+        return {
+            "captions": captions,
+            "truncated": self.texts.truncated(captions),
+            "conditions": condition_values(self.conditions, row),
+        }
+
+    def _made_of(self, row: Row, conditions: Mapping[str, float | None], bucket: str) -> Row:
+        return {
+            "window_fps": self.settings.fps,
+            "captions_hash": self.texts.hash(row),
+            "crop_hash": crop_hash(row) if self.settings.letterbox else None,
+            "window_hash": window_hash(row, self.settings.fps, bucket),
+            "conditions_hash": conditions_hash(conditions.values()),
+            "condition_names": json.dumps(list(conditions)),
+        }
 
     def _finished(self, job: ShardJob) -> Unit:
         """The unit with its rows, its shard published."""
@@ -291,61 +352,19 @@ class Encode(ShardStage[EncodeSettings]):
                 self.add(job.clips[clip], shared | said)
         return job.end()
 
-    def _failed(self, job: ShardJob, window: Window, error: ClipError) -> None:
-        self.add(job.clips[window.clip_id], error)
+    def _failed(self, job: ShardJob, clip: Clip, error: ClipError) -> None:
+        self.add(clip, error)
         job.finished += 1
 
-    def _writer(self, bucket: str) -> ShardWriter:
-        empty = {"text": self.texts.empty()} if self.texts is not None else {}
+    def _writer(self, bucket: str, vae_dtype: str) -> ShardWriter:
+        """`vae_dtype` is that of the VAE as it made the latents."""
         with _writing(self.folder):
-            made_by = {"vae_path": self.info.path, "vae_dtype": str(self.network.coder.dtype).removeprefix("torch.")}
-            return ShardWriter(self.folder, self.contract, bucket, made_by, empty)
+            made_by = {"vae_path": self.info.path, "vae_dtype": vae_dtype}
+            return ShardWriter(self.folder, self.contract, bucket, made_by, self.texts.empty())
 
     def _row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """A clip's columns; without its letterbox where the settings do not crop to it."""
         return row if self.settings.letterbox else {**row, "crop_x": None, "crop_w": None}
-
-    def _captions(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Captions by column. Raises ClipError for a missing one where the settings require it."""
-        found: dict[str, str] = {}
-        if self.settings.text is None:
-            return found
-        for column in self.text_fields.values():
-            text = (row.get(column) or "").strip()
-            if not text and self.settings.text.missing == "fail":
-                raise ClipError(f"no caption in column {column!r}")
-            found[column] = text
-        return found
-
-    def _text_arrays(self, captions: Sequence[Mapping[str, str]]) -> list[dict[str, np.ndarray]]:
-        """The text fields of each clip's sample, from its captions by column."""
-        found: list[dict[str, np.ndarray]] = [{} for _ in captions]
-        if self.texts is None:
-            return found
-        for name, column in self.text_fields.items():
-            embeddings = self.texts.encode([each[column] for each in captions])
-            for fields, embedding in zip(found, embeddings, strict=True):
-                fields |= text_arrays(name, embedding)
-        return found
-
-    def _truncated(self, captions: Mapping[str, str]) -> list[str]:
-        """Columns whose caption is longer than the text encoder takes."""
-        texts = self.texts
-        return [] if texts is None else [column for column, text in captions.items() if texts.truncated(text)]
-
-    def _conditions(self, row: Mapping[str, Any]) -> dict[str, float | None]:
-        values = {name: row.get(name) for name in self.conditions}
-        return {name: None if value is None or value != value else float(value) for name, value in values.items()}
-
-
-def _located(text: CaptionEmbeddingSettings | None) -> CaptionEmbeddingSettings | None:
-    """The settings with absolute paths, because workers run in other working folders."""
-    if text is None:
-        return None
-    paths = {"model": text.model, "pretrained": text.pretrained}
-    return text.model_copy(
-        update={name: os.path.abspath(named_path(p)) for name, p in paths.items() if p and named_path(p).exists()}
-    )
 
 
 @contextmanager
@@ -355,15 +374,3 @@ def _writing(folder: str) -> Iterator[None]:
         yield
     except WriteError as error:
         raise SettingsError(f"shards can't be written to {folder}: {error}") from error
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_number(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)

@@ -16,6 +16,7 @@ from stages.decode.settings import ProbeSettings
 from stages.frames import FrameRequest, SourceError
 from stages.measures.registry import measure_classes
 from stages.scan.messages import AnswerParser, ScannedClip, ScannedSource, ScanSettings
+from stages.ticks import CLIP_SECONDS, SOURCE_SECONDS
 from stages.unit import Clip, Row, Source, Unit
 
 SCAN = "stages.scan.scan:run"  # what the child runs
@@ -61,9 +62,9 @@ class DecodePass(SourceStage):
         gates = {}
         if self.settings.probe.min_seconds:
             least = self.settings.probe.min_seconds
-            gates["probe.min_seconds"] = f"media = 'image' OR source_s IS NULL OR source_s >= {least!r}"
+            gates["probe.min_seconds"] = f"media = 'image' OR source_s IS NULL OR {SOURCE_SECONDS} >= {least!r}"
         if self.settings.cut.min_seconds:
-            gates["cut.min_seconds"] = f"media = 'image' OR end_s - start_s >= {self.settings.cut.min_seconds!r}"
+            gates["cut.min_seconds"] = f"media = 'image' OR {CLIP_SECONDS} >= {self.settings.cut.min_seconds!r}"
         return gates
 
     def __call__(self, unit: Unit) -> Iterator[Unit]:

@@ -20,7 +20,7 @@ THUMBNAIL = FrameRequest((0.5,), 320)
 CLIP_COLUMNS = {
     "scene": "int32", "start_s": "double", "end_s": "double", "start_pts": "int64", "end_pts": "int64",
     "time_base_num": "int32", "time_base_den": "int32", "width": "int32", "height": "int32", "fps": "double",
-    "frames": "int64", "source_s": "double", "versions": "string",
+    "frames": "int64", "damaged_frames": "int64", "source_s": "double", "versions": "string",
 }  # fmt: skip
 _TYPES: dict[str, tuple[type, ...]] = {
     "double": (float, int), "int32": (int,), "int64": (int,), "string": (str,), "bool": (bool,),
@@ -60,6 +60,8 @@ class ScannedSource(BaseModel):
     rotation: Int32 | None = None
     sample_aspect_ratio: str | None = None
     fps: float | None = None
+    video_stream: Int32 | None = None
+    video_streams: Int32 | None = None
     duration_s: float | None = None
     frames: Int64 | None = None
     decode_errors: Int64 | None = None

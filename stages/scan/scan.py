@@ -23,9 +23,11 @@ from stages.measures.base import ClipFacts
 from stages.measures.observations import Observations
 from stages.scan.messages import THUMBNAIL, ScannedClip, ScannedSource, ScanSettings
 from stages.scan.samples import Candidates, Sampler, encode_jpeg
+from stages.ticks import forgiven
 from stages.unit import Row
 
 BATCH_FRAMES = 32  # cut and measured together: decoder and cutter evict each other from the processor's caches
+RATE_MARGIN = 0.01  # a stated rate is taken where the frames that were decoded come so near to it
 BATCH_SECONDS = 1.0  # at most in a batch: a clip's frames must still be kept when its end is known
 
 
@@ -57,11 +59,13 @@ def scan(
             pass_ = _Pass(reader, info, settings)
             yield from pass_.clips(progress)
             frames, duration = reader.frames, pass_.duration_s
+            if reader.disordered:
+                raise SourceError(reader.disordered)
             if reader.truncated and settings.probe.truncated == "fail":
                 raise SourceError(reader.truncated)
         yield ScannedSource(
             duration_s=duration,
-            fps=info.fps or (frames / duration if frames and duration else None),
+            fps=_rate(info.fps, frames, duration),
             frames=frames,
             decode_errors=reader.decode_errors if frames is not None else None,
             content_hash=file.content_hash(),
@@ -83,7 +87,7 @@ class _Pass:
 
     def __init__(self, reader: Reader, info: SourceInfo, settings: ScanSettings):
         self.reader, self.info, self.settings = reader, info, settings
-        self.cutter = SceneCutter(settings.cut, info.time_base)
+        self.cutter = SceneCutter(settings.cut, info.time_base, info.fps)
         self.sampler = Sampler()
         self.observations = Observations(settings.measures)
         self.requests: tuple[FrameRequest, ...] = (THUMBNAIL, *settings.wants)
@@ -149,6 +153,7 @@ class _Pass:
         )
         columns = _columns(info, span, frames, fps) | self.observations.close(span, facts)
         columns["versions"] = self.versions
+        columns["damaged_frames"] = self.reader.damaged_frames(span.start_pts, span.end_pts)
         take = self.candidates.take
         pictures = [take(span, request, spare=request is THUMBNAIL) for request in self.requests]
         self.candidates.forget(span.end_s)
@@ -172,7 +177,17 @@ def _header(info: SourceInfo) -> ScannedSource:
         sample_aspect_ratio=f"{ratio.numerator}:{ratio.denominator}",
         fps=info.fps,
         duration_s=info.duration_s,
+        video_stream=info.video_stream if info.media == "video" else None,
+        video_streams=info.video_streams if info.media == "video" else None,
     )
+
+
+def _rate(stated: float | None, frames: int | None, duration: float | None) -> float | None:
+    """Frames per second on average: as stated, unless what was decoded says otherwise."""
+    if not frames or not duration:
+        return stated
+    found = frames / duration
+    return stated if stated and abs(found - stated) <= RATE_MARGIN * stated else found
 
 
 def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None) -> Row:
@@ -193,7 +208,9 @@ def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None
 
 
 def _too_short(info: SourceInfo, settings: ScanSettings) -> bool:
-    return info.media == "video" and info.duration_s is not None and info.duration_s < settings.probe.min_seconds
+    if info.media == "image" or info.duration_s is None:
+        return False
+    return info.duration_s + forgiven(info.time_base, info.fps) < settings.probe.min_seconds
 
 
 def _undecoded(info: SourceInfo, settings: ScanSettings) -> ScannedClip:

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from stages.frames import Box, SourceError
+from stages.ticks import forgiven
 from stages.unit import Source
 from stages.windows.window import Window, covering, rate
 
@@ -95,7 +96,8 @@ def frames_of(row: Mapping[str, Any], fps: float) -> int:
     """Frames at `fps` that have their whole time within the clip; at least 1, the clip's first."""
     if row.get("media") == "image":
         return 1
-    return max(1, math.floor(_length(row) * rate(fps)))
+    off = min(forgiven(_time_base(row), row.get("fps")), 1 / (2 * rate(fps)))
+    return max(1, math.floor((_length(row) + off) * rate(fps)))
 
 
 def _time_base(row: Mapping[str, Any]) -> Fraction:

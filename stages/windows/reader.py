@@ -16,6 +16,7 @@ from stages.decode.fetch import Seeker, check_time_base, open_seeker
 from stages.decode.messages import Call, Message
 from stages.decode.reading import SafeFile, reason_of
 from stages.frames import Box, SourceError
+from stages.ticks import rounding
 from stages.windows.messages import ReadRequest, WindowAnswer
 from stages.windows.shared_pixels import Attached
 from stages.windows.window import Pixels, Window, covering
@@ -91,9 +92,11 @@ class WindowReader:
         """
         pts: list[int] = []
         lost: set[int | None] = set()
+        off = rounding(seeker.info.time_base, seeker.info.fps)
         for k, place in enumerate(places):
+            place = min(place + off, window.end_pts - 1)
             frame = seeker.frame_at(place, window.start_pts, window.end_pts)
-            lost |= seeker.lost(frame.pts, place, window.start_pts)
+            lost |= seeker.lost(frame.pts, place)
             if frame.pts > place:  # a clip begins with a frame
                 lost.add(window.start_pts)
             if pts and frame.pts == pts[-1]:
@@ -104,7 +107,7 @@ class WindowReader:
             self._progress(k)
         if lost:
             frames = "1 frame" if len(lost) == 1 else f"{len(lost)} frames"
-            raise SourceError(f"{frames} of it can't be decoded: the file is damaged there")
+            raise SourceError(f"{frames} that it needs can't be decoded: the file is damaged there")
         ends = seeker.ends_at(window.end_pts)
         if ends is not None:
             now, then = (float(end * window.time_base) for end in (ends, window.end_pts))

@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.frames import Box, SourceError
 
-PREPROCESSING_VERSION = 1  # increase it when the same window of the same file would give other pixels
+PREPROCESSING_VERSION = 2  # increase it when the same window of the same file would give other pixels
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def test_a_file_is_named_by_its_run_and_pass_and_is_as_long_as_it_says(writer, t
     assert (path.stat().st_size, made.rows) == (made.size, 3)
     assert pq.read_table(path).equals(rows())
     assert writer.write("clips", rows()).name != made.name
-    assert NAME.fullmatch(f".{made.name}.part") is not None  # what a killed writer leaves
+    assert NAME.fullmatch(f".{made.name}.0123456789abcdef.part") is not None  # what a killed writer leaves
     assert NAME.fullmatch("part-00000-c000.snappy.parquet") is None  # another program's
 
 

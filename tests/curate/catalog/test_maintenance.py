@@ -65,7 +65,7 @@ def test_uncommitted_files_of_dead_runs_are_deleted_at_the_next_start_and_no_oth
     before = lying(catalog)
     with open_ledger(uri) as ledger:
         files = files_of(ledger, ledger.begin(SCHEMAS), {"x": "lost"})  # and here it died
-    put(catalog, "clips", f".{uuid.uuid4().hex}-9-{uuid.uuid4().hex}.parquet.part")
+    put(catalog, "clips", f".{uuid.uuid4().hex}-9-{uuid.uuid4().hex}.parquet.0123456789abcdef.part")
     kept = put(catalog, "clips", "part-of-another-program.parquet")
     assert lying(catalog) != before
     with open_ledger(uri):

@@ -60,7 +60,8 @@ def test_what_is_no_bucket_is_told_with_what_one_looks_like(text):
         (clip(Fraction(1001, 30000) * 90, base=Fraction(1001, 30000)), 30000 / 1001, 90),
         (clip(0.7, base=Fraction(1, 10)), 10.0, 7),  # 0.7 * 10 is less than 7 in floats
         (clip(0.3, base=Fraction(1, 1000)), 10.0, 3),
-        (clip(Fraction(2) - Fraction(1, 90000)), 16.0, 31),
+        (clip(Fraction(2) - Fraction(1, 90000)), 16.0, 32),  # a tick at either end is forgiven
+        (clip(Fraction(2) - Fraction(3, 90000)), 16.0, 31),
         (clip(0.01), 16.0, 1),
         (clip(1, media="image", base=Fraction(1)), 16.0, 1),
     ],
