@@ -34,15 +34,16 @@ class Outcome:
 
 
 def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = False) -> int:
-    """Prints one report of a command's recipes; returns the exit code: 1 where the catalog holds failed sources or
-    clips in the tables of these recipes.
+    """Prints one report of a command's recipes; returns the exit code: 1 where a source or clip failed in these runs.
+    Those that failed before are named, too.
     """
     tables = list(dict.fromkeys(table for outcome in outcomes for table in outcome.plan.state_tables))
     with connect(catalog) as sql:
         failed = failed_by_table(sql, tables)
         funnel = funnel_rows(sql, [gate.name for gate in catalog.gates()])
+    code = 1 if any(_failed_now(outcome.total) for outcome in outcomes) else 0
     if quiet:
-        return 1 if failed else 0
+        return code
     console = report_console()
     for outcome in outcomes:
         for line in _heading(outcome):
@@ -69,12 +70,19 @@ def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = Fal
         spent = [(stage, f"{s:,.1f}") for stage, s in seconds.most_common()]
         console.print(table_of("time by stage", ("stage", "CPU seconds"), spent))
     for table, number in failed.items():
+        now = sum(outcome.total.failed if table == "sources" else outcome.total.results[table, "failed"]
+                  for outcome in outcomes)  # fmt: skip
         named, columns = ("sources", "uri, reason") if table == "sources" else (f"clips in {table}", "clip_id, reason")
         console.print(
-            f"{number:,} failed {named} (--retry-failed takes them again): clipmill sql "
-            f"\"SELECT {columns} FROM {table} WHERE status = 'failed'\" --catalog {shlex.quote(catalog.uri)}"
+            f"{number:,} failed {named}, {min(now, number):,} of them in this run (--retry-failed takes them again): "
+            f"clipmill sql \"SELECT {columns} FROM {table} WHERE status = 'failed'\" "
+            f"--catalog {shlex.quote(catalog.uri)}"
         )
-    return 1 if failed else 0
+    return code
+
+
+def _failed_now(total: Tally) -> int:
+    return total.failed + sum(number for (_, state), number in total.results.items() if state == "failed")
 
 
 def _heading(outcome: Outcome) -> Iterator[str]:

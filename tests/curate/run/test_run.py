@@ -65,7 +65,7 @@ def test_spans_are_exact_and_dropped_clips_keep_their_scores(made):
 
 def test_what_is_committed_is_not_done_again(catalog, folder, file):
     before = Catalog.open(str(catalog)).snapshot()
-    assert ingest(catalog, folder, file=file) == 1  # still says that one failed
+    assert ingest(catalog, folder, file=file) == 0  # what failed before is named, and is no failure of this run
     after = Catalog.open(str(catalog)).snapshot()
     assert {name for name in after if after[name] != before[name]} == {"runs"}
 
@@ -98,20 +98,32 @@ def test_a_changed_gate_judges_every_clip_again_and_decodes_nothing(catalog, fol
 
 
 def test_changed_stages_are_refused_by_name_until_rebuild(catalog, folder, file):
-    with pytest.raises(UserError, match=r"cut\.min_seconds: 1\.0 -> 0\.25.*--rebuild"):
-        ingest(catalog, folder, file=file, sets=["cut.min_seconds=0.25"])
+    with pytest.raises(UserError, match=r"cut\.max_seconds: 20\.0 -> 1\.0.*--rebuild"):
+        ingest(catalog, folder, file=file, sets=["cut.max_seconds=1", "cut.min_seconds=0.25"])
     assert {c for (c,) in ask(catalog, "SELECT DISTINCT name FROM gates WHERE condition LIKE '%0.25%'")} == set()
     rebuild = RunOptions(engine="inline", quiet=True, rebuild=True)
-    ingest(catalog, folder, file=file, sets=["cut.min_seconds=0.25"], options=rebuild)
+    ingest(catalog, folder, file=file, sets=["cut.max_seconds=1", "cut.min_seconds=0.25"], options=rebuild)
     assert ask(catalog, "SELECT count(*), count(DISTINCT settings) FROM sources") == [(6, 1)]
-    assert ask(catalog, "SELECT count(*) FROM clips") == [(15,)]
+    assert ask(catalog, "SELECT count(*) FROM clips") == [(25,)]  # the takes of 1.5 s are halved
     assert ask(catalog, "SELECT count(*) FROM clips WHERE dropped_by = 'cut.min_seconds'") == [(0,)]
     assert verify(Catalog.open(str(catalog))) == []
 
 
+def test_a_changed_shortest_length_judges_anew_and_decodes_nothing(catalog, folder, file):
+    before = ask(catalog, "SELECT uri, committed_at FROM sources ORDER BY uri")
+    ids = ask(catalog, "SELECT clip_id FROM clips ORDER BY 1")
+    assert ask(catalog, "SELECT count(*) FROM clips WHERE dropped_by = 'cut.min_seconds'") == [(5,)]
+    ingest(catalog, folder, file=file, sets=["cut.min_seconds=0.25"])
+    assert ask(catalog, "SELECT count(*) FROM clips WHERE dropped_by = 'cut.min_seconds'") == [(0,)]
+    ingest(catalog, folder, file=file, sets=["cut.min_seconds=1.6"])
+    assert ask(catalog, "SELECT count(*) FROM clips WHERE dropped_by = 'cut.min_seconds'") == [(15,)]
+    assert ask(catalog, "SELECT uri, committed_at FROM sources ORDER BY uri") == before
+    assert ask(catalog, "SELECT clip_id FROM clips ORDER BY 1") == ids
+
+
 def test_a_rebuild_takes_every_source_of_the_catalog_not_only_the_input(catalog, folder, file):
     rebuild = RunOptions(engine="inline", quiet=True, rebuild=True)
-    ingest(catalog, folder / "film_0.mp4", file=file, sets=["cut.min_seconds=0.25"], options=rebuild)
+    ingest(catalog, folder / "film_0.mp4", file=file, sets=["cut.max_seconds=15"], options=rebuild)
     assert ask(catalog, "SELECT count(*), count(DISTINCT settings) FROM sources") == [(6, 1)]
 
 
@@ -129,11 +141,11 @@ def test_no_engine_is_started_with_nothing_to_do(catalog, folder, file, monkeypa
         raise AssertionError("an engine was started")
 
     monkeypatch.setattr("curate.engines.ray_engine.RayEngine.__init__", never)
-    assert ingest(catalog, folder, file=file, options=RunOptions(engine="ray", quiet=True)) == 1
+    assert ingest(catalog, folder, file=file, options=RunOptions(engine="ray", quiet=True)) == 0
 
 
 def test_recipes_that_would_mix_their_rows_are_refused_before_the_first_runs(tmp_path, folder):
-    other = PIPELINES.split("recipes:\n")[1].replace("ingest:", "other:").replace("min_seconds: 1", "min_seconds: 2")
+    other = PIPELINES.split("recipes:\n")[1].replace("ingest:", "other:").replace("max_seconds: 20", "max_seconds: 9")
     file = pipelines(tmp_path, PIPELINES + other)
     with pytest.raises(UserError, match="'ingest' and 'other'"):
         run_recipes(["ingest", "other"], str(tmp_path / "catalog"), [str(folder)], file, options=INLINE)
@@ -145,7 +157,8 @@ def test_failed_sources_are_taken_again_only_when_asked(tmp_path, file):
     catalog = tmp_path / "catalog"
     assert ingest(catalog, folder, file=file) == 1
     write_video(folder / "broken.mp4", moving_square(48))
-    assert ingest(catalog, folder, file=file) == 1
+    assert ingest(catalog, folder, file=file) == 0
+    assert ask(catalog, "SELECT count(*) FROM sources WHERE status = 'failed'") == [(1,)]
     assert ingest(catalog, folder, file=file, options=RunOptions("inline", quiet=True, retry_failed=True)) == 0
     assert ask(catalog, "SELECT status, count(*) FROM sources GROUP BY 1") == [("done", 2)]
     assert verify(Catalog.open(str(catalog))) == []
@@ -237,12 +250,12 @@ def test_a_run_in_a_folder_of_its_own_models_does_no_harm(tmp_path, folder, file
 def test_stages_may_change_freely_as_long_as_nothing_was_made(tmp_path, file):
     (tmp_path / "empty").mkdir()
     assert ingest(tmp_path / "catalog", tmp_path / "empty", file=file) == 0
-    assert ingest(tmp_path / "catalog", tmp_path / "empty", file=file, sets=["cut.min_seconds=0.25"]) == 0
+    assert ingest(tmp_path / "catalog", tmp_path / "empty", file=file, sets=["cut.max_seconds=15"]) == 0
 
 
 def test_a_stopped_rebuild_goes_on_without_being_asked_again(catalog, folder, file):
     part = RunOptions(engine="inline", quiet=True, rebuild=True, limit=2)
-    ingest(catalog, folder, file=file, sets=["cut.min_seconds=0.25"], options=part)
+    ingest(catalog, folder, file=file, sets=["cut.max_seconds=15"], options=part)
     assert ask(catalog, "SELECT count(DISTINCT settings) FROM sources") == [(2,)]
-    ingest(catalog, folder, file=file, sets=["cut.min_seconds=0.25"])
+    ingest(catalog, folder, file=file, sets=["cut.max_seconds=15"])
     assert ask(catalog, "SELECT count(*), count(DISTINCT settings) FROM sources") == [(6, 1)]
