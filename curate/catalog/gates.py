@@ -9,6 +9,7 @@ every gate whose condition was NULL: a gate named in both lists dropped the clip
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -158,7 +159,9 @@ def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterato
 def one_line(error: Exception) -> str:
     """What DuckDB said, without its drawing of the query."""
     text = str(error).split("\nLINE ")[0]
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    said = "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    unquoted = re.search(r'Referenced column "(kept|dropped|done|failed|video|image)" not found', said)
+    return f"{said}; a text goes in single quotes: '{unquoted[1]}'" if unquoted else said
 
 
 def referenced_columns(connection: duckdb.DuckDBPyConnection, gate: Gate) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -153,6 +154,11 @@ class TextToVideo:
             raise UserError(
                 f"{error} (the run learned from {', '.join(known) or 'no bucket that it names'})"
             ) from error
+        if known and name not in known:
+            print(
+                f"note: the run did not learn from {name} but from {', '.join(known)}: samples may be poor",
+                file=sys.stderr,
+            )
         return name
 
     def videos(

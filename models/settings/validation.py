@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -47,7 +48,9 @@ class CheckedSettings:
             raise ConfigError(f"config {values!r}: settings by name are expected")
         known = {each.name: each for each in dataclasses.fields(cls)}
         if unknown := sorted(str(name) for name in set(values) - set(known)):
-            raise ConfigError(f"{', '.join(unknown)}: there are {', '.join(known)}", "unknown setting ")
+            near = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise ConfigError(f"{', '.join(unknown)}: there are {', '.join(known)}{hint}", "unknown setting ")
         if missing := [name for name, each in known.items() if _required(each) and name not in values]:
             raise ConfigError(f"{', '.join(missing)} is missing", "setting ")
         return cls(**values)

@@ -36,7 +36,8 @@ class ManifestCaptions(CaptionSource):
             if column is not None and column not in columns and not self.settings.sidecar:
                 raise SettingsError(
                     f"no manifest of these sources has a column {column!r}: name another with "
-                    "`manifest: {{column}}`, or bring one by `clipmill run ingest --input MANIFEST --rebuild`"
+                    f"`manifest: {{column: {{{name}: COLUMN}}}}`, or bring one by "
+                    "`clipmill run ingest --input MANIFEST --rebuild`"
                 )
 
     def close(self) -> None:

@@ -156,7 +156,7 @@ class Encode(ShardStage[EncodeSettings]):
             if len(groups[key]) >= most.get(bucket, UNFIT_CLIPS):
                 yield groups.pop(key)
         yield from groups.values()
-        for bucket in sorted(set(most) - met):
+        for bucket in sorted(set(most) - met) if met else ():
             print(f"encode: no clip of this run takes the bucket {bucket}", file=sys.stderr, flush=True)
 
     def _bucket(self, row: Mapping[str, Any]) -> Bucket | str:

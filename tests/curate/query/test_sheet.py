@@ -95,6 +95,7 @@ def test_the_picture_is_drawn(catalog, tmp_path):
         ({"output": "no/such/x.html"}, "no folder"),
         ({"by": "moton"}, "did you mean 'motion'"),
         ({"where": "motion >"}, "syntax error"),
+        ({"where": "verdict = kept"}, "a text goes in single quotes: 'kept'"),
         ({"where": "motion > 900"}, "nothing to show"),
         ({"where": "true) UNION SELECT * FROM clips --"}, "rror"),
         ({"most": 500}, "HTML"),

@@ -37,8 +37,9 @@ def test_a_config_comes_back_from_json(lr, warmup, share, compiled, masks, paral
 
 
 REFUSED = [
+    ({"optimiser": {"lr": 1}}, "; did you mean optimizer?"),
     ({"batchsize": 1}, "unknown setting batchsize: there are kind, model, objective, steps, batch_size"),
-    ({"validation": {"part": 1}}, "unknown setting validation.part: there are share, by, every"),
+    ({"validation": {"part": 1}}, "unknown setting validation.part: there are share, least, by, every"),
     ({"steps": 1.5}, "steps 1.5: int is expected"),
     ({"steps": True}, "steps True: int is expected"),
     ({"steps": 0}, "steps 0: at least 1"),
