@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -37,7 +37,6 @@ def test_a_config_comes_back_from_json(lr, warmup, share, compiled, masks, paral
 
 
 REFUSED = [
-    ({"optimiser": {"lr": 1}}, "; did you mean optimizer?"),
     ({"batchsize": 1}, "unknown setting batchsize: there are kind, model, objective, steps, batch_size"),
     ({"validation": {"part": 1}}, "unknown setting validation.part: there are share, least, by, every"),
     ({"steps": 1.5}, "steps 1.5: int is expected"),
@@ -82,3 +81,8 @@ def test_what_cannot_be_is_one_line(values, said):
     with pytest.raises(ConfigError) as raised:
         TrainConfig.from_dict(values)
     assert str(raised.value).startswith(said) and "\n" not in str(raised.value)
+
+
+def test_the_nearest_setting_is_named():
+    with pytest.raises(ConfigError, match="did you mean optimizer\\?$"):
+        TrainConfig.from_dict({"optimiser": {"lr": 1}})
