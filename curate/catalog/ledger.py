@@ -98,6 +98,26 @@ class Ledger:
                 lambda table: {field.name for field in added} <= {field.name for field in table.schema().fields},
             )
 
+    def widen_columns(self, wanted: Mapping[str, pa.DataType]) -> None:
+        """Gives columns of the state table that it has already other types, which hold all of its values.
+
+        Delta Lake has no change of a column's type that every reader understands: the files are written anew and take
+        the place of the old ones in one commit. UserError for a stored value that does not fit.
+        """
+        stored = self.schema(self.state)
+        schema = pa.schema([field.with_type(wanted.get(field.name, field.type)) for field in stored])
+        if schema == stored:
+            return
+        self._begin_rewriting()
+        paths = relative_paths(self.tables[self.state])
+        rewrite = Rewrite(self._writer(), self.state, tuple(paths), schema, self.key)
+        try:
+            files = rewrite()
+        except pa.ArrowInvalid as error:
+            changed = ", ".join(field.name for field in schema if field.type != stored.field(field.name).type)
+            raise UserError(f"column {changed!r} of {self.state} can't be widened: {first_line(error)}") from error
+        self._commit(self.state, [file.add() for file in files], self._data_commits({}), overwrite=schema)
+
     def commit(self, files: Sequence[DataFile], redone: bool = False) -> None:
         """Commits files that hold whole units: data tables first, the state table last.
 

@@ -274,24 +274,3 @@ def _widens(kind: pa.DataType, stored: pa.DataType) -> bool:
     if pa.types.is_integer(kind) and pa.types.is_integer(stored):
         return kind.bit_width <= stored.bit_width
     return (pa.types.is_integer(kind) or kind == pa.float32()) and stored == pa.float64()
-
-
-def stored_type(name: str, column: str, values: pa.Array, stored: pa.DataType) -> None:
-    """UserError, naming both types, where values can't be stored as the type that a column has already.
-
-    Numbers may change type where no value changes (2 -> 2.0).
-    """
-    kind = storable(values.type)
-    if kind is None or kind == stored:
-        return
-    number_to_text = pa.types.is_string(stored) != pa.types.is_string(kind)
-    boolean = pa.types.is_boolean(kind) != pa.types.is_boolean(stored)
-    try:
-        if number_to_text or boolean:
-            raise pa.ArrowInvalid("not the same kind of value")
-        values.cast(stored)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(
-            f"column {column!r} of {name} is {duckdb_type(stored)} in the catalog, but now comes as "
-            f"{duckdb_type(kind)} ({error}): give it one type or another name"
-        ) from error

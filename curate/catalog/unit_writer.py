@@ -119,7 +119,8 @@ class UnitWriter:
                 self._append("thumbnails", clip.thumbnail)
                 self.size += len(clip.thumbnail["jpeg"])
             self._results(clip, scanned.get("content_hash"))
-        found = {"status": "done" if failure is None else "failed", "reason": failure, "clips": len(clips)}
+        reason = failure or (None if clips else scanned.get("reason") or "no clip was found in it")
+        found = {"status": "done" if failure is None else "failed", "reason": reason, "clips": len(clips)}
         ids = {"source_id": source.source_id, "uri": source.uri}
         self._append("sources", source.columns | ids | scanned | found)
 

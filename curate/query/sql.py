@@ -7,6 +7,7 @@ import csv
 import json
 import math
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -102,6 +103,8 @@ def _finite(value: Any) -> Any:
     """The value with null in place of NaN and infinity, which JSON does not have, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, Decimal) and value.as_tuple().exponent == 0:
+        return int(value)  # JSON has whole numbers of any length
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return {str(key): _finite(item) for key, item in value.items()} if isinstance(value, dict) else value

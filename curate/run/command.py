@@ -84,6 +84,7 @@ def run_recipes(
         if listing is not None:
             check_plan_gates(plan, {})
             listing.check()
+            listing.read_columns()
     check_together(plans)
     if not options.quiet:
         for text in overrides:
@@ -187,7 +188,8 @@ class _Run:
         if self.listing is None:
             return None
         options, ledger = self.options, self.ledgers["sources"]
-        found = pending_sources(
+        self._join_columns(self.listing)
+        return pending_sources(
             ledger,
             self.listing,
             self.plan.state_tables["sources"].settings,
@@ -195,9 +197,6 @@ class _Run:
             retry_failed=options.retry_failed,
             rebuild=options.rebuild,
         )
-        found.columns = ledger.schema("sources") if "sources" in ledger.tables else BASE["sources"]
-        found.see_columns = self._add_manifest_columns
-        return found
 
     def _units(self, todo: Iterator[Unit], stages: tuple[UnitStage, ...], progress: Shown, stop: Interrupts) -> None:
         """Pending units through an engine, which is started only if there is one; file sets to the ledgers."""
@@ -239,9 +238,16 @@ class _Run:
         """The stored columns of every table, as they are now."""
         return {name: ledger.schema(name) for ledger in self.ledgers.values() for name in ledger.tables}
 
-    def _add_manifest_columns(self, found: pa.Schema) -> None:
-        self._begin()
-        self.ledgers["sources"].add_columns("sources", found)
+    def _join_columns(self, listing: Listing) -> None:
+        """Adds the columns of manifests to `sources` and widens those there are, before any row is made."""
+        ledger = self.ledgers["sources"]
+        stored = ledger.schema("sources") if "sources" in ledger.tables else BASE["sources"]
+        there = {field.name: field.type for field in stored}
+        types = listing.join_columns(there)
+        if any(there.get(name) != kind for name, kind in types.items()):
+            self._begin()
+            ledger.widen_columns(types)
+            ledger.add_columns("sources", pa.schema(types.items()))
 
     @property
     def _stamp(self) -> dict[str, str]:

@@ -9,18 +9,20 @@ files are.
 from __future__ import annotations
 
 import glob
-import json
 import os
-import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from curate.errors import UserError
+from curate.run.locations import spelled
+from curate.run.manifests.manifest import Manifest, is_manifest, join_types
 from curate.storage import filesystem, is_local, local_path
+from stages.decode.reading import reason_of
 
 VIDEO = (
     *(".264", ".265", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v"),
@@ -28,17 +30,20 @@ VIDEO = (
     *(".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".rm", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
 IMAGE = (".jpeg", ".jpg", ".png", ".webp")
-MANIFEST = (".parquet", ".csv", ".jsonl", ".ndjson")
-CHUNK = 4096
 
 
 @dataclass
 class Listing:
-    """The entries of several inputs, and the count of what was left out and why."""
+    """The entries of several inputs, and the count of what was left out and why.
+
+    `types` are the columns of `sources` that manifests bring. `read_columns` and `join_columns` find them; without them
+    an entry is its `uri` alone.
+    """
 
     inputs: tuple[str, ...]
     extensions: tuple[str, ...] | None = None
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> files
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for text in self.inputs:
@@ -52,8 +57,7 @@ class Listing:
             if text.lower().endswith(".json"):
                 raise UserError(f"{text}: a manifest is .jsonl (one JSON object a line), .csv or .parquet")
             if is_manifest(text):
-                if not _exists(text):
-                    raise UserError(f"no such manifest: {text}")
+                _check_there(text, "manifest")
             elif _is_glob(text):
                 if next(iter(_expand(text)), None) is None:
                     raise UserError(f"nothing matches {text}")
@@ -63,12 +67,26 @@ class Listing:
                     raise UserError(f"no such input: {text}")
                 if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
                     raise UserError(f"can't read the folder {text}: permission denied")
-            elif not _exists(text):
-                raise UserError(f"no such input: {text}")
+            else:
+                _check_there(text, "input")
+
+    def read_columns(self) -> None:
+        """Reads every manifest once, for the types of its columns. UserError for what can't be read."""
+        for manifest in self._manifests.values():
+            _ = manifest.types
+
+    def join_columns(self, stored: Mapping[str, pa.DataType]) -> Mapping[str, pa.DataType]:
+        """Sets and gives `types`: they hold every cell of all manifests, and what is stored; UserError for none."""
+        self.types = join_types(stored, self._manifests.values())
+        return self.types
+
+    @cached_property
+    def _manifests(self) -> dict[str, Manifest]:
+        return {text: Manifest(text) for text in self.inputs if is_manifest(text)}
 
     def _entries(self, text: str) -> Iterator[dict[str, Any]]:
         if is_manifest(text):
-            yield from _manifest(text)
+            yield from self._manifests[text].entries(self.types)
         elif _is_glob(text):
             for uri in _expand(text):
                 yield {"uri": uri}
@@ -121,17 +139,20 @@ class Listing:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
 
-def _exists(text: str) -> bool:
+def _check_there(text: str, what: str) -> None:
+    """UserError for an input that is not there, or that its server does not give."""
     fs, path = filesystem(text)
     try:
-        return fs.exists(path)
+        if text.startswith(("http://", "https://")):
+            fs.info(path)  # raises with the answer of the server
+        elif not fs.exists(path):
+            raise UserError(f"no such {what}: {text}")
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"no such {what}: {reason_of(error)}") from error
     except Exception as error:  # every store has its own exceptions: no credentials, no network, no bucket
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"can't reach {text}: {said}") from error
-
-
-def is_manifest(text: str) -> bool:
-    return text.lower().endswith(MANIFEST)
+        raise UserError(f"can't reach {text}: {reason_of(error)}") from error
 
 
 def _is_glob(text: str) -> bool:
@@ -148,70 +169,3 @@ def _expand(text: str) -> Iterator[str]:
         fs, path = filesystem(text)
         for name in sorted(fs.glob(path)):
             yield fs.unstrip_protocol(name)
-
-
-def _manifest(text: str) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet, CSV or JSONL file; the column `uri` (or path, file, video, url) names the source.
-
-    Relative names are taken from the manifest's own folder.
-    """
-    folder = text.rsplit("/", 1)[0] if "/" in text else "."
-    for number, row in enumerate(_manifest_rows(text), 1):
-        column = next((c for c in ("uri", "path", "file", "video", "url") if c in row), None)
-        if column is None:
-            raise UserError(f"{text}: row {number} has no column `uri` (or path, file, video, url), only {list(row)}")
-        name = row.pop(column)
-        if not isinstance(name, str) or not name:
-            raise UserError(f"{text}: row {number}: {column} is {name!r}, expected a path or URI")
-        yield {**row, "uri": canonical(name, folder)}
-
-
-def canonical(name: str, folder: str) -> str:
-    """The one spelling of a source's name: the absolute path, or the URI as it is."""
-    if not is_local(name):
-        return name
-    if name.startswith(("file://", "~", "/")):
-        return spelled(local_path(name))
-    return spelled(os.path.abspath(os.path.join(local_path(folder), name))) if is_local(folder) else f"{folder}/{name}"
-
-
-def spelled(path: str) -> str:
-    """A local path as text that every table can hold; a name that is not UTF-8 becomes a file:// URI."""
-    try:
-        path.encode()
-        return path
-    except UnicodeEncodeError:
-        return "file://" + urllib.parse.quote(os.fsencode(path))
-
-
-def _manifest_rows(text: str) -> Iterator[dict[str, Any]]:
-    fs, path = filesystem(text)
-    try:
-        with fs.open(path, "rb") as file:
-            if text.lower().endswith(".parquet"):
-                import pyarrow.parquet as pq
-
-                for batch in pq.ParquetFile(file).iter_batches(CHUNK):
-                    yield from batch.to_pylist()
-            elif text.lower().endswith(".csv"):
-                import pyarrow.csv as csv
-
-                for batch in csv.open_csv(file, read_options=csv.ReadOptions(block_size=1 << 20)):
-                    yield from batch.to_pylist()
-            else:
-                yield from _json_rows(text, file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"can't read the manifest {text}: {str(error).splitlines()[0]}") from error
-
-
-def _json_rows(text: str, file: Any) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{text}:{number}: not valid JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{text}:{number}: expected an object, got {type(row).__name__}")
-        yield row

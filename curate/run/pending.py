@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
 
-import pyarrow as pa
-
-from curate.catalog.arrays import array
 from curate.catalog.idset import IdSet, pack
 from curate.catalog.ledger import Ledger
-from curate.catalog.schema import BASE, PASS, storable, stored_type
-from curate.errors import UserError
-from curate.run.listing import CHUNK
-from stages.unit import Row, Source, Unit, source_id
+from curate.catalog.schema import BASE, PASS
+from stages.unit import Source, Unit, source_id
 
-RESERVED = {name.lower() for name in [*BASE["sources"].names, PASS, "clip_id"]}
 Entry = dict[str, Any]  # `uri`, and the manifest's own columns
-SeeColumns = Callable[[pa.Schema], None]  # told of manifest columns that are new
+CHUNK = 4096  # entries at a time
 
 
 @dataclass
@@ -28,8 +21,7 @@ class PendingSources:
     """Iterating gives a Unit for each source to do.
 
     `stale` are entries of rows made under other settings: they are done again even where the listing no longer names
-    them, so that a rebuilt catalog is never a mixture. `columns` are the stored columns of `sources`; `see_columns` is
-    told of a manifest's new columns before the units that carry them.
+    them, so that a rebuilt catalog is never a mixture.
     """
 
     entries: Iterable[Entry]
@@ -38,8 +30,6 @@ class PendingSources:
     done: IdSet = field(default_factory=IdSet)  # committed, not to be done again
     failed: IdSet = field(default_factory=IdSet)  # committed as failed, not to be tried again
     redo: IdSet = field(default_factory=IdSet)  # committed, to be done again
-    columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
-    see_columns: SeeColumns = lambda columns: None
     listed: int = 0  # distinct sources the listing named
     already_done: int = 0  # of these, before this run
     already_failed: int = 0
@@ -63,23 +53,9 @@ class PendingSources:
                     self.already_failed += listed * bool(failed[at])
                 elif self.limit is None or self.taken < self.limit:
                     self.taken += 1
-                    source = Source(ids[at], entry["uri"], manifest_columns(entry))
+                    source = Source(ids[at], entry["uri"], {n: v for n, v in entry.items() if n != "uri"})
                     units.append(Unit(ids[at], source=source, redone=bool(again[at])))
-            self._look_at_columns([unit.source.columns for unit in units if unit.source is not None])
             yield from units
-
-    def _look_at_columns(self, rows: Sequence[Row]) -> None:
-        """UserError for a column of mixed types, or of another type than the stored one."""
-        found = []
-        for name in dict.fromkeys(name for row in rows for name in row):
-            values = _column(name, [row.get(name) for row in rows])
-            if name in self.columns.names:
-                stored_type("sources", name, values, self.columns.field(name).type)
-            elif (kind := storable(values.type)) is not None:
-                found.append(pa.field(name, kind))
-        if found:
-            self.see_columns(pa.schema(found))
-            self.columns = pa.schema([*self.columns, *found])
 
 
 def pending_sources(
@@ -118,31 +94,3 @@ def _stale_entries(ledger: Ledger, settings: str | None) -> Iterator[Entry]:
         for row in table.to_pylist():
             if row["settings"] != settings:
                 yield {name: value for name, value in row.items() if name not in made}
-
-
-def manifest_columns(entry: Entry) -> Row:
-    """The extra columns of a manifest's row as `sources` can hold them.
-
-    A name that clipmill uses itself becomes manifest_NAME: a manifest's own `width` or `status` must not pass
-    for what was measured. Lists and mappings become JSON text, so that no odd value can bend the table.
-    """
-    return {_name(k): _value(v) for k, v in entry.items() if k != "uri"}
-
-
-def _name(name: str) -> str:
-    plain = "".join(c if c.isprintable() else "_" for c in name).strip()
-    return plain if plain and plain.lower() not in RESERVED else f"manifest_{plain}"
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate is no text
-    return json.dumps(value, default=str) if isinstance(value, list | dict | tuple) else value
-
-
-def _column(name: str, values: list[Any]) -> pa.Array:
-    try:
-        return array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
-        found = sorted({type(value).__name__ for value in values if value is not None})
-        raise UserError(f"column {name!r} of the manifest mixes {', '.join(found)}: give it one type") from error

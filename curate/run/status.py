@@ -29,6 +29,9 @@ def print_status(catalog: Catalog) -> int:
             "SELECT split_part(reason, ':', 1), count(*) FROM sources WHERE status = 'failed' "
             "GROUP BY 1 ORDER BY 2 DESC, 1"
         ).fetchall()
+        empty = sql.execute(
+            "SELECT reason, count(*) FROM sources WHERE status = 'done' AND clips = 0 GROUP BY 1 ORDER BY 2 DESC, 1"
+        ).fetchall()
         clips = funnel_rows(sql, [gate.name for gate in catalog.gates()])
         runs = sql.execute(
             "SELECT recipe, run_id[:8], status, engine, strftime(started_at, '%Y-%m-%d %H:%M:%S') "
@@ -47,9 +50,12 @@ def print_status(catalog: Catalog) -> int:
     if stale:
         console.print(f"{stale:,} of them are still from before the last run's stages changed: run it again")
     for line in trouble:
-        console.print(f"pending is not known for {line}")
+        console.print(f"pending is not known: {line}")
     if reasons:
         console.print(table_of("failed", ("reason", "sources"), [(r, f"{n:,}") for r, n in reasons]))
+    if empty:
+        rows = [(reason or "not known", f"{n:,}") for reason, n in empty]
+        console.print(table_of("done without a clip", ("reason", "sources"), rows))
     console.print(table_of("clips", FUNNEL, clips))
     if stages:
         console.print(table_of("clips by stage", ("table", "done", "failed", "kept clips without"), stages))
@@ -84,17 +90,18 @@ def _pending(sql: Any) -> tuple[int | None, list[str]]:
         if batch.num_rows:
             known.add(pack(batch["source_id"].to_pylist()))
     rows = sql.execute("SELECT DISTINCT recipe_text, recipe, inputs FROM runs").fetchall()
+    wanted = {(one, _extensions(text, name)) for text, name, inputs in rows for one in json.loads(inputs)}
     found, trouble = 0, []
-    for key in dict.fromkeys((text, name, inputs) for text, name, inputs in rows):
-        for one in json.loads(key[2]):
-            listing = Listing((one,), _extensions(key[0], key[1]))
-            try:
-                listing.check()
-                for unit in PendingSources(listing, done=known):
-                    found += 1
-                    known.add(pack([unit.unit_id]))
-            except (UserError, OSError) as error:
-                trouble.append(f"{one}: {error}")
+    for one, extensions in sorted(wanted, key=str):
+        listing = Listing((one,), extensions)
+        try:
+            listing.check()
+            for unit in PendingSources(listing, done=known):
+                found += 1
+                known.add(pack([unit.unit_id]))
+        except (UserError, OSError) as error:
+            trouble.append(str(error) if one in str(error) else f"{one}: {error}")
+    trouble = list(dict.fromkeys(trouble))
     return (None if trouble else found), trouble
 
 

@@ -115,6 +115,17 @@ class SafeFile:
 
 
 def reason_of(error: BaseException) -> str:
-    """An exception as one short line: its text, the system's own for an OSError, or its type where it has no text."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    """An exception as one short line: its text, the system's own for an OSError, or its type where it has no text.
+
+    An answer of an HTTP server is its status code and the URL. fsspec raises FileNotFoundError with the URL alone for
+    whatever met an HTTP client: what it was raised from says why.
+    """
+    why = (isinstance(error, FileNotFoundError) and error.__cause__) or error
+    if isinstance(status := getattr(why, "status", None), int):
+        url = error if why is not error else getattr(getattr(why, "request_info", None), "real_url", "")
+        text = f"HTTP {status} {getattr(why, 'message', '')}: {url}"
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    else:
+        text = str(error) if why is error else f"{why}: {error}"
     return " ".join(text.split())[:300] or type(error).__name__

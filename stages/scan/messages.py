@@ -67,6 +67,7 @@ class ScannedSource(BaseModel):
     decode_errors: Int64 | None = None
     content_hash: str | None = None
     cpu_seconds: float | None = None
+    reason: str | None = None  # why there is no clip
 
     @property
     def columns(self) -> Row:

@@ -29,6 +29,7 @@ from stages.unit import Row
 BATCH_FRAMES = 32  # cut and measured together: decoder and cutter evict each other from the processor's caches
 RATE_MARGIN = 0.01  # a stated rate is taken where the frames that were decoded come so near to it
 BATCH_SECONDS = 1.0  # at most in a batch: a clip's frames must still be kept when its end is known
+NO_CLIP = "no clip: all of it is a fade or another gradual transition"
 
 
 def run(call: Call) -> Iterator[Message]:
@@ -51,14 +52,14 @@ def scan(
         reader = open_reader(file, settings.probe.backend, settings.probe.threads)
         info = reader.info
         yield _header(info)
-        frames: int | None = None
+        frames, no_clip = None, None
         if _too_short(info, settings):
             yield _undecoded(info, settings)
             duration = info.duration_s
         else:
             pass_ = _Pass(reader, info, settings)
             yield from pass_.clips(progress)
-            frames, duration = reader.frames, pass_.duration_s
+            frames, duration, no_clip = reader.frames, pass_.duration_s, pass_.no_clip
             if reader.disordered:
                 raise SourceError(reader.disordered)
             if reader.truncated and settings.probe.truncated == "fail":
@@ -70,6 +71,7 @@ def scan(
             decode_errors=reader.decode_errors if frames is not None else None,
             content_hash=file.content_hash(),
             cpu_seconds=time.process_time() - began,
+            reason=no_clip,
         )
 
 
@@ -97,6 +99,7 @@ class _Pass:
             max(request.long_side for request in self.requests), interval_s=0.25 if settings.wants else 0.5
         )
         self.duration_s: float | None = None  # known at the end
+        self.no_clip: str | None = NO_CLIP  # None once there is one
         self.pts: deque[int] = deque()  # of frames that belong to no clip so far
 
     def clips(self, progress: Callable[[int], None]) -> Iterator[ScannedClip]:
@@ -131,7 +134,7 @@ class _Pass:
                 yield self._close(span)
 
     def _close(self, span: Span) -> ScannedClip:
-        info = self.info
+        info, self.no_clip = self.info, None
         while self.pts and self.pts[0] < span.start_pts:  # frames inside a transition
             self.pts.popleft()
         frames = 0

@@ -17,6 +17,12 @@ def uris(*inputs, **settings):
     return [entry["uri"] for entry in listing], listing
 
 
+def first_unit(manifest):
+    listing = Listing((str(manifest),))
+    listing.join_columns({})
+    return next(iter(PendingSources(listing)))
+
+
 @pytest.fixture
 def folder(tmp_path):
     for name in (
@@ -71,14 +77,16 @@ def test_every_manifest_carries_its_extra_columns_and_resolves_names_from_its_ow
     csv.write_csv(table, folder / "m.csv")
     (folder / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     for name in ("m.parquet", "m.csv", "m.jsonl"):
-        entries = list(Listing((str(folder / name),)))
+        listing = Listing((str(folder / name),))
+        listing.join_columns({})
+        entries = list(listing)
         assert [entry["uri"] for entry in entries] == [str(folder / row["uri"]) for row in rows]
         assert [entry["caption"] for entry in entries] == ["a red ball", "x"]
 
 
 def test_a_manifests_own_status_does_not_pass_for_the_measured_one(folder):
     (folder / "m.jsonl").write_text(json.dumps({"uri": "b.mp4", "status": "done", "Width": 3, "caption": "c"}))
-    unit = next(iter(PendingSources(Listing((str(folder / "m.jsonl"),)))))
+    unit = first_unit(folder / "m.jsonl")
     assert unit.source.columns["manifest_status"] == "done"
     assert unit.source.columns["manifest_Width"] == 3
     assert unit.source.columns["caption"] == "c"
@@ -103,7 +111,7 @@ def test_a_source_named_twice_is_one_unit(folder):
 def test_a_wrong_manifest_is_one_clear_line(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=words):
-        list(Listing((str(tmp_path / name),)))
+        Listing((str(tmp_path / name),)).read_columns()
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "nowhere/*.mp4", "nowhere.csv", "nowhere.mp4"])
@@ -124,7 +132,7 @@ def test_no_name_of_a_manifest_column_can_harm_the_catalog(folder, tmp_path, nam
 
     row = json.dumps({"uri": "b.mp4", name: {"deep": [[[1]]]}})
     (folder / "m.jsonl").write_text(row)
-    unit = next(iter(PendingSources(Listing((str(folder / "m.jsonl"),)))))
+    unit = first_unit(folder / "m.jsonl")
     table = rows_to_table("sources", [unit.source.columns])
     assert [json.loads(v) for v in unit.source.columns.values()] == [{"deep": [[[1]]]}]
     assert all(column and column.isprintable() for column in table.column_names)
