@@ -204,6 +204,14 @@ class ClipStage(TableStage[M], UnitStage[M]):
         What a clip gets must not depend on which clips come together in a batch.
         """
 
+    def source_columns(self) -> tuple[str, ...]:
+        """Columns of manifests that its rows are made of: a clip is taken again once a cell of its own has changed."""
+        return ()
+
+    def clip_file(self) -> str | None:
+        """A manifest with cells of `source_columns` for single clips, which go before those of their sources."""
+        return None
+
     def left_over(self) -> set[str]:
         """Ids of clips for which the stage keeps something beside the catalog until their rows are committed."""
         return set()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,6 +108,29 @@ class Unit:
     def spent(self, stage: str, seconds: float) -> None:
         """Adds CPU seconds that a stage spent on this unit."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+def cells_hash(columns: Row, names: Sequence[str]) -> str | None:
+    """Hash of the manifest's cells in these columns, 32 hex digits; None without columns.
+
+    `curate.run.manifests.clip_cells` computes the same in SQL, where a cell is cast to a text.
+    """
+    if not names:
+        return None
+    cells = [_as_text(columns.get(name)) for name in names]
+    return _md5(",".join("" if text is None else _md5(text) for text in cells))
+
+
+def _as_text(cell: Any) -> str | None:
+    """A cell as DuckDB casts it to a text."""
+    if isinstance(cell, datetime.datetime):
+        text = cell.replace(tzinfo=None).isoformat(" ")
+        return text.rstrip("0") if "." in text else text
+    return str(cell).lower() if isinstance(cell, bool) else None if cell is None else str(cell)
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode("utf-8", "backslashreplace"), usedforsecurity=False).hexdigest()
 
 
 def source_id(uri: str) -> str:

@@ -116,7 +116,8 @@ class Rewrite:
     """Rows of committed files into new ones, without those that `superseded` names; picklable, run by any worker.
 
     `schema` is the table's. `superseded` maps a pass to the keys whose rows of that pass go (None: none do).
-    `forgotten` are keys whose rows go, whatever their pass.
+    `forgotten` are keys whose rows go, whatever their pass. `changed` has the key and other columns: the values that
+    the rows of its keys get there.
     """
 
     writer: FileWriter
@@ -126,6 +127,7 @@ class Rewrite:
     key: str
     superseded: dict[int, pa.Array] | None = None
     forgotten: pa.Array | None = None
+    changed: pa.Table | None = None
     most_bytes: int = 256 << 20  # of a new file, before it is compressed
 
     def __call__(self) -> list[DataFile]:
@@ -151,7 +153,17 @@ class Rewrite:
                     rows = pa.Table.from_batches([batch])
                     kept = rows.filter(pc.invert(self._gone(rows)))
                     if kept.num_rows:
-                        yield with_schema(kept, self.schema)
+                        yield self._with_changes(with_schema(kept, self.schema))
+
+    def _with_changes(self, rows: pa.Table) -> pa.Table:
+        if self.changed is None:
+            return rows
+        at = pc.index_in(rows[self.key], value_set=self.changed[self.key])
+        for name in self.changed.column_names:
+            index = rows.column_names.index(name)
+            values = pc.if_else(pc.is_valid(at), self.changed[name].take(at), rows[name])
+            rows = rows.set_column(index, rows.schema.field(index), values)
+        return rows
 
     def _gone(self, rows: pa.Table) -> pa.ChunkedArray:
         gone = pa.chunked_array([pa.repeat(pa.scalar(False), rows.num_rows)])

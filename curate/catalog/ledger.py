@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from curate.catalog import lease, state, table_files
 from curate.catalog.arrays import array
 from curate.catalog.catalog import OWN_TABLES, Catalog, relative_paths
 from curate.catalog.data_files import DataFile, FileWriter, Rewrite, RunRewrite, remove
-from curate.catalog.schema import PASS, merge_schemas
+from curate.catalog.schema import PASS, merge_schemas, plain_types
 from curate.catalog.superseded_rows import superseded_by_pass
 from curate.catalog.table_files import DEFAULT, Compaction, files_of_keys, small_groups
 from curate.errors import UserError, first_line
@@ -157,6 +157,17 @@ class Ledger:
                 {n: [self._rewrite(n, some, forgotten=forgotten)] for n, some in holding.items() if some}, run
             )
 
+    def change_rows(self, changed: str) -> None:
+        """Gives rows of the state table other values in one commit; their pass stays, and so do the data tables.
+
+        The Parquet file `changed` has the key, once each, and the columns that get its values.
+        """
+        self._begin_rewriting()
+        table = self.tables[self.state]
+        found = table_files.changes_by_file(self.catalog, table, self.key, changed)
+        jobs = (self._rewrite(self.state, [path], changed=plain_types(rows)) for path, rows in found)
+        self._replace({self.state: jobs}, Rewrite.__call__, data_change=True)
+
     def maintain(self, run: RunRewrite = Rewrite.__call__) -> None:
         """Prunes, compacts, and deletes files that no version of the last week needs. Cheap if there is nothing to do.
 
@@ -187,23 +198,24 @@ class Ledger:
 
     def _rewrite(
         self, name: str, paths: Sequence[str], superseded: dict[int, pa.Array] | None = None,
-        forgotten: pa.Array | None = None,
+        forgotten: pa.Array | None = None, changed: pa.Table | None = None,
     ) -> Rewrite:  # fmt: skip
-        most = self.compaction.target_bytes
-        return Rewrite(self._writer(), name, tuple(paths), self.schema(name), self.key, superseded, forgotten, most)
+        most, schema = self.compaction.target_bytes, self.schema(name)
+        return Rewrite(self._writer(), name, tuple(paths), schema, self.key, superseded, forgotten, changed, most)
 
     def _writer(self) -> FileWriter:
         return FileWriter(self.catalog.uri, self.run_id, self.taken[0])
 
     def _replace(
-        self, rewrites: Mapping[str, Sequence[Rewrite]], run: RunRewrite, numbers: Mapping[str, int] | None = None
-    ) -> None:
+        self, rewrites: Mapping[str, Iterable[Rewrite]], run: RunRewrite, numbers: Mapping[str, int] | None = None,
+        data_change: bool = False,
+    ) -> None:  # fmt: skip
         """Carries out rewrites and commits each table's files in place of the old ones, the state table last."""
         actions: dict[str, list] = {}
         for name, jobs in rewrites.items():
             of_table = table_files.sizes(self.tables[name])
             for job in jobs:
-                actions.setdefault(name, []).extend(file.add(data_change=False) for file in run(job))
+                actions.setdefault(name, []).extend(file.add(data_change) for file in run(job))
                 actions[name] += [remove(path, of_table[path]) for path in job.paths]
         if not actions and not numbers:
             return

@@ -109,6 +109,7 @@ STATE = pa.schema(
         "status": TEXT,  # 'done' or 'failed'
         "reason": TEXT,  # why it failed
         "content_hash": TEXT,  # of the source that the row was made of
+        "manifest_hash": TEXT,  # of the manifest's cells that the row was made of
         "settings": TEXT,  # hash of the settings that made the row
         "recipe": TEXT,
         "run_id": TEXT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -11,9 +11,9 @@ from deltalake import DeltaTable
 
 from curate.catalog.catalog import Catalog, relative_paths
 from curate.catalog.data_files import NAME, DataFile
-from curate.catalog.gates import quote
+from curate.catalog.gates import literal, quote
 from curate.catalog.schema import PASS
-from curate.catalog.superseded_rows import files_sql
+from curate.catalog.superseded_rows import files_sql, no_glob
 from curate.errors import UserError
 from curate.storage import is_local
 
@@ -64,6 +64,25 @@ def files_of_keys(catalog: Catalog, table: DeltaTable, key: str, keys: pa.Array)
             f"WHERE {quote(key)} IN (SELECT key FROM wanted)"
         ).fetchall()
     return sorted(paths[name] for (name,) in rows)
+
+
+def changes_by_file(catalog: Catalog, table: DeltaTable, key: str, changed: str) -> Iterator[tuple[str, pa.Table]]:
+    """(file, the rows of the Parquet file `changed` whose keys stand in it), one file of the table at a time."""
+    paths = {path.rsplit("/", 1)[-1]: path for path in relative_paths(table)}
+    if not paths:
+        return
+    with duckdb.connect() as sql:
+        if not is_local(catalog.uri):
+            sql.register_filesystem(catalog.fs)
+        sql.execute(f"CREATE VIEW changed AS SELECT * FROM read_parquet({literal(no_glob(changed))})")
+        rows = f"SELECT {quote(key)}, parse_filename(filename) AS name FROM {files_sql(table, 'filename = true')}"
+        holding = sql.sql(f"SELECT DISTINCT name FROM ({rows}) SEMI JOIN changed USING ({quote(key)})").fetchall()
+        for (name,) in sorted(holding):
+            keys = f"SELECT {quote(key)} FROM ({rows}) WHERE name = {literal(name)}"
+            yield (
+                paths[name],
+                sql.sql(f"SELECT * FROM changed SEMI JOIN ({keys}) USING ({quote(key)})").to_arrow_table(),
+            )
 
 
 def small_groups(table: DeltaTable, rule: Compaction) -> list[list[str]]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate.catalog.data_files import DataFile, FileWriter, with_schema
 from curate.catalog.schema import PASS, STATE, rows_to_table
 from curate.errors import UserError
-from stages.unit import Clip, Row, Source, Unit
+from stages.unit import Clip, Row, Source, Unit, cells_hash
 
 SOURCES = ("clips", "thumbnails", "sources")  # the tables of a scanned source, the state table last
 Schemas = Mapping[str, pa.Schema]  # the stored columns of each table
@@ -26,11 +26,13 @@ class WriterSettings:
 
     `writers` and `stamps` have an entry for each state table: what writes its files, and the columns (settings,
     recipe, run_id) that each of its rows carries. `reports` are tables whose done clips the driver wants to hear of.
+    `cells` names, by table, the columns of manifests whose hash its rows carry.
     """
 
     writers: dict[str, FileWriter]
     stamps: dict[str, Row]
     reports: frozenset[str] = frozenset()
+    cells: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def clip_tables(self) -> list[str]:
@@ -134,7 +136,8 @@ class UnitWriter:
 
     def _results(self, clip: Clip, content_hash: str | None) -> None:
         for table, row in clip.results.items():
-            self._append(table, row | {"content_hash": content_hash})
+            made_of = cells_hash(clip.source.columns, self.settings.cells.get(table, ()))
+            self._append(table, row | {"content_hash": content_hash, "manifest_hash": made_of})
             if table in self.settings.reports and row["status"] == "done":
                 self._found.done_clips.setdefault(table, []).append(clip.clip_id)
 

@@ -33,6 +33,8 @@ from curate.recipe.load import load_recipes
 from curate.recipe.plan import Plan, environment, make_plan
 from curate.run.committer import Committer
 from curate.run.listing import Listing
+from curate.run.manifests.clip_cells import clip_cells
+from curate.run.manifests.refresh import Refreshed, refresh_sources
 from curate.run.pending import PendingSources, pending_sources
 from curate.run.progress import ClipProgress, SourceProgress
 from curate.run.report import Outcome, report_runs
@@ -120,6 +122,7 @@ class _Run:
         self.plan, self.listing, self.catalog, self.options, self.engines = plan, listing, catalog, options, engines
         self.run_id = uuid.uuid4().hex
         self.sources: PendingSources | None = None
+        self.refreshed: Refreshed | None = None
         self.selection: Selection | None = None
         self._writer: WriterSettings | None = None
 
@@ -167,7 +170,7 @@ class _Run:
         if interrupts.seen:
             print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
             return None
-        return Outcome(plan, self.committer.total, self.sources, self.selection, self.listing)
+        return Outcome(plan, self.committer.total, self.sources, self.selection, self.listing, self.refreshed)
 
     def _work(self, interrupts: Interrupts) -> None:
         plan, sources, listing = self.plan, self.sources, self.listing
@@ -188,7 +191,7 @@ class _Run:
         if self.listing is None:
             return None
         options, ledger = self.options, self.ledgers["sources"]
-        self._join_columns(self.listing)
+        self._take_columns(self.listing)
         return pending_sources(
             ledger,
             self.listing,
@@ -231,15 +234,18 @@ class _Run:
         writers = {table: self.ledgers[table].begin(schemas) for table, schemas in wanted.items()}
         stamps = {table: {"settings": self.plan.state_tables[table].settings, **self._stamp} for table in writers}
         reports = frozenset(stage.table for stage in self.plan.clip_stages if stage.keeps_answers)
-        self._writer = WriterSettings(writers, stamps, reports)
+        cells = {stage.table: stage.source_columns() for stage in self.plan.clip_stages}
+        self._writer = WriterSettings(writers, stamps, reports, cells)
         return self._writer
 
     def _schemas(self) -> Schemas:
         """The stored columns of every table, as they are now."""
         return {name: ledger.schema(name) for ledger in self.ledgers.values() for name in ledger.tables}
 
-    def _join_columns(self, listing: Listing) -> None:
-        """Adds the columns of manifests to `sources` and widens those there are, before any row is made."""
+    def _take_columns(self, listing: Listing) -> None:
+        """Adds the columns of manifests to `sources`, widens those there are, and refreshes the rows of known sources,
+        before any row is made.
+        """
         ledger = self.ledgers["sources"]
         stored = ledger.schema("sources") if "sources" in ledger.tables else BASE["sources"]
         there = {field.name: field.type for field in stored}
@@ -248,6 +254,8 @@ class _Run:
             self._begin()
             ledger.widen_columns(types)
             ledger.add_columns("sources", pa.schema(types.items()))
+        if listing.manifests and "sources" in ledger.tables:
+            self.refreshed = refresh_sources(ledger, listing.manifests.values(), types)
 
     @property
     def _stamp(self) -> dict[str, str]:
@@ -256,11 +264,14 @@ class _Run:
     def _select(self, interrupts: Interrupts) -> None:
         """Clips that lack the row of a stage: those a recipe selects, or that a decode pass left."""
         plan, options, again = self.plan, self.options, self.plan.decode is None
-        with connect(self.catalog, without_gates_of=plan.recipe.name) as sql:
+        with ExitStack() as stack:
+            sql = stack.enter_context(connect(self.catalog, without_gates_of=plan.recipe.name))
+            cells = stack.enter_context(clip_cells(sql, plan.clip_stages, self.options.quiet))
             self.selection = Selection(
                 self.catalog,
                 plan,
                 sql,
+                cells,
                 limit=options.limit if again else None,
                 retry_failed=options.retry_failed,
                 rebuild=options.rebuild and again,

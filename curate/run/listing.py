@@ -46,7 +46,7 @@ class Listing:
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for text in self.inputs:
+        for text in sorted(self.inputs, key=lambda text: text not in self.manifests):  # its columns are not to be lost
             yield from self._entries(text)
 
     def check(self) -> None:
@@ -72,21 +72,22 @@ class Listing:
 
     def read_columns(self) -> None:
         """Reads every manifest once, for the types of its columns. UserError for what can't be read."""
-        for manifest in self._manifests.values():
+        for manifest in self.manifests.values():
             _ = manifest.types
 
     def join_columns(self, stored: Mapping[str, pa.DataType]) -> Mapping[str, pa.DataType]:
         """Sets and gives `types`: they hold every cell of all manifests, and what is stored; UserError for none."""
-        self.types = join_types(stored, self._manifests.values())
+        self.types = join_types(stored, self.manifests.values())
         return self.types
 
     @cached_property
-    def _manifests(self) -> dict[str, Manifest]:
+    def manifests(self) -> dict[str, Manifest]:
+        """The manifests among the inputs."""
         return {text: Manifest(text) for text in self.inputs if is_manifest(text)}
 
     def _entries(self, text: str) -> Iterator[dict[str, Any]]:
         if is_manifest(text):
-            yield from self._manifests[text].entries(self.types)
+            yield from self.manifests[text].entries(self.types)
         elif _is_glob(text):
             for uri in _expand(text):
                 yield {"uri": uri}

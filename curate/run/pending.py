@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
+
+import numpy as np
 
 from curate.catalog.idset import IdSet, pack
 from curate.catalog.ledger import Ledger
@@ -20,42 +22,49 @@ CHUNK = 4096  # entries at a time
 class PendingSources:
     """Iterating gives a Unit for each source to do.
 
-    `stale` are entries of rows made under other settings: they are done again even where the listing no longer names
-    them, so that a rebuilt catalog is never a mixture.
+    `stored` are the sources of the catalog to be done again, with the manifest columns that they have there: those made
+    under other settings, also where the listing no longer names them, so that a rebuilt catalog is never a mixture.
     """
 
     entries: Iterable[Entry]
-    stale: Iterable[Entry] = ()
+    stored: Iterable[Entry] = ()
     limit: int | None = None
     done: IdSet = field(default_factory=IdSet)  # committed, not to be done again
     failed: IdSet = field(default_factory=IdSet)  # committed as failed, not to be tried again
     redo: IdSet = field(default_factory=IdSet)  # committed, to be done again
+    retried: IdSet = field(default_factory=IdSet)  # of these, those to be done again only where the listing names them
     listed: int = 0  # distinct sources the listing named
     already_done: int = 0  # of these, before this run
     already_failed: int = 0
     taken: int = 0
 
     def __iter__(self) -> Iterator[Unit]:
-        seen = IdSet()
-        stream = iter(chain(((True, e) for e in self.entries), ((False, e) for e in self.stale)))
-        while chunk := list(islice(stream, CHUNK)):
-            ids = [source_id(entry["uri"]) for _, entry in chunk]
+        seen, entries = IdSet(), iter(self.entries)
+        while chunk := list(islice(entries, CHUNK)):
+            ids = [source_id(entry["uri"]) for entry in chunk]
             packed = pack(ids)
             new, again = seen.add(packed), self.redo.contains(packed)
             done, failed = self.done.contains(packed), self.failed.contains(packed)
-            units = []
-            for at, (listed, entry) in enumerate(chunk):
-                if not new[at]:
-                    continue
-                self.listed += listed
-                if done[at] or failed[at]:
-                    self.already_done += listed * bool(done[at])
-                    self.already_failed += listed * bool(failed[at])
-                elif self.limit is None or self.taken < self.limit:
-                    self.taken += 1
-                    source = Source(ids[at], entry["uri"], {n: v for n, v in entry.items() if n != "uri"})
-                    units.append(Unit(ids[at], source=source, redone=bool(again[at])))
-            yield from units
+            self.listed += int(new.sum())
+            self.already_done += int((new & done).sum())
+            self.already_failed += int((new & failed).sum())
+            yield from self._units(ids, chunk, new & ~done & ~failed & ~again)
+        stored = iter(self.stored)
+        while chunk := list(islice(stored, CHUNK)):
+            ids = [source_id(entry["uri"]) for entry in chunk]
+            packed = pack(ids)
+            wanted = self.redo.contains(packed) & (seen.contains(packed) | ~self.retried.contains(packed))
+            yield from self._units(ids, chunk, wanted, redone=True)
+
+    def _units(self, ids: list[str], entries: list[Entry], wanted: np.ndarray, redone: bool = False) -> Iterator[Unit]:
+        """Units of the wanted ones, (n,) bool, up to the limit."""
+        for at in np.flatnonzero(wanted):
+            if self.limit is not None and self.taken >= self.limit:
+                return
+            self.taken += 1
+            entry = entries[at]
+            source = Source(ids[at], entry["uri"], {n: v for n, v in entry.items() if n != "uri"})
+            yield Unit(ids[at], source=source, redone=redone)
 
 
 def pending_sources(
@@ -68,29 +77,27 @@ def pending_sources(
 ) -> PendingSources:
     """What the ledger of sources leaves to do of a listing, for rows to be made under `settings`."""
     pending = PendingSources(listing, limit=limit)
-    stale = False
     for table in ledger.known():
         if not table.num_rows:
             continue
         ids, states = table["source_id"].to_pylist(), table["status"].to_pylist()
-        other = [rebuild or text != settings for text in table["settings"].to_pylist()]
-        stale = stale or any(other)
-        chosen: dict[str, list[str]] = {"done": [], "failed": [], "again": []}
-        for one, state, is_stale in zip(ids, states, other, strict=True):
-            again = is_stale or (retry_failed and state == "failed")
-            chosen["again" if again else state].append(one)
-        for some, to in zip(chosen.values(), (pending.done, pending.failed, pending.redo), strict=True):
-            if some:
+        chosen: dict[str, list[str]] = {"done": [], "failed": [], "stale": [], "retried": []}
+        for one, state, made in zip(ids, states, table["settings"].to_pylist(), strict=True):
+            again = "retried" if retry_failed and state == "failed" else state
+            chosen["stale" if rebuild or made != settings else again].append(one)
+        sets = {"done": (pending.done,), "failed": (pending.failed,), "stale": (pending.redo,)}
+        sets["retried"] = (pending.redo, pending.retried)
+        for state, some in chosen.items():
+            for to in sets[state] if some else ():
                 to.add(pack(some))
-    if stale:
-        pending.stale = _stale_entries(ledger, None if rebuild else settings)
+    if len(pending.redo):
+        pending.stored = _stored_entries(ledger)
     return pending
 
 
-def _stale_entries(ledger: Ledger, settings: str | None) -> Iterator[Entry]:
-    """Sources made under other settings than these, with the manifest columns they came with."""
+def _stored_entries(ledger: Ledger) -> Iterator[Entry]:
+    """The sources of the catalog, with the manifest columns that they have."""
     made = {*BASE["sources"].names, PASS} - {"uri"}
     for table in ledger.known(columns=()):
         for row in table.to_pylist():
-            if row["settings"] != settings:
-                yield {name: value for name, value in row.items() if name not in made}
+            yield {name: value for name, value in row.items() if name not in made}

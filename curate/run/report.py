@@ -18,6 +18,7 @@ from curate.catalog.views import connect
 from curate.engines.tally import Tally
 from curate.recipe.plan import Plan
 from curate.run.listing import Listing
+from curate.run.manifests.refresh import Refreshed
 from curate.run.pending import PendingSources
 from curate.run.selection import Selection
 
@@ -31,6 +32,7 @@ class Outcome:
     sources: PendingSources | None
     selection: Selection | None
     listing: Listing | None
+    refreshed: Refreshed | None = None
 
 
 def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = False) -> int:
@@ -94,6 +96,9 @@ def _heading(outcome: Outcome) -> Iterator[str]:
             f"{sources.already_failed:,} failed; in this run: {total.done:,} done, {total.failed:,} failed, "
             f"{hours(total.video_seconds)} hours of video"
         )
+        if outcome.listing is not None and outcome.listing.manifests:
+            rows = outcome.refreshed or Refreshed(new=sources.listed)
+            yield f"rows of manifests: {rows.new:,} new, {rows.changed:,} changed, {rows.same:,} the same"
         for why, number in sorted(outcome.listing.left_out.items()) if outcome.listing is not None else ():
             yield f"left out of the listing: {number:,} {why}"
         if not sources.listed:

@@ -15,9 +15,10 @@ import duckdb
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
-from curate.catalog.schema import BASE, JUDGED
+from curate.catalog.schema import JUDGED
 from curate.errors import UserError
 from curate.recipe.plan import Plan
+from curate.run.manifests.clip_cells import ClipCells
 from curate.shards.changed import PARTS, PIXELS, any_sql, changed_sql
 from curate.shards.inventory import shard_rows_sql
 from stages.base import ClipStage, ShardStage
@@ -41,16 +42,17 @@ class Selection:
         catalog: Catalog,
         plan: Plan,
         connection: duckdb.DuckDBPyConnection,
+        cells: ClipCells,
         limit: int | None = None,
         retry_failed: bool = False,
         rebuild: bool = False,
     ):
-        self.plan, self.connection, self.limit = plan, connection, limit
+        self.plan, self.connection, self.cells, self.limit = plan, connection, cells, limit
         steps = [step for step in plan.steps if isinstance(step.stage, ClipStage)]
         self.tables = [stage.table for stage in plan.clip_stages]
         there = set(catalog.tables())
         columns = [row[0] for row in connection.execute("DESCRIBE clips").fetchall()]
-        joins, flags = " LEFT JOIN sources ON sources.source_id = clips.source_id", []
+        joins, flags = cells.joins("clips"), []
         for index, step in enumerate(steps):
             table, earlier = step.stage.table, "NULL"
             if table in there:
@@ -58,6 +60,8 @@ class Selection:
                 row, status = f"m{index}.clip_id IS NOT NULL", f"m{index}.status"
                 same = f"m{index}.content_hash IS NOT DISTINCT FROM sources.content_hash"
                 fresh = f"m{index}.settings = {literal(plan.state_tables[table].settings)} AND {same}"
+                if names := step.stage.source_columns():
+                    fresh += f" AND {cells.unchanged_sql(table, f'm{index}', names)}"
                 fresh = "false" if rebuild else fresh
                 if isinstance(step.stage, ShardStage):
                     rows, changes = shard_rows_sql(connection, table), changed_sql(connection, table, f"m{index}")
@@ -99,11 +103,13 @@ class Selection:
 
     def __iter__(self) -> Iterator[Unit]:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
+        found = {"bytes": "sources.bytes", "content_hash": "sources.content_hash"} | self.cells.columns
+        self._extras = list(found)  # under names that no column of clips has
+        extras = ", ".join(f"{sql} AS entry_{index}" for index, sql in enumerate(found.values()))
         reader = self.connection.sql(
-            f"SELECT * FROM (SELECT * EXCLUDE ({', '.join(JUDGED)}) FROM ({self._flagged}) "
-            f"WHERE {self._lacking} ORDER BY source_id, start_pts, clip_id{limit}) AS todo "
-            f"LEFT JOIN ({self._entries_sql()}) AS entry ON entry.entry_id = todo.source_id "
-            "ORDER BY source_id, start_pts, clip_id"
+            f"SELECT todo.*, {extras} FROM (SELECT * EXCLUDE ({', '.join(JUDGED)}) FROM ({self._flagged}) "
+            f"WHERE {self._lacking} ORDER BY source_id, start_pts, clip_id{limit}) AS todo"
+            f"{self.cells.joins('todo')} ORDER BY todo.source_id, todo.start_pts, todo.clip_id"
         ).to_arrow_reader(BATCH_CLIPS)
         clips = (self._clip(row) for batch in reader for row in batch.to_pylist())
         stage = self.plan.shard_stage
@@ -112,16 +118,8 @@ class Selection:
             unit_id = first.clip_id if stage is not None else f"{first.source.source_id}/{first.clip_id}"
             yield Unit(unit_id, group, redone=any(clip.redone for clip in group))
 
-    def _entries_sql(self) -> str:
-        """What the manifest said of each source, its size and content, under names that no column of clips has."""
-        found = self.connection.execute("DESCRIBE sources").fetchall()
-        self._extras = ["bytes", "content_hash", *(row[0] for row in found if row[0] not in BASE["sources"].names)]
-        named = [f"{quote(name)} AS entry_{index}" for index, name in enumerate(self._extras)]
-        return f"SELECT {', '.join(['source_id AS entry_id', *named])} FROM sources"
-
     def _clip(self, row: Row) -> Clip:
         extras = {name: row.pop(f"entry_{index}") for index, name in enumerate(self._extras)}
-        row.pop("entry_id")
         size, content_hash = extras.pop("bytes"), extras.pop("content_hash")
         source = Source(row["source_id"], row["uri"], extras, size, content_hash)
         done, redone = set(), False

@@ -21,7 +21,7 @@ MAX_BYTES = 2**20  # of a sidecar file
 
 
 class ManifestCaptions(CaptionSource):
-    """The caption of a source is the caption of each of its clips."""
+    """The caption of a source is the caption of each of its clips, unless `file` has one for the clip."""
 
     costly = False
 
@@ -33,12 +33,13 @@ class ManifestCaptions(CaptionSource):
         """`columns` are those of the table `sources`. Raises SettingsError for a caption column that is not there."""
         for name in names:
             column = self.column(name)
-            if column is not None and column not in columns and not self.settings.sidecar:
-                raise SettingsError(
-                    f"no manifest of these sources has a column {column!r}: name another with "
-                    f"`manifest: {{column: {{{name}: COLUMN}}}}`, or bring one by "
-                    "`clipmill run ingest --input MANIFEST --rebuild`"
-                )
+            if column is None or column in columns or self.settings.sidecar or self.settings.file:
+                continue
+            raise SettingsError(
+                f"no manifest of these sources has a column {column!r}: name another with "
+                f"`manifest: {{column: {{{name}: COLUMN}}}}`, bring one by `clipmill run ingest --input MANIFEST`, or "
+                "give `manifest: {file: MANIFEST}`"
+            )
 
     def close(self) -> None:
         self._last = ("", None)

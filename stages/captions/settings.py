@@ -24,9 +24,11 @@ class FrameSettings(Settings):
 
 
 class ManifestSettings(Settings):
-    """`manifest:` the column of the source's manifest, or a file beside the source."""
+    """`manifest:` the column of the source's manifest or of a file for clips, or a file beside the source."""
 
     column: str | dict[str, str] = "caption"  # or one for each caption: {short: alt_text, long: description}
+    # CSV, JSONL or Parquet with rows for clips, by `clip_id`, or for sources, by URI or name; goes before the column
+    file: str | None = Field(None, min_length=1, exclude=True)
     sidecar: Literal[".txt", ".json"] | None = None  # NAME.txt (the text) or NAME.json (the keys are the columns)
 
 

@@ -86,6 +86,20 @@ class Caption(ClipStage[CaptionSettings]):
         if context.sources and len(self.sources) == 1 and isinstance(self.sources[0], ManifestCaptions):
             self.sources[0].check_sources(context.sources, self.settings.names)
 
+    def source_columns(self) -> tuple[str, ...]:
+        """Those that captions are taken from, and those that prompts may name."""
+        names: list[str] = []
+        for source in self.sources:
+            for name in self.settings.names:
+                if isinstance(source, ManifestCaptions):
+                    names += [column] if (column := source.column(name)) else []
+                else:
+                    names += sorted(prompts.check_template(self.settings.template(name)))
+        return tuple(dict.fromkeys(names))
+
+    def clip_file(self) -> str | None:
+        return self.settings.manifest.file if "manifest" in self.settings.source else None
+
     def committed(self, clip_ids: Collection[str]) -> None:
         """`clip_ids` are clips done, not failed ones: the captions that those do have are for the next try."""
         if self.cache:

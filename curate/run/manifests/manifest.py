@@ -78,4 +78,7 @@ def join_types(stored: Mapping[str, pa.DataType], manifests: Iterable[Manifest])
             before = found.get(name, stored.get(name))
             what = f"{manifest.uri}: column {name!r} of sources"
             found[name] = joined(before, column.type, column.numerals, what, column.example)
+        for name in manifest.names.values():  # of empty cells alone
+            if name in stored:
+                found.setdefault(name, stored[name])
     return found

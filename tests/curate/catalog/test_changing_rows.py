@@ -1,10 +1,12 @@
-"""Columns of `sources` that are given a wider type: whole before or after, whenever a run dies or loses its lease."""
+"""Rows of `sources` that get a wider type or other cells: whole before or after, whenever a run dies."""
 
 import itertools
 import os
+import shutil
 import signal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.catalog.catalog import Catalog
@@ -15,10 +17,14 @@ from tests.curate.catalog.test_fencing import OVERTAKEN, asleep, stored_files
 from tests.curate.ledgers import SCHEMAS, before_each_change, commit, expected, in_child, open_ledger, seen
 
 OLD = dict.fromkeys("abcd", "old")
+CHANGED = [None, "new", None, None]  # recipes of the four sources, which had none
 
 
-def widen(uri, environment=None, at=0, after=False):
-    """Gives `clips` of `sources` the type of fractions; kill -9 before or after the `at`th change of any kind."""
+def change(uri, what="widen", environment=None, at=0, after=False):
+    """Gives `clips` of `sources` the type of fractions, or `recipe` another text in two of the four files.
+
+    kill -9 comes before or after the `at`th change of any kind.
+    """
     os.environ.update(environment or {})
     changes = 0
 
@@ -29,11 +35,17 @@ def widen(uri, environment=None, at=0, after=False):
             os.kill(os.getpid(), signal.SIGKILL)
 
     with before_each_change(lambda _: die(False), lambda _: die(True)), open_ledger(uri) as ledger:
-        ledger.widen_columns({"clips": pa.float64(), "no such column": pa.float64()})
+        if what == "widen":
+            ledger.widen_columns({"clips": pa.float64(), "no such column": pa.float64()})
+        else:
+            changed = os.path.join(os.path.dirname(uri), "changed.parquet")
+            pq.write_table(pa.table({"source_id": ["b", "d", "nobody"], "recipe": ["new", None, "new"]}), changed)
+            ledger.change_rows(changed)
 
 
-def child(environment, uri, at, after):
-    widen(uri, environment, at, after)
+def child(environment, *arguments):
+    what, uri, at, after = arguments
+    change(uri, what, environment, at, after)
 
 
 def made(uri):
@@ -43,37 +55,40 @@ def made(uri):
     return uri
 
 
-def column(uri):
+def column(uri, name="clips"):
     with connect(Catalog.open(uri)) as sql:
-        kind = {row[0]: row[1] for row in sql.execute("DESCRIBE sources").fetchall()}["clips"]
-        return kind, [row[0] for row in sql.execute("SELECT clips FROM sources ORDER BY source_id").fetchall()]
+        kind = {row[0]: row[1] for row in sql.execute("DESCRIBE sources").fetchall()}[name]
+        return kind, [row[0] for row in sql.execute(f"SELECT {name} FROM sources ORDER BY source_id").fetchall()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
-def test_a_run_killed_while_it_widens_a_column_leaves_the_old_table_or_the_new_one(tmp_path, after):
-    counts = None
-    for at in itertools.count(1):
-        uri = made(str(tmp_path / str(at)))
-        counts = counts or column(uri)[1]
-        process = in_child(child, uri, at, after)
+@pytest.mark.parametrize("what", ["widen", "change rows"])
+def test_a_run_killed_while_it_changes_sources_leaves_the_old_table_or_the_new_one(tmp_path, what, after):
+    whole = made(str(tmp_path / "whole"))
+    before = column(whole), column(whole, "recipe")
+    for at in itertools.count(1, 2):
+        uri = str(shutil.copytree(whole, tmp_path / str(at) / "catalog"))
+        kinds = (("DOUBLE", before[0][1]), before[1]) if what == "widen" else (before[0], ("VARCHAR", CHANGED))
+        process = in_child(child, what, uri, at, after)
         process.join()
-        kind, values = column(uri)
-        assert kind in ("BIGINT", "DOUBLE") and values == counts
+        assert (column(uri), column(uri, "recipe")) in (before, kinds)
         assert seen(uri) == expected(OLD) and verify(Catalog.open(uri)) == []
-        if process.exitcode == 0:
-            break
-        widen(uri)
-        assert column(uri) == ("DOUBLE", counts)
+        done = process.exitcode == 0
+        if not done:
+            change(uri, what)
+        assert (column(uri), column(uri, "recipe")) == kinds
         assert verify(Catalog.open(uri)) == []
+        if done:
+            break
     assert at > 4
 
 
 def test_a_widened_table_takes_new_rows_and_a_second_widening_changes_nothing(tmp_path):
     uri = made(str(tmp_path))
-    widen(uri)
+    change(uri)
     before = Catalog.open(uri).snapshot()
-    widen(uri)
+    change(uri)
     assert Catalog.open(uri).snapshot() == before
     with open_ledger(uri) as ledger:
         ledger.begin({name: SCHEMAS[name] for name in ("clips", "thumbnails")})
@@ -84,7 +99,7 @@ def test_an_empty_table_is_widened_too(tmp_path):
     uri = str(tmp_path)
     with open_ledger(uri) as ledger:
         ledger.begin(SCHEMAS)
-    widen(uri)
+    change(uri)
     assert column(uri) == ("DOUBLE", [])
 
 

@@ -1,0 +1,136 @@
+"""What manifests say of each clip: the cells of its source, and those of a file that names clips or sources itself."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.catalog.gates import literal, quote
+from curate.catalog.schema import BASE, TEXT, rows_to_table
+from curate.errors import UserError
+from curate.run.locations import canonical
+from curate.run.manifests.manifest import Manifest, is_manifest
+from curate.storage import is_local, local_path
+from stages.base import ClipStage
+
+if TYPE_CHECKING:
+    import duckdb
+
+CHUNK = 16_384  # rows of a file at a time
+BASENAME = "regexp_extract({}, '[^/]*$')"
+
+
+class ClipCells:
+    """The cells as SQL. `columns` maps a column of a manifest to an expression behind `joins`.
+
+    `file` is a query of the cells of single clips, by clip_id, with the columns `own` (name -> type in SQL).
+    """
+
+    def __init__(self, sql: duckdb.DuckDBPyConnection, file: str | None = None, own: dict[str, str] | None = None):
+        self._sql, self._file = sql, file
+        found = {row[0]: row[1] for row in sql.execute("DESCRIBE sources").fetchall()}
+        of_sources = {name: f"sources.{quote(name)}" for name in found if name not in BASE["sources"].names}
+        self.columns = of_sources | {
+            name: f"coalesce(cell.{quote(name)}, TRY_CAST({of_sources[name]} AS {kind}))"
+            if name in of_sources
+            else f"cell.{quote(name)}"
+            for name, kind in (own or {}).items()
+        }
+
+    def joins(self, clips: str) -> str:
+        """What is joined to the relation `clips`, which has source_id and clip_id."""
+        joined = f" LEFT JOIN sources ON sources.source_id = {clips}.source_id"
+        return joined + (f" LEFT JOIN ({self._file}) AS cell ON cell.clip_id = {clips}.clip_id" if self._file else "")
+
+    def unchanged_sql(self, table: str, row: str, names: Sequence[str]) -> str:
+        """Whether a row of a stage's table was made of the cells that the columns have now (`cells_hash`)."""
+        there = {found[0] for found in self._sql.execute(f"DESCRIBE raw.{quote(table)}").fetchall()}
+        made_of = f"{row}.manifest_hash" if "manifest_hash" in there else "NULL"
+        cells = [f"coalesce(md5(CAST({self.columns.get(name, 'NULL')} AS VARCHAR)), '')" for name in names]
+        return f"{made_of} IS NOT DISTINCT FROM md5(concat_ws(',', {', '.join(cells)}))"
+
+
+@contextmanager
+def clip_cells(sql: duckdb.DuckDBPyConnection, stages: Sequence[ClipStage], quiet: bool = False) -> Iterator[ClipCells]:
+    """The cells of clips for these stages, the file of one of them among them. UserError for a file that can't be."""
+    files = {file: stage for stage in stages if (file := stage.clip_file()) is not None}
+    if not files:
+        yield ClipCells(sql)
+        return
+    if len(files) > 1:
+        raise UserError(f"one recipe takes cells of one file, not of {' and '.join(files)}: make two of it")
+    [(file, stage)] = files.items()
+    with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
+        rows, joined = Path(folder, "rows.parquet"), Path(folder, "joined.parquet")
+        key, types = _write_rows(rows, file, stage.source_columns())
+        said = _join(sql, rows, joined, key, list(types))
+        if not quiet:
+            print(f"{file}: {said}", file=sys.stderr, flush=True)
+        query = f"SELECT * FROM read_parquet({literal(str(joined))})"
+        kinds = {row[0]: row[1] for row in sql.execute(f"DESCRIBE {query}").fetchall()}
+        yield ClipCells(sql, query, {name: kinds[name] for name in types})
+
+
+def _write_rows(path: Path, file: str, wanted: Sequence[str]) -> tuple[str, dict[str, pa.DataType]]:
+    """The rows of a file as Parquet, with `key` (a clip_id or a name) and `uri`; gives the key's column, and types."""
+    file = local_path(file) if is_local(file) else file
+    if not is_manifest(file):
+        raise UserError(f"{file}: expected a .csv, .jsonl or .parquet file")
+    manifest = Manifest(file)
+    columns = manifest.reader.columns()
+    by_id = next((name for name in columns if name.strip().lower() == "clip_id"), None)
+    naming = by_id or manifest.naming
+    found = manifest.reader.types(naming)
+    types = {name: found[name].type for name in wanted if name in found}
+    if not set(wanted) & set(columns):
+        raise UserError(f"{file}: no column {wanted[0]!r}, only {', '.join(map(repr, columns))}: name another")
+    types |= {name: TEXT for name in wanted if name in columns and name not in types}
+    schema = pa.schema({"row": pa.int64(), "key": TEXT, "uri": TEXT} | types)
+    folder = file.rsplit("/", 1)[0] if "/" in file else "."
+    rows, at = manifest.reader.rows(naming, types), 0
+    with pq.ParquetWriter(path, schema) as writer:
+        while chunk := list(islice(rows, CHUNK)):
+            table = rows_to_table("file", [_row(row, at + i, naming, folder) for i, row in enumerate(chunk)], types)
+            at += len(chunk)
+            writer.write_table(pa.table([table[name] for name in schema.names], schema=schema))
+    return "clip_id" if by_id else naming, types
+
+
+def _row(row: dict[str, Any], at: int, naming: str, folder: str) -> dict[str, Any]:
+    key = row.pop(naming)
+    return row | {"row": at, "key": key.removeprefix("./"), "uri": canonical(key, folder)}
+
+
+def _join(sql: duckdb.DuckDBPyConnection, rows: Path, joined: Path, key: str, names: list[str]) -> str:
+    """Writes the cells of each clip that a row names, the first row first; gives in words how many do."""
+    given = f"read_parquet({literal(str(rows))})"
+    if key == "clip_id":
+        matched = "SELECT r.*, c.clip_id FROM given AS r JOIN raw.clips AS c ON c.clip_id = r.key"
+    else:
+        # A row names a source by its URI, or else by the end of it, if that is the end of one alone.
+        matched = f"""
+            SELECT r.*, c.clip_id FROM (
+                SELECT r.*, s.source_id FROM given AS r JOIN sources AS s USING (uri)
+                UNION ALL
+                SELECT r.*, s.source_id FROM given AS r JOIN sources AS s
+                    ON {BASENAME.format("s.uri")} = {BASENAME.format("r.key")} AND ends_with(s.uri, '/' || r.key)
+                WHERE r.uri NOT IN (SELECT uri FROM sources)
+                QUALIFY count(*) OVER (PARTITION BY r.row) = 1
+            ) AS r JOIN raw.clips AS c USING (source_id)"""
+    cells = ", ".join(["clip_id", *map(quote, names)])
+    first = "QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY matched.row) = 1"
+    with_given = f"WITH given AS (FROM {given}), matched AS ({matched})"
+    sql.execute(f"COPY ({with_given} SELECT {cells} FROM matched {first}) TO {literal(str(joined))} (FORMAT parquet)")
+    total, used, clips = sql.execute(
+        f"{with_given} SELECT (SELECT count(*) FROM given), (SELECT count(DISTINCT matched.row) FROM matched), "
+        f"(SELECT count(*) FROM read_parquet({literal(str(joined))}))"
+    ).fetchall()[0]
+    return f"{total:,} rows, of which {used:,} name {clips:,} clips by `{key}`, and {total - used:,} name none"
