@@ -85,8 +85,8 @@ def pending_sources(
         for one, state, made in zip(ids, states, table["settings"].to_pylist(), strict=True):
             again = "retried" if retry_failed and state == "failed" else state
             chosen["stale" if rebuild or made != settings else again].append(one)
-        sets = {"done": (pending.done,), "failed": (pending.failed,), "stale": (pending.redo,)}
-        sets["retried"] = (pending.redo, pending.retried)
+        sets: dict[str, list[IdSet]] = {"done": [pending.done], "failed": [pending.failed]}
+        sets |= {"stale": [pending.redo], "retried": [pending.redo, pending.retried]}
         for state, some in chosen.items():
             for to in sets[state] if some else ():
                 to.add(pack(some))

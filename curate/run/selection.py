@@ -60,7 +60,7 @@ class Selection:
                 row, status = f"m{index}.clip_id IS NOT NULL", f"m{index}.status"
                 same = f"m{index}.content_hash IS NOT DISTINCT FROM sources.content_hash"
                 fresh = f"m{index}.settings = {literal(plan.state_tables[table].settings)} AND {same}"
-                if names := step.stage.source_columns():
+                if names := plan.clip_stages[index].source_columns():
                     fresh += f" AND {cells.unchanged_sql(table, f'm{index}', names)}"
                 fresh = "false" if rebuild else fresh
                 if isinstance(step.stage, ShardStage):

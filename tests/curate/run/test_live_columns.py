@@ -5,16 +5,19 @@ The films are deleted before the second run wherever nothing may be decoded.
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from curate.catalog.catalog import Catalog
 from curate.cli.main import main
+from curate.demo import tiny_clip
 from tests.curate.running import ask, pipelines
 from tests.hostile import moving_square, write_video
 
 pytestmark = pytest.mark.slow
 
+TINY_CLIP = Path(tiny_clip.__file__).parent
 RECIPES = """\
 recipes:
   ingest:
@@ -222,3 +225,19 @@ def test_a_wrong_file_of_captions_is_one_clear_line(run, films, tmp_path, name, 
         (tmp_path / name).write_text(text)
     code, said = run("captions", "--set", f"caption.manifest={{file: {tmp_path / name}}}")
     assert code == 2 and words in said and said.count("\n") == 1
+
+
+def test_a_changed_caption_is_matched_again_and_no_frame_of_another_clip_is_fetched(run, films, catalog, tmp_path):
+    recipe = RECIPES.replace("{source: manifest}", f"{{source: manifest, match: {{model: {TINY_CLIP}}}}}")
+    pipelines(tmp_path, recipe)
+    manifest = write(films / "m.csv", "a.mp4,a red circle", "b.mp4,a blue square")
+    run("ingest", "--input", manifest)
+    assert run("captions")[0] == 0
+    query = "SELECT uri LIKE '%b.mp4', caption_clip_match FROM clips ORDER BY uri, start_s"
+    before = ask(catalog, query)
+    (films / "a.mp4").unlink()
+    run("ingest", "--input", write(manifest, "a.mp4,a red circle", "b.mp4,a green triangle"))
+    code, said = run("captions")
+    assert code == 0 and "4 clips selected, 2 taken" in said
+    for (of_b, was), (_, now) in zip(before, ask(catalog, query), strict=True):
+        assert (was != now) == of_b
