@@ -18,12 +18,12 @@ from stages.cuts.settings import CUT_VERSION
 from stages.decode.messages import Call, Message
 from stages.decode.readers import Reader, open_reader
 from stages.decode.reading import SafeFile
+from stages.decode.ticks import forgiven
 from stages.frames import FrameRequest, Sample, SourceError, SourceInfo, Span
 from stages.measures.base import ClipFacts
 from stages.measures.observations import Observations
 from stages.scan.messages import THUMBNAIL, ScannedClip, ScannedSource, ScanSettings
 from stages.scan.samples import Candidates, Sampler, encode_jpeg
-from stages.ticks import forgiven
 from stages.unit import Row
 
 BATCH_FRAMES = 32  # cut and measured together: decoder and cutter evict each other from the processor's caches
@@ -87,7 +87,7 @@ class _Pass:
 
     def __init__(self, reader: Reader, info: SourceInfo, settings: ScanSettings):
         self.reader, self.info, self.settings = reader, info, settings
-        self.cutter = SceneCutter(settings.cut, info.time_base, info.fps)
+        self.cutter = SceneCutter(settings.cut, info.time_base, float(forgiven(info.time_base, info.fps)))
         self.sampler = Sampler()
         self.observations = Observations(settings.measures)
         self.requests: tuple[FrameRequest, ...] = (THUMBNAIL, *settings.wants)
