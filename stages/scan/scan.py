@@ -65,7 +65,7 @@ def scan(
                 raise SourceError(reader.truncated)
         yield ScannedSource(
             duration_s=duration,
-            fps=_rate(info.fps, frames, duration),
+            fps=_rate(info.fps, frames, duration, reader.decode_errors > 0),
             frames=frames,
             decode_errors=reader.decode_errors if frames is not None else None,
             content_hash=file.content_hash(),
@@ -182,9 +182,9 @@ def _header(info: SourceInfo) -> ScannedSource:
     )
 
 
-def _rate(stated: float | None, frames: int | None, duration: float | None) -> float | None:
-    """Frames per second on average: as stated, unless what was decoded says otherwise."""
-    if not frames or not duration:
+def _rate(stated: float | None, frames: int | None, duration: float | None, damaged: bool) -> float | None:
+    """Frames per second on average: as stated, unless what was decoded says otherwise and has no gaps by damage."""
+    if not frames or not duration or (stated and damaged):
         return stated
     found = frames / duration
     return stated if stated and abs(found - stated) <= RATE_MARGIN * stated else found
