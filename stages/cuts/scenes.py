@@ -142,7 +142,7 @@ class SpanBuilder:
     def _close(self, start: int, end: int) -> list[Span]:
         """The spans of the current clip, from `start` to `end`."""
         out: list[Span] = []
-        while self._seconds(end) - self._seconds(start) >= self._split_s:
+        while self._seconds(end) - self._seconds(start) >= self._split_s - self._forgiven:
             k = self._at_or_after(self._seconds(start) + self._max - self._forgiven / 2)
             if k == len(self._pts) or self._pts[k] >= end:
                 break
