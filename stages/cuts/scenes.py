@@ -15,7 +15,6 @@ from stages.cuts.settings import CutSettings
 from stages.cuts.transition_fit import Transition
 from stages.cuts.transitions import TransitionFinder
 from stages.frames import SmallFrame, Span
-from stages.ticks import forgiven
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,13 @@ class SceneCutter:
     `settled_s`: no clip still to come begins or ends before this time.
     """
 
-    def __init__(self, settings: CutSettings, time_base: Fraction, fps: float | None = None):
-        """`fps`: frames a second as stated, None where that is not known."""
+    def __init__(self, settings: CutSettings, time_base: Fraction, forgiven_s: float = 0.0):
+        """`forgiven_s`: seconds by which a length may be off, as the container rounds times."""
         gradual = settings.gradual and settings.detector not in ("fixed", "none")
-        self._cuts = HardCutFinder(settings, float(forgiven(time_base, fps)) / 2)
+        self._cuts = HardCutFinder(settings, forgiven_s / 2)
         self._transitions = TransitionFinder() if gradual else None
         self._waiting: list[HardCut] = []  # hard cuts that may still turn out to be inside a transition
-        self._spans = SpanBuilder(settings, time_base, fps)
+        self._spans = SpanBuilder(settings, time_base, forgiven_s)
 
     @property
     def settled_s(self) -> float:
@@ -93,9 +92,9 @@ class SpanBuilder:
     a gate drops them, with their scores, so where clips begin and end does not depend on min_seconds.
     """
 
-    def __init__(self, settings: CutSettings, time_base: Fraction, fps: float | None = None):
+    def __init__(self, settings: CutSettings, time_base: Fraction, forgiven_s: float = 0.0):
         self._max, self._split_s = settings.max_seconds, 1.5 * settings.max_seconds
-        self._forgiven = float(forgiven(time_base, fps))
+        self._forgiven = forgiven_s
         self._ticks, self._per = time_base.numerator, time_base.denominator
         self._pts: list[int] = []  # of the frames since the start of the current clip
         self._start: int | None = None  # of the current clip; None before the first frame
@@ -143,7 +142,7 @@ class SpanBuilder:
     def _close(self, start: int, end: int) -> list[Span]:
         """The spans of the current clip, from `start` to `end`."""
         out: list[Span] = []
-        while self._seconds(end) - self._seconds(start) >= self._split_s:
+        while self._seconds(end) - self._seconds(start) >= self._split_s - self._forgiven:
             k = self._at_or_after(self._seconds(start) + self._max - self._forgiven / 2)
             if k == len(self._pts) or self._pts[k] >= end:
                 break

@@ -63,10 +63,11 @@ class Faults:
                 self._due[time] = self._number
             if packet.is_keyframe:
                 self._keys.append((time, self._number))
-        if packet.is_corrupt or self._neighbour:
+        corrupt = packet.is_corrupt
+        if corrupt or self._neighbour:
             self._failed.append(Fault(time, self._number, lost=True))
             self.count += 1
-        self._neighbour = packet.is_corrupt
+        self._neighbour = corrupt
 
     def frame(self, frame: av.VideoFrame) -> None:
         """Notes a frame that the decoder gave: there are containers that mark no packet as a key frame."""
@@ -75,8 +76,11 @@ class Faults:
             return
         if frame.key_frame:
             self._keys.append((time, self._sent.get(time, self._number)))
+        if not self._one_each:
+            return
         self._due.pop(time, None)
-        self._gone.pop(time, None)  # its time runs backward: late, not lost
+        if self._gone:
+            self._gone.pop(time, None)  # its time runs backward: late, not lost
         for overtaken in [due for due in self._due if due < time]:
             self._gone[overtaken] = self._due.pop(overtaken)
             if len(self._gone) > KEPT:
@@ -143,4 +147,5 @@ def _is_over(fault: Fault, since: int, first: int) -> bool:
 
 def stamp(item: av.Packet | av.VideoFrame) -> int | None:
     """The PTS of a packet or a frame; where a container has none, the DTS."""
-    return item.pts if item.pts is not None else item.dts
+    pts = item.pts
+    return pts if pts is not None else item.dts

@@ -44,8 +44,10 @@ class FrameTimes:
 
     def packet(self, packet: av.Packet) -> None:
         """Notes a packet that is to be decoded next."""
+        if self.trusted or self.by_dts:
+            return
         pts, dts = packet.pts, packet.dts
-        if self.trusted or self.by_dts or pts is None:
+        if pts is None:
             return
         rises = dts is None or self._packet_dts is None or dts > self._packet_dts
         if self._highest is not None and pts < self._highest and rises:
@@ -65,7 +67,8 @@ class FrameTimes:
             if not (self.trusted or self.by_dts) and self._must_wait(frame):
                 self._held.append(frame)
                 continue
-            yield from self._released()
+            if self._held:
+                yield from self._released()
             yield self._time(frame), frame
         yield from self._released()
 
@@ -112,7 +115,10 @@ class FrameTimes:
             yield self._time(frame), frame
 
     def _time(self, frame: av.VideoFrame) -> int | None:
-        time = frame.pts if frame.pts is not None else frame.dts
+        pts = frame.pts
+        time = pts if pts is not None else frame.dts
+        if self.trusted:
+            return time
         if self.by_dts:
             if frame.dts is not None:
                 time = frame.dts + self._offset

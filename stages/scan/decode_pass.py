@@ -13,10 +13,10 @@ from stages.base import Column, SourceStage
 from stages.cuts.settings import CUT_VERSION, CutSettings
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.settings import ProbeSettings
+from stages.decode.ticks import CLIP_SECONDS, SOURCE_SECONDS
 from stages.frames import FrameRequest, SourceError
 from stages.measures.registry import measure_classes
 from stages.scan.messages import AnswerParser, ScannedClip, ScannedSource, ScanSettings
-from stages.ticks import CLIP_SECONDS, SOURCE_SECONDS
 from stages.unit import Clip, Row, Source, Unit
 
 SCAN = "stages.scan.scan:run"  # what the child runs

@@ -18,12 +18,12 @@ from stages.cuts.settings import CUT_VERSION
 from stages.decode.messages import Call, Message
 from stages.decode.readers import Reader, open_reader
 from stages.decode.reading import SafeFile
+from stages.decode.ticks import forgiven
 from stages.frames import FrameRequest, Sample, SourceError, SourceInfo, Span
 from stages.measures.base import ClipFacts
 from stages.measures.observations import Observations
 from stages.scan.messages import THUMBNAIL, ScannedClip, ScannedSource, ScanSettings
 from stages.scan.samples import Candidates, Sampler, encode_jpeg
-from stages.ticks import forgiven
 from stages.unit import Row
 
 BATCH_FRAMES = 32  # cut and measured together: decoder and cutter evict each other from the processor's caches
@@ -66,7 +66,7 @@ def scan(
                 raise SourceError(reader.truncated)
         yield ScannedSource(
             duration_s=duration,
-            fps=_rate(info.fps, frames, duration),
+            fps=_rate(info.fps, frames, duration, reader.decode_errors > 0),
             frames=frames,
             decode_errors=reader.decode_errors if frames is not None else None,
             content_hash=file.content_hash(),
@@ -89,7 +89,7 @@ class _Pass:
 
     def __init__(self, reader: Reader, info: SourceInfo, settings: ScanSettings):
         self.reader, self.info, self.settings = reader, info, settings
-        self.cutter = SceneCutter(settings.cut, info.time_base, info.fps)
+        self.cutter = SceneCutter(settings.cut, info.time_base, float(forgiven(info.time_base, info.fps)))
         self.sampler = Sampler()
         self.observations = Observations(settings.measures)
         self.requests: tuple[FrameRequest, ...] = (THUMBNAIL, *settings.wants)
@@ -185,9 +185,9 @@ def _header(info: SourceInfo) -> ScannedSource:
     )
 
 
-def _rate(stated: float | None, frames: int | None, duration: float | None) -> float | None:
-    """Frames per second on average: as stated, unless what was decoded says otherwise."""
-    if not frames or not duration:
+def _rate(stated: float | None, frames: int | None, duration: float | None, damaged: bool) -> float | None:
+    """Frames per second on average: as stated, unless what was decoded says otherwise and has no gaps by damage."""
+    if not frames or not duration or (stated and damaged):
         return stated
     found = frames / duration
     return stated if stated and abs(found - stated) <= RATE_MARGIN * stated else found

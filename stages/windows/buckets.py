@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
+from stages.decode.ticks import forgiven
 from stages.frames import Box, SourceError
-from stages.ticks import forgiven
 from stages.unit import Source
 from stages.windows.window import Window, covering, rate
 

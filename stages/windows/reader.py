@@ -15,8 +15,8 @@ import numpy as np
 from stages.decode.fetch import Seeker, check_time_base, open_seeker
 from stages.decode.messages import Call, Message
 from stages.decode.reading import SafeFile, reason_of
+from stages.decode.ticks import rounding
 from stages.frames import Box, SourceError
-from stages.ticks import rounding
 from stages.windows.messages import ReadRequest, WindowAnswer
 from stages.windows.shared_pixels import Attached
 from stages.windows.window import Pixels, Window, covering

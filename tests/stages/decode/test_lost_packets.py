@@ -1,4 +1,4 @@
-"""Packets lost from a transport stream: what they damage is counted, clips know of it, and windows over it are refused."""
+"""Packets lost from a transport stream: the damage is counted, clips know of it, windows over it are refused."""
 
 import numpy as np
 import pytest

@@ -116,7 +116,7 @@ def test_the_best_video_stream_is_read_by_the_pass_and_by_seeking(tmp_path, size
     source, _ = scanned(path)
     assert (source["video_stream"], source["video_streams"]) == (best, len(sizes))
     assert (source["width"], source["height"]) == sizes[best][:2]
-    reader, frames = read(path)
+    _, frames = read(path)
     assert [number_of(picture) for _, picture in frames] == [100 * best + n for n in range(24)]
     with open_source(str(path)) as file:
         seeking = SeekReader(file)
@@ -150,9 +150,9 @@ def test_an_encrypted_film_fails_with_the_reason(tmp_path, movflags):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")))
         out.mux(stream.encode())
     for how in ("fail", "keep"):
-        with pytest.raises(SourceError, match="^encrypted: the video is under copy protection"):
+        with pytest.raises(SourceError, match=r"^encrypted: the video is under copy protection"):
             scanned(path, truncated=how)
-    with open_source(str(path)) as file, pytest.raises(SourceError, match="^encrypted"):
+    with open_source(str(path)) as file, pytest.raises(SourceError, match=r"^encrypted"):
         SeekReader(file)
 
 
@@ -164,7 +164,7 @@ def test_a_scrambled_transport_stream_fails_with_the_reason(tmp_path):
             data[at + 3] |= 0x80
             data[at + 4 : at + 188] = rng.integers(0, 256, 184, np.uint8).tobytes()
     (tmp_path / "film.ts").write_bytes(data)
-    with pytest.raises(SourceError, match="^encrypted: the video is under copy protection"):
+    with pytest.raises(SourceError, match=r"^encrypted: the video is under copy protection"):
         scanned(tmp_path / "film.ts")
 
 
@@ -225,7 +225,7 @@ def test_an_animation_that_is_cut_off_is_truncated_and_keeps_its_whole_frames(tm
     data = animation(kind, list(film(30)), 100)
     path = tmp_path / f"cut.{kind}"
     path.write_bytes(data[: len(data) * 2 // 3])
-    with pytest.raises(SourceError, match="^truncated"):
+    with pytest.raises(SourceError, match=r"^truncated"):
         scanned(path)
     source, _ = scanned(path, truncated="keep")
     assert 15 <= source["frames"] <= 21

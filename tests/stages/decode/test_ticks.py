@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from stages.cuts.settings import CutSettings
 from stages.decode.settings import ProbeSettings
 from stages.decode.sources import open_source
+from stages.decode.ticks import forgiven, rounding
 from stages.scan.decode_pass import DecodePass
 from stages.scan.messages import ScannedClip, ScanSettings
 from stages.scan.scan import scan
-from stages.ticks import forgiven, rounding
 from stages.unit import Source
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
 from tests.hostile import write_video
@@ -22,7 +22,8 @@ from tests.stages.window_truth import UriReader
 
 RATES = [Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(60)]
 CONTAINERS = {"mkv": ("matroska", "libx264"), "webm": ("webm", "libvpx"), "flv": ("flv", "libx264"),
-              "asf": ("asf", "wmv2"), "mp4": ("mp4", "libx264"), "avi": ("avi", "mpeg4"), "ts": ("mpegts", "libx264")}  # fmt: skip
+              "asf": ("asf", "wmv2"), "mp4": ("mp4", "libx264"), "avi": ("avi", "mpeg4"),
+              "ts": ("mpegts", "libx264")}  # fmt: skip
 
 
 def clips(path, probe=None, **cut):
