@@ -3,9 +3,9 @@ AdaptiveDetector alone.
 
     python benchmarks/decode_once.py FILE... [--rounds 5]
 
-Each in a process of its own, interleaved; medians and ratios as JSON. What the sound adds is the median over the
-rounds of the ratio of the two passes of one round; files without sound have no such figure. Floor: every frame must be decoded
-once, so pure decode (PyAV, one thread, frames thrown away) is what no pass can beat.
+Each in a process of its own, interleaved; medians and ratios as JSON. Floor: every frame must be decoded
+once, so pure decode (PyAV, one thread, frames thrown away) is what no pass can beat. What the sound costs is the
+median over the rounds of the ratio of the two passes of one round; files without sound have no such figure.
 """
 
 from __future__ import annotations

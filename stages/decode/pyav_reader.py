@@ -47,8 +47,8 @@ av.logging.set_level(None)  # libav's own messages add nothing to the reasons gi
 class PyAVReader:
     """Iterates once over the frames of a video (see `readers.Reader`). Raises SourceError for what can't be decoded.
 
-    With `hear` the packets of the sound that lie between those of the video go to `audio`; without, nothing of the sound
-    is decoded.
+    With `hear` the packets of the sound, which lie between those of the video, go to `audio`; without, nothing of the
+    sound is decoded.
     """
 
     def __init__(self, file: SafeFile, threads: int = 1, *, hear: bool = False):

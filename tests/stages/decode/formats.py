@@ -6,7 +6,6 @@ that colours, count, order and times can be read back from what any codec makes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -29,9 +28,9 @@ MATRICES = {"BT.601": 5, "BT.709": 1, "BT.2020": 9, "FCC": 4, "SMPTE 240M": 7, "
 class Format:
     """One film of the table: how it is written, and what must come back.
 
-    `levels` is the largest difference of a patch's colour, 0 to 255; None where the codec keeps no colours. `within` is
-    the largest difference of a frame's time in seconds, beside what the container's tick rounds. `fails` is what users
-    read of a format that is not taken.
+    `levels` is the largest difference of a patch's colour, 0 to 255; None where the drawing itself changes colours.
+    `within` is the largest difference of a frame's time in seconds. `fails` is how the reason begins that users read of
+    a format that is not taken.
     """
 
     container: str  # libav's name of the muxer
@@ -47,6 +46,8 @@ class Format:
     turn: tuple[int, bool] = (0, False)  # degrees counter-clockwise, mirrored
     aspect: Fraction = Fraction(1)
     times: tuple[int, ...] | None = None  # of the frames, in milliseconds; None: at the rate
+    frames: int = FRAMES  # that come back
+    within: float = 0.0015
     oddity: str = ""  # what is odd about it, in words
     fails: str = ""
 
@@ -77,6 +78,14 @@ def colours(shown: np.ndarray) -> np.ndarray:
     return np.array([shown[(2 * r + 1) * height // 6, (2 * c + 1) * width // 8] for r in (0, 1) for c in range(4)], int)
 
 
+def expected(row: Format) -> np.ndarray:
+    """(8, 3): what the patches' middles must be."""
+    wanted = np.array(COLOURS, float)
+    if "gray" in row.pixels:
+        wanted = (wanted @ [0.299, 0.587, 0.114])[:, None].repeat(3, 1)
+    return wanted.round().astype(int)
+
+
 def number(shown: np.ndarray) -> int:
     """The frame's number as its blocks say."""
     height, width = shown.shape[:2]
@@ -89,8 +98,6 @@ def stored(rgb: np.ndarray, pixels: str, matrix: int, color_range: int) -> av.Vi
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
     if pixels == "rgb24":
         return frame
-    if pixels == "pal8":
-        return frame.reformat(format="rgb8").reformat(format="pal8")
     made = VideoReformatter().reformat(
         frame, format=pixels, dst_colorspace=matrix, dst_color_range=color_range, src_color_range=FULL
     )
@@ -106,9 +113,9 @@ def write(path: Path, row: Format, count: int = FRAMES) -> Path:
         stream: Any = out.add_stream(row.codec, rate=row.fps, options={"strict": "experimental"} | row.options)
         stream.width, stream.height = row.size
         stream.pix_fmt = row.pixels
-        stream.bit_rate = 8_000_000
+        stream.bit_rate = 0 if "crf" in row.options else 8_000_000
         context = stream.codec_context
-        if row.pixels.startswith("yuv") and (row.matrix, row.color_range) != ("BT.601", LIMITED):
+        if row.pixels.startswith(("yuv", "gray")) and (row.matrix, row.color_range) != ("BT.601", LIMITED):
             context.colorspace, context.color_range = matrix, row.color_range
         if row.aspect != 1:
             context.sample_aspect_ratio = row.aspect
@@ -123,3 +130,168 @@ def write(path: Path, row: Format, count: int = FRAMES) -> Path:
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return path
+
+
+H264 = {"preset": "ultrafast", "crf": "6"}
+REORDERED = {"preset": "veryfast", "bf": "3", "b-adapt": "0", "crf": "6"}
+HEVC = {"preset": "ultrafast", "x265-params": "log-level=none:crf=8"}
+VP = {"cpu-used": "8", "deadline": "realtime"}
+AV1 = {"preset": "10"}
+CIF = Fraction(12, 11)  # H.263 states it by the size
+PAL: dict[str, Any] = {"size": (720, 576), "fps": Fraction(25), "aspect": Fraction(16, 15)}
+NTSC: dict[str, Any] = {"size": (720, 480), "fps": Fraction(30000, 1001), "aspect": Fraction(8, 9)}
+UNKNOWN = "not a video that can be read: unknown or damaged container"
+
+CODECS = [
+    *(Format(container, "libx264", options=H264) for container in
+      ("mp4", "mov", "matroska", "avi", "mpegts", "flv", "f4v", "3gp", "ismv", "ipod", "asf", "nut", "wtv", "h264")),
+    Format("mxf", "libx264", fps=Fraction(25), options=H264),
+    *(Format(container, "libx265", options=HEVC) for container in
+      ("mp4", "mov", "matroska", "mpegts", "flv", "hevc")),
+    *(Format(container, "libsvtav1", options=AV1) for container in ("mp4", "matroska", "webm", "flv", "ivf")),
+    Format("obu", "libsvtav1", fps=Fraction(25), options=AV1, oddity="no times: 25 frames a second are assumed"),
+    *(Format(container, "libvpx-vp9", options=VP) for container in ("mp4", "matroska", "webm", "ivf")),
+    *(Format(container, "libvpx", options=VP) for container in ("matroska", "webm", "ivf", "ogg")),
+    *(Format(container, "mpeg4") for container in
+      ("mp4", "mov", "matroska", "avi", "mpegts", "asf", "nut", "3gp", "3g2", "m4v")),
+    *(Format(container, "mpeg2video") for container in
+      ("mp4", "matroska", "avi", "mpegts", "mpeg", "vob", "dvd", "svcd", "wtv", "mpeg2video")),
+    Format("mxf", "mpeg2video", "yuv422p", fps=Fraction(25)),
+    *(Format(container, "mpeg1video") for container in ("mp4", "matroska", "mpegts", "mpeg", "vcd")),
+    Format("mpeg1video", "mpeg1video", within=0.05, oddity="no times: libav's are right to a frame"),
+    *(Format(container, "mjpeg", "yuvj420p", color_range=FULL) for container in
+      ("mp4", "mov", "matroska", "avi", "asf")),
+    *(Format(container, "h263", aspect=CIF) for container in ("mov", "3gp")),
+    Format("flv", "flv"), Format("flv", "flashsv", "bgr24", 0), Format("flv", "flashsv2", "bgr24"),
+    *(Format(container, codec) for container in ("avi", "asf") for codec in ("msmpeg4", "wmv1", "wmv2")),
+    Format("avi", "msmpeg4v2"), Format("matroska", "msmpeg4"), Format("matroska", "snow"),
+    Format("mov", "prores", "yuv422p10le"), Format("mov", "prores_ks", "yuv444p10le"),
+    Format("mov", "prores_ks", "yuva444p10le"), Format("matroska", "prores_ks", "yuv422p10le"),
+    Format("mxf", "prores_ks", "yuv422p10le", fps=Fraction(25)),
+    *(Format(container, "dnxhd", "yuv422p", matrix="BT.709", fps=Fraction(25), options={"profile": "dnxhr_hq"})
+      for container in ("mov", "mxf")),
+    Format("mov", "dnxhd", "yuv422p10le", matrix="BT.709", options={"profile": "dnxhr_hqx"}),
+    Format("mov", "dnxhd", "yuv444p10le", matrix="BT.709", options={"profile": "dnxhr_444"}),
+    Format("mov", "cfhd", "yuv422p10le"), Format("mov", "cfhd", "gbrp12le"),
+    *(Format(container, "dvvideo", **PAL) for container in ("dv", "mov", "avi", "mxf")),
+    Format("mov", "dvvideo", "yuv411p", **NTSC), Format("mov", "dvvideo", "yuv422p", **PAL),
+    *(Format(container, "jpeg2000", fps=Fraction(25)) for container in ("mp4", "mov", "mxf")),
+    *(Format(container, codec, matrix="BT.709") for container in ("mp4", "matroska") for codec in ("dirac", "vc2")),
+    *(Format(container, "ffv1") for container in ("mp4", "matroska", "avi", "nut")),
+    Format("mxf", "ffv1", fps=Fraction(25)),
+    *(Format("avi", codec) for codec in ("ffvhuff", "utvideo", "magicyuv", "asv1", "asv2")),
+    Format("avi", "ljpeg", "yuvj420p", color_range=FULL),
+    Format("avi", "huffyuv", "yuv422p"), Format("avi", "huffyuv", "rgb24", 0), Format("mov", "magicyuv"),
+    Format("avi", "zlib", "bgr24", 0), Format("avi", "zmbv", "bgr0", 0), Format("avi", "y41p", "yuv411p"),
+    Format("avi", "cljr", "yuv411p", 20), Format("avi", "msvideo1", "rgb555le", 10),
+    *(Format(container, "cinepak", "rgb24") for container in ("mov", "avi")),
+    Format("mov", "svq1", "yuv410p"), Format("mov", "rpza", "rgb555le", 10), Format("mov", "dxv", "rgba"),
+    Format("mov", "qtrle", "rgb24", 0), Format("mov", "qtrle", "argb", 0), Format("mov", "targa", "bgr24", 0),
+    Format("mov", "tiff"), *(Format(container, "png", "rgb24", 0) for container in ("mp4", "mov")),
+    Format("mov", "v210", "yuv422p10le"), Format("mov", "v410", "yuv444p10le"), Format("mov", "v308", "yuv444p"),
+    Format("mov", "v408", "yuva444p"), Format("mov", "r210", "gbrp10le"), Format("mov", "r10k", "gbrp10le"),
+    Format("mov", "avrp", "gbrp10le"),
+    Format("mov", "rawvideo", "rgb24", 0), Format("mov", "rawvideo", "uyvy422"), Format("mov", "rawvideo", "yuyv422"),
+    Format("avi", "rawvideo", "bgr24", 0), Format("avi", "rawvideo", "yuyv422"), Format("avi", "rawvideo"),
+    Format("matroska", "rawvideo"), Format("nut", "rawvideo"), Format("yuv4mpegpipe", "rawvideo"),
+    Format("gif", "gif", "rgb8", None, fps=Fraction(25)),
+    Format("apng", "apng", "rgb24", 0), Format("webp", "libwebp_anim"),
+]  # fmt: skip
+
+PIXELS = [
+    *(Format("mp4", "libx264", pixels, options=H264) for pixels in
+      ("yuv422p", "yuv444p", "nv12", "yuv420p10le", "yuv422p10le", "yuv444p10le")),
+    *(Format("mp4", "libx264", pixels, color_range=FULL, options=H264) for pixels in ("gray", "gray10le")),
+    Format("mp4", "libx264", "yuvj420p", color_range=FULL, options=H264),
+    Format("mp4", "libx264rgb", "rgb24", options=H264),
+    *(Format("mp4", "libx265", pixels, options=HEVC) for pixels in
+      ("yuv422p", "yuv444p", "gbrp", "yuv420p10le", "yuv422p10le", "gbrp10le", "yuv420p12le", "yuv444p12le")),
+    *(Format("webm", "libvpx-vp9", pixels, options=VP) for pixels in ("yuv444p", "yuv440p", "yuva420p", "gbrp")),
+    Format("webm", "libsvtav1", "yuv420p10le", options={"preset": "6"}),
+    *(Format("matroska", "ffv1", pixels) for pixels in
+      ("yuv410p", "yuv411p", "yuva444p", "yuv444p9le", "yuv422p10le", "yuv444p14le", "yuv420p16le", "bgr0",
+       "gbrp12le", "rgb48le", "gray", "gray16le")),
+    *(Format("mov", "png", pixels) for pixels in ("rgba", "gray", "rgb48be")),
+    *(Format("avi", "mjpeg", pixels, color_range=FULL) for pixels in ("yuvj422p", "yuvj444p")),
+    *(Format("avi", codec, "gbrp") for codec in ("utvideo", "magicyuv")),
+    Format("avi", "huffyuv", "bgra", 0), Format("avi", "ffvhuff", "yuv420p10le"),
+    Format("mov", "qtrle", "rgb555be", 10),
+    Format("avi", "rawvideo", "gray"), Format("mov", "rawvideo", "gray"),
+]  # fmt: skip
+
+MATRIX = [
+    *(Format("mp4", "libx264", matrix=matrix, color_range=color_range, options=H264)
+      for matrix in MATRICES for color_range in (LIMITED, FULL) if (matrix, color_range) != ("BT.601", LIMITED)),
+    *(Format("matroska", "libx265", "yuv420p10le", matrix=matrix, color_range=color_range, options=HEVC)
+      for matrix in ("BT.709", "BT.2020") for color_range in (LIMITED, FULL)),
+    *(Format("webm", "libvpx-vp9", matrix=matrix, color_range=color_range, options=VP)
+      for matrix in ("BT.709", "BT.2020") for color_range in (LIMITED, FULL)),
+    *(Format("webm", "libsvtav1", matrix="BT.709", color_range=color_range, options=AV1)
+      for color_range in (LIMITED, FULL)),
+    *(Format("mov", "prores_ks", "yuv422p10le", matrix=matrix) for matrix in ("BT.709", "BT.2020")),
+    Format("mpegts", "mpeg2video", matrix="BT.709"),
+    Format("matroska", "ffv1", "yuv444p", matrix="BT.709", color_range=FULL),
+]  # fmt: skip
+
+TURNED = [(degrees, mirrored) for mirrored in (False, True) for degrees in (0, 90, 180, 270) if degrees or mirrored]
+UNEVEN = tuple(n * 41 + 7 * (n % 3) + 900 * (n > 12) for n in range(FRAMES))
+ODD = [
+    *(Format("mp4", "libx264", options=H264, turn=turn,
+             oddity=f"rotated by {turn[0]} degrees{', mirrored' if turn[1] else ''}") for turn in TURNED),
+    *(Format("mp4", "libx264", options=H264, aspect=aspect, oddity=f"pixels of {aspect.numerator}:{aspect.denominator}")
+      for aspect in (Fraction(12, 11), Fraction(1, 2), Fraction(2))),
+    *(Format(container, "libx264", options=REORDERED, within=0.0025, oddity="B-frames")
+      for container in ("mp4", "mov", "matroska", "mpegts", "avi", "flv", "asf", "nut", "h264")),
+    Format("avi", "mpeg4", options={"bf": "2"}, oddity="B-frames"),
+    *(Format(container, "libx264", options=H264, times=UNEVEN, oddity="uneven frame times and a pause")
+      for container in ("mp4", "mov", "matroska", "flv", "mpegts")),
+    *(Format(container, "libx264", options=H264, times=tuple(t + 7300 for t in UNEVEN), oddity="first frame at 7.3 s")
+      for container in ("mp4", "matroska", "mpegts")),
+    Format("mp4", "libx264", options=H264, muxing={"movflags": "faststart"}, oddity="index at the front"),
+    Format("mp4", "libx264", options=H264 | {"g": "6"}, muxing={"movflags": "frag_keyframe+empty_moov"},
+           oddity="fragmented"),
+    Format("mp4", "libx264", options=H264 | {"g": "6"}, muxing={"movflags": "frag_keyframe+empty_moov+separate_moof"},
+           oddity="fragmented as for DASH"),
+    Format("matroska", "libx264", options=H264, muxing={"cues_to_front": "1", "reserve_index_space": "4096"},
+           oddity="index at the front"),
+    Format("mpegts", "libx264", options=H264, muxing={"mpegts_m2ts_mode": "1"}, oddity="packets of 192 bytes (M2TS)"),
+    Format("mp4", "libx264", options=H264 | {"x264-params": "open-gop=1:keyint=6"}, oddity="open groups of pictures"),
+    *(Format("mp4", "libx264", options=H264, fps=fps, oddity=f"{float(fps):.6g} frames a second")
+      for fps in (Fraction(12), Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(240))),
+    *(Format("mp4", "libx264", options=H264, size=size, oddity=f"{size[0]} x {size[1]} pixels")
+      for size in ((64, 36), (352, 70), (90, 640))),
+    Format("mp4", "libx264", options=H264, size=(1920, 1080), matrix="BT.709", oddity="1920 x 1080 pixels"),
+    Format("mp4", "libx265", options=HEVC, size=(354, 290), oddity="354 x 290 pixels: cropped from whole blocks"),
+]  # fmt: skip
+
+REFUSED = [
+    Format("mpeg", "libx264", options=REORDERED, oddity="B-frames",
+           fails="time stamps missing or running backward"),
+    Format("mpegts", "jpeg2000", fails="no video stream"),
+    Format("mov", "rawvideo", "yuv420p", fails="no frame could be decoded"),
+    *(Format(container, codec, pixels, fails=UNKNOWN) for container, codec, pixels in (
+        ("rm", "rv10", "yuv420p"), ("rm", "rv20", "yuv420p"), ("swf", "flv", "yuv420p"),
+        ("roq", "roqvideo", "yuvj444p"),
+        ("smjpeg", "mjpeg", "yuv420p"), ("mpjpeg", "mjpeg", "yuv420p"), ("film_cpk", "cinepak", "rgb24"),
+        ("h261", "h261", "yuv420p"), ("h263", "h263", "yuv420p"), ("dirac", "dirac", "yuv420p"))),
+]  # fmt: skip
+PICTURES = [
+    Format("mjpeg", "mjpeg", "yuvj420p", color_range=FULL, frames=1, levels=20, oddity="taken for its first picture"),
+    Format("avif", "libsvtav1", options=AV1, frames=1, oddity="taken for its first picture"),
+]
+
+
+def table(rows: list[Format]) -> list[list[str]]:
+    """The rows as docs/sources.md shows them: those that differ in the container alone, or the pixels alone, in one."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        colour = "" if row.levels is None else f"within {row.levels}"
+        matrix = f"{row.matrix}, {'full' if row.color_range == FULL else 'limited'}"
+        key = (row.codec, row.pixels, matrix, row.oddity, str(row.frames), colour, row.fails)
+        found.setdefault(key, []).append(row.container)
+    return [[", ".join(f"`{name}`" for name in dict.fromkeys(containers)), f"`{key[0]}`", f"`{key[1]}`", *key[2:]]
+            for key, containers in found.items()]  # fmt: skip
+
+
+HEAD = ["container", "encoder", "pixel format", "matrix, range", "oddity", "frames", "colours, of 255", "refused with"]
+TABLES = {"codecs": CODECS, "pixels": PIXELS, "matrices": MATRIX, "oddities": ODD, "refused": REFUSED + PICTURES}
