@@ -37,8 +37,8 @@ from stages.decode.settings import ProbeSettings  # noqa: E402
 from stages.measures.base import Measure  # noqa: E402
 from stages.measures.registry import MEASURES, measure_classes  # noqa: E402
 from stages.scan.decode_pass import DecodePass  # noqa: E402
-from tests.stages.decode.formats import HEAD, TABLES  # noqa: E402
-from tests.stages.decode.formats import table as format_rows  # noqa: E402
+from tests.stages.decode.formats import TABLES as FORMATS  # noqa: E402
+from tests.stages.decode.formats import table as format_table  # noqa: E402
 
 TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 WORDS = ROOT / "docs" / "columns.yaml"
@@ -88,7 +88,7 @@ def all_tables(words: dict[str, Any]) -> dict[str, str]:
         "stages": markdown(stage_head, (stage_row(name, kind, words) for name, kind in kinds.items())),
         "measures": markdown(measure_head, measure_rows(measure_classes(MEASURES))),
     }
-    found |= {f"formats {name}": markdown(HEAD, format_rows(rows)) for name, rows in TABLES.items()}
+    found |= {f"formats {name}": markdown(*format_table(rows)) for name, rows in FORMATS.items()}
     for name, columns in views.items():
         same(f"columns.{name}", columns, words["columns"][name])
         rows = [[f"`{column}`", kind, with_unit(words["columns"][name][column])] for column, kind in columns.items()]

@@ -25,7 +25,7 @@ from curate.storage import filesystem, is_local, local_path
 VIDEO = (
     *(".264", ".265", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v"),
     *(".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".rm", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
 IMAGE = (".jpeg", ".jpg", ".png", ".webp")
 MANIFEST = (".parquet", ".csv", ".jsonl", ".ndjson")

@@ -36,7 +36,7 @@ class Format:
     container: str  # libav's name of the muxer
     codec: str  # and of the encoder
     pixels: str = "yuv420p"
-    levels: int | None = 6
+    levels: int | None = 4
     fps: Fraction = Fraction(FPS)
     size: tuple[int, int] = (WIDTH, HEIGHT)
     matrix: str = "BT.601"
@@ -162,8 +162,9 @@ CODECS = [
     *(Format(container, "mjpeg", "yuvj420p", color_range=FULL) for container in
       ("mp4", "mov", "matroska", "avi", "asf")),
     *(Format(container, "h263", aspect=CIF) for container in ("mov", "3gp")),
-    Format("flv", "flv"), Format("flv", "flashsv", "bgr24", 0), Format("flv", "flashsv2", "bgr24"),
+    Format("flv", "flv"), Format("flv", "flashsv", "bgr24", 0), Format("flv", "flashsv2", "bgr24", 6),
     *(Format(container, codec) for container in ("avi", "asf") for codec in ("msmpeg4", "wmv1", "wmv2")),
+    Format("rm", "rv10"), Format("rm", "rv20"),
     Format("avi", "msmpeg4v2"), Format("matroska", "msmpeg4"), Format("matroska", "snow"),
     Format("mov", "prores", "yuv422p10le"), Format("mov", "prores_ks", "yuv444p10le"),
     Format("mov", "prores_ks", "yuva444p10le"), Format("matroska", "prores_ks", "yuv422p10le"),
@@ -236,8 +237,8 @@ MATRIX = [
 TURNED = [(degrees, mirrored) for mirrored in (False, True) for degrees in (0, 90, 180, 270) if degrees or mirrored]
 UNEVEN = tuple(n * 41 + 7 * (n % 3) + 900 * (n > 12) for n in range(FRAMES))
 ODD = [
-    *(Format("mp4", "libx264", options=H264, turn=turn,
-             oddity=f"rotated by {turn[0]} degrees{', mirrored' if turn[1] else ''}") for turn in TURNED),
+    *(Format("mp4", "libx264", options=H264, turn=turn, oddity=f"rotated by {turn[0]} degrees" + ", mirrored" * turn[1])
+      for turn in TURNED),
     *(Format("mp4", "libx264", options=H264, aspect=aspect, oddity=f"pixels of {aspect.numerator}:{aspect.denominator}")
       for aspect in (Fraction(12, 11), Fraction(1, 2), Fraction(2))),
     *(Format(container, "libx264", options=REORDERED, within=0.0025, oddity="B-frames")
@@ -270,7 +271,7 @@ REFUSED = [
     Format("mpegts", "jpeg2000", fails="no video stream"),
     Format("mov", "rawvideo", "yuv420p", fails="no frame could be decoded"),
     *(Format(container, codec, pixels, fails=UNKNOWN) for container, codec, pixels in (
-        ("rm", "rv10", "yuv420p"), ("rm", "rv20", "yuv420p"), ("swf", "flv", "yuv420p"),
+        ("swf", "flv", "yuv420p"),
         ("roq", "roqvideo", "yuvj444p"),
         ("smjpeg", "mjpeg", "yuv420p"), ("mpjpeg", "mjpeg", "yuv420p"), ("film_cpk", "cinepak", "rgb24"),
         ("h261", "h261", "yuv420p"), ("h263", "h263", "yuv420p"), ("dirac", "dirac", "yuv420p"))),
@@ -281,17 +282,21 @@ PICTURES = [
 ]
 
 
-def table(rows: list[Format]) -> list[list[str]]:
-    """The rows as docs/sources.md shows them: those that differ in the container alone, or the pixels alone, in one."""
+HEAD = ["container", "encoder", "pixel format", "matrix, range", "oddity", "frames", "colours", "refused with"]
+TABLES = {"codecs": CODECS, "pixels": PIXELS, "matrices": MATRIX, "oddities": ODD, "refused": REFUSED + PICTURES}
+
+
+def table(rows: list[Format]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows as docs/sources.md shows them: formats that differ in the container alone share a row.
+
+    Columns that would say the same of every row, or nothing, are left out.
+    """
     found: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        colour = "" if row.levels is None else f"within {row.levels}"
         matrix = f"{row.matrix}, {'full' if row.color_range == FULL else 'limited'}"
-        key = (row.codec, row.pixels, matrix, row.oddity, str(row.frames), colour, row.fails)
-        found.setdefault(key, []).append(row.container)
-    return [[", ".join(f"`{name}`" for name in dict.fromkeys(containers)), f"`{key[0]}`", f"`{key[1]}`", *key[2:]]
-            for key, containers in found.items()]  # fmt: skip
-
-
-HEAD = ["container", "encoder", "pixel format", "matrix, range", "oddity", "frames", "colours, of 255", "refused with"]
-TABLES = {"codecs": CODECS, "pixels": PIXELS, "matrices": MATRIX, "oddities": ODD, "refused": REFUSED + PICTURES}
+        colour = "not compared" if row.levels is None else f"within {row.levels}"
+        read = ("", "", f'"{row.fails}"') if row.fails else (str(row.frames), colour, "")
+        found.setdefault((f"`{row.codec}`", f"`{row.pixels}`", matrix, row.oddity, *read), []).append(row.container)
+    cells = [[", ".join(f"`{name}`" for name in dict.fromkeys(names)), *key] for key, names in found.items()]
+    shown = [0, 1, 2, *(n for n in range(3, len(HEAD)) if len({row[n] for row in cells}) > 1)]
+    return [HEAD[n] for n in shown], [[row[n] for n in shown] for row in cells]
