@@ -1,7 +1,8 @@
 """Writes the tables of stages, measures and columns in docs/*.md from the registries of stages and measures.
 
 A page holds `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between them is replaced. NAME is
-`stages`, `measures`, or `columns X` where X is a table of the catalog or a stage. With --check nothing is written
+`stages`, `measures`, `formats X` where X is a table of tests/stages/decode/formats.py, or `columns X` where X is a
+table of the catalog or a stage. With --check nothing is written
 and the exit code is 1 where a table is not current. Stages, measures and their columns come from their classes alone:
 what a stage does and how a measure is computed is the first sentence of the docstring. The meaning of the columns of
 the catalog's own tables comes from docs/columns.yaml; a column that only one of the two has is an error.
@@ -36,6 +37,8 @@ from stages.decode.settings import ProbeSettings  # noqa: E402
 from stages.measures.base import Measure  # noqa: E402
 from stages.measures.registry import MEASURES, measure_classes  # noqa: E402
 from stages.scan.decode_pass import DecodePass  # noqa: E402
+from tests.stages.decode.formats import TABLES as FORMATS  # noqa: E402
+from tests.stages.decode.formats import table as format_table  # noqa: E402
 
 TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 WORDS = ROOT / "docs" / "columns.yaml"
@@ -85,6 +88,7 @@ def all_tables(words: dict[str, Any]) -> dict[str, str]:
         "stages": markdown(stage_head, (stage_row(name, kind, words) for name, kind in kinds.items())),
         "measures": markdown(measure_head, measure_rows(measure_classes(MEASURES))),
     }
+    found |= {f"formats {name}": markdown(*format_table(rows)) for name, rows in FORMATS.items()}
     for name, columns in views.items():
         same(f"columns.{name}", columns, words["columns"][name])
         rows = [[f"`{column}`", kind, with_unit(words["columns"][name][column])] for column, kind in columns.items()]

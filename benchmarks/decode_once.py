@@ -1,9 +1,11 @@
-"""CPU seconds of pure decode, of the whole decode pass, and of PySceneDetect's AdaptiveDetector alone.
+"""CPU seconds of pure decode, of the whole decode pass, of that with the measure `audio`, and of PySceneDetect's
+AdaptiveDetector alone.
 
     python benchmarks/decode_once.py FILE... [--rounds 5]
 
 Each in a process of its own, interleaved; medians and ratios as JSON. Floor: every frame must be decoded
-once, so pure decode (PyAV, one thread, frames thrown away) is what no pass can beat.
+once, so pure decode (PyAV, one thread, frames thrown away) is what no pass can beat. What the sound costs is the
+median over the rounds of the ratio of the two passes of one round; files without sound have no such figure.
 """
 
 from __future__ import annotations
@@ -39,16 +41,27 @@ def pure(path: str) -> int:
         return sum(1 for _ in container.decode(stream))
 
 
-def whole(path: str) -> int:
+def whole(path: str, measures: tuple[str, ...] = RECIPE_MEASURES) -> int:
     from stages.cuts.settings import CutSettings
     from stages.decode.settings import ProbeSettings
     from stages.decode.sources import open_source
     from stages.scan.messages import ScannedClip, ScanSettings
     from stages.scan.scan import scan
 
-    settings = ScanSettings(ProbeSettings(min_seconds=2), CutSettings(), RECIPE_MEASURES)
+    settings = ScanSettings(ProbeSettings(min_seconds=2), CutSettings(), measures)
     answers = scan(open_source(path), settings, progress=lambda n: None)
     return sum(isinstance(answer, ScannedClip) for answer in answers)
+
+
+def with_audio(path: str) -> int:
+    return whole(path, (*RECIPE_MEASURES, "audio"))
+
+
+def has_audio(path: str) -> bool:
+    import av
+
+    with av.open(path) as container:
+        return bool(container.streams.audio)
 
 
 def cuts(path: str) -> int:
@@ -62,7 +75,7 @@ def cuts(path: str) -> int:
     return len(manager.get_scene_list())
 
 
-TASKS = {"pure_decode": pure, "whole_pass": whole, "pyscenedetect_adaptive": cuts}
+TASKS = {"pure_decode": pure, "whole_pass": whole, "whole_pass_with_audio": with_audio, "pyscenedetect_adaptive": cuts}
 
 
 def once(task: str, path: str) -> float:
@@ -107,11 +120,15 @@ def main() -> None:
     results = []
     totals = dict.fromkeys(TASKS, 0.0)
     for file in args.files:
-        runs = interleaved(args.rounds, {task: lambda t=task, f=file: once(t, f) for task in TASKS})
+        tasks = [task for task in TASKS if task != "whole_pass_with_audio" or has_audio(file)]
+        runs = interleaved(args.rounds, {task: lambda t=task, f=file: once(t, f) for task in tasks})
         medians = {task: median(values) for task, values in runs.items()}
         for task, value in medians.items():
             totals[task] += value
-        results.append({"file": Path(file).name, "cpu_s": medians, **ratios(medians)})
+        found = {"file": Path(file).name, "cpu_s": medians, **ratios(medians)}
+        if heard := runs.get("whole_pass_with_audio"):
+            found["audio/whole"] = median([one / other for one, other in zip(heard, runs["whole_pass"], strict=True)])
+        results.append(found)
     show({"rounds": args.rounds, "files": results, "all": {"cpu_s": totals, **ratios(totals)}})
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 SMALL_SIDE = 128  # long side of the frame that every detector sees, pixels
 SAMPLE_SIDE = 480  # long side of the sampled frames that signals are measured on, pixels
+LEVEL_SECONDS = 0.001  # one step of the levels of sound
 SAMPLE_SECONDS = 0.5  # one sample every half second of PTS: 2 fps whatever the source's rate
 
 Box = tuple[int, int, int, int]  # x, y, width, height; pixels as displayed, unless said otherwise
@@ -21,6 +22,37 @@ Box = tuple[int, int, int, int]  # x, y, width, height; pixels as displayed, unl
 
 class SourceError(Exception):
     """A source that can't be taken, with the reason that goes into `sources.reason` (one line)."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of a source says of its sound."""
+
+    codec: str  # FFmpeg's name of the coding, 'unknown' where it has none
+    channels: int | None  # None where the header does not say
+    rate: int | None  # samples per second
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A stretch of sound without a gap as levels, a value for each step of LEVEL_SECONDS: two arrays (n,) float32.
+
+    `power` is the mean square of the K-weighted samples, summed over the channels with the weights of ITU-R BS.1770;
+    `peak` is the greatest absolute sample of any channel, 1 being full scale. The first step is `start_s` seconds
+    after the clip's start.
+    """
+
+    start_s: float
+    power: np.ndarray
+    peak: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClipAudio:
+    """The sound of a clip."""
+
+    stretches: list[Levels]
+    unknown: str | None = None  # why the sound of this clip is not known
 
 
 @dataclass(frozen=True)
@@ -40,6 +72,7 @@ class SourceInfo:
     time_base: Fraction
     video_stream: int = 0  # index in the container of the stream that is read
     video_streams: int = 1  # there are so many, attached pictures aside
+    audio: AudioInfo | None = None  # of the stream that belongs to the video; None without sound
 
 
 class Kept(Protocol):

@@ -11,7 +11,7 @@ import pyarrow as pa
 from curate.catalog.arrays import array
 from curate.errors import UserError
 
-TEXT, INT, BIGINT, DOUBLE = pa.string(), pa.int32(), pa.int64(), pa.float64()
+TEXT, INT, BIGINT, DOUBLE, BOOL = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")  # the views show it as a plain TIMESTAMP, always UTC
 
 PASS = "pass"  # the first column of every table that a ledger writes: which pass of a run made the row
@@ -39,6 +39,11 @@ BASE: dict[str, pa.Schema] = {
             "content_hash": TEXT,
             "frames": BIGINT,
             "decode_errors": BIGINT,
+            "has_audio": BOOL,
+            "audio_codec": TEXT,
+            "audio_channels": INT,
+            "audio_rate": INT,
+            "audio_errors": BIGINT,  # NULL where no measure asked for the sound
             "clips": BIGINT,
             "settings": TEXT,  # hash of the settings that made the row
             "recipe": TEXT,

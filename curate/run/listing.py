@@ -27,7 +27,7 @@ from stages.decode.reading import reason_of
 VIDEO = (
     *(".264", ".265", ".3gp", ".apng", ".asf", ".avi", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc", ".ivf"),
     *(".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".rm", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
 IMAGE = (".jpeg", ".jpg", ".png", ".webp")
 

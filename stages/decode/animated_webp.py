@@ -28,6 +28,8 @@ class AnimatedWebp:
     Transparent pixels keep the colour that they have, as those of still images do.
     """
 
+    audio: None = None
+
     def __init__(self, file: SafeFile):
         self.frames = self.decoded = self.left_out = self.decode_errors = 0
         self.disordered = None

@@ -27,7 +27,7 @@ from stages.frames import SourceError
 
 READ_BLOCK = 256 * 1024  # bytes libav asks for at a time
 FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,gxf,nut,ivf,wtv,dv,"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,gxf,nut,ivf,wtv,dv,rm,"
     "h264,hevc,vvc,av1,obu,m4v,mpegvideo,mjpeg,yuv4mpegpipe,gif,apng,"
     "wav,mp3,flac,aac"  # so that the reason for sound alone is "no video stream"
 )

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import cv2
 
+from stages.decode.audio_track import AudioTrack
 from stages.decode.display import Display
 from stages.decode.picture_frame import PictureFrame
 from stages.decode.pyav_reader import FALLBACK_FPS, PyAVReader
@@ -34,13 +35,13 @@ class DecordReader:
     The frames' times are the sorted PTS of the packets, which one demuxing pass reads beforehand.
     """
 
-    def __init__(self, file: SafeFile, threads: int = 1):
+    def __init__(self, file: SafeFile, threads: int = 1, *, hear: bool = False):
         self.left_out = 0
         self.frames = 0
         self.decode_errors = 0
         self.disordered = None
         _must_be_binary_container(file)
-        self._packets = PyAVReader(file)
+        self._packets = PyAVReader(file, hear=hear)
         self.info = self._packets.info
         self._copy = None
         if self._packets.turned:
@@ -89,6 +90,10 @@ class DecordReader:
                 display = Display(self.info.width, self.info.height, 0, False, width, height)
             self.frames += 1
             yield PictureFrame(pixels, pts, pts * tick, display)
+
+    @property
+    def audio(self) -> AudioTrack | None:
+        return self._packets.audio
 
     @property
     def last_end_pts(self) -> int | None:

@@ -55,6 +55,8 @@ def is_animated_webp(file: SafeFile) -> bool:
 class ImageReader:
     """One frame at PTS 0 with time base 1 (see `readers.Reader`). Raises SourceError for what can't be decoded."""
 
+    audio: None = None
+
     def __init__(self, file: SafeFile):
         self.frames = self.left_out = self.decode_errors = 0
         self.disordered = None

@@ -14,6 +14,7 @@ from itertools import chain
 import av
 
 from stages.decode.animations import png_frames
+from stages.decode.audio_track import AudioTrack, audio_info, audio_stream
 from stages.decode.containers import (
     HEADER_FORMATS,
     aspect_of,
@@ -44,9 +45,13 @@ av.logging.set_level(None)  # libav's own messages add nothing to the reasons gi
 
 
 class PyAVReader:
-    """Iterates once over the frames of a video (see `readers.Reader`). Raises SourceError for what can't be decoded."""
+    """Iterates once over the frames of a video (see `readers.Reader`). Raises SourceError for what can't be decoded.
 
-    def __init__(self, file: SafeFile, threads: int = 1):
+    With `hear` the packets of the sound, which lie between those of the video, go to `audio`; without, nothing of the
+    sound is decoded.
+    """
+
+    def __init__(self, file: SafeFile, threads: int = 1, *, hear: bool = False):
         self.frames = 0
         self._file = file
         self._container = open_container(file)
@@ -55,6 +60,8 @@ class PyAVReader:
                 refuse_scrambled(self._container, self._file)
             self._stream = video_stream(self._container)
             refuse_protected(self._container, self._stream)
+            self._sound = audio_stream(self._container, self._stream)
+            self.audio = AudioTrack(self._sound) if hear and self._sound is not None else None
             self._open_decoder(threads)
             self._expect()
             self._sizes = PacketSizes()
@@ -138,6 +145,8 @@ class PyAVReader:
         """Instead of the iteration: the PTS of every packet, nothing decoded; fills `packets_bytes`."""
         self._container.seek(0)
         self._sizes = PacketSizes()
+        if self.audio is not None:
+            self.audio = self.audio.again()
         for packet in self._packets():
             if packet is not None and packet.pts is not None and not packet.is_discard:
                 yield packet.pts
@@ -161,7 +170,7 @@ class PyAVReader:
 
     def _open_decoder(self, threads: int) -> None:
         for other in self._container.streams:
-            if other is not self._stream:
+            if other is not self._stream and not (self.audio and other is self._sound):
                 other.discard = av.stream.Discard.all
         context = self._stream.codec_context
         context.thread_count = threads
@@ -189,6 +198,7 @@ class PyAVReader:
             time_base=time_base_of(stream),
             video_stream=stream.index,
             video_streams=len(video_streams(self._container)),
+            audio=audio_info(self._sound),
         )
         return info, display
 
@@ -220,15 +230,22 @@ class PyAVReader:
                 self._faults.failed(None if packet is None else stamp(packet))
 
     def _packets(self) -> Iterator[av.Packet | None]:
-        """The stream's packets, then None, which makes the decoder give its last frames."""
-        failures, count, period = 0, 0, self._period
+        """The stream's packets, then None, which makes the decoder give its last frames.
+
+        Packets of the sound go to `audio`. Where reading both ends or fails, the video alone is read on: it may be the
+        index of the sound that is damaged.
+        """
+        failures, count, period, audio = 0, 0, self._period, self.audio
         may_be_encrypted = self._container.format.name.startswith("mov")
         while failures < DEMUX_ATTEMPTS:
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self._container.demux(self._stream if audio is None else [self._stream, audio.stream]):
                     if not packet.size:
                         continue
                     failures = 0
+                    if audio is not None and packet.stream_index == audio.stream.index:
+                        audio.add(packet)
+                        continue
                     pts = packet.pts if packet.pts is not None else packet.dts
                     self._sizes.add(pts if pts is not None or period is None else count * period, packet.size)
                     count += 1
@@ -237,10 +254,18 @@ class PyAVReader:
                     self._times.packet(packet)
                     self._faults.packet(packet)
                     yield packet
-                break
+            except IndexError:  # PyAV empties streams that came up while it read, and does not know them
+                pass
             except av.FFmpegError:
                 if self._file.failure:
                     break
-                self._faults.unread()
-                failures += 1
+                if audio is None:
+                    self._faults.unread()
+                    failures += 1
+                    continue
+                audio.failed_to_read()
+            if audio is None:
+                break
+            audio.finish()
+            audio = None
         yield None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal, Protocol
 
 from stages.decode.animated_webp import AnimatedWebp
+from stages.decode.audio_track import AudioTrack
 from stages.decode.images import ImageReader, is_animated_webp, is_image
 from stages.decode.reading import SafeFile
 from stages.frames import Frame, SourceInfo
@@ -24,6 +25,10 @@ class Reader(Protocol):
     @property
     def decode_errors(self) -> int:
         """Packets and frames that are damaged, so far."""
+
+    @property
+    def audio(self) -> AudioTrack | None:
+        """The sound; None where there is none, or nobody asked to hear it."""
 
     @property
     def left_out(self) -> int:
@@ -53,8 +58,8 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-def open_reader(file: SafeFile, backend: Backend = "pyav", threads: int = 1) -> Reader:
-    """The reader of an open file. Raises SourceError."""
+def open_reader(file: SafeFile, backend: Backend = "pyav", threads: int = 1, *, hear: bool = False) -> Reader:
+    """The reader of an open file; with `hear` it decodes the sound too. Raises SourceError."""
     if is_image(file):
         return ImageReader(file)
     if is_animated_webp(file):
@@ -62,7 +67,7 @@ def open_reader(file: SafeFile, backend: Backend = "pyav", threads: int = 1) -> 
     if backend == "decord":
         from stages.decode.decord_reader import DecordReader
 
-        return DecordReader(file, threads)
+        return DecordReader(file, threads, hear=hear)
     from stages.decode.pyav_reader import PyAVReader
 
-    return PyAVReader(file, threads)
+    return PyAVReader(file, threads, hear=hear)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from stages.base import Column
-from stages.frames import Sample
+from stages.frames import ClipAudio, Sample
 
 Timed = tuple[float, Any]  # (seconds, observed value)
 
@@ -23,6 +23,7 @@ class ClipFacts:
     end_s: float
     packet_bytes: int | None  # compressed bytes of the clip's frames; None where the container says nothing
     media: str  # 'video' or 'image'
+    audio: ClipAudio | None = None  # None without sound, and where no measure asks for it
 
 
 class Measure:
@@ -40,6 +41,7 @@ class Measure:
     unknown: ClassVar[str] = "no sample lies inside the clip"  # when its columns are NULL
     reach: ClassVar[Literal["sample", "pair", "trail"]] = "sample"
     most_kept: ClassVar[int | None] = None  # observations kept one by one; above it neighbours are merged
+    hears: ClassVar[bool] = False  # looks at the clip's sound and at no sample
 
     def observe(self, sample: Sample, previous: Sample | None) -> Any:
         """A small value, or None where nothing can be said. `previous` is the sample before this one."""

@@ -32,13 +32,16 @@ class Observations:
 
     def __init__(self, names: Iterable[str]):
         """The named measures; ValueError where one does not exist."""
-        self._tracks = [_Track(measure()) for measure in measure_classes(names)]
+        measures = [measure() for measure in measure_classes(names)]
+        self._tracks = [_Track(measure) for measure in measures if not measure.hears]
+        self._hearing = [measure for measure in measures if measure.hears]
+        self.versions = {measure.name: str(measure.version) for measure in measures}  # kept beside their values
         self._previous: Sample | None = None
 
     @property
-    def versions(self) -> dict[str, str]:
-        """The version of the code behind each measure, to be kept beside its values."""
-        return {track.measure.name: str(track.measure.version) for track in self._tracks}
+    def hears(self) -> bool:
+        """Whether any measure asks for the sound."""
+        return bool(self._hearing)
 
     def observe(self, sample: Sample) -> None:
         """Lets every measure observe the sample."""
@@ -53,7 +56,7 @@ class Observations:
         self._previous = sample
 
     def close(self, span: Span, facts: ClipFacts) -> dict[str, Any]:
-        """The columns of the clip at `span`, by name; drops the observations before its end."""
+        """The columns of the clip at `span` that its pictures give; drops the observations before its end."""
         row: dict[str, Any] = {}
         end_s = max(span.end_s - SLACK_S, span.start_s + SLACK_S)  # an image has no length but its one frame
         for track in self._tracks:
@@ -61,6 +64,14 @@ class Observations:
             found = track.measure.aggregate(inside, facts)
             row.update({column: _plain(found[column]) for column in track.measure.columns})
         self.forget(span.end_s)
+        return row
+
+    def hear(self, facts: ClipFacts) -> dict[str, Any]:
+        """The columns of a clip that its sound gives."""
+        row: dict[str, Any] = {}
+        for measure in self._hearing:
+            found = measure.aggregate([], facts)
+            row.update({column: _plain(found[column]) for column in measure.columns})
         return row
 
     def forget(self, before_s: float) -> None:

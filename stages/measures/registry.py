@@ -19,6 +19,7 @@ MEASURES = {
     "static": "stages.measures.static:Static",
     "phash": "stages.measures.phash:PerceptualHash",
     "bits_per_pixel": "stages.measures.bits:BitsPerPixel",
+    "audio": "stages.measures.audio:Audio",
 }
 
 

@@ -65,6 +65,11 @@ class ScannedSource(BaseModel):
     duration_s: float | None = None
     frames: Int64 | None = None
     decode_errors: Int64 | None = None
+    has_audio: bool | None = None
+    audio_codec: str | None = None
+    audio_channels: Int32 | None = None
+    audio_rate: Int32 | None = None
+    audio_errors: Int64 | None = None
     content_hash: str | None = None
     cpu_seconds: float | None = None
     reason: str | None = None  # why there is no clip

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -22,6 +23,7 @@ from stages.decode.ticks import forgiven
 from stages.frames import FrameRequest, Sample, SourceError, SourceInfo, Span
 from stages.measures.base import ClipFacts
 from stages.measures.observations import Observations
+from stages.measures.registry import measure_classes
 from stages.scan.messages import THUMBNAIL, ScannedClip, ScannedSource, ScanSettings
 from stages.scan.samples import Candidates, Sampler, encode_jpeg
 from stages.unit import Row
@@ -49,7 +51,8 @@ def scan(
     began = time.process_time()
     with file:
         yield ScannedSource(bytes=file.size)
-        reader = open_reader(file, settings.probe.backend, settings.probe.threads)
+        hear = any(measure.hears for measure in measure_classes(settings.measures))
+        reader = open_reader(file, settings.probe.backend, settings.probe.threads, hear=hear)
         info = reader.info
         yield _header(info)
         frames, no_clip = None, None
@@ -69,6 +72,7 @@ def scan(
             fps=_rate(info.fps, frames, duration, reader.decode_errors > 0),
             frames=frames,
             decode_errors=reader.decode_errors if frames is not None else None,
+            audio_errors=reader.audio.errors if frames is not None and reader.audio is not None else None,
             content_hash=file.content_hash(),
             cpu_seconds=time.process_time() - began,
             reason=no_clip,
@@ -101,6 +105,7 @@ class _Pass:
         self.duration_s: float | None = None  # known at the end
         self.no_clip: str | None = NO_CLIP  # None once there is one
         self.pts: deque[int] = deque()  # of frames that belong to no clip so far
+        self.unheard: deque[tuple[ScannedClip, ClipFacts]] = deque()  # clips whose sound is not decoded yet
 
     def clips(self, progress: Callable[[int], None]) -> Iterator[ScannedClip]:
         first: int | None = None
@@ -114,18 +119,36 @@ class _Pass:
             batch.append(_Seen(frame.pts, frame.seconds, frame.small, self.sampler.observe(frame)))
             self.candidates.offer(frame)
             if len(batch) == BATCH_FRAMES or frame.seconds >= batch[0].seconds + BATCH_SECONDS:
-                yield from self._look(batch)
+                yield from self._heard(self._look(batch), frame.seconds)
                 batch.clear()
-        yield from self._look(batch)
+        yield from self._heard(self._look(batch))
         end = self.reader.last_end_pts
         if first is None or end is None:
             raise SourceError("no frame could be decoded")
         if self.info.media == "video":  # what was decoded: headers are often wrong or silent
             self.duration_s = float((end - first) * self.info.time_base)
-        for span in self.cutter.finish(end):
-            yield self._close(span)
+        yield from self._heard(self._close(span) for span in self.cutter.finish(end))
 
-    def _look(self, batch: list[_Seen]) -> Iterator[ScannedClip]:
+    def _heard(
+        self, clips: Iterable[tuple[ScannedClip, ClipFacts]], seen_s: float | None = None
+    ) -> Iterator[ScannedClip]:
+        """The clips in order, each with the columns of its sound as soon as that is decoded.
+
+        `seen_s`: how far the pictures are; None at the end, where no clip waits any longer.
+        """
+        self.unheard.extend(clips)
+        audio = self.reader.audio
+        while self.unheard:
+            clip, facts = self.unheard[0]
+            if audio is not None and seen_s is not None and not audio.ready(facts.end_s, seen_s):
+                return
+            self.unheard.popleft()
+            if audio is not None:
+                facts = replace(facts, audio=audio.clip(facts.start_s, facts.end_s))
+            clip.columns.update(self.observations.hear(facts))
+            yield clip
+
+    def _look(self, batch: list[_Seen]) -> Iterator[tuple[ScannedClip, ClipFacts]]:
         """The clips that became final with these frames."""
         for seen in batch:
             if seen.sample is not None:
@@ -133,7 +156,7 @@ class _Pass:
             for span in self.cutter.observe(seen):
                 yield self._close(span)
 
-    def _close(self, span: Span) -> ScannedClip:
+    def _close(self, span: Span) -> tuple[ScannedClip, ClipFacts]:
         info, self.no_clip = self.info, None
         while self.pts and self.pts[0] < span.start_pts:  # frames inside a transition
             self.pts.popleft()
@@ -164,7 +187,7 @@ class _Pass:
         if pictures[0]:
             picture = pictures[0][0][1]
             thumbnail = (picture.shape[1], picture.shape[0], encode_jpeg(picture))
-        return ScannedClip(span, columns, thumbnail, pictures[1:])
+        return ScannedClip(span, columns, thumbnail, pictures[1:]), facts
 
 
 def _header(info: SourceInfo) -> ScannedSource:
@@ -182,6 +205,10 @@ def _header(info: SourceInfo) -> ScannedSource:
         duration_s=info.duration_s,
         video_stream=info.video_stream if info.media == "video" else None,
         video_streams=info.video_streams if info.media == "video" else None,
+        has_audio=info.audio is not None,
+        audio_codec=info.audio.codec if info.audio else None,
+        audio_channels=info.audio.channels if info.audio else None,
+        audio_rate=info.audio.rate if info.audio else None,
     )
 
 

@@ -1,17 +1,20 @@
 """Stages on clips inside ingest cost no second decode: counted at a server that hands out the bytes."""
 
+import contextlib
 import json
 import re
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from curate.run.command import run_recipes
 from tests.curate import brightness
 from tests.curate.run.test_clip_stages import DECODE, KEPT, RECIPES, STAGE
 from tests.curate.running import INLINE, ask, cut_film
+from tests.sounds import speech, write_film
 
 
 class Films(BaseHTTPRequestHandler):
@@ -44,18 +47,23 @@ class Films(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def films(tmp_path):
-    """(manifest of films at a local server, bytes sent by film)."""
-    names = [f"/film_{number}.mp4" for number in range(2)]
-    files = {name: cut_film(tmp_path / name[1:], seed).read_bytes() for seed, name in enumerate(names)}
+@contextlib.contextmanager
+def served(folder, *films):
+    """(manifest of these files at a local server, bytes sent by file)."""
+    files = {f"/{film.name}": film.read_bytes() for film in films}
     handler = type("Handler", (Films,), {"files": files, "sent": Counter()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    manifest = tmp_path / "films.jsonl"
-    manifest.write_text("\n".join(json.dumps({"uri": f"http://127.0.0.1:{server.server_port}{n}"}) for n in names))
+    manifest = folder / "films.jsonl"
+    manifest.write_text("\n".join(json.dumps({"uri": f"http://127.0.0.1:{server.server_port}{n}"}) for n in files))
     yield manifest, handler.sent
     server.shutdown()
+
+
+@pytest.fixture
+def films(tmp_path):
+    with served(tmp_path, *(cut_film(tmp_path / f"film_{seed}.mp4", seed) for seed in range(2))) as made:
+        yield made
 
 
 @pytest.mark.slow
@@ -75,3 +83,36 @@ def test_a_stage_inside_ingest_reads_no_byte_more_than_the_decode_pass(tmp_path,
     sent.clear()
     assert run_recipes(["later"], str(tmp_path / "with"), None, file, options=INLINE) == 0
     assert len(sent) == 2  # a recipe of its own does read the films again: the count can tell
+
+
+SOUND = """\
+recipes:
+  ingest:
+    stages:
+      - cut: {min_seconds: 0.5}
+      - measure: [exposure%s]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+def test_the_sound_comes_from_the_same_read_of_the_bytes(tmp_path, container):
+    rng = np.random.default_rng(0)
+    grain = rng.integers(0, 255, (40, 144, 256, 3)).astype(np.uint8)  # several blocks of what is fetched at a time
+    pictures = (grain[number % 40] for number in range(12 * 24))
+    film = write_film(tmp_path / "film", speech(12, 48000, 2), container=container, seconds=12, pictures=pictures)
+    size, read = film.stat().st_size, {}
+    assert size > 10e6
+    with served(tmp_path, film) as (manifest, sent):
+        for name, measures in (("deaf", ""), ("hearing", ", audio")):
+            file = tmp_path / f"{name}.yaml"
+            file.write_text(SOUND % measures)
+            sent.clear()
+            assert run_recipes(["ingest"], str(tmp_path / name), [str(manifest)], file, options=INLINE) == 0
+            read[name] = sum(sent.values())
+    assert size <= read["hearing"] <= 1.02 * read["deaf"]
+    heard = "SELECT count(*) = count(loudness), count(*) = count(silence), count(*) > 0, count(audio_reason) FROM clips"
+    assert ask(tmp_path / "hearing", heard) == [(True, True, True, 0)]
+    header = "SELECT has_audio, audio_codec, audio_channels, audio_rate, audio_errors FROM sources"
+    assert ask(tmp_path / "hearing", header) == [(True, "aac", 2, 48000, 0)]
+    assert ask(tmp_path / "deaf", header) == [(True, "aac", 2, 48000, None)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.frames import Sample
+from stages.frames import ClipAudio, Levels, Sample
 from stages.measures.motion import _length
 from stages.measures.observations import RECENT, Observations
 from stages.measures.phash import dct_coefficients
@@ -37,7 +37,9 @@ def pan(percent_per_second: float, width: int = 480, height: int = 270, angle: f
 
 
 def test_every_measure_gives_the_columns_and_types_it_promises():
-    row = measured(film(pan(5), 2, 12), *MEASURES)
+    sound = ClipAudio([Levels(0.0, np.full(2000, 0.01, np.float32), np.full(2000, 0.1, np.float32))])
+    heard = Observations(MEASURES).hear(facts(0, 2, audio=sound)) | {"audio_reason": "damaged"}
+    row = measured(film(pan(5), 2, 12), *MEASURES) | heard
     kinds = {"double": float, "int64": int, "string": str, "bool": bool}
     measures = measure_classes(MEASURES)
     promised = {name: kinds[column.type] for measure in measures for name, column in measure.columns.items()}
