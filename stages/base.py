@@ -150,6 +150,12 @@ class SourceStage(UnitStage[S]):
         """SQL conditions that the stage brings along, by name."""
         return {}
 
+    def undone_sql(self) -> str | None:
+        """A SQL condition on `sources`: those of which other gates of this stage left something undone that these want
+        done. None: there are none.
+        """
+        return None
+
 
 class TableStage(Stage[T], ABC):
     """A stage that fills one table keyed by clip_id, whose rows say which clips are done.

@@ -199,7 +199,16 @@ class _Run:
             limit=options.limit,
             retry_failed=options.retry_failed,
             rebuild=options.rebuild,
+            again=self._left_undone(),
         )
+
+    def _left_undone(self) -> set[str]:
+        """Sources that earlier gates spared the decode and these do not."""
+        condition = self.plan.decode.undone_sql() if self.plan.decode is not None else None
+        if condition is None or "sources" not in self.ledgers["sources"].tables:
+            return set()
+        with connect(self.catalog) as sql:
+            return {row[0] for row in sql.execute(f"SELECT source_id FROM sources WHERE {condition}").fetchall()}
 
     def _units(self, todo: Iterator[Unit], stages: tuple[UnitStage, ...], progress: Shown, stop: Interrupts) -> None:
         """Pending units through an engine, which is started only if there is one; file sets to the ledgers."""

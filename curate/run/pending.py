@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -74,8 +74,11 @@ def pending_sources(
     limit: int | None = None,
     retry_failed: bool = False,
     rebuild: bool = False,
+    again: Collection[str] = (),
 ) -> PendingSources:
-    """What the ledger of sources leaves to do of a listing, for rows to be made under `settings`."""
+    """What the ledger of sources leaves to do of a listing, for rows to be made under `settings`. `again` are ids of
+    sources to be done again whatever their settings.
+    """
     pending = PendingSources(listing, limit=limit)
     for table in ledger.known():
         if not table.num_rows:
@@ -83,8 +86,8 @@ def pending_sources(
         ids, states = table["source_id"].to_pylist(), table["status"].to_pylist()
         chosen: dict[str, list[str]] = {"done": [], "failed": [], "stale": [], "retried": []}
         for one, state, made in zip(ids, states, table["settings"].to_pylist(), strict=True):
-            again = "retried" if retry_failed and state == "failed" else state
-            chosen["stale" if rebuild or made != settings else again].append(one)
+            kept = "retried" if retry_failed and state == "failed" else state
+            chosen["stale" if rebuild or made != settings or one in again else kept].append(one)
         sets: dict[str, list[IdSet]] = {"done": [pending.done], "failed": [pending.failed]}
         sets |= {"stale": [pending.redo], "retried": [pending.redo, pending.retried]}
         for state, some in chosen.items():

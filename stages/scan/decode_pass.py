@@ -67,6 +67,11 @@ class DecodePass(SourceStage):
             gates["cut.min_seconds"] = f"media = 'image' OR {CLIP_SECONDS} >= {self.settings.cut.min_seconds!r}"
         return gates
 
+    def undone_sql(self) -> str:
+        """Films that were too short to be decoded, and are no longer."""
+        least = self.settings.probe.min_seconds
+        return f"status = 'done' AND media = 'video' AND frames IS NULL AND duration_s >= {least!r}"
+
     def __call__(self, unit: Unit) -> Iterator[Unit]:
         """Parts of the unit, in order. A decoder that dies is given one more chance, unless a part has left."""
         began = time.monotonic()

@@ -220,6 +220,28 @@ def test_a_source_shorter_than_probe_allows_is_a_dropped_clip_and_is_not_decoded
     assert ask(tmp_path / "catalog", "SELECT status, frames FROM sources") == [("done", None)]
 
 
+def test_a_source_that_a_lower_limit_of_probe_lets_pass_is_decoded_then_wherever_it_is_listed(tmp_path):
+    films, catalog = tmp_path / "films", tmp_path / "catalog"
+    films.mkdir()
+    write_video(films / "short.mp4", moving_square(30))
+    write_video(films / "long.mp4", moving_square(72))
+    file = pipelines(tmp_path, PIPELINES.replace("probe: {min_seconds: 0.5}", "probe: {min_seconds: 2}"))
+    ingest(catalog, films, file=file)
+    rows = "SELECT parse_filename(uri), frames, committed_at FROM sources ORDER BY 1"
+    (long, frames, when), (short, undecoded, _) = ask(catalog, rows)
+    assert (long, frames, short, undecoded) == ("long.mp4", 72, "short.mp4", None)
+    ingest(catalog, films / "long.mp4", file=file, sets=["probe.min_seconds=1"])
+    assert ask(catalog, rows)[0] == (long, frames, when)  # what was decoded is judged anew
+    assert ask(catalog, rows)[1][1] == 30
+    assert ask(catalog, "SELECT count(*) FROM clips WHERE luma_mean IS NULL") == [(0,)]
+    ingest(catalog, films, file=file, sets=["probe.min_seconds=2.5"])
+    assert ask(catalog, "SELECT parse_filename(uri), verdict FROM clips ORDER BY 1") == [
+        ("long.mp4", "kept"),
+        ("short.mp4", "dropped"),
+    ]
+    assert verify(Catalog.open(str(catalog))) == []
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
