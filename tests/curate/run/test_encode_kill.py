@@ -6,19 +6,23 @@ CI kills a few times; `CLIPMILL_KILLS=200 pytest tests/curate/run/test_encode_ki
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 
 import pytest
+import yaml
 
 from curate.catalog.catalog import Catalog
-from curate.run.command import run_recipes
+from curate.run.command import RunOptions, run_recipes
 from curate.run.verify import verify
-from stages.shards.format import read_index
-from tests.curate.killing import run_and_kill
+from stages.shards.format import read_index, read_sample
+from tests.clip_model import clip_folder
+from tests.curate.killing import kill, run_and_kill, tree
 from tests.curate.running import INLINE, ask, make_folder, often
 from tests.s3 import bucket, s3_server
 from tests.vae_models import vae_folder
+from tests.waiting import wait_until
 
 __all__ = ["bucket", "s3_server"]
 
@@ -92,6 +96,62 @@ def test_killed_at_random_moments_each_clip_is_in_exactly_one_shard(recipes, tmp
     assert -signal.SIGKILL in codes
     finish(file, tmp_path / "catalog", engine)
     check(tmp_path / "catalog")
+
+
+def test_killed_while_texts_alone_are_made_again_no_latent_is_lost_or_decoded(recipes, tmp_path):
+    """Every caption has changed, and the sources are gone: what is lost could not be made again."""
+    films = tmp_path / "films"
+    shutil.copytree(recipes[1], films)
+    (films / "broken.mp4").unlink()
+    catalog, file = tmp_path / "catalog", tmp_path / "pipelines.yaml"
+    text = {"text": {"model": str(clip_folder()), "captions": ["caption"]}}
+    latents = yaml.safe_load(recipes[0].read_text())["recipes"]["latents"]
+    latents["stages"][0]["encode"] |= text
+    captions = {"select": latents["select"], "stages": [{"caption": {"manifest": {"sidecar": ".txt"}}}]}
+    ingest = yaml.safe_load(recipes[0].read_text())["recipes"]["ingest"]
+    file.write_text(yaml.safe_dump({"recipes": {"ingest": ingest, "captions": captions, "latents": latents}}))
+    _caption(films, "before")
+    run_recipes(["ingest", "captions", "latents"], str(catalog), [str(films)], file, (), INLINE)
+    means = _means(catalog)
+    _caption(films, "after")
+    again = RunOptions(engine="inline", quiet=True, rebuild=True)
+    run_recipes(["captions"], str(catalog), None, file, (), again)
+    for film in films.glob("*.mp4"):
+        film.unlink()
+    codes = [_kill_after_shards(start(file, catalog), catalog, 1 + number) for number in range(KILLS)]
+    assert -signal.SIGKILL in codes
+    finish(file, catalog)
+    check(catalog)
+    assert _means(catalog) == means
+    opened = Catalog.open(str(catalog))
+    for _, shard in ask(catalog, "SELECT clip_id, shard FROM latents"):
+        rows = read_index(f"{opened.uri}/{shard}").to_pylist()
+        for clip in {row["clip_id"] for row in rows}:
+            sample = read_sample(f"{opened.uri}/{shard}", [row for row in rows if row["clip_id"] == clip])
+            assert sample["json"]["captions"]["caption"].startswith("after")
+
+
+def _kill_after_shards(process, catalog, more):
+    """Kills a run and its children once so many more shards are there; gives its exit code."""
+    before = len(list(catalog.rglob("*.tar")))
+    wait_until(lambda: process.poll() is not None or len(list(catalog.rglob("*.tar"))) >= before + more)
+    kill(tree(process))
+    process.stderr.close()
+    return process.wait()
+
+
+def _caption(films, word):
+    for film in films.glob("*.mp4"):
+        film.with_suffix(".txt").write_text(f"{word} {film.stem}")
+
+
+def _means(catalog):
+    """The hash of every clip's mean, as its shard's index has it."""
+    found = {}
+    for shard in {shard for _, shard in ask(catalog, "SELECT clip_id, shard FROM latents")}:
+        rows = read_index(f"{Catalog.open(str(catalog)).uri}/{shard}").to_pylist()
+        found |= {row["clip_id"]: row["xxh3"] for row in rows if row["field"] == "mean"}
+    return found
 
 
 def test_killed_with_the_catalog_in_a_bucket(recipes, bucket):
