@@ -9,15 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from curate.catalog.catalog import Catalog
 from curate.cli.main import main
 from curate.loader import Loader
+from curate.shards.kept import dataset_notes, noted
 from stages.encode.network import Network
 from stages.shards.format import read_header, read_index, read_sample
 from stages.text_encoders.encoder import TextEncoder
 from tests.clip_model import clip_folder
 from tests.curate.running import ask
 from tests.hostile import moving_square, write_video
+from tests.s3 import bucket, s3_server
 from tests.vae_models import vae_folder
+
+__all__ = ["bucket", "s3_server"]
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +116,7 @@ def encoded(tmp_path_factory):
 
 
 @pytest.fixture
-def place(encoded, tmp_path, monkeypatch):
+def place(encoded, tmp_path):
     """A copy of it, at the same path for the sources' sake, put back afterwards."""
     shutil.copytree(encoded.folder, tmp_path / "kept")
     yield encoded
@@ -336,6 +341,28 @@ def test_a_dataset_that_fails_leaves_no_note(place, capsys):
     assert place.ask("dataset", "create", "none", *select) == 2
     assert "--weight '0' gives 0 for every clip" in capsys.readouterr().err
     assert list((place.catalog / "_datasets").iterdir()) == []
+
+
+def test_latents_in_a_bucket_are_copied_without_their_sources(place, bucket, seen):
+    clip, local = place.ids()[1], place.catalog
+    before = place.sample(clip)
+    place.catalog = f"{bucket}/catalog"
+    try:
+        where = Catalog(place.catalog)
+        where.fs.put(f"{local}/", f"{where.path}/", recursive=True)
+        place.caption(1, "another text", "1")
+        place.run("captions", "--rebuild")
+        place.lose_sources()
+        assert place.run("latents") == 0
+        assert seen == {"texts": ["another text"], "videos": 0}
+        ((shard,),) = ask(place.catalog, f"SELECT shard FROM latents WHERE clip_id = '{clip}'")
+        now = read_sample(f"{place.catalog}/{shard}", read_index(f"{place.catalog}/{shard}"))
+        assert now["mean"].tobytes() == before["mean"].tobytes()
+        assert now["json"]["captions"] == {"caption": "another text"}
+        with noted(where, Path("a dataset"), [shard]):
+            assert [note.shards for note in dataset_notes(where)] == [(shard,)]
+    finally:
+        place.catalog = local
 
 
 @pytest.mark.ray
