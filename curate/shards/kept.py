@@ -17,6 +17,7 @@ from pathlib import Path
 from curate.catalog.catalog import Catalog
 from curate.errors import DamagedError, first_line
 from curate.storage import is_local, join
+from models.files import write_whole
 
 NOTES = "_datasets"  # the folder in the catalog
 
@@ -44,9 +45,7 @@ def noted(catalog: Catalog, folder: Path, shards: Sequence[str]) -> Iterator[Non
     try:
         catalog.fs.makedirs(join(catalog.path, NOTES), exist_ok=True)
         if is_local(catalog.uri):
-            part = Path(f"{path}.part")
-            part.write_bytes(content)
-            part.replace(path)
+            write_whole(path, content)
         else:
             catalog.fs.pipe_file(path, content)
     except Exception as error:  # each store has its own exceptions
