@@ -24,6 +24,7 @@ from curate.shards.verify import Findings, shard_problems
 from stages.shards.contract import Contract
 from stages.shards.format import index_path, read_index
 from stages.shards.writer import ShardWriter
+from stages.windows.window import PREPROCESSING_VERSION
 from tests import shard_catalogs as made
 from tests.vae_models import vae_folder
 
@@ -213,7 +214,7 @@ def test_rows_that_say_something_else_than_the_header_are_named(catalog):
     tamper(catalog, f"shard = '{shard.path}'", contract=other.to_json(), bucket="9x32x32")
     problems = look(catalog).problems
     one(problems, shard.path, "contradicts its rows: mean: [0.1, 0.1, 0.1, 0.1] here, [9.0, 0.0, 0.0, 0.0] there")
-    one(problems, shard.path, "contradicts its rows: preprocessing: 1 here, 7 there")
+    one(problems, shard.path, f"contradicts its rows: preprocessing: {PREPROCESSING_VERSION} here, 7 there")
     one(problems, shard.path, "the bucket 5x32x32, its rows say 9x32x32")
     assert len(problems) == 3
 
@@ -337,8 +338,9 @@ def test_another_scaling_of_the_vae_is_named(original, catalog, tmp_path):
 
 
 def test_another_preprocessing_than_this_clipmill_s_is_named(catalog, monkeypatch):
-    monkeypatch.setattr(shard_verify, "PREPROCESSING_VERSION", 2)
-    line = one(look(catalog).problems, "preprocessing version 1 made 2 shards", "this clipmill's is 2")
+    monkeypatch.setattr(shard_verify, "PREPROCESSING_VERSION", 99)
+    made_by = f"preprocessing version {PREPROCESSING_VERSION} made 2 shards"
+    line = one(look(catalog).problems, made_by, "this clipmill's is 99")
     assert shards(catalog)[0].path in line
 
 
