@@ -20,8 +20,8 @@ from stages.windows.window import PREPROCESSING_VERSION
 from tests import shard_catalogs as made
 
 CONTRACT = Contract(
-    vae="x", fingerprint="ab" * 32, preprocessing=PREPROCESSING_VERSION, fps=8, channels=4, time_stride=4, first_frame=True,
-    space_stride=8, mean=(0,) * 4, std=(1,) * 4, dtype="float16",
+    vae="x", fingerprint="ab" * 32, preprocessing=PREPROCESSING_VERSION, fps=8, channels=4, time_stride=4,
+    first_frame=True, space_stride=8, mean=(0,) * 4, std=(1,) * 4, dtype="float16",
 )  # fmt: skip
 BITS = Contract.from_dict(CONTRACT.to_dict() | {"dtype": "bfloat16"})
 TOKENS = Contract.from_dict(CONTRACT.to_dict() | {"dtype": "int32", "codebook": 99, "mean": [], "std": []})
