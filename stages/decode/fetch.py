@@ -28,6 +28,9 @@ class Seeker(Protocol):
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Frame:
         """The frame of the span [start_pts, end_pts) displayed at PTS `place`."""
 
+    def next_pts(self, shown: int) -> int | None:
+        """The PTS of the frame after the one just given, whose PTS is `shown`; None at the end."""
+
     def lost(self, shown: int, place: int) -> set[int | None]:
         """The PTS of damaged frames that the frame `shown` for `place` refers to or stands for."""
 
@@ -93,6 +96,9 @@ class StillSeeker:
 
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Frame:
         return self._frame
+
+    def next_pts(self, shown: int) -> int | None:
+        return None
 
     def lost(self, shown: int, place: int) -> set[int | None]:
         return set()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import av
+from av.video.stream import VideoStream
 
 from stages.decode.faults import stamp
 from stages.decode.pyav_reader import FALLBACK_FPS, LEAP_SECONDS, PyAVReader
@@ -30,6 +31,7 @@ INDEX_SECONDS = 10.0  # an index that ends before the place says nothing about k
 ORDER_FRAMES = 64  # decoded at the start, where frames are reordered, until it is clear whether their PTS are right
 KEYLESS_FRAMES = 600  # after a seek: give up where none of so many frames is a key frame
 PROGRESS_FRAMES = 16
+REORDERED = 32  # packets: more than any codec lets a frame wait for those that are decoded before it
 
 Stamped = tuple[int, av.VideoFrame]  # PTS, frame
 
@@ -74,6 +76,12 @@ class SeekReader(PyAVReader):
         pts, frame = shown
         return VideoFrame(frame, pts, pts * float(self.info.time_base), self._display, self._scaler)
 
+    def next_pts(self, shown: int) -> int | None:
+        """The PTS of the frame after the one just given, whose PTS is `shown`; None at the end."""
+        if self._next is not None and self._next[0] == shown:  # given as the first of a span, ahead of the walk
+            self._walk_to(shown)
+        return None if self._next is None else self._next[0]
+
     def ends_at(self, end_pts: int) -> int | None:
         """Where the source ends, PTS, if the walk came to its end and that is before `end_pts`; else None.
 
@@ -96,6 +104,23 @@ class SeekReader(PyAVReader):
         None stands for one in a stream without times.
         """
         return self._damage(shown, place)
+
+    def packets(self, start_pts: int, end_pts: int) -> tuple[VideoStream, list[av.Packet]]:
+        """The stream, and its packets with start_pts <= PTS < end_pts in decoding order. None of them unless the first
+        frame is a key frame and no packet behind the span is decoded between them. The next frame is sought anew.
+        """
+        found: list[av.Packet] = []
+        for seconds in (0.0, *BACK_SECONDS) if self._seekable else ():
+            self._shown, self._next, self._from_start, self._sought = None, None, False, True
+            place = start_pts - round(seconds / self.info.time_base)
+            try:
+                self._container.seek(place, stream=self._stream, backward=True)
+                found = _span_packets(self._container.demux(self._stream), start_pts, end_pts)
+            except (av.FFmpegError, OSError, OverflowError):
+                found = []  # frames that are read there tell the reason
+            if found:
+                break
+        return self._stream, found
 
     def _approaches(self, place: int) -> Iterator[Callable[[], None]]:
         """Ways to get to a place, cheapest first."""
@@ -204,6 +229,28 @@ class SeekReader(PyAVReader):
             if self.decoded % PROGRESS_FRAMES == 0:
                 self._progress(self.decoded)
             yield frame
+
+
+def _span_packets(packets: Iterable[av.Packet], start_pts: int, end_pts: int) -> list[av.Packet]:
+    """Those of a span from its key frame on, or none (see `SeekReader.packets`)."""
+    found: list[av.Packet] = []
+    behind = 0  # packets that are shown later: than the span's begin, before its first packet is met, then than its end
+    for packet in packets:
+        if not packet.size or behind > REORDERED:
+            break
+        pts = packet.pts
+        if pts is None:
+            return []
+        if not found and not (pts == start_pts and packet.is_keyframe):
+            behind += pts > start_pts
+        elif pts >= end_pts:
+            behind += 1
+        elif pts >= start_pts:  # frames of an open group that are shown before its key frame are left out
+            if (found and behind) or packet.is_corrupt or packet.is_discard:
+                return []
+            found.append(packet)
+            behind = 0
+    return found
 
 
 def _from_key_frame(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
