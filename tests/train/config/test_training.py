@@ -84,5 +84,5 @@ def test_what_cannot_be_is_one_line(values, said):
 
 
 def test_the_nearest_setting_is_named():
-    with pytest.raises(ConfigError, match="did you mean optimizer\\?$"):
+    with pytest.raises(ConfigError, match=r"did you mean optimizer\?$"):
         TrainConfig.from_dict({"optimiser": {"lr": 1}})
