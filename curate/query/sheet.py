@@ -118,7 +118,7 @@ def chosen_clips(
         "OR (_place * ($1 - 1)) // (_total - 1) > ((_place - 1) * ($1 - 1)) // (_total - 1) ORDER BY _place",
         [most],
     ).fetchall()
-    found = [SheetClip(*row[1:7], values=dict(zip(values, row[7:], strict=True))) for row in rows]
+    found = [SheetClip(*row[1:7], dict(zip(values, row[7:], strict=True))) for row in rows]
     return (rows[0][0] if rows else 0), found[:most]
 
 
