@@ -118,7 +118,10 @@ def chosen_clips(
         "OR (_place * ($1 - 1)) // (_total - 1) > ((_place - 1) * ($1 - 1)) // (_total - 1) ORDER BY _place",
         [most],
     ).fetchall()
-    found = [SheetClip(*row[1:7], dict(zip(values, row[7:], strict=True))) for row in rows]
+    found = []
+    for _, clip_id, source, start_s, end_s, verdict, failed_gates, *shown in rows:
+        judged = dict(zip(values, shown, strict=True))
+        found.append(SheetClip(clip_id, source, start_s, end_s, verdict, failed_gates, judged))
     return (rows[0][0] if rows else 0), found[:most]
 
 
