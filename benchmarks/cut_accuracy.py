@@ -1,9 +1,9 @@
 """How well cuts and fades are found: films composed of real takes (where they are) and of drawn footage.
 
-python benchmarks/cut_accuracy.py [--detector NAME] [--seeds N]
+python benchmarks/cut_accuracy.py [--detectors NAME ...] [--seeds N] [--takes real|drawn] [--rates FPS ...]
 
-Prints JSON: per film F1 of the hard cuts (to within 2 frames), recall of the gradual transitions, false
-cuts, and CPU milliseconds per frame of the cutter alone; PySceneDetect's AdaptiveDetector on the same small
+Prints JSON: per film and detector F1 of the hard cuts (to within 2 frames), recall of the gradual transitions,
+false cuts, and CPU milliseconds per frame of the cutter alone; PySceneDetect's AdaptiveDetector on the same small
 frames beside it. The real takes are looked for in $CLIPMILL_VIDEOS, else in ../shared/videos.
 """
 
@@ -86,60 +86,63 @@ def _drawn(rng: np.random.Generator, seed: int, seconds: float) -> Drawn:
     )
 
 
-def measure(truth: Truth, settings: CutSettings) -> tuple[Score, float, float]:
-    """(score, CPU ms a frame of our cutter, CPU ms a frame of PySceneDetect's detector on the same frames)."""
+def measure(truth: Truth, detectors: list[str]) -> tuple[dict[str, tuple[Score, float]], float]:
+    """({detector: (score, CPU ms a frame)}, CPU ms a frame of PySceneDetect's detector), all on the same frames."""
     with open_source(str(truth.path)) as file:
         reader = open_reader(file)
         frames = [Remembered(f.pts, f.seconds, f.small) for f in reader]
         end, base = reader.last_end_pts, reader.info.time_base
-    cutter, began = SceneCutter(settings, base), time.process_time()
-    clips = [clip for frame in frames for clip in cutter.observe(frame)] + cutter.finish(end)
-    ours = time.process_time() - began
+    found = {}
+    for detector in detectors:
+        cutter, began = SceneCutter(CutSettings(detector=detector), base), time.process_time()
+        clips = [clip for frame in frames for clip in cutter.observe(frame)] + cutter.finish(end)
+        found[detector] = score(truth, clips), 1e3 * (time.process_time() - began) / len(frames)
     peer, began = AdaptiveDetector(), time.process_time()
     for k, frame in enumerate(frames):
         peer.process_frame(FrameTimecode(k, fps=24.0), frame.small)
-    theirs = time.process_time() - began
-    return score(truth, clips), 1e3 * ours / len(frames), 1e3 * theirs / len(frames)
+    return found, 1e3 * (time.process_time() - began) / len(frames)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--detector", default="adaptive")
+    parser.add_argument("--detectors", nargs="+", default=["adaptive"])
     parser.add_argument("--seeds", type=int, default=1, help="films of each kind")
+    parser.add_argument("--takes", choices=("real", "drawn", "both"), default="both")
+    parser.add_argument("--rates", nargs="+", default=list(map(str, RATES)), help="frames per second, or uneven")
     options = parser.parse_args()
-    settings = CutSettings(detector=options.detector)
     films, totals = [], {}
+    costs = {name: [] for name in [*options.detectors, "peer"]}
     with tempfile.TemporaryDirectory() as folder:
-        for real in (True, False):
+        for real in {"real": (True,), "drawn": (False,), "both": (True, False)}[options.takes]:
             for name, join in JOINS.items():
-                for rate in RATES:
+                for rate in [rate for rate in RATES if str(rate) in options.rates]:
                     for seed in range(1000, 1000 + options.seeds):
                         truth = film(Path(folder) / "film.mp4", join, rate, seed, real)
                         if truth is None:
                             continue
-                        result, ours, theirs = measure(truth, settings)
-                        takes = "real" if real else "drawn"
-                        films.append(_row(takes, name, result) | {"fps": rate} | _cost(ours, theirs))
-                        key = f"{takes}, {name}"
-                        totals[key] = totals.get(key, Score()) + result
-    cost = [film["cpu_ms_per_frame"] for film in films]
-    peer = [film["peer_cpu_ms_per_frame"] for film in films]
+                        results, peer = measure(truth, options.detectors)
+                        costs["peer"].append(peer)
+                        for detector, (result, ours) in results.items():
+                            row = _row(detector, "real" if real else "drawn", name, result)
+                            films.append(row | {"fps": rate, "cpu_ms_per_frame": round(ours, 3)})
+                            key = detector, row["takes"], name
+                            totals[key] = totals.get(key, Score()) + result
+                            costs[detector].append(ours)
+    medians = {name: round(float(np.median(some)), 3) for name, some in costs.items() if some}
     report = {
         "benchmark": "cut_accuracy",
         "date": datetime.date.today().isoformat(),
         "hardware": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "detector": options.detector,
-        "cpu_ms_per_frame_median": round(float(np.median(cost)), 3),
         "peer": "PySceneDetect AdaptiveDetector on the same 128 px frames, hard cuts only",
-        "peer_cpu_ms_per_frame_median": round(float(np.median(peer)), 3),
-        "totals": [_row(*key.split(", "), total) for key, total in totals.items()],
+        "cpu_ms_per_frame_median": medians,
+        "totals": [_row(*key, total) for key, total in totals.items()],
         "films": films,
     }
     print(json.dumps(report, indent=1))
 
 
-def _row(takes: str, joins: str, result: Score) -> dict:
-    row = {"takes": takes, "joins": joins, "false_cuts": result.false_cuts}
+def _row(detector: str, takes: str, joins: str, result: Score) -> dict:
+    row = {"detector": detector, "takes": takes, "joins": joins, "false_cuts": result.false_cuts}
     if result.cuts:
         row |= {"cuts": result.cuts, "f1": round(result.f1, 4)}
     if result.fades:
@@ -147,10 +150,6 @@ def _row(takes: str, joins: str, result: Score) -> dict:
         off = np.abs(np.array(result.fade_errors or ((0, 0),)))
         row |= {"frames_off_median": float(np.median(off)), "frames_off_p90": float(np.percentile(off, 90))}
     return row
-
-
-def _cost(ours: float, theirs: float) -> dict:
-    return {"cpu_ms_per_frame": round(ours, 3), "peer_cpu_ms_per_frame": round(theirs, 3)}
 
 
 if __name__ == "__main__":

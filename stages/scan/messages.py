@@ -38,6 +38,11 @@ class ScanSettings(JsonRequest):
     cut: CutSettings
     measures: tuple[str, ...]
     wants: tuple[FrameRequest, ...] = ()
+    device: str = "auto"  # of the detector of cuts, apart from `cut`, of which only what decides a result is sent
+
+    @property
+    def on_device(self) -> CutSettings:
+        return self.cut.model_copy(update={"device": self.device})
 
     @property
     def clip_bytes(self) -> int:
