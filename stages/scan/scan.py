@@ -59,7 +59,7 @@ def scan(
     cv2.setNumThreads(1)  # one decoder a core: OpenCV's own threads would only fight over the same cores
     began = time.process_time()
     with file:
-        yield ScannedSource(bytes=file.size)
+        yield ScannedSource(bytes=file.size, modified_at=file.modified)
         hear = any(measure.hears for measure in measure_classes(settings.measures))
         reader = open_reader(file, settings.probe.backend, settings.probe.threads, hear=hear)
         info = reader.info

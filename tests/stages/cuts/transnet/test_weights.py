@@ -38,9 +38,7 @@ def test_a_missing_package_is_one_line_with_the_command(tmp_path, monkeypatch):
 
 
 def test_weights_that_are_not_there_or_no_weights_are_one_line(tmp_path):
-    with pytest.raises(
-        SettingsError, match=r"^detector 'transnetv2': no weights at '.*none\.pth': .*leave"
-    ):
+    with pytest.raises(SettingsError, match=r"^detector 'transnetv2': no weights at '.*none\.pth': .*leave"):
         detectors.check(settings(weights=str(tmp_path / "none.pth")))
     for name in ("text.pth", "text.onnx"):
         (tmp_path / name).write_text("no weights")
