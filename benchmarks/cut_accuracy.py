@@ -42,6 +42,11 @@ JOINS = {
     "fade 2 s": Join("fade", 2.0),
     "dip to black": Join("black", 1.0, 0.2),
     "dip to white": Join("white", 1.0, 0.2),
+    "cut, dark": Join("cut"),  # both takes at a sixth of their light
+    "cut, quick": Join("cut"),  # shots of 0.2 to 0.6 s
+    "cut, same take": Join("cut"),  # from one part of a take to another
+    "cut, flashes": Join("cut"),  # two flashes of 0.1 s in each shot, which are no cuts
+    "cut, shaken": Join("cut"),  # whip pans: the picture jumps by up to a fifth of its width in single frames
 }
 
 
@@ -52,23 +57,52 @@ class Remembered:
     small: np.ndarray
 
 
-def film(path: Path, join: Join, rate, seed: int, real: bool) -> Truth | None:
+class Altered:
+    """A take as a hard case has it."""
+
+    def __init__(self, take, name: str, rng: np.random.Generator):
+        self.take, self.name, self.seconds = take, name, take.seconds
+        self.at = rng.uniform(0, take.seconds, 2 * round(take.seconds))  # of flashes and jolts
+
+    def picture(self, t: float, size: tuple[int, int]) -> np.ndarray:
+        picture = self.take.picture(t, size)
+        near = float(np.abs(self.at - t).min(initial=9.0))
+        if self.name == "cut, dark":
+            return picture // 6
+        if self.name == "cut, flashes" and near < 0.05:
+            return np.clip(picture.astype(np.int16) + 150, 0, 255).astype(np.uint8)
+        if self.name == "cut, shaken" and near < 0.15:
+            return np.roll(picture, int(size[0] / 5 * np.sin(40 * t)), axis=1)
+        return picture
+
+
+def film(path: Path, name: str, rate, seed: int, real: bool) -> Truth | None:
     """Ten shots of 1 s to 3 s, longer where the join needs it. None where the real takes are missing."""
-    rng = np.random.default_rng((seed, RATES.index(rate), list(JOINS.values()).index(join)))
-    needed = 2 * join.seconds + 0.5
+    join = JOINS[name]
+    rng = np.random.default_rng((seed, RATES.index(rate), list(JOINS).index(name)))
+    needed = 2 * join.seconds + (0.2 if name == "cut, quick" else 0.5)
     if real:
         takes = [take for take in real_takes() if take.seconds >= needed]
     else:
         takes = [_drawn(rng, seed * 100 + k, needed + 3) for k in range(10)]
     if len(takes) < 3:
         return None
+    takes = [Altered(take, name, rng) for take in takes] if name.startswith("cut, ") else takes
     shots, last = [], None
     while len(shots) < 10:
         take = takes[int(rng.integers(len(takes)))]
-        if take is last:
+        shortest, longest = (0.2, 0.6) if name == "cut, quick" else (1, 3)
+        length = min(take.seconds, max(needed, float(rng.uniform(shortest, longest))))
+        if name == "cut, same take" and len(shots) % 2 == 1 and last is not None:
+            take, length = last[0], min(length, last[1])  # as far from the part before as the take allows
+            begin = 0.0 if last[1] > last[0].seconds / 2 else take.seconds - length
+            if abs(begin - last[1]) < 0.5:
+                begin = 0.0
+        elif last is not None and take is last[0]:
             continue
-        last, length = take, min(take.seconds, max(needed, float(rng.uniform(1, 3))))
-        begin = float(rng.uniform(0, take.seconds - length))
+        else:
+            begin = float(rng.uniform(0, take.seconds - length))
+        last = take, begin + length
         shots.append((take, begin, begin + length))
     uneven = seed if rate == "uneven" else None
     return compose(path, shots, join, 24 if rate == "uneven" else rate, uneven=uneven)
@@ -108,16 +142,17 @@ def main() -> None:
     parser.add_argument("--detectors", nargs="+", default=["adaptive"])
     parser.add_argument("--seeds", type=int, default=1, help="films of each kind")
     parser.add_argument("--takes", choices=("real", "drawn", "both"), default="both")
+    parser.add_argument("--kinds", nargs="+", default=list(JOINS), choices=list(JOINS), help="of joins")
     parser.add_argument("--rates", nargs="+", default=list(map(str, RATES)), help="frames per second, or uneven")
     options = parser.parse_args()
     films, totals = [], {}
     costs = {name: [] for name in [*options.detectors, "peer"]}
     with tempfile.TemporaryDirectory() as folder:
         for real in {"real": (True,), "drawn": (False,), "both": (True, False)}[options.takes]:
-            for name, join in JOINS.items():
+            for name in options.kinds:
                 for rate in [rate for rate in RATES if str(rate) in options.rates]:
                     for seed in range(1000, 1000 + options.seeds):
-                        truth = film(Path(folder) / "film.mp4", join, rate, seed, real)
+                        truth = film(Path(folder) / "film.mp4", name, rate, seed, real)
                         if truth is None:
                             continue
                         results, peer = measure(truth, options.detectors)
