@@ -1,6 +1,7 @@
 """Folders that move or are reached by a link: ids stay, nothing is done twice, every command finds the files."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -10,6 +11,8 @@ from curate.catalog.lease import acquire
 from curate.cli.main import main
 from tests.curate.running import CLIPS, pipelines
 from tests.hostile import moving_square, write_video
+from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
+from tests.vae_models import vae_folder
 
 RECIPES = """\
 recipes:
@@ -198,7 +201,7 @@ def test_no_move_is_noted_while_a_run_is_at_work(desk):
         lease.release()
 
 
-def test_a_folder_moves_into_a_bucket_and_back(desk, bucket):
+def test_a_folder_moves_into_a_bucket_and_back(desk, bucket):  # noqa: F811
     import s3fs
 
     desk.ingest(desk.a)
@@ -274,8 +277,6 @@ def test_sources_that_are_gone_or_changed_are_found_by_size_time_and_bytes(desk)
 
 
 def test_bytes_that_changed_behind_an_unchanged_time_are_found_by_hashes(desk):
-    import os
-
     desk.ingest(desk.a)
     one = desk.a / "one.mp4"
     before = one.stat()
@@ -285,3 +286,20 @@ def test_bytes_that_changed_behind_an_unchanged_time_are_found_by_hashes(desk):
     os.utime(one, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert "agree" in desk("verify", "--sources")
     assert f"source {one} has other bytes" in desk("verify", "--sources", "--hashes", code=1)
+
+
+@pytest.mark.slow
+def test_later_stages_and_the_checks_of_their_shards_read_the_new_place(desk):
+    vae = vae_folder(desk.at / "vae")
+    encode = json.dumps({"vae": str(vae), "buckets": ["5x32x48"], "fps": 16, "max_upscale": 2, "shard_clips": 3})
+    desk.file.write_text(f"{RECIPES}  latents:\n    select: SELECT * FROM clips\n    stages: [encode: {encode}]\n")
+    desk.ingest(desk.a)
+    engine = ("--pipelines", desk.file, "--engine", "inline")
+    desk("run", "latents", "--limit", "3", *engine)
+    desk.a.rename(desk.b)
+    assert "not compared" in desk("verify"), "the clip of the first shard can't be decoded again"
+    desk("relocate", desk.a, desk.b)
+    desk("run", "latents", *engine)
+    assert desk.ask("SELECT status, count(*) FROM latents GROUP BY 1") == [("done", 5)]
+    said = desk("verify", "--sources")
+    assert "agree" in said and "note:" not in said, "shards made before the move and after it"
