@@ -37,7 +37,7 @@ class Desk:
         self.file = pipelines(tmp_path, RECIPES)
         self.a, self.b, self.c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
         film(self.a / "one.mp4")
-        film(self.a / "below" / "two.mp4", 30)
+        film(self.a / "below" / "two.mp4", 36)
 
     def __call__(self, command, *arguments, code=0):
         assert main([command, *map(str, arguments), "--catalog", str(self.at / "catalog")]) == code
