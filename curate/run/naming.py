@@ -14,8 +14,24 @@ from curate.run.links import FolderLinks
 from curate.storage import is_local, local_path
 from stages.unit import source_id
 
-NoteLinks = lambda links: None
-    ):
+NoteLinks = Callable[[dict[str, str]], None]  # told of links that the catalog does not know, before any name is given
+
+
+class Ids(Protocol):
+    """A set of ids, such as `curate.catalog.idset.IdSet`."""
+
+    def contains(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of the (n,) ids are in the set."""
+        ...
+
+
+class Naming:
+    """Turns places into known URIs, and notes links to folders that `inputs` and entries come through.
+
+    `links` has what was met. A link that leads elsewhere than when the catalog first met it is left as it was.
+    """
+
+    def __init__(self, places: Places | None = None, inputs: Sequence[str] = (), note: NoteLinks = lambda links: None):
         self.places = places or Places()
         self.links = FolderLinks()
         self._note = note
