@@ -20,10 +20,11 @@ class Source:
     """One input video, as the listing or the catalog names it."""
 
     source_id: str
-    uri: str
+    uri: str  # where it lies
     columns: Row = field(default_factory=dict)  # what the manifest says of it: caption, licence, ...
     bytes: int | None = None  # its size and content when it was scanned; None before that
     content_hash: str | None = None
+    known_as: str | None = None  # the URI that its id is the hash of, where that is another one
 
     def new_clip(self, start_pts: int, end_pts: int, columns: Row) -> Clip:
         """A clip that a stage found in this source; `columns` are those of `clips`, ids and uri apart."""

@@ -27,7 +27,7 @@ FORMAT = "clipmill catalog"
 SMALL_FILES = 32  # of an own table, which are then merged
 CHECKPOINTS: dict[str, str | None] = {"delta.checkpointInterval": "50"}  # commits
 NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}  # of files that Delta writes: text would stay in the log
-OWN_TABLES = ("runs", "gates")  # appended to by any run, without a ledger
+OWN_TABLES = ("runs", "gates", "places")  # appended to by any run, without a ledger
 
 
 class Catalog:
@@ -169,11 +169,11 @@ class Catalog:
         if unknown:
             raise ValueError(f"the runs table has no {', '.join(sorted(unknown))}")
         row = {k: v if v is None or isinstance(v, str) else json.dumps(v) for k, v in event.items()}
-        self._append("runs", [row | {"at": _now()}])
+        self.append("runs", [row | {"at": _now()}])
 
     def last_stages(self, table: str) -> dict[str, Any] | None:
         """The stages and versions by which the last run that filled a state table made its rows; None if none did."""
-        rows = self._rows("runs", ["event", "at", "stages"])
+        rows = self.rows("runs", ["event", "at", "stages"])
         found = {row["at"]: json.loads(row["stages"]) for row in rows if row["event"] == "start" and row["stages"]}
         return next((found[at][table] for at in sorted(found, reverse=True) if table in found[at]), None)
 
@@ -181,7 +181,7 @@ class Catalog:
         """Puts the gates of a recipe in force, if they differ from those that are; True if they did. `run_id` is None
         where a person changed them, not a run.
         """
-        history = self._rows("gates")
+        history = self.rows("gates")
         generation = max((row["generation"] for row in history), default=0)
         latest = max((row["generation"] for row in history if row["recipe"] == recipe), default=None)
         before = sorted(
@@ -196,12 +196,12 @@ class Catalog:
             for i, gate in enumerate(gates)
         ]
         # No gates at all is also a decision: a row without a name says so.
-        self._append("gates", rows or [now | {"position": 0}])
+        self.append("gates", rows or [now | {"position": 0}])
         return True
 
     def gates(self, version: int | None = None, without: str | None = None) -> list[Gate]:
         """The gates in force: the latest of each recipe (but one), recipes in the order of their first gates."""
-        history = [row for row in self._rows("gates", version=version) if row["recipe"] != without]
+        history = [row for row in self.rows("gates", version=version) if row["recipe"] != without]
         first: dict[str, int] = {}
         latest: dict[str, int] = {}
         for row in sorted(history, key=lambda row: row["generation"]):
@@ -233,9 +233,8 @@ class Catalog:
                 for batch in opened.iter_batches(columns=chosen):
                     yield plain_types(pa.Table.from_batches([batch]))
 
-    def _rows(
-        self, name: str, columns: Sequence[str] | None = None, version: int | None = None
-    ) -> list[dict[str, Any]]:
+    def rows(self, name: str, columns: Sequence[str] | None = None, version: int | None = None) -> list[dict[str, Any]]:
+        """All rows of one of OWN_TABLES, without their times."""
         table = self.table(name, version)
         columns = columns or BASE[name].names
         if table is None:
@@ -243,7 +242,8 @@ class Catalog:
         empty = dict.fromkeys(columns)
         return [empty | row for part in self.read(table, columns) for row in _without_times(part).to_pylist()]
 
-    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+    def append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Adds rows to one of OWN_TABLES."""
         self.create()
         table = rows_to_table(name, rows)
         write_deltalake(

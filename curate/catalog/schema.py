@@ -36,6 +36,7 @@ BASE: dict[str, pa.Schema] = {
             "rotation": INT,
             "sample_aspect_ratio": TEXT,
             "bytes": BIGINT,
+            "modified_at": TIME,
             "content_hash": TEXT,
             "frames": BIGINT,
             "decode_errors": BIGINT,
@@ -102,6 +103,15 @@ BASE: dict[str, pa.Schema] = {
             "run_id": TEXT,
             "set_at": TIME,
             "generation": BIGINT,
+        }
+    ),
+    "places": pa.schema(
+        {
+            "number": BIGINT,
+            "kind": TEXT,  # 'moved' or 'link'
+            "old": TEXT,
+            "new": TEXT,
+            "set_at": TIME,
         }
     ),
 }

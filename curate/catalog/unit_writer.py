@@ -115,15 +115,16 @@ class UnitWriter:
 
     def _scanned(self, source: Source, scanned: Row, clips: list[Clip], failure: str | None) -> None:
         """A source that was scanned: the clips of a failed one are not kept, what its header said is."""
+        uri = source.known_as or source.uri
         for clip in clips:
-            self._append("clips", clip.row)
+            self._append("clips", clip.row if source.known_as is None else clip.row | {"uri": uri})
             if clip.thumbnail is not None:
                 self._append("thumbnails", clip.thumbnail)
                 self.size += len(clip.thumbnail["jpeg"])
             self._results(clip, scanned.get("content_hash"))
         reason = failure or (None if clips else scanned.get("reason") or "no clip was found in it")
         found = {"status": "done" if failure is None else "failed", "reason": reason, "clips": len(clips)}
-        ids = {"source_id": source.source_id, "uri": source.uri}
+        ids = {"source_id": source.source_id, "uri": uri}
         self._append("sources", source.columns | ids | scanned | found)
 
     def _known(self, clip: Clip, failure: str | None) -> None:

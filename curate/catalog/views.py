@@ -1,7 +1,7 @@
 """The views: a catalog as DuckDB sees it, the verdicts judged at each query.
 
 DuckDB reads the Parquet files that Delta names, with no extension. `sources`, `clips`, `thumbnails`, `runs`,
-`gates` and every later table are views; schema `raw` has the tables as they are stored, pass numbers and all.
+`gates`, `places` and every later table are views; schema `raw` has the tables as they are stored, pass numbers and all.
 Neither shows rows that were not committed as whole units.
 """
 
@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from curate.catalog.catalog import OWN_TABLES, Catalog, file_paths
 from curate.catalog.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
 from curate.catalog.lease import live_runs
+from curate.catalog.places import Places, read_places
 from curate.catalog.schema import BASE, BOOKKEEPING, PASS, duckdb_type
 from curate.catalog.state import has_superseded, owner
 from curate.catalog.superseded_rows import latest_sql, no_glob
@@ -47,14 +48,16 @@ def connect(
     _run(connection, "CREATE SCHEMA raw")
     tables = catalog.open_tables(at)
     joined = [name for name, table in tables.items() if owner(table) == (name, "clip_id")]
+    places = read_places(catalog)
     for name in sorted({*BASE, *tables}):
         _run(connection, f"CREATE VIEW raw.{quote(name)} AS {_stored_sql(connection, name, tables)}")
         if name not in ("clips", *OWN_TABLES):
-            _run(connection, f"CREATE VIEW {quote(name)} AS {_shown_sql(connection, name)}")
+            _run(connection, f"CREATE VIEW {quote(name)} AS {_shown_sql(connection, name, places)}")
     gates = catalog.gates(None if at is None else at.get("gates"), without=without_gates_of)
-    _run(connection, f"CREATE VIEW clips AS {_clips_sql(connection, gates, joined)}")
+    _run(connection, f"CREATE VIEW clips AS {_clips_sql(connection, gates, joined, places)}")
     _run(connection, f"CREATE VIEW runs AS {_runs_sql(live_runs(catalog.uri))}")
     _run(connection, f"CREATE VIEW gates AS {GATES_SQL}")
+    _run(connection, "CREATE VIEW places AS SELECT * FROM raw.places ORDER BY number")
     return connection
 
 
@@ -134,11 +137,15 @@ def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]
     return {row[0]: row[1] for row in rows if row[0] != PASS}
 
 
-def _shown_sql(connection: duckdb.DuckDBPyConnection, name: str) -> str:
-    return f"SELECT {', '.join(map(quote, _columns(connection, name)))} FROM raw.{quote(name)}"
+def _shown_sql(connection: duckdb.DuckDBPyConnection, name: str, places: Places) -> str:
+    columns = [
+        f"{places.sql(column)} AS {column}" if (name, column) == ("sources", "uri") else quote(column)
+        for column in _columns(connection, name)
+    ]
+    return f"SELECT {', '.join(columns)} FROM raw.{quote(name)}"
 
 
-def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined: list[str]) -> str:
+def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined: list[str], places: Places) -> str:
     """Clips with the columns of every table of one row a clip, and what the gates say of each.
 
     Lists and bytes (embeddings, pictures) stay in their own tables. A name that is taken gets its table's
@@ -146,6 +153,7 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
     """
     own = _columns(connection, "clips")
     chosen = {column: f"_c.{quote(column)}" for column in own}  # no table of a stage begins with _
+    chosen["uri"] = places.sql(chosen["uri"])
     source = "raw.clips AS _c"
     for table in joined:
         found = {n: kind for n, kind in _columns(connection, table).items() if n not in BOOKKEEPING}

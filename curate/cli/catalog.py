@@ -1,4 +1,4 @@
-"""Commands that read a catalog: sql, search, sheet, gates, status, verify."""
+"""Commands that ask a catalog, and one that tells it of moves: sql, search, sheet, gates, status, verify, relocate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from curate.cli.arguments import Commands, add_catalog, positive
 
-VIEWS = "sources, clips, runs, gates, thumbnails, and a table for each stage on clips"
+VIEWS = "sources, clips, runs, gates, places, thumbnails, and a table for each stage on clips"
 
 
 def add(commands: Commands) -> None:
@@ -52,7 +52,18 @@ def add(commands: Commands) -> None:
 
     verify = commands.add_parser("verify", help="reconcile ledger, tables and shards; exit 1 on any mismatch")
     add_catalog(verify)
+    verify.add_argument("--sources", action="store_true", help="also find sources that are gone or changed")
+    verify.add_argument("--rate", type=positive, metavar="N", help="look at so many sources a second at most")
+    verify.add_argument("--hashes", action="store_true", help="read every source, not only those of another time")
     verify.set_defaults(command=_verify)
+
+    relocate = commands.add_parser("relocate", help="a folder or bucket of sources that moved; ids stay")
+    relocate.add_argument("old", metavar="OLD", help="where the sources were: folder, file, or URI")
+    relocate.add_argument("new", metavar="NEW", help="where they are now")
+    add_catalog(relocate)
+    relocate.add_argument("--dry-run", action="store_true", help="count, and change nothing")
+    relocate.add_argument("--unseen", action="store_true", help="also where none of them is found under NEW")
+    relocate.set_defaults(command=_relocate)
 
 
 def _sql(args: argparse.Namespace) -> int:
@@ -106,13 +117,30 @@ def _status(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from curate.catalog.catalog import Catalog
+    from curate.errors import UserError
     from curate.run.verify import verify
+    from curate.run.verify_sources import source_problems
 
-    notes: list[str] = []
-    problems = verify(Catalog.open(args.catalog), notes)
+    if not args.sources and (args.rate or args.hashes):
+        raise UserError("--rate and --hashes go with --sources")
+    catalog, notes = Catalog.open(args.catalog), list[str]()
+    problems = verify(catalog, notes)
+    mismatches = len(problems)
     for problem in problems:
         print(problem)
+    if args.sources:
+        for problem in source_problems(catalog, args.rate, args.hashes):
+            print(problem)
+            mismatches += 1
     for note in notes:
         print(f"note: {note}")
-    print(f"{len(problems)} mismatches" if problems else "verified: ledger, tables and shards agree")
-    return 1 if problems else 0
+    what = "ledger, tables, shards and sources agree" if args.sources else "ledger, tables and shards agree"
+    print(f"{mismatches} mismatches" if mismatches else f"verified: {what}")
+    return 1 if mismatches else 0
+
+
+def _relocate(args: argparse.Namespace) -> int:
+    from curate.catalog.catalog import Catalog
+    from curate.run.relocate import relocate
+
+    return relocate(Catalog.open(args.catalog), args.old, args.new, args.dry_run, args.unseen)

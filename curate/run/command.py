@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
+from curate.catalog.places import LINK, note_places, read_places
 from curate.catalog.schema import BASE
 from curate.catalog.unit_writer import FileSet, Schemas, WriterSettings, state_schema
 from curate.catalog.views import connect
@@ -35,6 +36,8 @@ from curate.run.committer import Committer
 from curate.run.listing import Listing
 from curate.run.manifests.clip_cells import clip_cells
 from curate.run.manifests.refresh import Refreshed, refresh_sources
+from curate.run.moved import link_notes, refuse_left_places
+from curate.run.naming import Naming
 from curate.run.pending import PendingSources, pending_sources
 from curate.run.progress import ClipProgress, SourceProgress
 from curate.run.report import Outcome, report_runs
@@ -85,6 +88,7 @@ def run_recipes(
     for plan, listing in zip(plans, listings, strict=True):
         if listing is not None:
             check_plan_gates(plan, {})
+            refuse_left_places(read_places(where), listing.inputs, catalog)
             listing.check()
             listing.read_columns()
     check_together(plans)
@@ -146,6 +150,8 @@ class _Run:
             self._refuse_mixtures()
             self._clear_left_over()
             self._collect_orphans()
+            self.places = read_places(catalog)
+            self.naming = Naming(self.places, self.listing.inputs if self.listing is not None else (), self._note_links)
             self.sources = self._pending_sources()
             catalog.put_gates(plan.recipe.name, plan.gates, self.run_id)
             self._note_start()
@@ -170,6 +176,8 @@ class _Run:
         if interrupts.seen:
             print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
             return None
+        for line in link_notes(self.places, self.naming.links.found):
+            print(line, file=sys.stderr)
         return Outcome(plan, self.committer.total, self.sources, self.selection, self.listing, self.refreshed)
 
     def _work(self, interrupts: Interrupts) -> None:
@@ -200,7 +208,11 @@ class _Run:
             retry_failed=options.retry_failed,
             rebuild=options.rebuild,
             again=self._left_undone(),
+            naming=self.naming,
         )
+
+    def _note_links(self, links: dict[str, str]) -> None:
+        note_places(self.catalog, LINK, links.items())
 
     def _left_undone(self) -> set[str]:
         """Sources that earlier gates spared the decode and these do not."""
@@ -264,7 +276,7 @@ class _Run:
             ledger.widen_columns(types)
             ledger.add_columns("sources", pa.schema(types.items()))
         if listing.manifests and "sources" in ledger.tables:
-            self.refreshed = refresh_sources(ledger, listing.manifests.values(), types)
+            self.refreshed = refresh_sources(ledger, listing.manifests.values(), types, self.naming)
 
     @property
     def _stamp(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 from curate.catalog.idset import IdSet, pack
 from curate.catalog.ledger import Ledger
 from curate.catalog.schema import BASE, PASS
+from curate.run.naming import Naming
 from stages.unit import Source, Unit, source_id
 
 Entry = dict[str, Any]  # `uri`, and the manifest's own columns
@@ -33,6 +34,7 @@ class PendingSources:
     failed: IdSet = field(default_factory=IdSet)  # committed as failed, not to be tried again
     redo: IdSet = field(default_factory=IdSet)  # committed, to be done again
     retried: IdSet = field(default_factory=IdSet)  # of these, those to be done again only where the listing names them
+    naming: Naming = field(default_factory=Naming)  # tells by which URI the catalog knows what lies at a place
     listed: int = 0  # distinct sources the listing named
     already_done: int = 0  # of these, before this run
     already_failed: int = 0
@@ -41,30 +43,36 @@ class PendingSources:
     def __iter__(self) -> Iterator[Unit]:
         seen, entries = IdSet(), iter(self.entries)
         while chunk := list(islice(entries, CHUNK)):
-            ids = [source_id(entry["uri"]) for entry in chunk]
-            packed = pack(ids)
+            held = (seen, self.done, self.failed, self.redo)
+            names = self.naming.names([entry["uri"] for entry in chunk], held)
+            packed = pack([source_id(name) for name in names])
             new, again = seen.add(packed), self.redo.contains(packed)
             done, failed = self.done.contains(packed), self.failed.contains(packed)
             self.listed += int(new.sum())
             self.already_done += int((new & done).sum())
             self.already_failed += int((new & failed).sum())
-            yield from self._units(ids, chunk, new & ~done & ~failed & ~again)
+            yield from self._units(names, chunk, new & ~done & ~failed & ~again)
         stored = iter(self.stored)
         while chunk := list(islice(stored, CHUNK)):
-            ids = [source_id(entry["uri"]) for entry in chunk]
-            packed = pack(ids)
+            names = [entry["uri"] for entry in chunk]
+            packed = pack([source_id(name) for name in names])
             wanted = self.redo.contains(packed) & (seen.contains(packed) | ~self.retried.contains(packed))
-            yield from self._units(ids, chunk, wanted, redone=True)
+            placed = [entry | {"uri": self.naming.places.place(entry["uri"])} for entry in chunk]
+            yield from self._units(names, placed, wanted, redone=True)
 
-    def _units(self, ids: list[str], entries: list[Entry], wanted: np.ndarray, redone: bool = False) -> Iterator[Unit]:
+    def _units(
+        self, names: list[str], entries: list[Entry], wanted: np.ndarray, redone: bool = False
+    ) -> Iterator[Unit]:
         """Units of the wanted ones, (n,) bool, up to the limit."""
         for at in np.flatnonzero(wanted):
             if self.limit is not None and self.taken >= self.limit:
                 return
             self.taken += 1
-            entry = entries[at]
-            source = Source(ids[at], entry["uri"], {n: v for n, v in entry.items() if n != "uri"})
-            yield Unit(ids[at], source=source, redone=redone)
+            entry, name = entries[at], names[at]
+            place = self.naming.place(entry["uri"], name)
+            source = Source(source_id(name), place, {n: v for n, v in entry.items() if n != "uri"})
+            source.known_as = name if name != place else None
+            yield Unit(source.source_id, source=source, redone=redone)
 
 
 def pending_sources(
@@ -75,11 +83,12 @@ def pending_sources(
     retry_failed: bool = False,
     rebuild: bool = False,
     again: Collection[str] = (),
+    naming: Naming | None = None,
 ) -> PendingSources:
     """What the ledger of sources leaves to do of a listing, for rows to be made under `settings`. `again` are ids of
     sources to be done again whatever their settings.
     """
-    pending = PendingSources(listing, limit=limit)
+    pending = PendingSources(listing, limit=limit, naming=naming or Naming())
     for table in ledger.known():
         if not table.num_rows:
             continue

@@ -8,11 +8,14 @@ from typing import Any
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote
 from curate.catalog.idset import IdSet, pack
+from curate.catalog.places import Places, read_places
 from curate.catalog.state import owner
 from curate.catalog.views import connect
 from curate.errors import UserError
 from curate.recipe.load import endings
 from curate.run.listing import Listing
+from curate.run.moved import new_place
+from curate.run.naming import Naming
 from curate.run.pending import PendingSources
 from curate.run.report import FUNNEL, funnel_rows, hours, report_console, table_of
 from curate.shards.changed import find_changed
@@ -43,7 +46,7 @@ def print_status(catalog: Catalog) -> int:
         ).fetchall()[0][0]
         stages = _stages(catalog, sql)
         changed = [found for table in tables_with_shards(sql) if (found := find_changed(sql, table)) is not None]
-        pending, trouble = _pending(sql)
+        pending, trouble = _pending(sql, read_places(catalog))
     done, failed = states.get("done", 0), states.get("failed", 0)
     counted = "unknown" if pending is None else f"{pending:,}"
     console.print(f"sources: {done:,} done ({hours(watched)} hours), {failed:,} failed, {counted} pending")
@@ -82,7 +85,7 @@ def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
     return rows
 
 
-def _pending(sql: Any) -> tuple[int | None, list[str]]:
+def _pending(sql: Any, places: Places) -> tuple[int | None, list[str]]:
     """Sources that the inputs of all runs name and the catalog does not hold, and the inputs out of reach."""
     known = IdSet()
     reader = sql.sql("SELECT source_id FROM sources").to_arrow_reader(100_000)
@@ -93,10 +96,10 @@ def _pending(sql: Any) -> tuple[int | None, list[str]]:
     wanted = {(one, _extensions(text, name)) for text, name, inputs in rows for one in json.loads(inputs)}
     found, trouble = 0, []
     for one, extensions in sorted(wanted, key=str):
-        listing = Listing((one,), extensions)
+        listing = Listing((new_place(places, one),), extensions)
         try:
             listing.check()
-            for unit in PendingSources(listing, done=known):
+            for unit in PendingSources(listing, done=known, naming=Naming(places, listing.inputs)):
                 found += 1
                 known.add(pack([unit.unit_id]))
         except (UserError, OSError) as error:

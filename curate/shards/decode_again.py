@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curate.storage import is_local
+from curate.storage import is_local, local_path
 from stages.base import SettingsError, one_line
 from stages.frames import SourceError
 from stages.shards.contract import Contract, sizes
@@ -108,25 +108,28 @@ def _window(sample: RecordedPsnr, info: Mapping[str, Any], place: Mapping[str, A
 
     if place is None:
         raise SourceError("its clip is not in the catalog any more")
-    if is_local(info["uri"]) and not os.path.exists(info["uri"].removeprefix("file://")):
-        raise SourceError(f"its source {info['uri']} is not at hand")
+    uri = place["uri"]
+    if is_local(uri) and not os.path.exists(local_path(uri)):
+        raise SourceError(f"its source {uri} is not at hand")
     frames, height, width = sizes(sample.bucket)
     base = Fraction(*info["time_base"])
     letterbox = tuple(info["letterbox"]) if info.get("letterbox") else None
     ticks = round(Fraction(info["start_s"]) / base) - place["start_pts"]  # windows begin at whole ticks
     return Window(
-        sample.clip_id, info["uri"], place["bytes"], place["start_pts"], place["end_pts"], base,
+        sample.clip_id, uri, place["bytes"], place["start_pts"], place["end_pts"], base,
         float(ticks * base), info["fps"], frames, letterbox, height, width,
     )  # fmt: skip
 
 
 def _places(sql: duckdb.DuckDBPyConnection, clips: list[str]) -> dict[str, dict[str, Any]]:
-    """The span of each clip in its source, and the size of the source when it was scanned."""
+    """Where each clip's source lies, its span there, and the size of the source when it was scanned."""
     rows = sql.execute(
-        "SELECT clip_id, start_pts, end_pts, bytes FROM raw.clips JOIN raw.sources USING (source_id) "
+        "SELECT clip_id, clips.uri, start_pts, end_pts, bytes FROM clips JOIN sources USING (source_id) "
         "WHERE clip_id IN (SELECT unnest(?))", [clips],
     ).fetchall()  # fmt: skip
-    return {clip: {"start_pts": start, "end_pts": end, "bytes": size} for clip, start, end, size in rows}
+    return {
+        clip: {"uri": uri, "start_pts": start, "end_pts": end, "bytes": size} for clip, uri, start, end, size in rows
+    }
 
 
 def _decoded(coder: LatentCoder, contract: Contract, stored: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Builds the detector of hard cuts that a recipe names: PySceneDetect's, fed with small pictures.
+"""Builds the detector of hard cuts that a recipe names: PySceneDetect's or TransNet V2, fed with small pictures.
 
 The adaptive one, which most recipes name, is `stages.cuts.adaptive`: the same scores at a third of the cost. A
 detector counts pictures instead of reading times, so no PTS is ever rounded.
@@ -6,14 +6,13 @@ detector counts pictures instead of reading times, so no PTS is ever rounded.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from stages.cuts.adaptive import WINDOW, Adaptive
-from stages.cuts.settings import CutSettings
+from stages.cuts.settings import CUT_VERSION, CutSettings
+from stages.pretrained import devices
 
 if TYPE_CHECKING:
     from scenedetect.detector import SceneDetector
@@ -30,21 +29,28 @@ THRESHOLDS = {
 LEAST_CONTENT = 15.0  # adaptive: no cut where hue, saturation and value change less on average
 
 
-class DetectorMissing(Exception):
-    """The detector of a recipe can't be used on this machine: one line with the fix."""
-
-
 def check(settings: CutSettings) -> None:
-    """Raise DetectorMissing where the package or the weights of the detector are not there."""
+    """Raises SettingsError where the package or the weights of the detector are not there. Loads no model."""
     if settings.detector == "transnetv2":
-        if find_spec("onnxruntime") is None:
-            raise DetectorMissing(
-                "cut: detector 'transnetv2' needs the package onnxruntime: pip install 'clipmill[transnet]'"
-            )
-        if not settings.weights or not Path(settings.weights).is_file():
-            raise DetectorMissing(
-                f"cut: no weights at {settings.weights!r}: set `weights` to a local TransNetV2 .onnx file"
-            )
+        from stages.cuts.transnet.weights import find_weights
+
+        find_weights(settings)
+
+
+def on_gpu(settings: CutSettings) -> bool:
+    """Whether a worker should ask for a share of a GPU."""
+    if settings.detector != "transnetv2" or (settings.weights is not None and settings.weights.endswith(".onnx")):
+        return False
+    return devices.on_gpu(settings.device)
+
+
+def versions(settings: CutSettings) -> dict[str, str]:
+    """Of the code that cuts, and of the weights that it cuts by. SettingsError as `check`."""
+    if settings.detector == "transnetv2":
+        from stages.cuts.transnet.weights import revision
+
+        return {"cut": str(CUT_VERSION), "transnetv2": revision(settings)}
+    return {"cut": str(CUT_VERSION)}
 
 
 class Detector(Protocol):
@@ -75,7 +81,12 @@ def build_detector(settings: CutSettings) -> BuiltDetector | None:
     value = THRESHOLDS[name] if settings.threshold is None else settings.threshold
     if name == "adaptive":
         return BuiltDetector(_Adaptive(value), 2 * WINDOW, WINDOW)
-    return BuiltDetector(_SceneDetect(_scene_detector(settings, value)), 200 if name == "transnetv2" else 0, 0)
+    if name == "transnetv2":
+        from stages.cuts.transnet.stream import LATE, TransNetDetector
+        from stages.cuts.transnet.weights import load
+
+        return BuiltDetector(TransNetDetector(load(settings), value), LATE, 0)
+    return BuiltDetector(_SceneDetect(_scene_detector(settings, value)), 0, 0)
 
 
 class _Adaptive:
@@ -117,10 +128,5 @@ def _scene_detector(settings: CutSettings, threshold: float) -> SceneDetector:
         return detectors.HistogramDetector(threshold=threshold, min_scene_len=1)
     if settings.detector == "hash":
         return detectors.HashDetector(threshold=threshold, min_scene_len=1)
-    if settings.detector == "threshold":  # the cut where light comes back: halfway would be a time long past
-        return detectors.ThresholdDetector(threshold=threshold, min_scene_len=1, fade_bias=1.0)
-    from scenedetect.detectors.transnet_v2 import TransnetV2Detector
-
-    return TransnetV2Detector(
-        settings.weights, onnx_providers=["CPUExecutionProvider"], threshold=threshold, min_scene_len=0
-    )
+    # The cut where light comes back: halfway would be a time long past.
+    return detectors.ThresholdDetector(threshold=threshold, min_scene_len=1, fade_bias=1.0)

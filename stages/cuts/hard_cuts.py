@@ -1,7 +1,7 @@
 """Finds hard cuts in a stream of frames, each as the exact PTS of the first frame of the new scene.
 
 The pictures go through one of `stages.cuts.detectors`. What a detector reports late (the adaptive one by two frames,
-TransNetV2 by two hundred) is mapped back to the frame it is about. A flash, a blink of black and a jump of exposure
+TransNet V2 by up to 125) is mapped back to the frame it is about. A flash, a blink of black and a jump of exposure
 are not cuts: the frames around a reported cut show them, and the cut is dropped.
 """
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from stages.cuts.blend import FLAT, likeness
-from stages.cuts.detectors import Detector, build_detector, check
+from stages.cuts.detectors import Detector, build_detector
 from stages.cuts.settings import CutSettings
 from stages.frames import SmallFrame
 
@@ -38,7 +38,6 @@ class HardCutFinder:
 
     def __init__(self, settings: CutSettings, tick_s: float = 0.0):
         """`tick_s`: seconds by which the time of a frame may be off."""
-        check(settings)
         self._tick_s = tick_s
         built = build_detector(settings)
         self._detector = None if built is None else built.detector

@@ -22,7 +22,8 @@ class CutSettings(Settings):
     threshold: float | None = Field(None, gt=0)  # None: the detector's value tuned for 128 px frames
     gradual: bool = True  # cross-fades and dips, by a cascade at lower frame rates
     seconds: float | None = Field(None, ge=0.01)  # clip length of the detector 'fixed'
-    weights: str | None = None  # local weights of the detector 'transnetv2'
+    weights: str | None = None  # local file of the detector 'transnetv2'; None: the published weights
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", exclude=True)  # of the detector 'transnetv2'
     min_seconds: float = Field(2.0, ge=0)  # shorter scenes are dropped by a gate, with their scores
     max_seconds: float = Field(60.0, ge=0.01)  # longer scenes are split
 
@@ -32,6 +33,4 @@ class CutSettings(Settings):
             raise ValueError(f"max_seconds ({self.max_seconds:g}) must be above min_seconds ({self.min_seconds:g})")
         if self.detector == "fixed" and self.seconds is None:
             raise ValueError("detector 'fixed' needs `seconds`, the length of its clips")
-        if self.detector == "transnetv2" and self.weights is None:
-            raise ValueError("detector 'transnetv2' needs `weights`, a local file")
         return self

@@ -236,7 +236,7 @@ class Child:
         self, running: ChildProcess, task: str, request: object, source: str | None, handle: Handle | None
     ) -> None:
         descriptors = [] if handle is None else [handle.channel.fileno()]
-        given = None if handle is None else {"size": handle.size, "ranges": handle.ranges}
+        given = None if handle is None else {"size": handle.size, "ranges": handle.ranges, "modified": handle.modified}
         shares = self.shared is not None and not running.has_shared
         if self.shared is not None and shares:
             descriptors.append(self.shared)

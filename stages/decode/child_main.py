@@ -140,12 +140,15 @@ class _Server:
         self._answers.flush()
 
 
-def _source(descriptor: int, size: int | None, ranges: bool) -> SafeFile:
+def _source(descriptor: int, size: int | None, ranges: bool, modified: float | None) -> SafeFile:
     """The file that the parent opened, or what asks the parent for its bytes."""
-    if not ranges:
-        return SafeFile.of_descriptor(descriptor, size or 0)
-    reader = RangeReader(socket.socket(fileno=descriptor))
-    return SafeFile(reader.read_at, size, reader.close)
+    if ranges:
+        reader = RangeReader(socket.socket(fileno=descriptor))
+        file = SafeFile(reader.read_at, size, reader.close)
+    else:
+        file = SafeFile.of_descriptor(descriptor, size or 0)
+    file.modified = modified
+    return file
 
 
 def _task(path: str) -> Callable[[Call], Iterator[Message]]:

@@ -19,7 +19,7 @@ PIPE_BYTES = 2**20  # asked for the pipe: a thumbnail or a batch of rows goes in
 # What a child gets of the parent's environment: nothing here can hold a credential.
 ENVIRONMENT = {
     "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR", "TZ", "PYTHONPATH", "PYTHONHOME",
-    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "CUDA_VISIBLE_DEVICES",
 }  # fmt: skip
 ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 

@@ -21,7 +21,8 @@ class SafeFile:
 
     `read_at` gives up to `length` bytes and b"" at the end. `size` is in bytes, None where the store does not say.
     The hash covers the bytes up to a frontier: reads that start at or before it extend it, `content_hash` reads what
-    is left. `failure` keeps the last read error, because libav reports some of them as the end of the file.
+    is left. `modified` is the time of change, seconds since 1970, None where whoever opened it did not tell. `failure`
+    keeps the last read error, because libav reports some of them as the end of the file.
     """
 
     name = "source"  # what libav is told instead of the path: nothing can be resolved against it
@@ -29,6 +30,7 @@ class SafeFile:
     def __init__(self, read_at: Callable[[int, int], bytes], size: int | None, close: Callable[[], None]):
         self.size = size
         self.bytes_read = 0
+        self.modified: float | None = None
         self.failure: SourceError | None = None
         self.local_descriptor: int | None = None  # of a local file, for decord
         self.closed = False

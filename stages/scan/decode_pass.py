@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from typing import ClassVar
 
-from stages.base import Column, SourceStage
-from stages.cuts.settings import CUT_VERSION, CutSettings
+from stages.base import Column, Needs, SettingsError, SourceStage
+from stages.cuts import detectors
+from stages.cuts.settings import CutSettings
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.settings import ProbeSettings
 from stages.decode.ticks import CLIP_SECONDS, SOURCE_SECONDS
@@ -19,7 +20,8 @@ from stages.measures.registry import measure_classes
 from stages.scan.messages import AnswerParser, ScannedClip, ScannedSource, ScanSettings
 from stages.unit import Clip, Row, Source, Unit
 
-SCAN = "stages.scan.scan:run"  # what the child runs
+SCAN, LOAD = "stages.scan.scan:run", "stages.scan.scan:load_detector"  # what the child runs
+GPU_SHARE = 0.1  # of a GPU for each decoder whose detector of cuts runs there
 PART_CLIPS = 512  # a long source is passed on in parts of so many clips ...
 PART_BYTES = 64 << 20  # ... or of so many bytes of pixels for later stages
 
@@ -37,12 +39,26 @@ class DecodePass(SourceStage):
         measures: tuple[str, ...],
         wants: tuple[FrameRequest, ...] = (),
     ):
-        self.settings = ScanSettings(probe, cut, measures, wants)
+        self.settings = ScanSettings(probe, cut, measures, wants, cut.device)
         self.child: Child | None = None
+        if detectors.on_gpu(cut):
+            self.needs = Needs(gpus=GPU_SHARE)
+
+    def check(self) -> None:
+        """SettingsError where the detector of cuts can't run on this machine."""
+        detectors.check(self.settings.cut)
+        if self.needs.gpus and self.settings.probe.memory_gb is not None:
+            raise SettingsError(
+                "probe.memory_gb bounds the addresses of a decoder, and a GPU's driver takes more than any bound: "
+                "take it out, or set cut.device: cpu"
+            )
 
     def setup(self) -> None:
         self.child = Child(imports=("stages.scan.scan",), memory_gb=self.settings.probe.memory_gb)
         self.child.start()
+        if self.settings.cut.detector == "transnetv2":
+            for line in self.child.call(LOAD, self.settings.to_json(), lambda message: str(message.fields)):
+                raise SettingsError(line)
 
     def close(self) -> None:
         if self.child is not None:
@@ -56,7 +72,7 @@ class DecodePass(SourceStage):
 
     def versions(self) -> dict[str, str]:
         measured = {measure.name: str(measure.version) for measure in measure_classes(self.settings.measures)}
-        return {"cut": str(CUT_VERSION)} | measured
+        return detectors.versions(self.settings.cut) | measured
 
     def gates(self) -> dict[str, str]:
         gates = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Annotated
 
 import numpy as np
@@ -38,6 +39,11 @@ class ScanSettings(JsonRequest):
     cut: CutSettings
     measures: tuple[str, ...]
     wants: tuple[FrameRequest, ...] = ()
+    device: str = "auto"  # of the detector of cuts, apart from `cut`, of which only what decides a result is sent
+
+    @property
+    def on_device(self) -> CutSettings:
+        return self.cut.model_copy(update={"device": self.device})
 
     @property
     def clip_bytes(self) -> int:
@@ -51,6 +57,7 @@ class ScannedSource(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bytes: Int64 | None = None
+    modified_at: float | None = None  # seconds since 1970; a time in the columns
     media: str | None = None
     container: str | None = None
     codec: str | None = None
@@ -77,10 +84,21 @@ class ScannedSource(BaseModel):
     @property
     def columns(self) -> Row:
         """Those that this message has."""
-        return self.model_dump(exclude_unset=True)
+        found = self.model_dump(exclude_unset=True)
+        if self.modified_at is not None:
+            found["modified_at"] = time_of(self.modified_at)
+        return found
 
     def to_message(self) -> Message:
-        return Message({"source": self.columns})
+        return Message({"source": self.model_dump(exclude_unset=True)})
+
+
+def time_of(seconds: float) -> datetime | None:
+    """The UTC time of so many seconds since 1970; None for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 @dataclass

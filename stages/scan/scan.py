@@ -14,8 +14,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from stages.base import SettingsError
+from stages.cuts.detectors import build_detector, versions
 from stages.cuts.scenes import SceneCutter
-from stages.cuts.settings import CUT_VERSION
 from stages.decode.messages import Call, Message
 from stages.decode.readers import Reader, open_reader
 from stages.decode.reading import SafeFile
@@ -40,6 +41,14 @@ def run(call: Call) -> Iterator[Message]:
         yield answer.to_message()
 
 
+def load_detector(call: Call) -> Iterator[Message]:
+    """The child's task before the first source: loads what cuts, so that a fault of it ends the run."""
+    try:
+        build_detector(ScanSettings.from_json(call.request).on_device)
+    except SettingsError as error:
+        yield Message(str(error))
+
+
 def scan(
     file: SafeFile, settings: ScanSettings, progress: Callable[[int], None]
 ) -> Iterator[ScannedSource | ScannedClip]:
@@ -50,7 +59,7 @@ def scan(
     cv2.setNumThreads(1)  # one decoder a core: OpenCV's own threads would only fight over the same cores
     began = time.process_time()
     with file:
-        yield ScannedSource(bytes=file.size)
+        yield ScannedSource(bytes=file.size, modified_at=file.modified)
         hear = any(measure.hears for measure in measure_classes(settings.measures))
         reader = open_reader(file, settings.probe.backend, settings.probe.threads, hear=hear)
         info = reader.info
@@ -93,12 +102,12 @@ class _Pass:
 
     def __init__(self, reader: Reader, info: SourceInfo, settings: ScanSettings):
         self.reader, self.info, self.settings = reader, info, settings
-        self.cutter = SceneCutter(settings.cut, info.time_base, float(forgiven(info.time_base, info.fps)))
+        self.cutter = SceneCutter(settings.on_device, info.time_base, float(forgiven(info.time_base, info.fps)))
         self.sampler = Sampler()
         self.observations = Observations(settings.measures)
         self.requests: tuple[FrameRequest, ...] = (THUMBNAIL, *settings.wants)
-        versions = {"cut": str(CUT_VERSION)} | self.observations.versions
-        self.versions = " ".join(f"{name}={version}" for name, version in versions.items())
+        made_by = versions(settings.cut) | self.observations.versions
+        self.versions = " ".join(f"{name}={version}" for name, version in made_by.items())
         self.candidates = Candidates(
             max(request.long_side for request in self.requests), interval_s=0.25 if settings.wants else 0.5
         )

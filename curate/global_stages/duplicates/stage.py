@@ -1,9 +1,9 @@
 """The stage `duplicates`: finds duplicates among all committed clips; see docs/duplicates.md.
 
 Duplicates are links between clips, and a component is all clips that links join. In each component the best clip is
-kept (largest picture, best score, smallest id), and its cluster is the clips that are duplicates of it; the best of
-the rest is kept too, and so on. The result follows from the set of clips alone, so order, retries and the number of
-runs change nothing.
+kept (a source that is there, largest picture, best score, smallest id), and its cluster is the clips that are
+duplicates of it; the best of the rest is kept too, and so on. The result follows from the set of clips, and of the
+sources that are there, alone, so order, retries and the number of runs change nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from curate.global_stages.duplicates.clips import ClipColumns, Earlier, read_cli
 from curate.global_stages.duplicates.components import components
 from curate.global_stages.duplicates.keep import keep, rule_order
 from curate.global_stages.duplicates.kinds import Exact, Kind, Near, Semantic
+from curate.global_stages.duplicates.presence import gone
 from curate.global_stages.duplicates.settings import DuplicateSettings
 from stages.base import Column, GlobalStage, SettingsError
 
@@ -76,7 +77,9 @@ class Duplicates(GlobalStage[DuplicateSettings]):
             if earlier is not None:
                 fresh[earlier.clips] = False
             component, redone = _components(kinds, fresh, earlier)
-            return _table(clips, kinds, component, redone, earlier)
+            together = np.bincount(component, minlength=len(clips))[component] > 1
+            place = rule_order(gone(connection, clips.source_ids, np.flatnonzero(together)), clips.area, clips.score)
+            return _table(clips, kinds, component, place, redone, earlier)
 
     def _kinds(self, clips: ClipColumns) -> list[Kind]:
         kinds: list[Kind] = [Exact(clips.content)] if self.settings.exact else []
@@ -114,10 +117,16 @@ def _components(kinds: list[Kind], fresh: np.ndarray, earlier: Earlier | None) -
 
 
 def _table(
-    clips: ClipColumns, kinds: list[Kind], component: np.ndarray, redone: np.ndarray, earlier: Earlier | None
+    clips: ClipColumns,
+    kinds: list[Kind],
+    component: np.ndarray,
+    place: np.ndarray,
+    redone: np.ndarray,
+    earlier: Earlier | None,
 ) -> pa.Table:
     together = np.bincount(component, minlength=len(clips))[component] > 1
-    place = rule_order(clips.area, clips.score)
+    if earlier is not None:
+        redone = redone | _judged_otherwise(component, place, earlier)
     duplicate_of, kind = keep(component, np.flatnonzero(redone & together), place, [one.alike for one in kinds])
     names = [one.name for one in kinds]
     if earlier is not None:
@@ -143,6 +152,19 @@ def _table(
             "duplicate_basis": _eight_bytes(clips.basis),
         }
     )
+
+
+def _judged_otherwise(component: np.ndarray, place: np.ndarray, earlier: Earlier) -> np.ndarray:
+    """(n,) bool: clips of components of which an earlier run did not keep what is the first now: a source of theirs
+    has gone, or come back.
+    """
+    best = np.full(len(component), len(component), np.int64)
+    np.minimum.at(best, component, place)
+    dropped = np.zeros(len(component), bool)
+    dropped[earlier.clips[earlier.duplicate_of >= 0]] = True
+    changed = np.zeros(len(component), bool)
+    changed[component[dropped & (place == best[component])]] = True
+    return changed[component]
 
 
 def _eight_bytes(values: np.ndarray) -> pa.Array:

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +25,7 @@ from curate.catalog.ledger import Ledger
 from curate.catalog.schema import TEXT, rows_to_table
 from curate.catalog.superseded_rows import files_sql
 from curate.run.manifests.manifest import Manifest
+from curate.run.naming import Naming
 from curate.storage import is_local
 from stages.unit import source_id
 
@@ -40,19 +42,21 @@ class Refreshed:
     same: int = 0
 
 
-def refresh_sources(ledger: Ledger, manifests: Iterable[Manifest], types: Mapping[str, pa.DataType]) -> Refreshed:
+def refresh_sources(
+    ledger: Ledger, manifests: Iterable[Manifest], types: Mapping[str, pa.DataType], naming: Naming
+) -> Refreshed:
     """Gives known sources the cells of their manifest row; columns that a manifest has not stay as they are.
 
     A source that is named twice has the cells of its first row. `types` are those of the stored columns, which are
     there. UserError for what can't be read or written.
     """
     ledger.prune(Rewrite.__call__)
-    counts, seen = Refreshed(), IdSet()
+    counts, seen, known_ids = Refreshed(), IdSet(), _KnownIds(ledger)
     for manifest in manifests:
         own = {name: kind for name, kind in types.items() if name in set(manifest.names.values())}
         with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
             rows, changed = Path(folder, "rows.parquet"), Path(folder, "changed.parquet")
-            _write_rows(rows, manifest, own, seen)
+            _write_rows(rows, manifest, own, seen, naming, known_ids)
             named, known, count = _compare(ledger, rows, changed, own)
             counts.new += named - known
             counts.changed += count
@@ -62,18 +66,37 @@ def refresh_sources(ledger: Ledger, manifests: Iterable[Manifest], types: Mappin
     return counts
 
 
-def _write_rows(path: Path, manifest: Manifest, types: Mapping[str, pa.DataType], seen: IdSet) -> None:
+def _write_rows(
+    path: Path, manifest: Manifest, types: Mapping[str, pa.DataType], seen: IdSet, naming: Naming, known: _KnownIds
+) -> None:
     """The rows of a manifest whose sources no row before named, as Parquet with their ids."""
     schema = pa.schema({KEY: TEXT} | dict(types))
     entries = manifest.entries(types)
     with pq.ParquetWriter(path, schema) as writer:
         while chunk := list(islice(entries, CHUNK)):
-            ids = [source_id(entry["uri"]) for entry in chunk]
+            ids = [source_id(name) for name in naming.names([entry["uri"] for entry in chunk], (seen, known))]
             first = seen.add(pack(ids))
             rows = [{KEY: ids[at], **entry} for at, entry in enumerate(chunk) if first[at]]
             table = rows_to_table("manifest", rows, dict(types))
             if rows:
                 writer.write_table(pa.table([table[name] for name in schema.names], schema=schema))
+
+
+class _KnownIds:
+    """The ids that a ledger holds, read when they are first asked for: where a place may have several names."""
+
+    def __init__(self, ledger: Ledger):
+        self._ledger = ledger
+        self._ids: IdSet | None = None
+
+    def contains(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of the (n,) ids are there."""
+        if self._ids is None:
+            self._ids = IdSet()
+            for table in self._ledger.known(columns=(KEY,)):
+                if table.num_rows:
+                    self._ids.add(pack(table[KEY].to_pylist()))
+        return self._ids.contains(ids)
 
 
 def _compare(ledger: Ledger, rows: Path, changed: Path, types: Mapping[str, pa.DataType]) -> tuple[int, int, int]:

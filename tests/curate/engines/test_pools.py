@@ -37,3 +37,16 @@ def test_a_helper_that_hardly_computes_takes_no_decoder_away():
 def test_a_stage_that_needs_a_gpu_says_so_where_there_is_none():
     with pytest.raises(UserError, match="'square' needs 1 GPU"):
         make_pools((Graphic(),), 2, 0)
+
+
+def test_workers_that_take_a_part_of_a_gpu_are_as_many_as_cpus_and_such_parts_allow():
+    class Part(Square):
+        needs = Needs(gpus=0.1)
+
+    def sizes(*stages, cpus, gpus):
+        return [(pool.size, round(pool.needs.gpus, 3)) for pool in make_pools(stages, cpus, gpus)]
+
+    assert sizes(Part(), cpus=4, gpus=1) == [(4, 0.1)]
+    assert sizes(Part(), cpus=64, gpus=1) == [(10, 0.1)]
+    assert sizes(Part(), Graphic(), cpus=5, gpus=1) == [(4, 0.071), (1, 0.714)]  # each has its share of the one GPU
+    assert sizes(Part(), Graphic(), cpus=16, gpus=2) == [(14, 0.058), (2, 0.588)]

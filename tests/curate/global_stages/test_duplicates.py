@@ -18,10 +18,22 @@ from stages.base import SettingsError
 ALL = "SELECT clip_id FROM clips"
 
 
-def clip(number: int, hashes=(), *, content="", span=(0, 100), size=(320, 192), source=None, media="video", score=None):
+def clip(
+    number: int,
+    hashes=(),
+    *,
+    content="",
+    span=(0, 100),
+    size=(320, 192),
+    source=None,
+    uri=None,
+    media="video",
+    score=None,
+):
     return {
         "clip_id": f"{number:032x}",
         "source_id": source or f"source {number}",
+        "uri": str(uri or f"s3://bucket/{source or number}"),
         "media": media,
         "start_pts": span[0],
         "end_pts": span[1],
@@ -40,7 +52,7 @@ def catalog(rows: list[dict], vectors: dict[int, np.ndarray] | None = None) -> d
     columns["aesthetic"] = pa.array(columns["aesthetic"], pa.float64())
     sql.register("given", pa.table(columns))
     sql.execute("CREATE TABLE clips AS SELECT * EXCLUDE content_hash FROM given")
-    sql.execute("CREATE TABLE sources AS SELECT DISTINCT source_id, content_hash FROM given")
+    sql.execute("CREATE TABLE sources AS SELECT DISTINCT source_id, uri, content_hash FROM given")
     if vectors is not None:
         ids = [f"{number:032x}" for number in vectors]
         data = [np.asarray(v, np.float16).tobytes() for v in vectors.values()]
@@ -343,3 +355,19 @@ def test_what_is_missing_is_named_in_one_line():
 def test_a_score_is_one_value_of_a_clip_s_own_columns(score):
     with pytest.raises(SettingsError, match="score"):
         judge([clip(1), clip(2)], score=score)
+
+
+def test_a_duplicate_whose_source_is_there_is_kept_before_a_larger_one_whose_source_is_gone(tmp_path):
+    here, moved = tmp_path / "here.mp4", tmp_path / "moved.mp4"
+    here.write_bytes(b"a film")
+    moved.write_bytes(b"a film")
+    clips = [clip(1, content="a", size=(640, 480), uri=moved), clip(2, content="a", uri=here)]
+    clips += [clip(3, content="b", uri=tmp_path / "c"), clip(4, content="b", size=(640, 480), uri=tmp_path / "d")]
+    first = judge(clips)
+    assert first["duplicate_keep"].to_pylist() == [True, False, False, True]
+    moved.rename(tmp_path / "elsewhere.mp4")
+    assert judge(clips)["duplicate_keep"].to_pylist() == [False, True, False, True], "both gone: as if both were there"
+    again = judge(clips, previous=first)
+    assert again.equals(judge(clips)), "also where nothing but the files has changed since the last run"
+    (tmp_path / "elsewhere.mp4").rename(moved)
+    assert judge(clips, previous=again).equals(first)

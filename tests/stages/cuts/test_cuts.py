@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stages.cuts import detectors as cuts
 from stages.cuts.scenes import SceneCutter
 from stages.cuts.settings import CutSettings
 from tests.cut_scores import clips_of, score
@@ -120,70 +119,6 @@ def test_fixed_clips_are_cut_by_time_at_any_frame_rate():
 
 def test_no_detector_means_one_scene():
     assert cut_up(take(1, 20) + take(2, 20), detector="none") == [(0, 40)]
-
-
-def test_missing_transnet_weights_or_package_are_one_line(tmp_path, monkeypatch):
-    settings = CutSettings(detector="transnetv2", weights=str(tmp_path / "none.onnx"))
-    monkeypatch.setattr(cuts, "find_spec", lambda name: None)
-    with pytest.raises(cuts.DetectorMissing, match=r"^.*onnxruntime: pip install 'clipmill\[transnet\]'$"):
-        cuts.check(settings)
-    monkeypatch.setattr(cuts, "find_spec", lambda name: object())
-    with pytest.raises(cuts.DetectorMissing, match=r"^cut: no weights at '.*none\.onnx'.*$"):
-        SceneCutter(settings, BASE)
-
-
-def test_transnet_runs_on_local_weights_and_its_late_cuts_find_their_frames(tmp_path):
-    """A stand-in network with TransNetV2's inputs and outputs: likely where the mean colour jumps."""
-    pytest.importorskip("onnxruntime")
-    weights = tmp_path / "net.onnx"
-    _jump_network(weights)
-    dark, light = take(1, 300, still=True), take(2, 300, still=True)
-    dark = [picture // 4 for picture in dark]
-    light = [picture // 4 + 180 for picture in light]
-    pictures = dark[:130] + light[:107] + dark[130:200]
-    found = cut_up(pictures, detector="transnetv2", weights=str(weights), gradual=False)
-    assert found == [(0, 130), (130, 237), (237, 307)]
-
-
-def _jump_network(path):
-    onnx = pytest.importorskip("onnx")
-    make, numpy_helper = onnx.helper, onnx.numpy_helper
-
-    def constant(name, values, dtype=np.int64):
-        return numpy_helper.from_array(np.array(values, dtype), name)
-
-    nodes = [
-        make.make_node("Cast", ["input"], ["pixels"], to=onnx.TensorProto.FLOAT),
-        make.make_node("ReduceMean", ["pixels", "picture"], ["means"], keepdims=0),  # (2, 100)
-        make.make_node("Slice", ["means", "zero", "last", "one"], ["before"]),
-        make.make_node("Slice", ["means", "one", "end", "one"], ["after"]),
-        make.make_node("Sub", ["after", "before"], ["change"]),
-        make.make_node("Abs", ["change"], ["size"]),
-        make.make_node("Concat", ["nothing", "size"], ["all"], axis=1),
-        make.make_node("Div", ["all", "scale"], ["share"]),
-        make.make_node("Unsqueeze", ["share", "two"], ["output"]),
-    ]
-    graph = make.make_graph(
-        nodes,
-        "jump",
-        [make.make_tensor_value_info("input", onnx.TensorProto.UINT8, [2, 100, 27, 48, 3])],
-        [make.make_tensor_value_info("output", onnx.TensorProto.FLOAT, [2, 100, 1])],
-        [
-            constant("picture", [2, 3, 4]),
-            constant("zero", [0, 0]),
-            constant("last", [2, 99]),
-            constant("end", [2, 100]),
-            constant("one", [0, 1]),
-            constant("two", [2]),
-            constant("nothing", [[0], [0]], np.float32),
-            constant("scale", [100], np.float32),
-        ],
-    )
-    # Slices take starts, ends, axes: both axes, from (0, 0) or (0, 1).
-    graph.node[2].input[3] = graph.node[3].input[3] = "axes"
-    graph.initializer.append(constant("axes", [0, 1]))
-    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=9)
-    onnx.save(model, str(path))
 
 
 def test_black_film_and_single_frames_are_one_clip_each():
