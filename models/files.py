@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,13 +21,15 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Gives the path of a temporary file beside `path` for the caller to create and write; when the block ends, the
     file is synced to disk and renamed to `path`, in place of what was there.
 
-    If the block raises, the temporary file is removed and `path` stays as it was. The caller creates the file, so its
-    permissions follow the umask. A killed process leaves its temporary file: see `remove_unfinished`.
+    If the block raises, the temporary file is removed and `path` stays as it was. The file's permissions follow the
+    umask, whoever writes it. A killed process leaves its temporary file: see `remove_unfinished`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PART}")
+    mode = _usual_mode(temporary)
     try:
         yield temporary
+        os.chmod(temporary, mode)  # safetensors puts a file of its own there, which others can't read
         sync(temporary)
         os.replace(temporary, path)
     except BaseException:
@@ -40,6 +43,18 @@ def write_whole(path: str | Path, data: str | bytes) -> None:
     """Writes `data` to `path`, a str as UTF-8, as `whole_file` does."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def _usual_mode(path: Path) -> int:
+    """The permissions that a new file of this name gets by the umask, found by creating one: to ask for the umask is
+    to set it, for all threads.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        os.unlink(path)
 
 
 def remove_unfinished(path: str | Path) -> None:

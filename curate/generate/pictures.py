@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 
 from curate.errors import UserError
 from models.files import whole_file
+from stages.windows.window import rate
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -23,7 +23,6 @@ PAPER, INK = (250, 250, 248), (24, 24, 26)  # RGB
 FRAMES_IN_A_STRIP = 9
 SMALLEST = 128  # pixels: a smaller picture in a grid or a strip is enlarged by a whole factor to at least this height
 LINES = 3  # of text below a picture, at most
-QUALITY = "17"  # x264's constant rate factor: no visible loss, in small pictures too
 
 
 def check_name(path: str | Path) -> None:
@@ -110,22 +109,12 @@ def enlarged(video: np.ndarray) -> np.ndarray:
 
 
 def _write_mp4(path: Path, video: np.ndarray, fps: float) -> None:
-    import av
-
-    rate = Fraction(fps).limit_denominator(1001)
-    tall, wide = video.shape[1] % 2, video.shape[2] % 2
-    video = np.pad(video, ((0, 0), (0, tall), (0, wide), (0, 0)), mode="edge")  # yuv420p: one colour for 2 x 2 pixels
+    from stages.clip_files.mp4_writer import MP4Writer
 
     def write(part: Path) -> None:
-        with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("libx264", rate=rate, options={"crf": QUALITY, "preset": "medium"})
-            stream.height, stream.width = video.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            for number, pixels in enumerate(video):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-                frame.pts, frame.time_base = number, 1 / rate
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+        with MP4Writer(part, (video.shape[2], video.shape[1]), rate(fps), len(video)) as writer:
+            for pixels in video:
+                writer.add(pixels)
 
     _whole(path, write)
 

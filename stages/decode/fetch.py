@@ -28,6 +28,10 @@ class Seeker(Protocol):
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Frame:
         """The frame of the span [start_pts, end_pts) displayed at PTS `place`."""
 
+    @property
+    def next_pts(self) -> int | None:
+        """The PTS of the frame after the one just given; None at the end."""
+
     def lost(self, shown: int, place: int) -> set[int | None]:
         """The PTS of damaged frames that the frame `shown` for `place` refers to or stands for."""
 
@@ -93,6 +97,10 @@ class StillSeeker:
 
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Frame:
         return self._frame
+
+    @property
+    def next_pts(self) -> int | None:
+        return None
 
     def lost(self, shown: int, place: int) -> set[int | None]:
         return set()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import av
+from av.video.stream import VideoStream
 
 from stages.decode.faults import stamp
 from stages.decode.pyav_reader import FALLBACK_FPS, LEAP_SECONDS, PyAVReader
@@ -74,6 +75,11 @@ class SeekReader(PyAVReader):
         pts, frame = shown
         return VideoFrame(frame, pts, pts * float(self.info.time_base), self._display, self._scaler)
 
+    @property
+    def next_pts(self) -> int | None:
+        """The PTS of the frame after the one just given; None at the end."""
+        return None if self._next is None else self._next[0]
+
     def ends_at(self, end_pts: int) -> int | None:
         """Where the source ends, PTS, if the walk came to its end and that is before `end_pts`; else None.
 
@@ -96,6 +102,20 @@ class SeekReader(PyAVReader):
         None stands for one in a stream without times.
         """
         return self._damage(shown, place)
+
+    def packets(self, start_pts: int, end_pts: int) -> tuple[VideoStream, list[av.Packet]]:
+        """The stream, and its packets with start_pts <= PTS < end_pts in decoding order. None of them unless the first
+        frame is a key frame and no packet behind the span is decoded between them. The next frame is sought anew.
+        """
+        found: list[av.Packet] = []
+        if self._seekable:
+            self._shown, self._next, self._from_start, self._sought = None, None, False, True
+            try:
+                self._container.seek(start_pts, stream=self._stream, backward=True)
+                found = _span_packets(self._container.demux(self._stream), start_pts, end_pts)
+            except (av.FFmpegError, OSError, OverflowError):
+                found = []  # frames that are read there tell the reason
+        return self._stream, found
 
     def _approaches(self, place: int) -> Iterator[Callable[[], None]]:
         """Ways to get to a place, cheapest first."""
@@ -204,6 +224,30 @@ class SeekReader(PyAVReader):
             if self.decoded % PROGRESS_FRAMES == 0:
                 self._progress(self.decoded)
             yield frame
+
+
+def _span_packets(packets: Iterable[av.Packet], start_pts: int, end_pts: int) -> list[av.Packet]:
+    """Those of a span from its key frame on, or none (see `SeekReader.packets`)."""
+    found: list[av.Packet] = []
+    behind = False
+    for packet in packets:
+        if not packet.size:  # the end of the file
+            break
+        pts, dts = packet.pts, packet.dts
+        if pts is None or dts is None:
+            return []
+        if not found and not (pts == start_pts and packet.is_keyframe):
+            if dts > start_pts:
+                return []
+        elif dts >= end_pts:
+            break
+        elif pts >= end_pts:
+            behind = True
+        elif pts >= start_pts:  # frames of an open group that are shown before its key frame are left out
+            if behind or packet.is_corrupt or packet.is_discard:
+                return []
+            found.append(packet)
+    return found
 
 
 def _from_key_frame(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:

@@ -24,6 +24,7 @@ from stages.decode.display import Display
 from stages.decode.pictures import KeptPicture, MadePicture
 from stages.decode.planes import sized
 from stages.decode.scaler import Scaler
+from stages.decode.stored_pixels import stored_hash
 from stages.frames import Box
 
 
@@ -99,6 +100,10 @@ class VideoFrame:
             if half.shape[1::-1] == size:  # halving averages areas exactly
                 return display.turned(cv2.LUT(half, luma_table(is_full_range(frame))))
         return display.turned(self._scaled(size, "gray"))
+
+    def stored_hash(self) -> bytes | None:
+        """`stored_pixels.stored_hash` of the frame."""
+        return stored_hash(self._frame)
 
     def luma_means(self) -> tuple[np.ndarray, np.ndarray]:
         """Means of the full-range luma by row (h,) and by column (w,) float32: stored size, turned."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import av
 import cv2
 import numpy as np
 
-from stages.decode.fetch import Seeker, check_time_base, open_seeker
+from stages.decode.fetch import Seeker
 from stages.decode.messages import Call, Message
-from stages.decode.reading import SafeFile, reason_of
+from stages.decode.reading import SafeFile
+from stages.decode.span_frames import KeptSeeker, SpanFrames
 from stages.decode.ticks import rounding
-from stages.frames import Box, SourceError
+from stages.frames import Box, SourceError, SourceInfo
 from stages.windows.messages import ReadRequest, WindowAnswer
 from stages.windows.shared_pixels import Attached
 from stages.windows.window import Pixels, Window, covering
@@ -28,11 +28,12 @@ class WindowReader:
     """Gives windows their pixels, keeping one source open at a time."""
 
     def __init__(self, threads: int = 1):
-        self.decoded = 0  # frames so far, those on the way to the wanted ones among them
-        self._threads = threads
-        self._progress: Callable[[int], None] = lambda n: None
-        self._source: tuple[SafeFile, int | None] | None = None  # what is open, and the size it had when scanned
-        self._seeker: Seeker | None = None
+        self._kept = KeptSeeker(threads)
+
+    @property
+    def decoded(self) -> int:
+        """Frames so far, those on the way to the wanted ones among them."""
+        return self._kept.decoded
 
     def read(
         self,
@@ -45,76 +46,45 @@ class WindowReader:
 
         The file stays open, to be given again with the next window, unless the reader can't go on in it.
         """
-        self._progress = progress
-        before = 0
-        try:
-            places = window.places()
-            seeker = self._open(file, window.size)
-            before = seeker.decoded
-            check_time_base(seeker, window.time_base)
+        with self._kept.of(file, window.size, window.time_base, progress) as seeker:
             info = seeker.info
+            places = places_in(window, info)
             if info.media == "image" and window.frames > 1:
                 raise SourceError(f"a still image has one frame, not {window.frames}")
             box = covering((info.width, info.height), window.crop, window.height, window.width)
             video = np.empty(window.shape, np.uint8) if into is None else into
-            return Pixels(video, self._fill(seeker, video, window, places, box), box)
-        except Exception as error:
-            failure = file.failure
-            if failure or not isinstance(error, SourceError):
-                self.close()  # its position is unknown
-                file.close()
-            if failure:
-                raise failure from error
-            if isinstance(error, (av.FFmpegError, cv2.error, ValueError)):
-                raise SourceError(reason_of(error)) from error
-            raise
-        finally:
-            if self._seeker is not None:
-                self.decoded += self._seeker.decoded - before
+            return Pixels(video, _fill(seeker, video, window, places, box, progress), box)
 
     def close(self) -> None:
         """Leaves the source that is open; its file is the caller's."""
-        if self._seeker is not None:
-            self._seeker.close()
-        self._source = self._seeker = None
+        self._kept.close()
 
-    def _open(self, file: SafeFile, size: int | None) -> Seeker:
-        if self._seeker is None or self._source != (file, size):
-            self.close()
-            self._seeker = open_seeker(file, size, self._threads, lambda n: self._progress(n))
-            self._source = (file, size)
-        return self._seeker
 
-    def _fill(self, seeker: Seeker, video: np.ndarray, window: Window, places: list[int], box: Box) -> list[int]:
-        """The PTS of the frames that were put into the video; a frame that is shown again is made once.
+def places_in(window: Window, info: SourceInfo) -> list[int]:
+    """The places of a window in its source: later by the tick that a container may have rounded times up by."""
+    off = rounding(info.time_base, info.fps)
+    return [min(place + off, window.end_pts - 1) for place in window.places()]
 
-        Raises SourceError where a frame would stand for others that the scan saw and that are gone.
-        """
-        pts: list[int] = []
-        lost: set[int | None] = set()
-        off = rounding(seeker.info.time_base, seeker.info.fps)
-        for k, place in enumerate(places):
-            place = min(place + off, window.end_pts - 1)
-            frame = seeker.frame_at(place, window.start_pts, window.end_pts)
-            lost |= seeker.lost(frame.pts, place)
-            if frame.pts > place:  # a clip begins with a frame
-                lost.add(window.start_pts)
-            if pts and frame.pts == pts[-1]:
-                video[k] = video[k - 1]
-            else:
-                video[k] = frame.cropped(box, (window.width, window.height))
-            pts.append(frame.pts)
-            self._progress(k)
-        if lost:
-            frames = "1 frame" if len(lost) == 1 else f"{len(lost)} frames"
-            raise SourceError(f"{frames} that it needs can't be decoded: the file is damaged there")
-        ends = seeker.ends_at(window.end_pts)
-        if ends is not None:
-            now, then = (float(end * window.time_base) for end in (ends, window.end_pts))
-            raise SourceError(
-                f"the source ends at {now:.3f} s now, the clip goes to {then:.3f} s: the file has changed or is damaged"
-            )
-        return pts
+
+def _fill(
+    seeker: Seeker, video: np.ndarray, window: Window, places: list[int], box: Box, progress: Callable[[int], None]
+) -> list[int]:
+    """The PTS of the frames that were put into the video; a frame that is shown again is made once.
+
+    Raises SourceError where a frame would stand for others that the scan saw and that are gone.
+    """
+    pts: list[int] = []
+    span = SpanFrames(seeker, window.start_pts, window.end_pts)
+    for k, place in enumerate(places):
+        frame = span.at(place)
+        if pts and frame.pts == pts[-1]:
+            video[k] = video[k - 1]
+        else:
+            video[k] = frame.cropped(box, (window.width, window.height))
+        pts.append(frame.pts)
+        progress(k)
+    span.check()
+    return pts
 
 
 class _Server:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from models.files import remove_unfinished, whole_file, write_whole
+from models.tensors import write_tensors
 
 
 def names(folder):
@@ -87,3 +89,14 @@ def test_what_a_killed_writer_left_can_be_removed_and_nothing_else(tmp_path):
     remove_unfinished(tmp_path / "file")
     assert names(tmp_path) == before
     assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_weights_can_be_read_by_whom_the_umask_lets(umask, tmp_path):
+    """safetensors creates its files for their owner alone."""
+    before = os.umask(umask)
+    try:
+        write_tensors(tmp_path / "weights.safetensors", {"a": torch.zeros(2)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "weights.safetensors").stat().st_mode) == 0o666 & ~umask

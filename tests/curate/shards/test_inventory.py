@@ -14,7 +14,7 @@ import pytest
 from curate.catalog import lease
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
-from curate.shards.export import export_parquet
+from curate.exports.latents import export_parquet
 from curate.shards.inventory import collect_orphans, orphans
 from tests import shard_catalogs as made
 from tests.curate.shards.test_export import CONTRACT, catalog_of

@@ -65,6 +65,15 @@ def shard(tmp_path_factory):
     return str(folder / write(folder, vae_path="vae", decode_psnr={f"{0:032x}": 30.5}).shard)
 
 
+def test_all_who_may_read_by_the_umask_can_read_a_shard_and_its_index(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "shards")
+    finally:
+        os.umask(before)
+    assert [os.stat(path).st_mode & 0o777 for path in files(tmp_path)] == [0o640, 0o640]
+
+
 def test_plain_webdataset_reads_the_samples_and_nothing_else(shard):
     import webdataset
 

@@ -35,6 +35,16 @@ def test_what_is_read_is_what_was_saved_bit_by_bit(tmp_path):
             assert torch.equal(tensors[group][name], tensor)
 
 
+def test_all_who_may_read_by_the_umask_can_read_a_checkpoint(tmp_path):
+    before = os.umask(0o027)
+    try:
+        Checkpoints(tmp_path / "run").save(7, GROUPS, {}, wait=True)
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(files) == 4 and {path.stat().st_mode & 0o777 for path in files} == {0o640}
+
+
 def test_what_changes_after_save_returns_is_not_in_the_checkpoint(tmp_path):
     weight = torch.zeros(1 << 20)
     checkpoints = Checkpoints(tmp_path)

@@ -13,8 +13,8 @@ import pytest
 
 from curate.catalog.catalog import Catalog
 from curate.errors import UserError
-from curate.shards import export as shard_export
-from curate.shards.export import export_parquet, run_export
+from curate.exports import latents as shard_export
+from curate.exports.latents import export_parquet, run_export
 from stages.shards.contract import Contract
 from stages.windows.window import PREPROCESSING_VERSION
 from tests import shard_catalogs as made
