@@ -1,4 +1,4 @@
-"""Clips as files by their ids: KEY.mp4, KEY.txt, KEY.json, and metadata.jsonl over all of them."""
+"""Clips as files by their ids: KEY.mp4, KEY.txt, KEY.json, metadata.jsonl over all of them, and a dataset card."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from curate.exports.clip_rows import CONTENT, json_line
 from curate.exports.folder import ExportFolder
 
 METADATA = "metadata.jsonl"  # what Hugging Face's `datasets` reads beside the files
+CARD = "README.md"  # tells it which files are the data: KEY.json and KEY.txt are not
+CARD_TEXT = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: ["*.mp4", "metadata.jsonl"]
+---
+"""
 
 
 class ClipFolder:
@@ -55,6 +64,8 @@ class ClipFolder:
 
     def finish(self) -> None:
         """Writes a line for each clip of the folder, those of exports before among them."""
+        if CARD not in self._names:
+            self.folder.write(CARD, CARD_TEXT)
         if self._changed:
             named = (f'{{"file_name": "{clip}.mp4", {line[1:]}\n' for clip, line in sorted(self._lines.items()))
             self.folder.write(METADATA, "".join(named))

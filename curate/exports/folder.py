@@ -32,14 +32,22 @@ class ExportFolder:
         self._parts: set[str] = set()  # temporary files that are neither published nor dropped
 
     def __enter__(self) -> ExportFolder:
-        with self.writing():
-            if isinstance(self._files, LocalFolder):
-                os.makedirs(self.path, exist_ok=True)
-                self._take(self.path)
-            self._claim(self.names())
+        try:
+            with self.writing():
+                if isinstance(self._files, LocalFolder):
+                    os.makedirs(self.path, exist_ok=True)
+                    self._take(self.path)
+                self._claim(self.names())
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes what was neither published nor dropped, and lets other exports in."""
         for part in list(self._parts):
             self.drop(part)
         if self._lock is not None:

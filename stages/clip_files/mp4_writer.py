@@ -6,6 +6,7 @@ back as orange. The index stands before the pictures, so that a player can begin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -43,12 +44,16 @@ class MP4Writer:
         width, height = self.size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
         self.time_base = time_base or 1 / rate
         self.frames = 0
+        self._length = 0  # ticks, of all frames so far
+        self._held: av.Packet | None = None  # the last one
+        self._first_dts: int | None = None
         self._padding = ((0, height - size[1]), (0, width - size[0]), (0, 0))
         self._to_yuv = VideoReformatter()
         self._container = av.open(
             str(target) if isinstance(target, Path) else target, "w", format="mp4", options=index_options(frames)
         )
-        options = {"crf": str(crf), "preset": "medium"}
+        # The assembler code of x264's mbtree gives other bytes each time.
+        options = {"crf": str(crf), "preset": "medium", "x264-params": "mbtree=0"}
         self._stream = self._container.add_stream("libx264", rate=rate, options=options)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         context = self._stream.codec_context
@@ -62,21 +67,34 @@ class MP4Writer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self._container.mux(self._stream.encode(None))
+                self._mux(self._stream.encode(None))
+                if self._held is not None and self._first_dts is not None:
+                    # MP4 adds up durations of decoding: with this one, the sum is the length of what is shown.
+                    self._held.duration = self._length - ((self._held.dts or 0) - self._first_dts)
+                    self._container.mux(self._held)
         finally:
             self._container.close()
 
     def add(self, pixels: np.ndarray, pts: int | None = None, duration: int = 1) -> None:
-        """One frame, at `pts` (default: the number of the frame) for `duration` ticks."""
+        """One frame, at `pts` (default: the number of the frame) for `duration` ticks; the first is at 0."""
         padded = np.pad(pixels, self._padding, mode="edge") if any(side for _, side in self._padding) else pixels
         frame = self._to_yuv.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24"),
             format="yuv420p", dst_colorspace=BT709, src_color_range=FULL, dst_color_range=LIMITED,
         )  # fmt: skip
         frame.pts, frame.time_base = self.frames if pts is None else pts, self.time_base
-        frame.duration = duration
-        self._container.mux(self._stream.encode(frame))
+        self._mux(self._stream.encode(frame))
+        self._length = frame.pts + duration
         self.frames += 1
+
+    def _mux(self, packets: Iterable[av.Packet]) -> None:
+        """Writes all but the last packet so far."""
+        for packet in packets:
+            if self._held is None:
+                self._first_dts = packet.dts
+            else:
+                self._container.mux(self._held)
+            self._held = packet
 
 
 def index_options(frames: int) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from typing import BinaryIO
 
 import av
@@ -51,7 +52,7 @@ def copy_span(
         return None
     if places is not None and not _on_time(times, places):
         return None
-    _mux(stream, packets, start_pts, end_pts, target)
+    _mux(stream, packets, times, end_pts, target)
     return len(shown) if _decoded(target, reader.info.time_base, progress) == shown else None
 
 
@@ -78,16 +79,15 @@ def _shown(reader: SeekReader, start_pts: int, end_pts: int, progress: Callable[
     return found
 
 
-def _mux(stream: av.VideoStream, packets: list[av.Packet], start_pts: int, end_pts: int, target: BinaryIO) -> None:
-    last = max(packets, key=lambda packet: packet.pts or 0)
+def _mux(stream: av.VideoStream, packets: list[av.Packet], times: list[int], end_pts: int, target: BinaryIO) -> None:
+    """`times` are the packets' PTS, rising. The times of decoding, which not all containers have, are made of them."""
+    delay = max(time - (packet.pts or 0) for time, packet in zip(times, packets, strict=True))
     with av.open(target, "w", format="mp4", options=index_options(len(packets))) as out:
         made = out.add_stream_from_template(stream)
         made.time_base = stream.time_base
-        for packet in packets:
-            assert packet.pts is not None and packet.dts is not None
-            if packet is last:
-                packet.duration = end_pts - packet.pts
-            packet.pts, packet.dts, packet.stream = packet.pts - start_pts, packet.dts - start_pts, made
+        for (time, later), packet in zip(pairwise([*times, end_pts]), packets, strict=True):
+            packet.pts, packet.dts = (packet.pts or 0) - times[0], time - delay - times[0]
+            packet.duration, packet.stream = later - time, made  # the sum is the length of what is shown
             out.mux(packet)
 
 

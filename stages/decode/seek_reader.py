@@ -31,6 +31,7 @@ INDEX_SECONDS = 10.0  # an index that ends before the place says nothing about k
 ORDER_FRAMES = 64  # decoded at the start, where frames are reordered, until it is clear whether their PTS are right
 KEYLESS_FRAMES = 600  # after a seek: give up where none of so many frames is a key frame
 PROGRESS_FRAMES = 16
+REORDERED = 32  # packets: more than any codec lets a frame wait for those that are decoded before it
 
 Stamped = tuple[int, av.VideoFrame]  # PTS, frame
 
@@ -108,13 +109,16 @@ class SeekReader(PyAVReader):
         frame is a key frame and no packet behind the span is decoded between them. The next frame is sought anew.
         """
         found: list[av.Packet] = []
-        if self._seekable:
+        for seconds in (0.0, *BACK_SECONDS) if self._seekable else ():
             self._shown, self._next, self._from_start, self._sought = None, None, False, True
+            place = start_pts - round(seconds / self.info.time_base)
             try:
-                self._container.seek(start_pts, stream=self._stream, backward=True)
+                self._container.seek(place, stream=self._stream, backward=True)
                 found = _span_packets(self._container.demux(self._stream), start_pts, end_pts)
             except (av.FFmpegError, OSError, OverflowError):
                 found = []  # frames that are read there tell the reason
+            if found:
+                break
         return self._stream, found
 
     def _approaches(self, place: int) -> Iterator[Callable[[], None]]:
@@ -229,24 +233,22 @@ class SeekReader(PyAVReader):
 def _span_packets(packets: Iterable[av.Packet], start_pts: int, end_pts: int) -> list[av.Packet]:
     """Those of a span from its key frame on, or none (see `SeekReader.packets`)."""
     found: list[av.Packet] = []
-    behind = False
+    behind = 0  # packets that are shown later: than the span's begin, before its first packet is met, then than its end
     for packet in packets:
-        if not packet.size:  # the end of the file
+        if not packet.size or behind > REORDERED:
             break
-        pts, dts = packet.pts, packet.dts
-        if pts is None or dts is None:
+        pts = packet.pts
+        if pts is None:
             return []
         if not found and not (pts == start_pts and packet.is_keyframe):
-            if dts > start_pts:
-                return []
-        elif dts >= end_pts:
-            break
+            behind += pts > start_pts
         elif pts >= end_pts:
-            behind = True
+            behind += 1
         elif pts >= start_pts:  # frames of an open group that are shown before its key frame are left out
-            if behind or packet.is_corrupt or packet.is_discard:
+            if (found and behind) or packet.is_corrupt or packet.is_discard:
                 return []
             found.append(packet)
+            behind = 0
     return found
 
 
