@@ -11,7 +11,7 @@ import posixpath
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ import pyarrow as pa
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect, query
 from curate.errors import UserError
+from curate.exports.folder import ExportFolder
 from curate.progress_bar import ProgressBar
 from curate.shards.inventory import ShardRows, count_shards, shards_of, tables_with_shards
 from curate.storage import join
@@ -26,6 +27,9 @@ from stages.decode.reading import reason_of
 from stages.shards.contract import Contract
 from stages.shards.folder import shard_folder
 from stages.shards.format import JSON, ShardError, fields_of, open_file, read_header, read_index, widened
+
+if TYPE_CHECKING:
+    import duckdb
 
 PART_BYTES = 32 << 20  # of latents in memory at a time, and in a row group
 
@@ -46,7 +50,7 @@ def export_parquet(
     (SQL with a column clip_id; None: all). Returns (clips, files, a line for each shard that could not be exported).
 
     `table` is needed if several have shards. UserError for a wrong table, wrong SQL, and a folder that can't be
-    written.
+    written or that holds something else.
     """
     clips, files, problems = 0, 0, []
     with connect(catalog) as sql:
@@ -55,19 +59,25 @@ def export_parquet(
             text = f"SELECT DISTINCT clip_id FROM (\n{select.strip().rstrip(';')}\n)"
             query(sql, f"{text} LIMIT 0")  # raises UserError for wrong SQL
             sql.execute(f"CREATE TEMP TABLE chosen AS {text}")
-        for shard in _with_progress(shards_of(sql, table), count_shards(sql, table)):
-            wanted = set(shard.clips)
-            if select is not None:
-                found = sql.execute("SELECT clip_id FROM chosen WHERE clip_id IN (SELECT unnest(?))", [shard.clips])
-                wanted = {clip for (clip,) in found.fetchall()}
-            if not wanted:
-                continue
-            try:
-                clips += _export(join(catalog.uri, shard.path), shard, wanted, folder)
-                files += 1
-            except ShardError as error:
-                problems.append(str(error))
+        about = {"export": "latents", "catalog": catalog.uri, "table": table, "select": select}
+        with ExportFolder(folder, about):
+            for shard in _with_progress(shards_of(sql, table), count_shards(sql, table)):
+                if not (wanted := _wanted(sql, shard, select)):
+                    continue
+                try:
+                    clips += _export(join(catalog.uri, shard.path), shard, wanted, folder)
+                    files += 1
+                except ShardError as error:
+                    problems.append(str(error))
     return clips, files, problems
+
+
+def _wanted(sql: duckdb.DuckDBPyConnection, shard: ShardRows, select: str | None) -> set[str]:
+    """The clips of a shard that are exported."""
+    if select is None:
+        return set(shard.clips)
+    found = sql.execute("SELECT clip_id FROM chosen WHERE clip_id IN (SELECT unnest(?))", [shard.clips])
+    return {clip for (clip,) in found.fetchall()}
 
 
 def _with_progress(shards: Iterator[ShardRows], total: int) -> Iterator[ShardRows]:

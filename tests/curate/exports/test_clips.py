@@ -96,7 +96,8 @@ def test_every_kept_clip_has_its_frames_its_caption_and_its_values(made, tmp_pat
 
 def test_a_folder_is_read_by_huggingface_datasets(made, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     assert export(made, tmp_path / "out", "--clips") == 0
     for where in (dict(path=str(tmp_path / "out")), dict(path="videofolder", data_dir=str(tmp_path / "out"))):
         rows = datasets.load_dataset(**where, split="train", cache_dir=str(tmp_path / "cache"))

@@ -14,6 +14,7 @@ import pytest
 from curate.catalog.catalog import Catalog
 from curate.errors import UserError
 from curate.exports import latents as shard_export
+from curate.exports.folder import MARKER
 from curate.exports.latents import export_parquet, run_export
 from stages.shards.contract import Contract
 from stages.windows.window import PREPROCESSING_VERSION
@@ -24,6 +25,7 @@ CONTRACT = Contract(
     first_frame=True, space_stride=8, mean=(0,) * 4, std=(1,) * 4, dtype="float16",
 )  # fmt: skip
 BITS = Contract.from_dict(CONTRACT.to_dict() | {"dtype": "bfloat16"})
+SOME = "SELECT clip_id, 1 AS n FROM latents WHERE clip_id < '00000000000000000000000000000002' ;"
 TOKENS = Contract.from_dict(CONTRACT.to_dict() | {"dtype": "int32", "codebook": 99, "mean": [], "std": []})
 
 
@@ -87,8 +89,7 @@ def test_plain_pyarrow_and_duckdb_read_what_was_stored(tmp_path, monkeypatch, co
 
 def test_a_selection_takes_its_clips_alone(tmp_path, capsys):
     catalog, clips = catalog_of(tmp_path, CONTRACT)
-    with_clips = "SELECT clip_id, 1 AS n FROM latents WHERE clip_id < '00000000000000000000000000000002' ;"
-    assert run_export(catalog.uri, str(tmp_path / "out"), with_clips) == 0
+    assert run_export(catalog.uri, str(tmp_path / "out"), SOME) == 0
     assert "2 clips in 1 files" in capsys.readouterr().out
     [file] = (tmp_path / "out").rglob("*.parquet")
     assert pyarrow.parquet.read_table(file)["clip_id"].to_pylist() == sorted(clips)[:2]
@@ -122,8 +123,19 @@ def test_a_damaged_shard_is_told_and_has_no_file_and_the_others_have(tmp_path, c
     assert run_export(catalog.uri, str(tmp_path / "out")) == 1
     out, err = capsys.readouterr()
     assert str(damaged) in err and "is damaged" in err and "1 failed" in out
-    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != MARKER]
     assert len(left) == 1 and left[0].stem != damaged.stem
+
+
+def test_a_folder_of_another_selection_is_refused_and_the_same_one_is_renewed(tmp_path, capsys):
+    """Both have files of the same shards, of other clips."""
+    catalog, _ = catalog_of(tmp_path, CONTRACT)
+    assert run_export(catalog.uri, str(tmp_path / "out"), SOME) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.parquet")}
+    with pytest.raises(UserError, match=r"holds another export, of select SELECT .* where this one has none"):
+        export_parquet(catalog, str(tmp_path / "out"))
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.parquet")} == before
+    assert run_export(catalog.uri, str(tmp_path / "out"), SOME) == 0
 
 
 def test_a_folder_that_takes_no_file_is_one_line_and_nothing_is_left(tmp_path):
@@ -138,7 +150,7 @@ def test_a_folder_that_takes_no_file_is_one_line_and_nothing_is_left(tmp_path):
     try:
         with pytest.raises(UserError, match="No space left"):
             export_parquet(catalog, str(disk))
-        assert [path for path in disk.rglob("*") if path.is_file() and path.suffix != ".parquet"] == []
+        assert [path for path in disk.rglob("*") if path.is_file() and path.suffix != ".parquet"] == [disk / MARKER]
         assert len([path for path in disk.rglob("*.parquet")]) <= 1
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -46,6 +46,18 @@ def test_an_mp4_plays_everywhere_and_shows_every_frame_at_its_time(tmp_path, fps
     assert all(apart(shown[i], video[i]) < 0.5 * apart(shown[i], video[i - 1]) for i in range(1, 9))
 
 
+@pytest.mark.parametrize("height", [64, 480, 720, 1080])
+def test_red_is_red_in_a_player_at_every_size(height, tmp_path):
+    """An MP4 of 720 lines and more is BT.709 to a player unless it says otherwise; BT.601 of red shows (255, 24, 0)."""
+    video = np.broadcast_to(np.array([255, 0, 0], np.uint8), (4, height, 2 * height // 3 * 2, 3)).copy()
+    pictures.write_picture(tmp_path / "a.mp4", video, 8.0)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (1, 1, 1, 1)
+        shown = frame.reformat(format="rgb24", src_colorspace=1, src_color_range=1, dst_color_range=2).to_ndarray()
+    assert np.abs(shown[height // 2, height // 2].astype(int) - [255, 0, 0]).max() <= 3
+
+
 def test_a_gif_repeats_for_ever_and_lasts_as_long_as_the_video(tmp_path):
     video = drawn(frames=16)
     pictures.write_picture(tmp_path / "a.gif", video, 12.0)
