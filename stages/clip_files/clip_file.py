@@ -19,6 +19,7 @@ from stages.decode.messages import Call, Message
 from stages.decode.seek_reader import SeekReader
 from stages.decode.span_frames import KeptSeeker, SpanFrames
 from stages.frames import Box, SourceError
+from stages.windows.reader import places_in
 from stages.windows.window import covering, rate
 
 IN_MEMORY = 64 << 20  # bytes of a file; a larger one is written to a file without a name in TMPDIR
@@ -55,7 +56,7 @@ def write_clip(
         raise SourceError("a still image is no clip")
     size = (window.width, window.height)
     whole = window.crop is None and size == (info.width, info.height)
-    places = None if request.every else window.places()
+    places = None if request.every else places_in(window, info)
     seconds = (window.end_pts - window.start_pts) * window.time_base
     if request.copy and whole and isinstance(seeker, SeekReader):
         frames = copy_span(seeker, window.start_pts, window.end_pts, target, places, progress)
