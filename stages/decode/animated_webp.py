@@ -78,6 +78,10 @@ class AnimatedWebp:
         last = len(self._starts) - 2
         return self._frame(min(last, max(0, bisect_right(self._starts, max(place, start_pts)) - 1)))
 
+    def next_pts(self, shown: int) -> int | None:
+        after = bisect_right(self._starts, shown)
+        return self._starts[after] if after < len(self._starts) - 1 else None
+
     def lost(self, shown: int, place: int) -> set[int | None]:
         return set()
 

@@ -28,9 +28,8 @@ class Seeker(Protocol):
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Frame:
         """The frame of the span [start_pts, end_pts) displayed at PTS `place`."""
 
-    @property
-    def next_pts(self) -> int | None:
-        """The PTS of the frame after the one just given; None at the end."""
+    def next_pts(self, shown: int) -> int | None:
+        """The PTS of the frame after the one just given, whose PTS is `shown`; None at the end."""
 
     def lost(self, shown: int, place: int) -> set[int | None]:
         """The PTS of damaged frames that the frame `shown` for `place` refers to or stands for."""
@@ -98,8 +97,7 @@ class StillSeeker:
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> Frame:
         return self._frame
 
-    @property
-    def next_pts(self) -> int | None:
+    def next_pts(self, shown: int) -> int | None:
         return None
 
     def lost(self, shown: int, place: int) -> set[int | None]:

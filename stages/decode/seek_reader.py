@@ -76,9 +76,10 @@ class SeekReader(PyAVReader):
         pts, frame = shown
         return VideoFrame(frame, pts, pts * float(self.info.time_base), self._display, self._scaler)
 
-    @property
-    def next_pts(self) -> int | None:
-        """The PTS of the frame after the one just given; None at the end."""
+    def next_pts(self, shown: int) -> int | None:
+        """The PTS of the frame after the one just given, whose PTS is `shown`; None at the end."""
+        if self._next is not None and self._next[0] == shown:  # given as the first of a span, ahead of the walk
+            self._walk_to(shown)
         return None if self._next is None else self._next[0]
 
     def ends_at(self, end_pts: int) -> int | None:

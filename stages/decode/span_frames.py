@@ -34,16 +34,11 @@ class SpanFrames:
 
     def every(self) -> Iterator[Frame]:
         """Each frame of the span, once. Raises SourceError."""
-        place, last = self.start_pts, None
-        while True:
+        place: int | None = self.start_pts
+        while place is not None and place < self.end_pts:
             frame = self.at(place)
-            if last is None or frame.pts > last:
-                last = frame.pts
-                yield frame
-            after = self.seeker.next_pts
-            if after is None or after >= self.end_pts:
-                return
-            place = after
+            yield frame
+            place = self.seeker.next_pts(frame.pts)
 
     def check(self) -> None:
         """After the last frame: raises SourceError for a span that is damaged, or that its source does not reach."""

@@ -210,6 +210,22 @@ def request_of_damaged(whole, damaged, first, last):
     return ClipFileRequest(Window(**window))
 
 
+def test_an_animation_becomes_a_film_with_its_frame_times(tmp_path):
+    from PIL import Image
+
+    frames = [Image.fromarray(picture) for picture in numbered(6)]
+    lasting = [100, 40, 80, 200, 60, 120]
+    path = tmp_path / "a.webp"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=lasting, lossless=True)
+    window = Window("clip", str(path), None, 40 + 60, 480, Fraction(1, 1000), 0.0, 10.0, 4, None, 64, 96)
+    said, data = made(ClipFileRequest(window))
+    assert (said.copied, said.frames, said.codec) == (False, 4, "h264")
+    shown = frames_of(data)
+    assert [round(1000 * seconds) for seconds, _ in shown] == [0, 40, 120, 320]
+    marks = [picture[10:22, 2:14].mean() for _, picture in shown]
+    assert np.abs(np.array(marks) - [as_limited(4 * number) for number in range(1, 5)]).max() < 2.5
+
+
 def test_a_still_image_is_no_clip(tmp_path):
     from PIL import Image
 
