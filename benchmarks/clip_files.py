@@ -16,8 +16,8 @@ from itertools import pairwise
 import av
 from measuring import interleaved, median, show
 
-from stages.clip_files.clip_file import write_clip
-from stages.clip_files.messages import ClipFileRequest
+from curate.exports.clip_files.clip_file import write_clip
+from curate.exports.clip_files.messages import ClipFileRequest
 from stages.decode.fetch import Seeker, open_seeker
 from stages.decode.pyav_reader import PyAVReader
 from stages.decode.sources import open_source

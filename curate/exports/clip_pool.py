@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
 
+from curate.exports.clip_files.messages import PIECE, ClipFile, ClipFileRequest, parse_answer
 from curate.exports.folder import ExportFolder
 from stages.base import one_line
-from stages.clip_files.messages import PIECE, ClipFile, ClipFileRequest, parse_answer
 from stages.decode.child import Child, ChildDied, ChildTimeout
 from stages.decode.settings import FetchSettings
 
-WRITE = "stages.clip_files.clip_file:write"  # what the children run
+WRITE = "curate.exports.clip_files.clip_file:write"  # what the children run
 GROUP = 16  # clips of one source that a child takes at a time
 AHEAD = 2  # groups for each child that are made before they are asked for
 
@@ -46,7 +46,9 @@ class ClipFilePool:
     def __init__(self, children: int, folder: ExportFolder, settings: FetchSettings | None = None):
         self._folder = folder
         self._settings = settings or FetchSettings()
-        self._children = [Child(("stages.clip_files.clip_file",), self._settings.memory_gb) for _ in range(children)]
+        self._children = [
+            Child(("curate.exports.clip_files.clip_file",), self._settings.memory_gb) for _ in range(children)
+        ]
         self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
         for child in self._children:
             self._idle.put(child)

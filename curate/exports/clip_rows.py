@@ -18,8 +18,8 @@ from pydantic import Field, field_validator
 from curate.catalog.gates import quote
 from curate.catalog.views import query
 from curate.errors import UserError
-from stages.clip_files.messages import ClipFile, ClipFileRequest
-from stages.clip_files.mp4_writer import CRF
+from curate.exports.clip_files.messages import ClipFile, ClipFileRequest
+from curate.exports.clip_files.mp4_writer import CRF
 from stages.settings import Settings
 from stages.unit import Source
 from stages.windows.buckets import Bucket, frames_of, window_of

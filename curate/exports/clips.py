@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
 from curate.errors import UserError
+from curate.exports.clip_files.messages import ClipFile
 from curate.exports.clip_folder import ClipFolder
 from curate.exports.clip_pool import ClipFilePool, ClipJob, MadeClip
 from curate.exports.clip_rows import ClipFileSettings, ClipRows
 from curate.exports.clip_shards import ClipShards
 from curate.exports.folder import ExportFolder
 from curate.progress_bar import ProgressBar
-from stages.clip_files.messages import ClipFile
 from stages.pretrained.devices import cores
 from stages.windows.window import PREPROCESSING_VERSION
 

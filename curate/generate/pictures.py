@@ -109,7 +109,7 @@ def enlarged(video: np.ndarray) -> np.ndarray:
 
 
 def _write_mp4(path: Path, video: np.ndarray, fps: float) -> None:
-    from stages.clip_files.mp4_writer import MP4Writer
+    from curate.exports.clip_files.mp4_writer import MP4Writer
 
     def write(part: Path) -> None:
         with MP4Writer(part, (video.shape[2], video.shape[1]), rate(fps), len(video)) as writer:

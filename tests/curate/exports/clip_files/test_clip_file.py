@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.clip_files.clip_file import write_clip
-from stages.clip_files.messages import ClipFile, ClipFileRequest, parse_answer
+from curate.exports.clip_files.clip_file import write_clip
+from curate.exports.clip_files.messages import ClipFile, ClipFileRequest, parse_answer
+from curate.exports.clip_pool import WRITE
 from stages.decode.child import Child
 from stages.decode.fetch import open_seeker
 from stages.decode.pyav_reader import PyAVReader
@@ -237,16 +238,14 @@ def test_a_still_image_is_no_clip(tmp_path):
 
 def test_the_child_sends_the_file_in_pieces_and_keeps_the_source_open(films):
     asked = partial(parse_answer)
-    with Child(("stages.clip_files.clip_file",)) as child:
+    with Child(("curate.exports.clip_files.clip_file",)) as child:
         for first in (0, 12, 30):
             request = request_of(films / "closed.mp4", first, first + 12)
-            *pieces, said = child.call(
-                "stages.clip_files.clip_file:write", request.to_json(), asked, source=request.window.uri
-            )
+            *pieces, said = child.call(WRITE, request.to_json(), asked, source=request.window.uri)
             data = b"".join(piece.tobytes() for piece in pieces)
             assert isinstance(said, ClipFile) and said.bytes == len(data) and said.copied == (first != 30)
             assert len(frames_of(data)) == 12
         with pytest.raises(SourceError, match="time base"):
             wrong = {**vars(request.window), "time_base": Fraction(1, 7)}
-            list(child.call("stages.clip_files.clip_file:write", ClipFileRequest(Window(**wrong)).to_json(), asked,
-                            source=request.window.uri))  # fmt: skip
+            wrong_request = ClipFileRequest(Window(**wrong)).to_json()
+            list(child.call(WRITE, wrong_request, asked, source=request.window.uri))

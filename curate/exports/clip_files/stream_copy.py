@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import av
 
-from stages.clip_files.mp4_writer import index_options
+from curate.exports.clip_files.mp4_writer import index_options
 from stages.decode.seek_reader import SeekReader
 from stages.decode.span_frames import SpanFrames
 from stages.decode.stored_pixels import stored_hash

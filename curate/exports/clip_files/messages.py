@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from stages.clip_files.mp4_writer import CRF
+from curate.exports.clip_files.mp4_writer import CRF
 from stages.decode.messages import JsonRequest, Message
 from stages.windows.window import Window
 

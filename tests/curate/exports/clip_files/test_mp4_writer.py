@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from stages.clip_files.mp4_writer import MP4Writer
+from curate.exports.clip_files.mp4_writer import MP4Writer
 
 COLOURS = [
     (255, 0, 0),

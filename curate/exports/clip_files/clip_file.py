@@ -11,9 +11,9 @@ from typing import BinaryIO, cast
 import cv2
 import numpy as np
 
-from stages.clip_files.messages import PIECE, ClipFile, ClipFileRequest
-from stages.clip_files.mp4_writer import MP4Writer
-from stages.clip_files.stream_copy import copy_span
+from curate.exports.clip_files.messages import PIECE, ClipFile, ClipFileRequest
+from curate.exports.clip_files.mp4_writer import MP4Writer
+from curate.exports.clip_files.stream_copy import copy_span
 from stages.decode.fetch import Seeker
 from stages.decode.messages import Call, Message
 from stages.decode.seek_reader import SeekReader
