@@ -73,6 +73,12 @@ class SourceInfo:
     video_stream: int = 0  # index in the container of the stream that is read
     video_streams: int = 1  # there are so many, attached pictures aside
     audio: AudioInfo | None = None  # of the stream that belongs to the video; None without sound
+    bit_depth: int = 8  # of a stored value
+    # FFmpeg's names; None where the source does not say.
+    color_transfer: str | None = None
+    color_primaries: str | None = None
+    color_matrix: str | None = None
+    hdr: bool = False  # whether its transfer is PQ or HLG
 
 
 class Kept(Protocol):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PIXELS = ("crop", "window")  # a change of these makes other latents; of the others, only other text or JSON
 PARTS = ("captions", *PIXELS, "conditions")
 KEPT = "SELECT clip_id FROM clips WHERE verdict = 'kept'"
-SPAN = ("start_pts", "end_pts", "time_base_num", "time_base_den", "width", "height", "media")
+SPAN = ("start_pts", "end_pts", "time_base_num", "time_base_den", "width", "height", "media", "hdr", "deinterlace")
 NOTHING = "''::BLOB"
 NAN = r"'\x7F\xF8\x00\x00\x00\x00\x00\x00'::BLOB"  # the eight bytes that stand for an unknown condition
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,6 +14,7 @@ import numpy as np
 
 from curate.storage import is_local, local_path
 from stages.base import SettingsError, one_line
+from stages.decode.rendering import Rendering
 from stages.frames import SourceError
 from stages.shards.contract import Contract, sizes
 from stages.shards.format import JSON, ShardError, read_index, read_sample
@@ -118,6 +120,7 @@ def _window(sample: RecordedPsnr, info: Mapping[str, Any], place: Mapping[str, A
     return Window(
         sample.clip_id, uri, place["bytes"], place["start_pts"], place["end_pts"], base,
         float(ticks * base), info["fps"], frames, letterbox, height, width,
+        Rendering.of_clip(dataclasses.asdict(sample.contract)),
     )  # fmt: skip
 
 

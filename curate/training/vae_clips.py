@@ -31,6 +31,7 @@ from train.vae.windows import Windows
 
 NEEDED = ("clip_id", "source_id", "uri", "media", "start_pts", "end_pts", "time_base_num", "time_base_den")
 SHAPE = ("width", "height", "crop_x", "crop_y", "crop_w", "crop_h")
+RENDERING = ("hdr", "deinterlace")
 WHOLE = 8  # windows: a clip that is no longer is decoded and kept in memory as a whole
 SAMPLE = 256  # windows, at most, that the statistics of latents are computed from
 
@@ -234,7 +235,7 @@ def _chosen(catalog: Catalog, select: str) -> list[dict[str, Any]]:
         if "clip_id" not in names:
             raise UserError(f"clips.select must give clip_id; it gives {', '.join(names)}")
         there = set(query(sql, "SELECT * FROM clips LIMIT 0")[0])
-        asked = [f"clips.{name}" if name in there else f"NULL AS {name}" for name in (*NEEDED, *SHAPE)]
+        asked = [f"clips.{name}" if name in there else f"NULL AS {name}" for name in (*NEEDED, *SHAPE, *RENDERING)]
         columns, rows = query(
             sql,
             f"SELECT {', '.join(asked)}, sources.bytes FROM clips LEFT JOIN sources USING (source_id) "

@@ -68,6 +68,15 @@ class AnimatedWebp:
     def last_end_pts(self) -> int:
         return self._starts[self.frames]
 
+    @property
+    def field_order(self) -> None:
+        """A picture has no fields."""
+        return None
+
+    @property
+    def has_interlaced(self) -> bool:
+        return False
+
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
         return self._sizes.take(start_pts, end_pts)
 

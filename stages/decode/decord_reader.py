@@ -3,7 +3,8 @@
 decord opens a path by itself and without the limits of `stages.decode.containers`. So it is given only containers
 whose first bytes rule out a playlist, by /proc/self/fd of a descriptor that is open already, or by a temporary copy
 of a remote source. It deadlocks on files that state more frames than they have: run it only inside
-`stages.decode.child`. Its colours are swscale's: BT.601 whatever the file states.
+`stages.decode.child`. Its colours are swscale's: BT.601 whatever the file states. It neither tone-maps nor
+deinterlaces, and refuses what would need it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from stages.decode.display import Display
 from stages.decode.picture_frame import PictureFrame
 from stages.decode.pyav_reader import FALLBACK_FPS, PyAVReader
 from stages.decode.reading import SafeFile
+from stages.decode.rendering import STANDARD, Rendering
 from stages.decode.timeline import shortfall
 from stages.frames import SourceError
 
@@ -35,7 +37,7 @@ class DecordReader:
     The frames' times are the sorted PTS of the packets, which one demuxing pass reads beforehand.
     """
 
-    def __init__(self, file: SafeFile, threads: int = 1, *, hear: bool = False):
+    def __init__(self, file: SafeFile, threads: int = 1, rendering: Rendering = STANDARD, *, hear: bool = False):
         self.left_out = 0
         self.frames = 0
         self.decode_errors = 0
@@ -50,6 +52,12 @@ class DecordReader:
         if self.info.video_streams > 1:
             self.close()
             raise SourceError("decord may choose another of the video streams: use the pyav backend")
+        if self.info.hdr and rendering.hdr != "leave":
+            self.close()
+            raise SourceError("decord can't bring HDR to standard range: use the pyav backend, or hdr: leave")
+        if self.has_interlaced and rendering.deinterlace == "auto":
+            self.close()
+            raise SourceError("decord can't deinterlace: use the pyav backend, or deinterlace: off")
         try:
             self._pts = sorted(set(self._packets.demuxed_pts()))
             if file.local_descriptor is not None:
@@ -94,6 +102,16 @@ class DecordReader:
     @property
     def audio(self) -> AudioTrack | None:
         return self._packets.audio
+
+    @property
+    def field_order(self) -> str | None:
+        """As the header and the first frame say."""
+        return self._packets.field_order
+
+    @property
+    def has_interlaced(self) -> bool:
+        """Whether the first frame is."""
+        return self._packets.has_interlaced
 
     @property
     def last_end_pts(self) -> int | None:

@@ -15,6 +15,7 @@ from stages.decode.fetch_messages import ClipFrames, ClipSpan, FetchCost, FetchR
 from stages.decode.images import ImageReader, is_animated_webp, is_image
 from stages.decode.messages import Call, Message
 from stages.decode.reading import SafeFile, reason_of
+from stages.decode.rendering import STANDARD, Rendering
 from stages.decode.seek_reader import SeekReader
 from stages.frames import Frame, FrameRequest, Picture, SourceError, SourceInfo
 
@@ -56,7 +57,7 @@ def fetch(
     cv2.setNumThreads(1)
     began = time.process_time()
     with file:
-        seeker = open_seeker(file, request.size, request.threads, progress)
+        seeker = open_seeker(file, request.size, request.threads, progress, request.rendering)
         for clip in sorted(request.clips, key=lambda clip: (clip.start_pts, clip.end_pts)):
             try:
                 yield ClipFrames(clip.clip_id, _pictures(seeker, clip, request.wants))
@@ -67,7 +68,13 @@ def fetch(
         yield FetchCost(seeker.decoded, time.process_time() - began)
 
 
-def open_seeker(file: SafeFile, size: int | None, threads: int, progress: Callable[[int], None]) -> Seeker:
+def open_seeker(
+    file: SafeFile,
+    size: int | None,
+    threads: int,
+    progress: Callable[[int], None],
+    rendering: Rendering = STANDARD,
+) -> Seeker:
     """What gives the frames of an open file by time, those of a still image too. Raises SourceError.
 
     `size` is what the file had when it was scanned, bytes, None where nobody knows.
@@ -76,7 +83,7 @@ def open_seeker(file: SafeFile, size: int | None, threads: int, progress: Callab
         raise SourceError(f"the file has changed since it was scanned: {file.size} bytes, then {size}")
     if is_image(file):
         return StillSeeker(ImageReader(file))
-    return AnimatedWebp(file) if is_animated_webp(file) else SeekReader(file, threads, progress)
+    return AnimatedWebp(file) if is_animated_webp(file) else SeekReader(file, threads, progress, rendering)
 
 
 def check_time_base(seeker: Seeker, then: Fraction) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from stages.decode.messages import JsonRequest, Message, pictures_of
+from stages.decode.rendering import STANDARD, Rendering
 from stages.frames import FrameRequest, Picture
 
 
@@ -36,6 +37,7 @@ class FetchRequest(JsonRequest):
     wants: tuple[FrameRequest, ...]
     size: int | None = None
     threads: int = 1
+    rendering: Rendering = STANDARD
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,15 @@ class ImageReader:
         """1: the span of the one-frame clip is [0, 1)."""
         return 1
 
+    @property
+    def field_order(self) -> None:
+        """A picture has no fields."""
+        return None
+
+    @property
+    def has_interlaced(self) -> bool:
+        return False
+
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
         """The file's bytes when the span holds PTS 0."""
         return self._bytes if start_pts <= 0 < end_pts else 0

@@ -15,6 +15,7 @@ import av
 
 from stages.decode.animations import png_frames
 from stages.decode.audio_track import AudioTrack, audio_info, audio_stream
+from stages.decode.colour import is_hdr, matrix_name, primaries_name, transfer_name
 from stages.decode.containers import (
     HEADER_FORMATS,
     aspect_of,
@@ -26,11 +27,14 @@ from stages.decode.containers import (
     video_stream,
     video_streams,
 )
+from stages.decode.deinterlace import Deinterlacer
 from stages.decode.display import MAX_PIXELS, Display, check_size
 from stages.decode.encryption import refuse_encrypted, refuse_protected, refuse_scrambled
 from stages.decode.faults import Faults, stamp
 from stages.decode.frame_times import FrameTimes
+from stages.decode.hdr_frame import displayable
 from stages.decode.reading import SafeFile
+from stages.decode.rendering import STANDARD, Rendering
 from stages.decode.scaler import Scaler
 from stages.decode.timeline import PacketSizes, Timeline, backward, shortfall
 from stages.decode.video_frame import VideoFrame
@@ -51,8 +55,9 @@ class PyAVReader:
     sound is decoded.
     """
 
-    def __init__(self, file: SafeFile, threads: int = 1, *, hear: bool = False):
+    def __init__(self, file: SafeFile, threads: int = 1, rendering: Rendering = STANDARD, *, hear: bool = False):
         self.frames = 0
+        self._rendering = rendering
         self._file = file
         self._container = open_container(file)
         try:
@@ -66,7 +71,7 @@ class PyAVReader:
             self._expect()
             self._sizes = PacketSizes()
             self._damaged = array("q")  # PTS of frames that are damaged or refer to damaged ones
-            self._decoding = self._decoded()
+            self._decoding = self._deinterlacer.frames(self._decoded())
             first = next(self._decoding, None)  # its size, format and rotation count, not those of the header
             if first is None:
                 refuse_scrambled(self._container, self._file)
@@ -83,12 +88,12 @@ class PyAVReader:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         display, scaler = self._display, Scaler()
-        tick = float(self.info.time_base)
+        tick, hdr = float(self.info.time_base), self._rendering.hdr
         for pts, frame in self._timeline.ordered(self._times.timed(self._decoding)):
             self.frames += 1
             if self._damage(pts, pts):
                 self._damaged.append(pts)
-            yield VideoFrame(frame, pts, pts * tick, display, scaler)
+            yield displayable(frame, pts, tick, display, scaler, hdr)
         if self._file.failure:  # libav may have taken a failed read for the end
             raise self._file.failure
         if not self.frames:
@@ -102,6 +107,16 @@ class PyAVReader:
     @property
     def decode_errors(self) -> int:
         return self._faults.count
+
+    @property
+    def field_order(self) -> str | None:
+        """Of the frames so far (see `Deinterlacer`)."""
+        return self._deinterlacer.field_order
+
+    @property
+    def has_interlaced(self) -> bool:
+        """Whether a frame so far is interlaced."""
+        return self._deinterlacer.interlaced > 0
 
     @property
     def left_out(self) -> int:
@@ -176,6 +191,8 @@ class PyAVReader:
         context.thread_count = threads
         context.thread_type = "NONE" if threads == 1 else "AUTO"
         context.options = {"max_pixels": str(MAX_PIXELS)}
+        wanted = self._rendering.deinterlace == "auto"
+        self._deinterlacer = Deinterlacer(context.name, context.field_order, wanted)
 
     def _described(self, frame: av.VideoFrame) -> tuple[SourceInfo, Display]:
         check_size(frame.width, frame.height)
@@ -199,6 +216,11 @@ class PyAVReader:
             video_stream=stream.index,
             video_streams=len(video_streams(self._container)),
             audio=audio_info(self._sound),
+            bit_depth=frame.format.components[0].bits,
+            color_transfer=transfer_name(frame),
+            color_primaries=primaries_name(frame),
+            color_matrix=matrix_name(frame),
+            hdr=is_hdr(frame),
         )
         return info, display
 

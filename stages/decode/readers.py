@@ -9,6 +9,7 @@ from stages.decode.animated_webp import AnimatedWebp
 from stages.decode.audio_track import AudioTrack
 from stages.decode.images import ImageReader, is_animated_webp, is_image
 from stages.decode.reading import SafeFile
+from stages.decode.rendering import STANDARD, Rendering
 from stages.frames import Frame, SourceInfo
 
 Backend = Literal["pyav", "decord"]
@@ -29,6 +30,14 @@ class Reader(Protocol):
     @property
     def audio(self) -> AudioTrack | None:
         """The sound; None where there is none, or nobody asked to hear it."""
+
+    @property
+    def field_order(self) -> str | None:
+        """Of the frames so far: progressive, mixed, interlaced, or tt, bb, tb, bt; None where nothing says."""
+
+    @property
+    def has_interlaced(self) -> bool:
+        """Whether a frame so far is interlaced."""
 
     @property
     def left_out(self) -> int:
@@ -58,7 +67,14 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-def open_reader(file: SafeFile, backend: Backend = "pyav", threads: int = 1, *, hear: bool = False) -> Reader:
+def open_reader(
+    file: SafeFile,
+    backend: Backend = "pyav",
+    threads: int = 1,
+    rendering: Rendering = STANDARD,
+    *,
+    hear: bool = False,
+) -> Reader:
     """The reader of an open file; with `hear` it decodes the sound too. Raises SourceError."""
     if is_image(file):
         return ImageReader(file)
@@ -67,7 +83,7 @@ def open_reader(file: SafeFile, backend: Backend = "pyav", threads: int = 1, *, 
     if backend == "decord":
         from stages.decode.decord_reader import DecordReader
 
-        return DecordReader(file, threads, hear=hear)
+        return DecordReader(file, threads, rendering, hear=hear)
     from stages.decode.pyav_reader import PyAVReader
 
-    return PyAVReader(file, threads, hear=hear)
+    return PyAVReader(file, threads, rendering, hear=hear)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from stages.decode.colour import is_full_range, luma_table, matrix_of
 from stages.decode.planes import TINY, Planes, average, plane_view, resized
 
 
@@ -43,7 +45,29 @@ class Scaler:
             interpolation="AREA" if shrinks else "BILINEAR",
             threads=1,
         )
-        return plane_view(made.planes[0], *size, 8, 3 if name == "bgr24" else 1).copy()
+        image = plane_view(made.planes[0], *size, 8, 3 if name == "bgr24" else 1)
+        if frame.format.name.startswith("gray") and not full:  # libswscale takes all gray for full range
+            return cv2.LUT(image, luma_table(full_range=False))
+        return image.copy()
+
+    def planar(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """A frame without planes of Y, Cb and Cr as 'yuv444p16le', in BT.2020 where it was RGB."""
+        is_rgb = frame.format.is_rgb
+        full = is_rgb or frame.format.name.startswith("gray")  # what libswscale takes them for
+        color_range = 2 if full or is_full_range(frame) else 1
+        made = self._contexts.setdefault((frame.width, frame.height, "planar"), VideoReformatter()).reformat(
+            frame,
+            format="yuv444p16le",
+            src_colorspace=None if is_rgb else 9,
+            dst_colorspace=9,
+            src_color_range=color_range,
+            dst_color_range=color_range,
+            threads=1,
+        )
+        made.colorspace = 9 if is_rgb else matrix_of(frame)
+        made.color_range = 2 if is_rgb or is_full_range(frame) else 1
+        made.color_trc, made.color_primaries = frame.color_trc, frame.color_primaries
+        return made
 
     def average(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """`planes.average` at a fifth of its cost, where libswscale knows such a plane."""

@@ -13,6 +13,7 @@ from stages.base import UnitStage, one_line
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.fetch_messages import ClipSpan, FetchCost, FetchRequest, parse_answer
 from stages.decode.messages import picture_bytes
+from stages.decode.rendering import Rendering
 from stages.decode.settings import FetchSettings
 from stages.frames import FrameRequest, SourceError
 from stages.unit import Clip, Row, Unit
@@ -109,7 +110,8 @@ class FetchFrames(UnitStage):
         assert self.child is not None, "setup() was not called"
         source = next(iter(left.values())).source
         spans = [_span(clip.row) for clip in left.values()]
-        request = FetchRequest(spans, self.asked, source.bytes, self.settings.threads)
+        rendering = Rendering.of_clip(next(iter(left.values())).row)
+        request = FetchRequest(spans, self.asked, source.bytes, self.settings.threads, rendering)
         for answer in self.child.call(
             FETCH,
             request.to_json(),

@@ -16,8 +16,10 @@ import av
 from av.video.stream import VideoStream
 
 from stages.decode.faults import stamp
+from stages.decode.hdr_frame import displayable
 from stages.decode.pyav_reader import FALLBACK_FPS, LEAP_SECONDS, PyAVReader
 from stages.decode.reading import SafeFile
+from stages.decode.rendering import STANDARD, Rendering
 from stages.decode.scaler import Scaler
 from stages.decode.timeline import Timeline
 from stages.decode.video_frame import VideoFrame
@@ -42,7 +44,13 @@ class SeekReader(PyAVReader):
     `decoded` counts frames, those on the way to the wanted ones among them.
     """
 
-    def __init__(self, file: SafeFile, threads: int = 1, progress: Callable[[int], None] = lambda n: None):
+    def __init__(
+        self,
+        file: SafeFile,
+        threads: int = 1,
+        progress: Callable[[int], None] = lambda n: None,
+        rendering: Rendering = STANDARD,
+    ):
         self.decoded = 0
         self._threads = threads
         self._progress = progress
@@ -53,7 +61,7 @@ class SeekReader(PyAVReader):
         self._delay: int | None = None  # PTS - DTS of the first packet: the index of MP4 is by DTS
         self._fresh = self._sought = False
         self._in_decoding_order = False  # PTS are, as has been seen
-        super().__init__(file, threads)
+        super().__init__(file, threads, rendering)
         self._walk_from_start()
         self._learn_order()
 
@@ -74,7 +82,7 @@ class SeekReader(PyAVReader):
             seconds = float(place * self.info.time_base)
             raise SourceError(f"no frame at {seconds:.3f} s can be decoded: the file is damaged or cut off there")
         pts, frame = shown
-        return VideoFrame(frame, pts, pts * float(self.info.time_base), self._display, self._scaler)
+        return displayable(frame, pts, float(self.info.time_base), self._display, self._scaler, self._rendering.hdr)
 
     def next_pts(self, shown: int) -> int | None:
         """The PTS of the frame after the one just given, whose PTS is `shown`; None at the end."""
@@ -172,7 +180,8 @@ class SeekReader(PyAVReader):
         trusted = self._times.trusted
         self._expect()
         self._times.trusted |= trusted
-        self._begin(_from_key_frame(self._decoded()), from_start=False)
+        frames = self._deinterlacer.frames(_from_key_frame(self._decoded()), after_seek=True)
+        self._begin(frames, from_start=False)
 
     def _learn_order(self) -> None:
         """Decodes on at the start until it is clear whether PTS can be trusted."""
@@ -188,7 +197,7 @@ class SeekReader(PyAVReader):
         """Opens the file again and decodes from its start, which works wherever seeking fails."""
         self._container.close()
         self._file.seek(0)
-        super().__init__(self._file, self._threads)
+        super().__init__(self._file, self._threads, self._rendering)
         self._walk_from_start()
 
     def _walk_from_start(self) -> None:

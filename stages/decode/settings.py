@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from stages.decode.rendering import DeinterlaceMode, HdrMode, Rendering
 from stages.settings import Settings
 
 
@@ -30,3 +31,10 @@ class ProbeSettings(Settings):
     limit_seconds: float = Field(4 * 3600.0, gt=0)  # wall-clock limit of one source
     memory_gb: float | None = Field(None, ge=1, le=1e6)  # address-space limit of a decoder
     truncated: Literal["fail", "keep"] = "fail"  # sources that end early: failed, or done with what is left
+    # Sources in PQ or HLG: brought to standard range, cut off at its white, left as stored, or dropped undecoded
+    hdr: HdrMode | Literal["drop"] = "tone_map"
+    deinterlace: DeinterlaceMode = "auto"  # frames that are marked as interlaced: through bwdif, or left as they are
+
+    @property
+    def rendering(self) -> Rendering:
+        return Rendering("leave" if self.hdr == "drop" else self.hdr, self.deinterlace)

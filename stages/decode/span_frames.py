@@ -11,6 +11,7 @@ import cv2
 
 from stages.decode.fetch import Seeker, check_time_base, open_seeker
 from stages.decode.reading import SafeFile, reason_of
+from stages.decode.rendering import STANDARD, Rendering
 from stages.frames import Frame, SourceError
 
 
@@ -61,12 +62,18 @@ class KeptSeeker:
         self.decoded = 0  # frames so far, those on the way to the wanted ones among them
         self._threads = threads
         self._progress: Callable[[int], None] = lambda n: None
-        self._source: tuple[SafeFile, int | None] | None = None  # what is open, and the size it had when scanned
+        # What is open, the size it had when it was scanned, and how its frames are rendered
+        self._source: tuple[SafeFile, int | None, Rendering] | None = None
         self._seeker: Seeker | None = None
 
     @contextmanager
     def of(
-        self, file: SafeFile, size: int | None, time_base: Fraction, progress: Callable[[int], None] = lambda n: None
+        self,
+        file: SafeFile,
+        size: int | None,
+        time_base: Fraction,
+        progress: Callable[[int], None] = lambda n: None,
+        rendering: Rendering = STANDARD,
     ) -> Iterator[Seeker]:
         """The seeker of an open file; `size` and `time_base` are those that it had when it was scanned.
 
@@ -75,10 +82,10 @@ class KeptSeeker:
         self._progress = progress
         before = 0
         try:
-            if self._seeker is None or self._source != (file, size):
+            if self._seeker is None or self._source != (file, size, rendering):
                 self.close()
-                self._seeker = open_seeker(file, size, self._threads, lambda n: self._progress(n))
-                self._source = (file, size)
+                self._seeker = open_seeker(file, size, self._threads, lambda n: self._progress(n), rendering)
+                self._source = (file, size, rendering)
             before = self._seeker.decoded
             check_time_base(self._seeker, time_base)
             yield self._seeker

@@ -5,10 +5,8 @@ from __future__ import annotations
 import av
 import xxhash
 
-from stages.decode.colour import is_full_range, matrix_of, planar_bits
+from stages.decode.colour import is_full_range, is_hdr, matrix_of, planar_bits
 from stages.decode.planes import plane_view
-
-HDR_TRANSFERS = (16, 18)  # PQ and HLG, ISO/IEC 23091-4
 
 
 def stored_hash(frame: av.VideoFrame) -> bytes | None:
@@ -16,7 +14,7 @@ def stored_hash(frame: av.VideoFrame) -> bytes | None:
     otherwise than it is stored: interlaced, of high dynamic range, or without planes of Y, Cb and Cr.
     """
     bits = planar_bits(frame.format.name)
-    if not bits or frame.interlaced_frame or frame.color_trc in HDR_TRANSFERS:
+    if not bits or frame.interlaced_frame or is_hdr(frame):
         return None
     about = (frame.format.name, frame.width, frame.height, matrix_of(frame), is_full_range(frame))
     found = xxhash.xxh3_128(repr(about).encode())

@@ -25,7 +25,7 @@ from stages.decode.pictures import KeptPicture, MadePicture
 from stages.decode.planes import sized
 from stages.decode.scaler import Scaler
 from stages.decode.stored_pixels import stored_hash
-from stages.frames import Box
+from stages.frames import Box, Kept
 
 
 class VideoFrame:
@@ -60,7 +60,7 @@ class VideoFrame:
         """(h, w, 3) uint8 BGR with that long side, up- or downscaled."""
         return self.kept(long_side).made()
 
-    def kept(self, long_side: int) -> KeptPicture | MadePicture:
+    def kept(self, long_side: int) -> Kept:
         """`picture`, to be made later or never; it refers to no buffer of the frame."""
         frame, display = self._frame, self._display
         size = display.stored(display.fitted(long_side, upscale=True))
@@ -78,14 +78,7 @@ class VideoFrame:
         stored = display.stored(size)
         bits = planar_bits(frame.format.name)
         if bits:
-            planes = self._scaler.planes.of(frame, bits)
-            rows, columns = planes.whole(1).shape
-            across, down = -(-frame.width // columns), -(-frame.height // rows)  # luma pixels per chroma pixel
-            x, y, w, h = display.stored_box(box, frame.width, frame.height, (across, down))
-            luma = planes.whole(0)[y : y + h, x : x + w]
-            colour = slice(y // down, -(-(y + h) // down)), slice(x // across, -(-(x + w) // across))
-            whole = (luma, planes.whole(1)[colour], planes.whole(2)[colour])
-            parts = [sized(part, stored, self._scaler.average) for part in whole]
+            parts = [sized(part, stored, self._scaler.average) for part in self._boxed(box, bits)]
             return display.turned(to_bgr(parts, bits, frame_to_bgr(frame)[::-1]))
         x, y, w, h = display.stored_box(box, frame.width, frame.height)
         bgr = self._scaled((frame.width, frame.height), "bgr24")
@@ -124,6 +117,16 @@ class VideoFrame:
             np.maximum(mean, 0, out=mean)
             np.minimum(mean, 255, out=mean)
         return display.turned_means(*means)
+
+    def _boxed(self, box: Box, bits: int) -> list[np.ndarray]:
+        """The box of the displayed picture, cut out of the planes of luma, Cb and Cr."""
+        frame, planes = self._frame, self._scaler.planes.of(self._frame, bits)
+        rows, columns = planes.whole(1).shape
+        across, down = -(-frame.width // columns), -(-frame.height // rows)  # luma pixels per chroma pixel
+        x, y, w, h = self._display.stored_box(box, frame.width, frame.height, (across, down))
+        luma = planes.whole(0)[y : y + h, x : x + w]
+        colour = slice(y // down, -(-(y + h) // down)), slice(x // across, -(-(x + w) // across))
+        return [luma, planes.whole(1)[colour], planes.whole(2)[colour]]
 
     def _scaled(self, size: tuple[int, int], name: str) -> np.ndarray:
         return self._scaler.scaled(self._frame, size, name, matrix_of(self._frame), is_full_range(self._frame))

@@ -80,6 +80,8 @@ class Encode(ShardStage[EncodeSettings]):
             space_stride=info.space_stride,
             mean=tuple(info.mean),
             std=tuple(info.std),
+            hdr=self.settings.hdr,
+            deinterlace=self.settings.deinterlace,
             dtype="int32" if info.codebook else self.settings.dtype,
             codebook=info.codebook,
             text={**texts.about, "fields": texts.fields} if texts.about else None,
@@ -263,6 +265,7 @@ class Encode(ShardStage[EncodeSettings]):
                 if isinstance(bucket, str):
                     raise ClipError(bucket)
                 self.texts.captions(clip.row)
+                self._check_rendering(clip.row)
             except ClipError as error:
                 self.add(clip, error)
                 job.finished += 1
@@ -365,6 +368,13 @@ class Encode(ShardStage[EncodeSettings]):
     def _row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """A clip's columns; without its letterbox where the settings do not crop to it."""
         return row if self.settings.letterbox else {**row, "crop_x": None, "crop_w": None}
+
+    def _check_rendering(self, row: Mapping[str, Any]) -> None:
+        """Raises ClipError for a clip whose signals were measured on frames that were rendered in another way."""
+        for name, wanted in (("hdr", self.settings.hdr), ("deinterlace", self.settings.deinterlace)):
+            found = row.get(name)
+            if found is not None and found != wanted:
+                raise ClipError(f"scanned with probe.{name}: {found}: set encode.{name} alike, or scan it again")
 
 
 @contextmanager

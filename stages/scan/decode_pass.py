@@ -65,7 +65,11 @@ class DecodePass(SourceStage):
             self.child.close()
 
     def signals(self) -> dict[str, Column]:
-        found = {"source_s": Column("double", "length that the source's header states", "s")}
+        found = {
+            "source_s": Column("double", "length that the source's header states", "s"),
+            "hdr": Column("string", "what `probe.hdr` did with a source in PQ or HLG; NULL: standard range"),
+            "deinterlace": Column("string", "what `probe.deinterlace` was, of a source with interlaced frames"),
+        }
         for measure in measure_classes(self.settings.measures):
             found.update(measure.columns)
         return found
@@ -79,6 +83,8 @@ class DecodePass(SourceStage):
         if self.settings.probe.min_seconds:
             least = self.settings.probe.min_seconds
             gates["probe.min_seconds"] = f"media = 'image' OR source_s IS NULL OR {SOURCE_SECONDS} >= {least!r}"
+        if self.settings.probe.hdr == "drop":
+            gates["probe.hdr"] = "hdr IS NULL"
         if self.settings.cut.min_seconds:
             gates["cut.min_seconds"] = f"media = 'image' OR {CLIP_SECONDS} >= {self.settings.cut.min_seconds!r}"
         return gates

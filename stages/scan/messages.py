@@ -22,6 +22,7 @@ CLIP_COLUMNS = {
     "scene": "int32", "start_s": "double", "end_s": "double", "start_pts": "int64", "end_pts": "int64",
     "time_base_num": "int32", "time_base_den": "int32", "width": "int32", "height": "int32", "fps": "double",
     "frames": "int64", "damaged_frames": "int64", "source_s": "double", "versions": "string",
+    "hdr": "string", "deinterlace": "string",
 }  # fmt: skip
 _TYPES: dict[str, tuple[type, ...]] = {
     "double": (float, int), "int32": (int,), "int64": (int,), "string": (str,), "bool": (bool,),
@@ -62,6 +63,11 @@ class ScannedSource(BaseModel):
     container: str | None = None
     codec: str | None = None
     pixel_format: str | None = None
+    bit_depth: Int32 | None = None
+    color_transfer: str | None = None
+    color_primaries: str | None = None
+    color_matrix: str | None = None
+    field_order: str | None = None
     width: Int32 | None = None
     height: Int32 | None = None
     rotation: Int32 | None = None

@@ -61,11 +61,11 @@ def scan(
     with file:
         yield ScannedSource(bytes=file.size, modified_at=file.modified)
         hear = any(measure.hears for measure in measure_classes(settings.measures))
-        reader = open_reader(file, settings.probe.backend, settings.probe.threads, hear=hear)
+        reader = open_reader(file, settings.probe.backend, settings.probe.threads, settings.probe.rendering, hear=hear)
         info = reader.info
         yield _header(info)
         frames, no_clip = None, None
-        if _too_short(info, settings):
+        if _too_short(info, settings) or (info.hdr and settings.probe.hdr == "drop"):
             yield _undecoded(info, settings)
             duration = info.duration_s
         else:
@@ -80,6 +80,7 @@ def scan(
             duration_s=duration,
             fps=_rate(info.fps, frames, duration, reader.decode_errors > 0),
             frames=frames,
+            field_order=reader.field_order,
             decode_errors=reader.decode_errors if frames is not None else None,
             audio_errors=reader.audio.errors if frames is not None and reader.audio is not None else None,
             content_hash=file.content_hash(),
@@ -186,9 +187,11 @@ class _Pass:
             packet_bytes=None if image else self.reader.packets_bytes(span.start_pts, span.end_pts),
             media=info.media,
         )
-        columns = _columns(info, span, frames, fps) | self.observations.close(span, facts)
+        columns = _columns(info, span, frames, fps, self.settings) | self.observations.close(span, facts)
         columns["versions"] = self.versions
         columns["damaged_frames"] = self.reader.damaged_frames(span.start_pts, span.end_pts)
+        if self.reader.has_interlaced:
+            columns["deinterlace"] = self.settings.probe.deinterlace
         take = self.candidates.take
         pictures = [take(span, request, spare=request is THUMBNAIL) for request in self.requests]
         self.candidates.forget(span.end_s)
@@ -206,6 +209,10 @@ def _header(info: SourceInfo) -> ScannedSource:
         container=info.container,
         codec=info.codec,
         pixel_format=info.pixel_format,
+        bit_depth=info.bit_depth,
+        color_transfer=info.color_transfer,
+        color_primaries=info.color_primaries,
+        color_matrix=info.color_matrix,
         width=info.width,
         height=info.height,
         rotation=info.rotation,
@@ -229,7 +236,7 @@ def _rate(stated: float | None, frames: int | None, duration: float | None, dama
     return stated if stated and abs(found - stated) <= RATE_MARGIN * stated else found
 
 
-def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None) -> Row:
+def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None, settings: ScanSettings) -> Row:
     return {
         "scene": span.scene,
         "start_s": span.start_s,
@@ -243,6 +250,7 @@ def _columns(info: SourceInfo, span: Span, frames: int | None, fps: float | None
         "fps": fps,
         "frames": frames,
         "source_s": info.duration_s,
+        "hdr": settings.probe.hdr if info.hdr else None,
     }
 
 
@@ -253,7 +261,7 @@ def _too_short(info: SourceInfo, settings: ScanSettings) -> bool:
 
 
 def _undecoded(info: SourceInfo, settings: ScanSettings) -> ScannedClip:
-    """The one clip of a source that is too short to be decoded: its span, and no scores."""
+    """The one clip of a source that is not to be decoded: its span, and no scores."""
     seconds = info.duration_s or 0.0
     span = Span(0, 0, round(seconds / info.time_base), 0.0, seconds)
-    return ScannedClip(span, _columns(info, span, None, info.fps), None)
+    return ScannedClip(span, _columns(info, span, None, info.fps, settings), None)

@@ -37,6 +37,8 @@ class Contract:
     mean: tuple[float, ...]  # per channel, of latents as the VAE gives them: a trainer sees (z - mean) / std
     std: tuple[float, ...]
     dtype: str  # of stored mean and logvar ('float16', 'bfloat16'), or of tokens ('int32')
+    hdr: str = "tone_map"  # what became of PQ and HLG: stages.decode.rendering.HdrMode
+    deinterlace: str = "auto"  # what became of interlaced frames: stages.decode.rendering.DeinterlaceMode
     codebook: int | None = None  # how many tokens there are; None for continuous latents
     text: dict[str, Any] | None = None  # encoder, fingerprint, dim, max_tokens, fields: {"text": "caption", ...}
 

@@ -17,7 +17,7 @@ from stages.base import Column
 MADE_OF = {
     "captions_hash": Column("string", "hash of the captions that were encoded; NULL where no text was"),
     "crop_hash": Column("string", "hash of the box that was cropped to; NULL with `letterbox: false`"),
-    "window_hash": Column("string", "hash of the clip's span and picture size, and of rate and bucket of its window"),
+    "window_hash": Column("string", "hash of span, picture size, rendering, rate and bucket of its window"),
     "conditions_hash": Column("string", "hash of the conditions beside the latents"),
     "condition_names": Column("string", "JSON: the columns of `clips` that are the conditions"),
 }
@@ -37,8 +37,8 @@ def crop_hash(row: Mapping[str, Any]) -> str:
 
 
 def window_hash(row: Mapping[str, Any], fps: float, bucket: str) -> str:
-    """Of a clip's span and picture size, and of the rate and bucket of its window."""
-    names = ("start_pts", "end_pts", "time_base_num", "time_base_den", "width", "height", "media")
+    """Of a clip's span, picture size and rendering, and of the rate and bucket of its window."""
+    names = ("start_pts", "end_pts", "time_base_num", "time_base_den", "width", "height", "media", "hdr", "deinterlace")
     parts = ["" if row.get(name) is None else str(row[name]) for name in names]
     return _md5(",".join([*parts, bucket]).encode() + struct.pack(">d", fps))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
+from stages.decode.rendering import Rendering
 from stages.decode.ticks import forgiven
 from stages.frames import Box, SourceError
 from stages.unit import Source
@@ -88,7 +89,7 @@ def window_of(
         spare = max(0, math.floor((ticks - taken) / 2))
     return Window(
         row["clip_id"], source.uri, source.bytes, row["start_pts"], row["end_pts"], base,
-        float(spare * base), fps, bucket.frames, _crop(row), bucket.height, bucket.width,
+        float(spare * base), fps, bucket.frames, _crop(row), bucket.height, bucket.width, Rendering.of_clip(row),
     )  # fmt: skip
 
 

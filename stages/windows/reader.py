@@ -46,7 +46,7 @@ class WindowReader:
 
         The file stays open, to be given again with the next window, unless the reader can't go on in it.
         """
-        with self._kept.of(file, window.size, window.time_base, progress) as seeker:
+        with self._kept.of(file, window.size, window.time_base, progress, window.rendering) as seeker:
             info = seeker.info
             places = places_in(window, info)
             if info.media == "image" and window.frames > 1:

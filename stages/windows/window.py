@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from stages.decode.rendering import STANDARD, Rendering
 from stages.frames import Box, SourceError
 
 PREPROCESSING_VERSION = 2  # increase it when the same window of the same file would give other pixels
@@ -20,7 +21,8 @@ class Window:
     """`frames` frames of a clip at `fps`, the first `offset_s` after the clip's start, as height x width pixels.
 
     The clip has the frames with start_pts <= pts < end_pts, in ticks of `time_base` seconds. `size` is what
-    the file had when it was scanned, bytes, None where it is unknown. `crop` is the letterbox box.
+    the file had when it was scanned, bytes, None where it is unknown. `crop` is the letterbox box. `rendering` is how
+    the scan rendered the clip.
     """
 
     clip_id: str
@@ -35,6 +37,7 @@ class Window:
     crop: Box | None
     height: int
     width: int
+    rendering: Rendering = STANDARD
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

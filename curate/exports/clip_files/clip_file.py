@@ -37,7 +37,7 @@ def write(call: Call) -> Iterator[Message]:
     window = request.window
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as spooled:
         target = cast(BinaryIO, spooled)
-        with _kept.of(call.file, window.size, window.time_base, call.progress) as seeker:
+        with _kept.of(call.file, window.size, window.time_base, call.progress, window.rendering) as seeker:
             made = write_clip(seeker, request, target, call.progress)
         target.seek(0)
         while piece := target.read(PIECE):

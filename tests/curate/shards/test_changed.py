@@ -27,6 +27,8 @@ rows = st.fixed_dictionaries(
         "time_base_num": st.integers(1, 2**31 - 1),
         "time_base_den": st.integers(1, 2**31 - 1),
         "media": st.sampled_from(["video", "image", None]),
+        "hdr": st.sampled_from(["tone_map", "clip", None]),
+        "deinterlace": st.sampled_from(["auto", "off", None]),
         "real": st.none() | st.floats(allow_infinity=False),
         "small": st.none() | st.floats(width=32, allow_infinity=False),
         "whole": st.none() | st.integers(-(2**63), 2**63 - 1),
@@ -37,6 +39,7 @@ CONDITIONS = ["real", "small", "whole", "flag"]
 TYPES = {"caption": pa.string(), "odd name": pa.string(), **{f"crop_{name}": pa.int64() for name in "xywh"},
          "width": pa.int32(), "height": pa.int32(), "start_pts": pa.int64(), "end_pts": pa.int64(),
          "time_base_num": pa.int32(), "time_base_den": pa.int32(), "media": pa.string(),
+         "hdr": pa.string(), "deinterlace": pa.string(),
          "real": pa.float64(), "small": pa.float32(), "whole": pa.int64(), "flag": pa.bool_()}  # fmt: skip
 ODD = dict.fromkeys(TYPES) | {"real": float("nan"), "small": -0.0, "caption": " \x00,\u00a0", "media": "video"}
 ODD |= {"width": 3, "height": 2, "start_pts": 0, "end_pts": 1, "time_base_num": 1, "time_base_den": 24}

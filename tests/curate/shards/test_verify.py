@@ -86,7 +86,7 @@ def small(tmp_path_factory):
     """(path of a shard of one clip, what is expected of it)."""
     folder = tmp_path_factory.mktemp("small")
     contract = Contract(
-        vae="x", fingerprint="ab" * 32, preprocessing=1, fps=8, channels=2, time_stride=4, first_frame=True,
+        vae="x", fingerprint="ab" * 32, preprocessing=2, fps=8, channels=2, time_stride=4, first_frame=True,
         space_stride=8, mean=(0, 0), std=(1, 1), dtype="bfloat16",
     )  # fmt: skip
     with ShardWriter(str(folder), contract, "5x16x16", None, made.EMPTY) as writer:

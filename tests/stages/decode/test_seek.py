@@ -65,6 +65,13 @@ FILMS = {
     "rotated.mp4": {"options": B_FRAMES, "rotation": 90, "aspect": Fraction(4, 3)},
     "one_group.mp4": {"options": B_FRAMES | {"g": "250"}},
     "mpeg2.mpg": {"codec": "mpeg2video", "container": "mpeg", "fps": 25, "options": {"g": str(GROUP), "bf": "2"}},
+    "interlaced.ts": {
+        "codec": "mpeg2video",
+        "container": "mpegts",
+        "fps": 25,
+        "options": {"g": str(GROUP), "bf": "2", "flags": "+ildct+ilme"},
+    },
+    "interlaced.mp4": {"options": B_FRAMES | {"x264-params": "tff=1"}},
     "wmv2.asf": {"codec": "wmv2", "container": "asf", "options": {"g": str(GROUP)}},
     "vp8.ivf": {"codec": "libvpx", "container": "ivf", "options": {"g": str(GROUP), "cpu-used": "8", "threads": "1"}},
     "mpeg4.nut": {"codec": "mpeg4", "container": "nut", "options": {"g": str(GROUP), "bf": "2"}},
