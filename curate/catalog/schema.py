@@ -36,6 +36,7 @@ BASE: dict[str, pa.Schema] = {
             "rotation": INT,
             "sample_aspect_ratio": TEXT,
             "bytes": BIGINT,
+            "archive_offset": BIGINT,  # where its header starts in a tar
             "content_hash": TEXT,
             "frames": BIGINT,
             "decode_errors": BIGINT,

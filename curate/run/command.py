@@ -10,7 +10,7 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from curate.recipe.load import load_recipes
 from curate.recipe.plan import Plan, environment, make_plan
 from curate.run.committer import Committer
 from curate.run.listing import Listing
+from curate.run.loose_columns import fit_together
 from curate.run.manifests.clip_cells import clip_cells
 from curate.run.manifests.refresh import Refreshed, refresh_sources
 from curate.run.pending import PendingSources, pending_sources
@@ -40,13 +41,13 @@ from curate.run.progress import ClipProgress, SourceProgress
 from curate.run.report import Outcome, report_runs
 from curate.run.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.run.settings_guard import refuse_mixture
-from curate.run.stale_rows import forget_stale, of_other_settings
+from curate.run.stale_rows import failures_of, forget_stale, of_other_settings
 from curate.run.stop import stop_requests
 from curate.shards.changed import find_changed
 from curate.shards.inventory import collect_orphans
 from curate.storage import is_local, local_path
 from stages.base import GlobalStage, SettingsError, ShardStage, UnitStage
-from stages.unit import Unit
+from stages.unit import Source, Unit
 
 Shown = SourceProgress | ClipProgress
 
@@ -179,6 +180,8 @@ class _Run:
             stages = (plan.decode, *plan.stages_on_clips(plan.columns.get("clips", {}), fetch))
             progress = SourceProgress(plan, self.committer.total, sources, listing, self.options.quiet)
             self._units(iter(sources), stages, progress, interrupts)
+            if gone := failures_of(listing.whole_archives, self.ledgers["sources"]):
+                self.ledgers["sources"].forget(gone, self.engines.rewrite)
             if len(sources.redo) and not interrupts.seen:
                 with connect(self.catalog) as sql:
                     forget_stale(self.catalog, sql, self.ledgers)
@@ -192,7 +195,7 @@ class _Run:
             return None
         options, ledger = self.options, self.ledgers["sources"]
         self._take_columns(self.listing)
-        return pending_sources(
+        found = pending_sources(
             ledger,
             self.listing,
             self.plan.state_tables["sources"].settings,
@@ -201,6 +204,15 @@ class _Run:
             rebuild=options.rebuild,
             again=self._left_undone(),
         )
+        found.see_inside = self._take_archive_columns
+        return found
+
+    def _take_archive_columns(self, sources: Sequence[Source]) -> None:
+        """Makes what archives say of their films fit the columns of `sources`, and adds those that are new."""
+        self._begin()
+        ledger = self.ledgers["sources"]
+        if new := fit_together(sources, ledger.schema("sources")):
+            ledger.add_columns("sources", new)
 
     def _left_undone(self) -> set[str]:
         """Sources that earlier gates spared the decode and these do not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from curate.catalog.idset import IdSet, pack
 from curate.catalog.ledger import Ledger
 from curate.catalog.schema import BASE, PASS
-from stages.unit import Source, Unit, source_id
+from curate.run.archive_listing import PLACE
+from stages.unit import Place, Source, Unit, source_id
 
 Entry = dict[str, Any]  # `uri`, and the manifest's own columns
 CHUNK = 4096  # entries at a time
@@ -24,6 +25,7 @@ class PendingSources:
 
     `stored` are the sources of the catalog to be done again, with the manifest columns that they have there: those made
     under other settings, also where the listing no longer names them, so that a rebuilt catalog is never a mixture.
+    `see_inside` is given new sources inside archives before their units leave, with the columns that these say.
     """
 
     entries: Iterable[Entry]
@@ -37,6 +39,7 @@ class PendingSources:
     already_done: int = 0  # of these, before this run
     already_failed: int = 0
     taken: int = 0
+    see_inside: Callable[[Sequence[Source]], None] = lambda sources: None
 
     def __iter__(self) -> Iterator[Unit]:
         seen, entries = IdSet(), iter(self.entries)
@@ -58,13 +61,18 @@ class PendingSources:
 
     def _units(self, ids: list[str], entries: list[Entry], wanted: np.ndarray, redone: bool = False) -> Iterator[Unit]:
         """Units of the wanted ones, (n,) bool, up to the limit."""
-        for at in np.flatnonzero(wanted):
-            if self.limit is not None and self.taken >= self.limit:
-                return
-            self.taken += 1
-            entry = entries[at]
-            source = Source(ids[at], entry["uri"], {n: v for n, v in entry.items() if n != "uri"})
-            yield Unit(ids[at], source=source, redone=redone)
+        left = len(wanted) if self.limit is None else self.limit - self.taken
+        chosen = np.flatnonzero(wanted)[: max(0, left)]
+        self.taken += len(chosen)
+        sources = [
+            Source(ids[at], entry["uri"], {n: v for n, v in entry.items() if n not in ("uri", PLACE)}, place=place)
+            for at in chosen
+            for entry in [entries[at]]
+            for place in [entry.get(PLACE)]
+        ]
+        if not redone and (inside := [source for source in sources if source.place is not None]):
+            self.see_inside(inside)
+        yield from (Unit(source.source_id, source=source, redone=redone) for source in sources)
 
 
 def pending_sources(
@@ -103,4 +111,5 @@ def _stored_entries(ledger: Ledger) -> Iterator[Entry]:
     made = {*BASE["sources"].names, PASS} - {"uri"}
     for table in ledger.known(columns=()):
         for row in table.to_pylist():
-            yield {name: value for name, value in row.items() if name not in made}
+            place = Place.known(row["archive_offset"], row["bytes"])
+            yield {name: value for name, value in row.items() if name not in made} | {PLACE: place}

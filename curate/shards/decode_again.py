@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curate.storage import is_local
+from curate.storage import is_local, local_path
 from stages.base import SettingsError, one_line
+from stages.decode.archives.uri import file_uri
 from stages.frames import SourceError
 from stages.shards.contract import Contract, sizes
 from stages.shards.format import JSON, ShardError, read_index, read_sample
+from stages.unit import Place
 
 if TYPE_CHECKING:
     import duckdb
@@ -108,7 +110,7 @@ def _window(sample: RecordedPsnr, info: Mapping[str, Any], place: Mapping[str, A
 
     if place is None:
         raise SourceError("its clip is not in the catalog any more")
-    if is_local(info["uri"]) and not os.path.exists(info["uri"].removeprefix("file://")):
+    if is_local(file := file_uri(info["uri"])) and not os.path.exists(local_path(file)):
         raise SourceError(f"its source {info['uri']} is not at hand")
     frames, height, width = sizes(sample.bucket)
     base = Fraction(*info["time_base"])
@@ -117,16 +119,18 @@ def _window(sample: RecordedPsnr, info: Mapping[str, Any], place: Mapping[str, A
     return Window(
         sample.clip_id, info["uri"], place["bytes"], place["start_pts"], place["end_pts"], base,
         float(ticks * base), info["fps"], frames, letterbox, height, width,
+        Place.known(place["archive_offset"], place["bytes"]),
     )  # fmt: skip
 
 
 def _places(sql: duckdb.DuckDBPyConnection, clips: list[str]) -> dict[str, dict[str, Any]]:
     """The span of each clip in its source, and the size of the source when it was scanned."""
     rows = sql.execute(
-        "SELECT clip_id, start_pts, end_pts, bytes FROM raw.clips JOIN raw.sources USING (source_id) "
+        "SELECT clip_id, start_pts, end_pts, bytes, archive_offset FROM raw.clips JOIN raw.sources USING (source_id) "
         "WHERE clip_id IN (SELECT unnest(?))", [clips],
     ).fetchall()  # fmt: skip
-    return {clip: {"start_pts": start, "end_pts": end, "bytes": size} for clip, start, end, size in rows}
+    names = ("start_pts", "end_pts", "bytes", "archive_offset")
+    return {clip: dict(zip(names, found, strict=True)) for clip, *found in rows}
 
 
 def _decoded(coder: LatentCoder, contract: Contract, stored: np.ndarray) -> np.ndarray:

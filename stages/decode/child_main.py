@@ -140,10 +140,10 @@ class _Server:
         self._answers.flush()
 
 
-def _source(descriptor: int, size: int | None, ranges: bool) -> SafeFile:
+def _source(descriptor: int, size: int | None, ranges: bool, start: int | None) -> SafeFile:
     """The file that the parent opened, or what asks the parent for its bytes."""
     if not ranges:
-        return SafeFile.of_descriptor(descriptor, size or 0)
+        return SafeFile.of_descriptor(descriptor, size or 0, start)
     reader = RangeReader(socket.socket(fileno=descriptor))
     return SafeFile(reader.read_at, size, reader.close)
 

@@ -1,29 +1,29 @@
-"""Opens sources: local files, and remote objects through fsspec. Only the parent of a decoder's child does this.
+"""Opens sources: local files, remote objects through fsspec, and members of archives in either.
 
-Anything but a regular file (a pipe, device, socket, folder) is refused without blocking on it.
+Only the parent of a decoder's child does this.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import socket
-import stat
 import threading
-import urllib.parse
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from stages.decode.archives.files import open_local, remote_details
+from stages.decode.archives.members import Opened, has_member, open_member, refusal
+from stages.decode.archives.stream import MemberStream
+from stages.decode.archives.uri import is_archive, local_path, split
 from stages.decode.ranges import read_range, serve
 from stages.decode.reading import SafeFile, reason_of
 from stages.frames import SourceError
+from stages.unit import Place
 
 REMOTE_BLOCK = 4 * 2**20  # bytes fetched at a time from an object store
 REMOTE_BLOCKS = 6  # blocks kept in memory of one remote stream
-
-_REMOTE = re.compile(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://")
 
 
 @dataclass
@@ -31,82 +31,91 @@ class Handle:
     """An open source in a form that can be given to another process.
 
     `channel` is the file itself, or with `ranges` a socket at which `stages.decode.ranges.serve` answers. `size` is
-    in bytes, None where the store does not say.
+    in bytes, None where the store does not say. `start` is where a member starts in the file of its archive, None for
+    a file of its own.
     """
 
     channel: io.FileIO | socket.socket
     size: int | None
     ranges: bool
+    start: int | None = None
 
 
-def open_source(uri: str) -> SafeFile:
-    """Opens a local path, a file:// URI or any URI that fsspec knows, to be read in this process.
+@dataclass
+class _Local:
+    descriptor: int
+    size: int
+    start: int | None = None
 
-    Raises SourceError in one line.
+
+@dataclass
+class _Remote:
+    stream: BinaryIO
+    size: int | None
+
+
+def open_source(uri: str, place: Place | None = None) -> SafeFile:
+    """Opens a local path, a file:// URI, any URI that fsspec knows or a member of an archive there, to be read here.
+
+    `place` is where a member was seen, if that is known. Raises SourceError in one line.
     """
-    if (path := _local_path(uri)) is not None:
-        return SafeFile.of_descriptor(*_open_local(path))
-    stream, size = _open_remote(uri)
-    return SafeFile(partial(read_range, stream), size, stream.close)
+    found = _open(uri, place)
+    if isinstance(found, _Local):
+        return SafeFile.of_descriptor(found.descriptor, found.size, found.start)
+    return SafeFile(partial(read_range, found.stream), found.size, found.stream.close)
 
 
-def open_handle(uri: str) -> Handle:
+def open_handle(uri: str, place: Place | None = None) -> Handle:
     """Opens what `open_source` opens, to be given to a child process. Raises SourceError in one line."""
-    if (path := _local_path(uri)) is not None:
-        descriptor, length = _open_local(path)
-        return Handle(io.FileIO(descriptor), length, ranges=False)
-    stream, size = _open_remote(uri)
+    found = _open(uri, place)
+    if isinstance(found, _Local):
+        return Handle(io.FileIO(found.descriptor), found.size, ranges=False, start=found.start)
     ours, theirs = socket.socketpair()
-    threading.Thread(target=serve, args=(stream, ours), name="byte-ranges", daemon=True).start()
-    return Handle(theirs, size, ranges=True)
+    threading.Thread(target=serve, args=(found.stream, ours), name="byte-ranges", daemon=True).start()
+    return Handle(theirs, found.size, ranges=True)
 
 
-def _local_path(uri: str) -> str | None:
-    """The path of a local file, None for a remote URI."""
-    if uri.startswith("file://"):
-        return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
-    return None if _REMOTE.match(uri) else uri
-
-
-def _open_local(path: str) -> tuple[int, int]:
-    """The descriptor of the open file, and its size in bytes."""
-    try:
-        # Looked at first: merely opening a device can act on it. O_NONBLOCK covers a swap in between.
-        _must_be_regular(os.stat(path).st_mode)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"can't be opened: {reason_of(error)}") from error
-    try:
-        status = os.fstat(descriptor)
-        _must_be_regular(status.st_mode)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor, status.st_size
-
-
-def _must_be_regular(mode: int) -> None:
-    if stat.S_ISREG(mode):
-        return
-    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
-    raise SourceError(f"not a regular file but {kinds.get(stat.S_IFMT(mode), 'a device')}")
-
-
-def _open_remote(uri: str) -> tuple[BinaryIO, int | None]:
-    """The open stream, which reads ahead in blocks, and the size of the object in bytes."""
+def is_there(uri: str) -> bool:
+    """Whether a file, object or member of an archive is there. Raises SourceError where that can't be told."""
+    if (member := split(uri)) is not None:
+        return is_there(member[0]) and has_member(*member)
+    if (path := local_path(uri)) is not None:
+        return os.path.exists(path)
     import fsspec
 
     try:
         store, path = fsspec.core.url_to_fs(uri)
-        details = store.info(path)
-        if details.get("type") not in (None, "file"):
-            raise SourceError(f"not a file but a {details['type']}")
+        return store.exists(path)
+    except Exception as error:  # each store has its own exceptions
+        raise SourceError(f"can't be looked for: {reason_of(error)}") from error
+
+
+def _open(uri: str, place: Place | None) -> _Local | _Remote:
+    if (member := split(uri)) is not None:
+        return _of_member(open_member(*member, place))
+    if is_archive(uri):
+        raise SourceError(refusal(uri))
+    if (path := local_path(uri)) is not None:
+        descriptor, status = open_local(path)
+        return _Local(descriptor, status.st_size)
+    return _open_remote(uri)
+
+
+def _of_member(opened: Opened) -> _Local | _Remote:
+    if opened.file.descriptor is not None:
+        return _Local(opened.file.descriptor, opened.length, opened.start)
+    stream = MemberStream(opened.file, opened.start, opened.length, REMOTE_BLOCK)
+    return _Remote(cast("BinaryIO", stream), opened.length)
+
+
+def _open_remote(uri: str) -> _Remote:
+    """The open stream, which reads ahead in blocks, and the size of the object in bytes."""
+    store, path, details = remote_details(uri)
+    try:
         stream = store.open(
             path, "rb", block_size=REMOTE_BLOCK, cache_type="background",
             cache_options={"maxblocks": REMOTE_BLOCKS},
         )  # fmt: skip
-    except SourceError:
-        raise
     except Exception as error:  # each store has its own exceptions
         raise SourceError(f"can't be opened: {reason_of(error)}") from error
-    return stream, details.get("size")
+    return _Remote(stream, details.get("size"))

@@ -88,7 +88,7 @@ def window_of(
         spare = max(0, math.floor((ticks - taken) / 2))
     return Window(
         row["clip_id"], source.uri, source.bytes, row["start_pts"], row["end_pts"], base,
-        float(spare * base), fps, bucket.frames, _crop(row), bucket.height, bucket.width,
+        float(spare * base), fps, bucket.frames, _crop(row), bucket.height, bucket.width, source.place,
     )  # fmt: skip
 
 

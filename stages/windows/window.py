@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from stages.frames import Box, SourceError
+from stages.unit import Place
 
 PREPROCESSING_VERSION = 2  # increase it when the same window of the same file would give other pixels
 
@@ -35,6 +36,7 @@ class Window:
     crop: Box | None
     height: int
     width: int
+    place: Place | None = None  # where the source was seen in its archive
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
