@@ -6,13 +6,30 @@ import datetime
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
 from stages.frames import FrameRequest, Picture
 
 Row = dict[str, Any]  # column -> value, of one row of a table
+
+
+class Place(NamedTuple):
+    """Where a listing, or the catalog, saw a member: a shortcut to it, which is checked when it is taken.
+
+    `offset` is where the member's header starts in a tar and `length` that of its data, both in bytes; None where
+    there is no such shortcut. Members with the same `together` are read at once, so one worker should take them.
+    """
+
+    offset: int | None = None
+    length: int | None = None
+    together: str = ""
+
+    @classmethod
+    def known(cls, offset: int | None, length: int | None) -> Place | None:
+        """By the columns archive_offset and bytes of `sources`."""
+        return cls(offset, length) if offset is not None else None
 
 
 @dataclass
@@ -25,6 +42,7 @@ class Source:
     bytes: int | None = None  # its size and content when it was scanned; None before that
     content_hash: str | None = None
     known_as: str | None = None  # the URI that its id is the hash of, where that is another one
+    place: Place | None = None  # where it was seen in its archive
 
     def new_clip(self, start_pts: int, end_pts: int, columns: Row) -> Clip:
         """A clip that a stage found in this source; `columns` are those of `clips`, ids and uri apart."""
@@ -90,6 +108,11 @@ class Unit:
     seconds: dict[str, float] = field(default_factory=dict)  # CPU seconds by stage
     progress: int = 0
     redone: bool = False  # rows of an earlier run are superseded by this unit's
+
+    @property
+    def together(self) -> str:
+        """Units of one such text, if it is not empty, are read from an archive at once."""
+        return self.source.place.together if self.source is not None and self.source.place is not None else ""
 
     def lacking(self, table: str) -> Iterator[Clip]:
         """The clips that still need a row of a table; none of a failed unit."""

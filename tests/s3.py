@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,24 @@ import pytest
 
 # moto prints the port it was given; port 0 lets the kernel choose a free one.
 SERVER = """
+import collections, json
 from werkzeug.serving import make_server
 from moto.server import DomainDispatcherApplication, create_backend_app
-server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+
+moto, fetched = DomainDispatcherApplication(create_backend_app), collections.defaultdict(lambda: [0, 0])
+
+def counting(environ, start_response):  # GET /-fetched: [bytes, requests] of every object that was got so far
+    path = environ["PATH_INFO"]
+    if path == "/-fetched":
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(fetched).encode()]
+    parts = list(moto(environ, start_response))
+    if environ["REQUEST_METHOD"] == "GET":
+        fetched[path][0] += sum(map(len, parts))
+        fetched[path][1] += 1
+    return parts
+
+server = make_server("127.0.0.1", 0, counting, threaded=True)
 print(server.port, flush=True)
 server.serve_forever()
 """
@@ -50,6 +66,13 @@ def s3_server() -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def fetched(endpoint: str, uri: str) -> tuple[int, int]:
+    """(bytes of bodies, requests) that the server has answered so far for an s3:// object."""
+    with urllib.request.urlopen(f"{endpoint}/-fetched", timeout=10) as answer:
+        size, requests = json.load(answer).get(uri.removeprefix("s3:/"), (0, 0))
+    return size, requests
 
 
 def _wait_for(endpoint: str) -> None:

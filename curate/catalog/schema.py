@@ -42,6 +42,7 @@ BASE: dict[str, pa.Schema] = {
             "sample_aspect_ratio": TEXT,
             "bytes": BIGINT,
             "modified_at": TIME,
+            "archive_offset": BIGINT,  # where its header starts in a tar
             "content_hash": TEXT,
             "frames": BIGINT,
             "decode_errors": BIGINT,

@@ -124,7 +124,9 @@ class UnitWriter:
             self._results(clip, scanned.get("content_hash"))
         reason = failure or (None if clips else scanned.get("reason") or "no clip was found in it")
         found = {"status": "done" if failure is None else "failed", "reason": reason, "clips": len(clips)}
-        ids = {"source_id": source.source_id, "uri": uri}
+        ids: Row = {"source_id": source.source_id, "uri": uri}
+        if source.place is not None:
+            ids["archive_offset"] = source.place.offset
         self._append("sources", source.columns | ids | scanned | found)
 
     def _known(self, clip: Clip, failure: str | None) -> None:

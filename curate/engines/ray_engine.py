@@ -160,6 +160,11 @@ class _Run:
         count = 1 if seconds is None else int(min(JOB_UNITS, max(1, JOB_SECONDS / max(seconds, 1e-4))))
         self._list_ahead(count)
         units = [self.ahead.popleft() for _ in range(min(count, len(self.ahead)))]
+        while units and units[-1].together and len(units) < JOB_UNITS:
+            self._list_ahead(1)
+            if not self.ahead or self.ahead[0].together != units[-1].together:
+                break
+            units.append(self.ahead.popleft())
         self.units.update((unit.unit_id, _OnTheWay(unit)) for unit in units)
         return Job([units], {(unit.unit_id, -1) for unit in units}) if units else None
 

@@ -6,11 +6,10 @@ the row of a stage; and stages over all clips.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,9 +30,10 @@ from curate.global_stages.run_global import run_global
 from curate.interrupts import STOPPED, Interrupts
 from curate.recipe.checks import check_columns, check_plan_gates, check_together, clip_columns, prepare
 from curate.recipe.load import load_recipes
-from curate.recipe.plan import Plan, environment, make_plan
+from curate.recipe.plan import Plan, make_plan
 from curate.run.committer import Committer
 from curate.run.listing import Listing
+from curate.run.loose_columns import fit_together
 from curate.run.manifests.clip_cells import clip_cells
 from curate.run.manifests.refresh import Refreshed, refresh_sources
 from curate.run.moved import link_notes, refuse_left_places
@@ -41,15 +41,16 @@ from curate.run.naming import Naming
 from curate.run.pending import PendingSources, pending_sources
 from curate.run.progress import ClipProgress, SourceProgress
 from curate.run.report import Outcome, report_runs
+from curate.run.run_rows import end_row, start_row
 from curate.run.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.run.settings_guard import refuse_mixture
-from curate.run.stale_rows import forget_stale, of_other_settings
+from curate.run.stale_rows import failures_of, forget_stale, of_other_settings
 from curate.run.stop import stop_requests
 from curate.shards.changed import find_changed
 from curate.shards.inventory import collect_orphans
 from curate.storage import is_local, local_path
 from stages.base import GlobalStage, SettingsError, ShardStage, UnitStage
-from stages.unit import Unit
+from stages.unit import Source, Unit
 
 Shown = SourceProgress | ClipProgress
 
@@ -154,7 +155,7 @@ class _Run:
             self.naming = Naming(self.places, self.listing.inputs if self.listing is not None else (), self._note_links)
             self.sources = self._pending_sources()
             catalog.put_gates(plan.recipe.name, plan.gates, self.run_id)
-            self._note_start()
+            catalog.start_run(start_row(plan, self.run_id, self.listing, self.options.engine))
             began = time.monotonic()
             error: Exception | None = None
             with Interrupts() as interrupts, stop_requests(catalog.uri, self.run_id, interrupts.stop):
@@ -165,7 +166,8 @@ class _Run:
                 except (UserError, EngineError) as caught:
                     error = caught
             status = "stopped" if interrupts.seen else "error" if error else "finished"
-            self._note_end(status, time.monotonic() - began)
+            ended = end_row(status, time.monotonic() - began, self.committer.total, self.sources, self.listing)
+            catalog.end_run(self.run_id, ended)
             if error is not None:
                 raise error
             for ledger in self.ledgers.values():
@@ -187,6 +189,8 @@ class _Run:
             stages = (plan.decode, *plan.stages_on_clips(plan.columns.get("clips", {}), fetch))
             progress = SourceProgress(plan, self.committer.total, sources, listing, self.options.quiet)
             self._units(iter(sources), stages, progress, interrupts)
+            if gone := failures_of(listing.whole_archives, self.ledgers["sources"]):
+                self.ledgers["sources"].forget(gone, self.engines.rewrite)
             if len(sources.redo) and not interrupts.seen:
                 with connect(self.catalog) as sql:
                     forget_stale(self.catalog, sql, self.ledgers)
@@ -200,7 +204,7 @@ class _Run:
             return None
         options, ledger = self.options, self.ledgers["sources"]
         self._take_columns(self.listing)
-        return pending_sources(
+        found = pending_sources(
             ledger,
             self.listing,
             self.plan.state_tables["sources"].settings,
@@ -210,6 +214,15 @@ class _Run:
             again=self._left_undone(),
             naming=self.naming,
         )
+        found.see_inside = self._take_archive_columns
+        return found
+
+    def _take_archive_columns(self, sources: Sequence[Source]) -> None:
+        """Makes what archives say of their films fit the columns of `sources`, and adds those that are new."""
+        self._begin()
+        ledger = self.ledgers["sources"]
+        if new := fit_together(sources, ledger.schema("sources")):
+            ledger.add_columns("sources", new)
 
     def _note_links(self, links: dict[str, str]) -> None:
         note_places(self.catalog, LINK, links.items())
@@ -367,27 +380,3 @@ class _Run:
         for stage in self.plan.clip_stages:
             if isinstance(stage, ShardStage):
                 collect_orphans(self.ledgers[stage.table])
-
-    def _note_start(self) -> None:
-        states = self.plan.state_tables
-        self.catalog.start_run(
-            {
-                "run_id": self.run_id,
-                "recipe": self.plan.recipe.name,
-                "recipe_text": self.plan.recipe.text,
-                "stages": json.dumps({table: json.loads(state.stages_json) for table, state in states.items()}),
-                "settings": json.dumps({table: state.settings for table, state in states.items()}),
-                "versions": json.dumps(environment()),
-                "inputs": json.dumps(self.listing.inputs if self.listing is not None else []),
-                "engine": self.options.engine,
-            }
-        )
-
-    def _note_end(self, status: str, seconds: float) -> None:
-        total = self.committer.total
-        counts: dict[str, Any] = {name: getattr(total, name) for name in ("done", "failed", "kept", "dropped")}
-        if self.sources is not None and self.listing is not None:
-            counts |= {"listed": self.sources.listed, "left_out": self.listing.left_out}
-        counts |= {"seconds": round(seconds, 3), "stage_seconds": dict(total.stage_seconds)}
-        counts |= {"tables": {f"{table} {state}": n for (table, state), n in total.results.items()}}
-        self.catalog.end_run(self.run_id, {"status": status, "counts": json.dumps(counts)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 from curate.catalog.idset import IdSet, pack
 from curate.catalog.ledger import Ledger
 from curate.catalog.schema import BASE, PASS
+from curate.run.archive_listing import PLACE
 from curate.run.naming import Naming
-from stages.unit import Source, Unit, source_id
+from stages.unit import Place, Source, Unit, source_id
 
 Entry = dict[str, Any]  # `uri`, and the manifest's own columns
 CHUNK = 4096  # entries at a time
@@ -25,6 +26,7 @@ class PendingSources:
 
     `stored` are the sources of the catalog to be done again, with the manifest columns that they have there: those made
     under other settings, also where the listing no longer names them, so that a rebuilt catalog is never a mixture.
+    `see_inside` is given new sources inside archives before their units leave, with the columns that these say.
     """
 
     entries: Iterable[Entry]
@@ -39,6 +41,7 @@ class PendingSources:
     already_done: int = 0  # of these, before this run
     already_failed: int = 0
     taken: int = 0
+    see_inside: Callable[[Sequence[Source]], None] = lambda sources: None
 
     def __iter__(self) -> Iterator[Unit]:
         seen, entries = IdSet(), iter(self.entries)
@@ -64,15 +67,20 @@ class PendingSources:
         self, names: list[str], entries: list[Entry], wanted: np.ndarray, redone: bool = False
     ) -> Iterator[Unit]:
         """Units of the wanted ones, (n,) bool, up to the limit."""
-        for at in np.flatnonzero(wanted):
-            if self.limit is not None and self.taken >= self.limit:
-                return
-            self.taken += 1
-            entry, name = entries[at], names[at]
-            place = self.naming.place(entry["uri"], name)
-            source = Source(source_id(name), place, {n: v for n, v in entry.items() if n != "uri"})
-            source.known_as = name if name != place else None
-            yield Unit(source.source_id, source=source, redone=redone)
+        left = len(wanted) if self.limit is None else self.limit - self.taken
+        chosen = np.flatnonzero(wanted)[: max(0, left)]
+        self.taken += len(chosen)
+        sources = [self._source(names[at], entries[at]) for at in chosen]
+        if not redone and (inside := [source for source in sources if source.place is not None]):
+            self.see_inside(inside)
+        yield from (Unit(source.source_id, source=source, redone=redone) for source in sources)
+
+    def _source(self, name: str, entry: Entry) -> Source:
+        uri = self.naming.place(entry["uri"], name)
+        columns = {n: v for n, v in entry.items() if n not in ("uri", PLACE)}
+        source = Source(source_id(name), uri, columns, place=entry.get(PLACE))
+        source.known_as = name if name != uri else None
+        return source
 
 
 def pending_sources(
@@ -112,4 +120,5 @@ def _stored_entries(ledger: Ledger) -> Iterator[Entry]:
     made = {*BASE["sources"].names, PASS} - {"uri"}
     for table in ledger.known(columns=()):
         for row in table.to_pylist():
-            yield {name: value for name, value in row.items() if name not in made}
+            place = Place.known(row["archive_offset"], row["bytes"])
+            yield {name: value for name, value in row.items() if name not in made} | {PLACE: place}

@@ -16,13 +16,13 @@ from curate.run.selection import Selection
 class SourceProgress:
     """'12/40 sources 1.5/s · 30 clips 3.8/s · 2.1 h/h · 20 kept 10 dropped 1 failed'; h/h is hours of video an hour.
 
-    How many sources there are is counted beside the run by listing them once more.
+    How many sources there are is counted beside the run by listing them once more, unless that takes remote archives.
     """
 
     def __init__(self, plan: Plan, total: Tally, pending: PendingSources, listing: Listing, quiet: bool):
         self.total, self.quiet = total, quiet
         self.bar = ProgressBar(plan.recipe.name, None, "sources", quiet=quiet)
-        again = Listing(listing.inputs, listing.extensions)
+        again = Listing(listing.inputs, listing.extensions, remote_archives=False)
         self.count: Callable[[], int] = lambda: sum(
             1 for _ in PendingSources(again, limit=pending.limit, done=pending.done, failed=pending.failed)
         )

@@ -22,9 +22,10 @@ from curate.run.manifests.clip_cells import ClipCells
 from curate.shards.changed import PARTS, PIXELS, any_sql, changed_sql
 from curate.shards.inventory import shard_rows_sql
 from stages.base import ClipStage, ShardStage
-from stages.unit import Clip, Row, Source, Unit
+from stages.unit import Clip, Place, Row, Source, Unit
 
 UNIT_CLIPS = 64  # of one source, at most
+ENTRY = ("bytes", "content_hash", "archive_offset")  # columns of `sources` that a source is opened with
 BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
 # What a shard stage is told of a clip's row, where its latents can stay: Clip.earlier.
 EARLIER = ("shard", "bucket", "window_start_s", "decode_psnr", "captions_hash")
@@ -103,7 +104,7 @@ class Selection:
 
     def __iter__(self) -> Iterator[Unit]:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
-        found = {"bytes": "sources.bytes", "content_hash": "sources.content_hash"} | self.cells.columns
+        found = {name: f"sources.{name}" for name in ENTRY} | self.cells.columns
         self._extras = list(found)  # under names that no column of clips has
         extras = ", ".join(f"{sql} AS entry_{index}" for index, sql in enumerate(found.values()))
         reader = self.connection.sql(
@@ -120,8 +121,9 @@ class Selection:
 
     def _clip(self, row: Row) -> Clip:
         extras = {name: row.pop(f"entry_{index}") for index, name in enumerate(self._extras)}
-        size, content_hash = extras.pop("bytes"), extras.pop("content_hash")
-        source = Source(row["source_id"], row["uri"], extras, size, content_hash)
+        size, content_hash, offset = (extras.pop(name) for name in ENTRY)
+        place = Place.known(offset, size)
+        source = Source(row["source_id"], row["uri"], extras, size, content_hash, place=place)
         done, redone = set(), False
         earlier: Row = {}
         for index, table in enumerate(self.tables):

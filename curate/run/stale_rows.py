@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import duckdb
 
@@ -12,6 +12,7 @@ from curate.catalog.ledger import Ledger
 from curate.catalog.schema import BASE
 from curate.catalog.state import owner
 from curate.errors import UserError
+from stages.unit import source_id
 
 
 def forget_stale(catalog: Catalog, connection: duckdb.DuckDBPyConnection, ledgers: Mapping[str, Ledger]) -> None:
@@ -44,6 +45,12 @@ def stale_clips(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
         f"LEFT JOIN sources AS s ON s.source_id = c.source_id WHERE c.clip_id IS NULL OR {other}"
     ).fetchall()
     return [clip for (clip,) in rows]
+
+
+def failures_of(archives: Collection[str], sources: Ledger) -> list[str]:
+    """Ids of archives that failed as a whole and can be listed now, so that their members are the sources."""
+    ids = {source_id(uri) for uri in archives}
+    return [one for table in (sources.known() if ids else ()) for one in table["source_id"].to_pylist() if one in ids]
 
 
 def of_other_settings(connection: duckdb.DuckDBPyConnection, table: str, settings: str) -> list[str]:

@@ -14,10 +14,12 @@ import numpy as np
 
 from curate.storage import is_local, local_path
 from stages.base import SettingsError, one_line
+from stages.decode.archives.uri import file_uri
 from stages.decode.rendering import Rendering
 from stages.frames import SourceError
 from stages.shards.contract import Contract, sizes
 from stages.shards.format import JSON, ShardError, read_index, read_sample
+from stages.unit import Place
 
 if TYPE_CHECKING:
     import duckdb
@@ -111,7 +113,7 @@ def _window(sample: RecordedPsnr, info: Mapping[str, Any], place: Mapping[str, A
     if place is None:
         raise SourceError("its clip is not in the catalog any more")
     uri = place["uri"]
-    if is_local(uri) and not os.path.exists(local_path(uri)):
+    if is_local(file := file_uri(uri)) and not os.path.exists(local_path(file)):
         raise SourceError(f"its source {uri} is not at hand")
     frames, height, width = sizes(sample.bucket)
     base = Fraction(*info["time_base"])
@@ -121,18 +123,18 @@ def _window(sample: RecordedPsnr, info: Mapping[str, Any], place: Mapping[str, A
         sample.clip_id, uri, place["bytes"], place["start_pts"], place["end_pts"], base,
         float(ticks * base), info["fps"], frames, letterbox, height, width,
         Rendering.of_clip(dataclasses.asdict(sample.contract)),
+        Place.known(place["archive_offset"], place["bytes"]),
     )  # fmt: skip
 
 
 def _places(sql: duckdb.DuckDBPyConnection, clips: list[str]) -> dict[str, dict[str, Any]]:
     """Where each clip's source lies, its span there, and the size of the source when it was scanned."""
     rows = sql.execute(
-        "SELECT clip_id, clips.uri, start_pts, end_pts, bytes FROM clips JOIN sources USING (source_id) "
-        "WHERE clip_id IN (SELECT unnest(?))", [clips],
+        "SELECT clip_id, clips.uri, start_pts, end_pts, bytes, archive_offset "
+        "FROM clips JOIN sources USING (source_id) WHERE clip_id IN (SELECT unnest(?))", [clips],
     ).fetchall()  # fmt: skip
-    return {
-        clip: {"uri": uri, "start_pts": start, "end_pts": end, "bytes": size} for clip, uri, start, end, size in rows
-    }
+    names = ("uri", "start_pts", "end_pts", "bytes", "archive_offset")
+    return {clip: dict(zip(names, found, strict=True)) for clip, *found in rows}
 
 
 def _decoded(coder: LatentCoder, contract: Contract, stored: np.ndarray) -> np.ndarray:

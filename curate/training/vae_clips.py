@@ -22,7 +22,7 @@ from curate.catalog.views import connect, query
 from curate.errors import UserError
 from curate.training.held_out import held_out_ids, one_source_note
 from curate.training.vae_order import ClipOrder
-from stages.unit import Source
+from stages.unit import Place, Source
 from stages.windows.buckets import Bucket, choose, frames_of, window_of
 from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import Window, rate
@@ -50,7 +50,8 @@ class TrainingClip:
 
     def window(self, fps: float, first: int, frames: int) -> Window:
         """`frames` frames at `fps` from frame `first` on."""
-        source = Source(self.row["source_id"], self.row["uri"], bytes=self.row["bytes"])
+        row, size = self.row, self.row["bytes"]
+        source = Source(row["source_id"], row["uri"], bytes=size, place=Place.known(row["archive_offset"], size))
         whole = window_of(self.row, source, self.bucket, fps, where="start")
         return replace(whole, offset_s=float(first / rate(fps)), frames=frames)
 
@@ -238,7 +239,8 @@ def _chosen(catalog: Catalog, select: str) -> list[dict[str, Any]]:
         asked = [f"clips.{name}" if name in there else f"NULL AS {name}" for name in (*NEEDED, *SHAPE, *RENDERING)]
         columns, rows = query(
             sql,
-            f"SELECT {', '.join(asked)}, sources.bytes FROM clips LEFT JOIN sources USING (source_id) "
+            f"SELECT {', '.join(asked)}, sources.bytes, sources.archive_offset "
+            "FROM clips LEFT JOIN sources USING (source_id) "
             f"WHERE clip_id IN (SELECT chosen.clip_id FROM ({text}\n) AS chosen) ORDER BY clip_id",
         )
     if not rows:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-import urllib.parse
 from collections.abc import Collection, Iterable
 from typing import Any
 
 from stages.base import ClipError, SettingsError
 from stages.captions.answers import Answer, CaptionSource, Deadline
 from stages.captions.settings import ManifestSettings
-from stages.decode.sources import open_source
+from stages.decode.sources import is_there, open_source
 from stages.frames import SourceError
 from stages.unit import Clip
 
@@ -87,9 +85,9 @@ def read_sidecar(uri: str) -> dict[str, Any] | str | None:
     Raises ClipError for a file that can't be read: that is not the same as none.
     """
     name = uri.rpartition("/")[2]
-    if not _is_there(uri):
-        return None
     try:
+        if not is_there(uri):
+            return None
         with open_source(uri) as file:
             data = file.read(MAX_BYTES + 1)
     except SourceError as error:
@@ -105,20 +103,6 @@ def read_sidecar(uri: str) -> dict[str, Any] | str | None:
     if name.endswith(".json") and not isinstance(found, dict):
         raise ClipError(f"{name} beside the source must hold a JSON object")
     return found
-
-
-def _is_there(uri: str) -> bool:
-    if uri.startswith("file://"):
-        uri = os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
-    if not re.match(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://", uri):
-        return os.path.exists(uri)
-    import fsspec
-
-    try:
-        store, path = fsspec.core.url_to_fs(uri)
-        return store.exists(path)
-    except Exception as error:  # each store has its own exceptions
-        raise ClipError(f"can't look for {uri.rpartition('/')[2]} beside the source: {error}") from error
 
 
 def _text(value: Any, where: str) -> str | None:

@@ -41,6 +41,7 @@ from stages.decode.messages import (
 )
 from stages.decode.sources import Handle, open_handle
 from stages.frames import SourceError
+from stages.unit import Place
 
 START_S = 60.0  # seconds that a child may take to come up and take a request
 REASON_CHARACTERS = 1000  # of an error that the child reports
@@ -95,13 +96,15 @@ class Child:
         parse: Callable[[Message], T],
         *,
         source: str | None = None,
+        place: Place | None = None,
         stall_s: float | None = None,
         limit_s: float | None = None,
         most_bytes: int = ARRAY_BYTES,
     ) -> Iterator[T]:
         """Runs the generator function 'package.module:name' in the child; yields its messages, as they come.
 
-        The function gets a `messages.Call` with the request (anything that JSON can hold) and the open source.
+        The function gets a `messages.Call` with the request (anything that JSON can hold) and the open source;
+        `place` is where that was seen in its archive.
         `parse` checks a message and gives what is yielded; its ValueError makes the call fail. A message may have
         `most_bytes` of arrays. The child is killed when nothing came for `stall_s` or the call took over `limit_s`
         seconds; the time that the caller spends between two items does not count.
@@ -114,7 +117,7 @@ class Child:
         self._busy = True
         try:
             clock = CallClock(stall_s, limit_s)
-            running = self._begin(task, request, source, clock)
+            running = self._begin(task, request, source, place, clock)
             while True:
                 kind, message = self._receive(running, clock, most_bytes)
                 if kind == ITEM:
@@ -182,14 +185,16 @@ class Child:
         running.answers.close()
         return code
 
-    def _begin(self, task: str, request: object, source: str | None, clock: CallClock) -> ChildProcess:
+    def _begin(
+        self, task: str, request: object, source: str | None, place: Place | None, clock: CallClock
+    ) -> ChildProcess:
         """Hands the request over and waits until the child has it; one that died while idle is replaced."""
         handle: Handle | None = None
         try:
             for attempt in (1, 2):
                 running = self._started()
                 if source is not None and source != running.source and handle is None:
-                    handle = self._open(source, clock)
+                    handle = self._open(source, place, clock)
                 began, self._at_work = time.monotonic(), True
                 try:
                     self._send(running, task, request, source, handle)
@@ -207,7 +212,7 @@ class Child:
             if handle is not None:
                 handle.channel.close()  # the child has its own descriptor now
 
-    def _open(self, source: str, clock: CallClock) -> Handle:
+    def _open(self, source: str, place: Place | None, clock: CallClock) -> Handle:
         """The open source. A thread opens it, because a store or a network file system may hang.
 
         Raises SourceError, ChildTimeout.
@@ -217,7 +222,7 @@ class Child:
 
         def work() -> None:
             try:
-                answer.put(open_handle(source))
+                answer.put(open_handle(source, place))
             except BaseException as error:
                 answer.put(error)
 
@@ -236,7 +241,7 @@ class Child:
         self, running: ChildProcess, task: str, request: object, source: str | None, handle: Handle | None
     ) -> None:
         descriptors = [] if handle is None else [handle.channel.fileno()]
-        given = None if handle is None else {"size": handle.size, "ranges": handle.ranges, "modified": handle.modified}
+        given = None if handle is None else {n: getattr(handle, n) for n in ("size", "ranges", "start", "modified")}
         shares = self.shared is not None and not running.has_shared
         if self.shared is not None and shares:
             descriptors.append(self.shared)

@@ -140,13 +140,13 @@ class _Server:
         self._answers.flush()
 
 
-def _source(descriptor: int, size: int | None, ranges: bool, modified: float | None) -> SafeFile:
+def _source(descriptor: int, size: int | None, ranges: bool, start: int | None, modified: float | None) -> SafeFile:
     """The file that the parent opened, or what asks the parent for its bytes."""
     if ranges:
         reader = RangeReader(socket.socket(fileno=descriptor))
         file = SafeFile(reader.read_at, size, reader.close)
     else:
-        file = SafeFile.of_descriptor(descriptor, size or 0)
+        file = SafeFile.of_descriptor(descriptor, size or 0, start)
     file.modified = modified
     return file
 

@@ -32,7 +32,7 @@ class SafeFile:
         self.bytes_read = 0
         self.modified: float | None = None
         self.failure: SourceError | None = None
-        self.local_descriptor: int | None = None  # of a local file, for decord
+        self.local_descriptor: int | None = None  # of a local file that is no member, for decord
         self.closed = False
         self._read_at = read_at
         self._close = close
@@ -84,8 +84,14 @@ class SafeFile:
         return self._hash.hexdigest()
 
     @classmethod
-    def of_descriptor(cls, descriptor: int, size: int) -> SafeFile:
-        """Over the descriptor of an open local file, which is closed with this object."""
+    def of_descriptor(cls, descriptor: int, size: int, start: int | None = None) -> SafeFile:
+        """Over the descriptor of an open local file, which is closed with this object.
+
+        With `start`, over the `size` bytes from there on: a member of an archive.
+        """
+        if start is not None:
+            within = lambda at, length: os.pread(descriptor, max(0, min(length, size - at)), start + at)  # noqa: E731
+            return cls(within, size, lambda: os.close(descriptor))
         file = cls(lambda at, length: os.pread(descriptor, length, at), size, lambda: os.close(descriptor))
         file.local_descriptor = descriptor
         return file

@@ -117,6 +117,7 @@ class FetchFrames(UnitStage):
             request.to_json(),
             lambda message: parse_answer(message, left, self.asked),
             source=source.uri,
+            place=source.place,
             stall_s=self.settings.stall_seconds,
             limit_s=self.settings.limit_seconds,
             most_bytes=picture_bytes(self.asked),

@@ -1,4 +1,5 @@
-"""Opens sources: local files, and remote objects through fsspec. Only the parent of a decoder's child does this.
+"""Opens sources: local files, remote objects through fsspec, and members of archives. Only the parent of a decoder's
+child does this.
 
 Anything but a regular file (a pipe, device, socket, folder) is refused without blocking on it.
 """
@@ -7,27 +8,26 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import socket
-import stat
 import threading
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
+from stages.decode.archives.files import open_local, remote_details
+from stages.decode.archives.members import Opened, has_member, open_member, refusal
+from stages.decode.archives.stream import MemberStream
+from stages.decode.archives.uri import is_archive, local_path, split
 from stages.decode.ranges import read_range, serve
 from stages.decode.reading import SafeFile, reason_of
 from stages.frames import SourceError
+from stages.unit import Place
 
 REMOTE_BLOCK = 4 * 2**20  # bytes fetched at a time from an object store
 REMOTE_BLOCKS = 6  # blocks kept in memory of one remote stream
-
 CHANGED = ("mtime", "LastModified", "last_modified", "updated")  # in fsspec's `info`: sftp, s3, azure, gcs
-
-_REMOTE = re.compile(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://")
 
 
 class FileStatus(NamedTuple):
@@ -50,67 +50,67 @@ class Handle:
     """An open source in a form that can be given to another process.
 
     `channel` is the file itself, or with `ranges` a socket at which `stages.decode.ranges.serve` answers. `size` is
-    in bytes, None where the store does not say; `modified` is the time of change, seconds since 1970.
+    in bytes, None where the store does not say; `modified` is the time of change of the file, or of a local archive,
+    seconds since 1970. `start` is where a member starts in the file of its archive, None for a file of its own.
     """
 
     channel: io.FileIO | socket.socket
     size: int | None
     ranges: bool
     modified: float | None
+    start: int | None = None
 
 
-def open_source(uri: str) -> SafeFile:
-    """Opens a local path, a file:// URI or any URI that fsspec knows, to be read in this process.
+@dataclass
+class _Local:
+    descriptor: int
+    size: int
+    start: int | None = None
 
-    Raises SourceError in one line.
+
+@dataclass
+class _Remote:
+    stream: BinaryIO
+    status: FileStatus
+
+
+def open_source(uri: str, place: Place | None = None) -> SafeFile:
+    """Opens a local path, a file:// URI, any URI that fsspec knows or a member of an archive there, to be read here.
+
+    `place` is where a member was seen, if that is known. Raises SourceError in one line.
     """
-    if (path := _local_path(uri)) is not None:
-        return SafeFile.of_descriptor(*_open_local(path))
-    stream, status = _open_remote(uri)
-    return SafeFile(partial(read_range, stream), status.size, stream.close)
+    found = _open(uri, place)
+    if isinstance(found, _Local):
+        return SafeFile.of_descriptor(found.descriptor, found.size, found.start)
+    return SafeFile(partial(read_range, found.stream), found.status.size, found.stream.close)
 
 
-def open_handle(uri: str) -> Handle:
+def open_handle(uri: str, place: Place | None = None) -> Handle:
     """Opens what `open_source` opens, to be given to a child process. Raises SourceError in one line."""
-    if (path := _local_path(uri)) is not None:
-        descriptor, length = _open_local(path)
-        return Handle(io.FileIO(descriptor), length, False, os.fstat(descriptor).st_mtime)
-    stream, status = _open_remote(uri)
+    found = _open(uri, place)
+    if isinstance(found, _Local):
+        modified = os.fstat(found.descriptor).st_mtime
+        return Handle(io.FileIO(found.descriptor), found.size, False, modified, found.start)
     ours, theirs = socket.socketpair()
-    threading.Thread(target=serve, args=(stream, ours), name="byte-ranges", daemon=True).start()
-    return Handle(theirs, status.size, True, status.modified)
+    threading.Thread(target=serve, args=(found.stream, ours), name="byte-ranges", daemon=True).start()
+    return Handle(theirs, found.status.size, True, found.status.modified)
 
 
-def _local_path(uri: str) -> str | None:
-    """The path of a local file, None for a remote URI."""
-    if uri.startswith("file://"):
-        return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
-    return None if _REMOTE.match(uri) else uri
-
-
-def _open_local(path: str) -> tuple[int, int]:
-    """The descriptor of the open file, and its size in bytes."""
-    try:
-        # Looked at first: merely opening a device can act on it. O_NONBLOCK covers a swap in between.
-        _must_be_regular(os.stat(path).st_mode)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"can't be opened: {reason_of(error)}") from error
-    try:
-        status = os.fstat(descriptor)
-        _must_be_regular(status.st_mode)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor, status.st_size
+def is_there(uri: str) -> bool:
+    """Whether a file, object or member of an archive is there. Raises SourceError where that can't be told."""
+    return file_status(uri) is not None
 
 
 def file_status(uri: str) -> FileStatus | None:
     """Size and time of change of a source, which is not opened; None where there is no such file.
 
-    Raises SourceError, one line, where its place can't be reached.
+    Of a member of an archive it is the archive's time, and no size. Raises SourceError, one line, where the place
+    can't be reached.
     """
-    if (path := _local_path(uri)) is not None:
+    if (member := split(uri)) is not None:
+        archive = file_status(member[0])
+        return None if archive is None or not has_member(*member) else FileStatus(None, archive.modified)
+    if (path := local_path(uri)) is not None:
         try:
             found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -129,28 +129,32 @@ def file_status(uri: str) -> FileStatus | None:
         raise SourceError(f"can't be looked at: {reason_of(error)}") from error
 
 
-def _must_be_regular(mode: int) -> None:
-    if stat.S_ISREG(mode):
-        return
-    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
-    raise SourceError(f"not a regular file but {kinds.get(stat.S_IFMT(mode), 'a device')}")
+def _open(uri: str, place: Place | None) -> _Local | _Remote:
+    if (member := split(uri)) is not None:
+        return _of_member(open_member(*member, place))
+    if is_archive(uri):
+        raise SourceError(refusal(uri))
+    if (path := local_path(uri)) is not None:
+        descriptor, status = open_local(path)
+        return _Local(descriptor, status.st_size)
+    return _open_remote(uri)
 
 
-def _open_remote(uri: str) -> tuple[BinaryIO, FileStatus]:
+def _of_member(opened: Opened) -> _Local | _Remote:
+    if opened.file.descriptor is not None:
+        return _Local(opened.file.descriptor, opened.length, opened.start)
+    stream = MemberStream(opened.file, opened.start, opened.length, REMOTE_BLOCK)
+    return _Remote(cast("BinaryIO", stream), FileStatus(opened.length, None))
+
+
+def _open_remote(uri: str) -> _Remote:
     """The open stream, which reads ahead in blocks, and what the store says of the object."""
-    import fsspec
-
+    store, path, details = remote_details(uri)
     try:
-        store, path = fsspec.core.url_to_fs(uri)
-        details = store.info(path)
-        if details.get("type") not in (None, "file"):
-            raise SourceError(f"not a file but a {details['type']}")
         stream = store.open(
             path, "rb", block_size=REMOTE_BLOCK, cache_type="background",
             cache_options={"maxblocks": REMOTE_BLOCKS},
         )  # fmt: skip
-    except SourceError:
-        raise
     except Exception as error:  # each store has its own exceptions
         raise SourceError(f"can't be opened: {reason_of(error)}") from error
-    return stream, FileStatus.of(details)
+    return _Remote(stream, FileStatus.of(details))

@@ -127,6 +127,7 @@ class DecodePass(SourceStage):
             self.settings.to_json(),
             AnswerParser(self.settings.wants, self.columns()["clips"]),
             source=unit.source.uri,
+            place=unit.source.place,
             stall_s=probe.stall_seconds,
             limit_s=probe.limit_seconds,
             most_bytes=self.settings.clip_bytes,

@@ -90,6 +90,7 @@ def window_of(
     return Window(
         row["clip_id"], source.uri, source.bytes, row["start_pts"], row["end_pts"], base,
         float(spare * base), fps, bucket.frames, _crop(row), bucket.height, bucket.width, Rendering.of_clip(row),
+        source.place,
     )  # fmt: skip
 
 

@@ -147,6 +147,7 @@ class WindowPrefetcher:
                 request.to_json(),
                 partial(parse_answer, window=window),
                 source=window.uri,
+                place=window.place,
                 stall_s=self.settings.stall_seconds,
                 limit_s=self.settings.limit_seconds,
                 most_bytes=window.nbytes,

@@ -12,6 +12,7 @@ import numpy as np
 
 from stages.decode.rendering import STANDARD, Rendering
 from stages.frames import Box, SourceError
+from stages.unit import Place
 
 PREPROCESSING_VERSION = 2  # increase it when the same window of the same file would give other pixels
 
@@ -38,6 +39,7 @@ class Window:
     height: int
     width: int
     rendering: Rendering = STANDARD
+    place: Place | None = None  # where the source was seen in its archive
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

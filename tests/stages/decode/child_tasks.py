@@ -37,6 +37,11 @@ def noise(call):
     yield Message(None, [rng.integers(0, 255, (3000, 3000), dtype=np.uint8)[::2, ::3], np.empty((0, 3), np.uint8)])
 
 
+def whole(call):
+    with call.file as file:
+        yield Message(None, [np.frombuffer(file.read(), np.uint8)])
+
+
 def prints(call):
     print("to standard output", flush=True)
     os.write(1, b"straight to the descriptor")
