@@ -11,7 +11,7 @@ from typing import Any
 from stages.base import ClipError, SettingsError
 from stages.captions.answers import Answer, CaptionSource, Deadline
 from stages.captions.settings import ManifestSettings
-from stages.decode.sources import is_there, open_source
+from stages.decode.sources import file_status, open_source
 from stages.frames import SourceError
 from stages.unit import Clip
 
@@ -86,7 +86,7 @@ def read_sidecar(uri: str) -> dict[str, Any] | str | None:
     """
     name = uri.rpartition("/")[2]
     try:
-        if not is_there(uri):
+        if file_status(uri) is None:
             return None
         with open_source(uri) as file:
             data = file.read(MAX_BYTES + 1)

@@ -1,7 +1,6 @@
-"""Opens sources: local files, remote objects through fsspec, and members of archives. Only the parent of a decoder's
-child does this.
+"""Opens sources: local files, remote objects through fsspec, and members of archives in either.
 
-Anything but a regular file (a pipe, device, socket, folder) is refused without blocking on it.
+Only the parent of a decoder's child does this.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ import io
 import os
 import socket
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
-from stages.decode.archives.files import open_local, remote_details
-from stages.decode.archives.members import Opened, has_member, open_member, refusal
+from stages.decode.archives.files import FileStatus, open_local, remote_details
+from stages.decode.archives.members import Opened, member_status, open_member, refusal
 from stages.decode.archives.stream import MemberStream
 from stages.decode.archives.uri import is_archive, local_path, split
 from stages.decode.ranges import read_range, serve
@@ -27,22 +24,6 @@ from stages.unit import Place
 
 REMOTE_BLOCK = 4 * 2**20  # bytes fetched at a time from an object store
 REMOTE_BLOCKS = 6  # blocks kept in memory of one remote stream
-CHANGED = ("mtime", "LastModified", "last_modified", "updated")  # in fsspec's `info`: sftp, s3, azure, gcs
-
-
-class FileStatus(NamedTuple):
-    """`size` in bytes and `modified`, seconds since 1970; None for what a store does not say."""
-
-    size: int | None
-    modified: float | None
-
-    @classmethod
-    def of(cls, details: Mapping[str, Any]) -> FileStatus:
-        """What fsspec's `info` says; each store has a name of its own for the time."""
-        changed = next((details[name] for name in CHANGED if details.get(name) is not None), None)
-        if isinstance(changed, str):
-            changed = datetime.fromisoformat(changed)
-        return cls(details.get("size"), changed.timestamp() if isinstance(changed, datetime) else changed)
 
 
 @dataclass
@@ -50,8 +31,8 @@ class Handle:
     """An open source in a form that can be given to another process.
 
     `channel` is the file itself, or with `ranges` a socket at which `stages.decode.ranges.serve` answers. `size` is
-    in bytes, None where the store does not say; `modified` is the time of change of the file, or of a local archive,
-    seconds since 1970. `start` is where a member starts in the file of its archive, None for a file of its own.
+    in bytes, None where the store does not say. `start` is where a member starts in the file of its archive, None for
+    a file of its own. `modified` is the time of change of the file, seconds since 1970.
     """
 
     channel: io.FileIO | socket.socket
@@ -65,13 +46,15 @@ class Handle:
 class _Local:
     descriptor: int
     size: int
+    modified: float | None
     start: int | None = None
 
 
 @dataclass
 class _Remote:
     stream: BinaryIO
-    status: FileStatus
+    size: int | None
+    modified: float | None
 
 
 def open_source(uri: str, place: Place | None = None) -> SafeFile:
@@ -82,42 +65,36 @@ def open_source(uri: str, place: Place | None = None) -> SafeFile:
     found = _open(uri, place)
     if isinstance(found, _Local):
         return SafeFile.of_descriptor(found.descriptor, found.size, found.start)
-    return SafeFile(partial(read_range, found.stream), found.status.size, found.stream.close)
+    return SafeFile(partial(read_range, found.stream), found.size, found.stream.close)
 
 
 def open_handle(uri: str, place: Place | None = None) -> Handle:
     """Opens what `open_source` opens, to be given to a child process. Raises SourceError in one line."""
     found = _open(uri, place)
     if isinstance(found, _Local):
-        modified = os.fstat(found.descriptor).st_mtime
-        return Handle(io.FileIO(found.descriptor), found.size, False, modified, found.start)
+        return Handle(io.FileIO(found.descriptor), found.size, False, found.modified, found.start)
     ours, theirs = socket.socketpair()
     threading.Thread(target=serve, args=(found.stream, ours), name="byte-ranges", daemon=True).start()
-    return Handle(theirs, found.status.size, True, found.status.modified)
-
-
-def is_there(uri: str) -> bool:
-    """Whether a file, object or member of an archive is there. Raises SourceError where that can't be told."""
-    return file_status(uri) is not None
+    return Handle(theirs, found.size, True, found.modified)
 
 
 def file_status(uri: str) -> FileStatus | None:
-    """Size and time of change of a source, which is not opened; None where there is no such file.
+    """Size and time of change of a source, which is not opened; None where there is no such file or member.
 
-    Of a member of an archive it is the archive's time, and no size. Raises SourceError, one line, where the place
-    can't be reached.
+    A member has the time of its archive, and the row of a Parquet file no size. Raises SourceError, one line, where its
+    place can't be reached.
     """
     if (member := split(uri)) is not None:
-        archive = file_status(member[0])
-        return None if archive is None or not has_member(*member) else FileStatus(None, archive.modified)
+        found = file_status(member[0])
+        return found and member_status(*member, found.modified)
     if (path := local_path(uri)) is not None:
         try:
-            found = os.stat(path)
+            status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise SourceError(f"can't be looked at: {reason_of(error)}") from error
-        return FileStatus(found.st_size, found.st_mtime)
+        return FileStatus(status.st_size, status.st_mtime)
     import fsspec
 
     try:
@@ -136,19 +113,19 @@ def _open(uri: str, place: Place | None) -> _Local | _Remote:
         raise SourceError(refusal(uri))
     if (path := local_path(uri)) is not None:
         descriptor, status = open_local(path)
-        return _Local(descriptor, status.st_size)
+        return _Local(descriptor, status.st_size, status.st_mtime)
     return _open_remote(uri)
 
 
 def _of_member(opened: Opened) -> _Local | _Remote:
     if opened.file.descriptor is not None:
-        return _Local(opened.file.descriptor, opened.length, opened.start)
+        return _Local(opened.file.descriptor, opened.length, opened.file.modified, opened.start)
     stream = MemberStream(opened.file, opened.start, opened.length, REMOTE_BLOCK)
-    return _Remote(cast("BinaryIO", stream), FileStatus(opened.length, None))
+    return _Remote(cast("BinaryIO", stream), opened.length, opened.file.modified)
 
 
 def _open_remote(uri: str) -> _Remote:
-    """The open stream, which reads ahead in blocks, and what the store says of the object."""
+    """The open stream, which reads ahead in blocks, and the size of the object in bytes."""
     store, path, details = remote_details(uri)
     try:
         stream = store.open(
@@ -157,4 +134,4 @@ def _open_remote(uri: str) -> _Remote:
         )  # fmt: skip
     except Exception as error:  # each store has its own exceptions
         raise SourceError(f"can't be opened: {reason_of(error)}") from error
-    return _Remote(stream, FileStatus.of(details))
+    return _Remote(stream, *FileStatus.of(details))

@@ -5,20 +5,38 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from stages.decode.archives.uri import local_path
 from stages.decode.reading import reason_of
 from stages.frames import SourceError
 
+CHANGED = ("mtime", "LastModified", "last_modified", "updated")  # in fsspec's `info`: sftp, s3, azure, gcs
 LONGEST_READ = 64 << 20  # bytes that a header may ask for at once
+
+
+class FileStatus(NamedTuple):
+    """`size` in bytes and `modified`, seconds since 1970; None for what a store does not say."""
+
+    size: int | None
+    modified: float | None
+
+    @classmethod
+    def of(cls, details: Mapping[str, Any]) -> FileStatus:
+        """What fsspec's `info` says; each store has a name of its own for the time."""
+        changed = next((details[name] for name in CHANGED if details.get(name) is not None), None)
+        if isinstance(changed, str):
+            changed = datetime.fromisoformat(changed)
+        return cls(details.get("size"), changed.timestamp() if isinstance(changed, datetime) else changed)
 
 
 @dataclass
 class OpenFile:
-    """A file of `size` bytes; `version` changes when it is replaced. `descriptor` is that of a local file.
+    """A file of `size` bytes; `version` changes when it is replaced. `descriptor` is that of a local file. `modified`
+    is the time of its last change, seconds since 1970.
 
     `read_at(position, length)` gives exactly those bytes, fewer only at the end of the file.
     """
@@ -27,6 +45,12 @@ class OpenFile:
     version: str
     descriptor: int | None
     read_at: Callable[[int, int], bytes]
+    modified: float | None = None
+
+    @classmethod
+    def unpacked(cls, descriptor: int, size: int, modified: float | None) -> OpenFile:
+        """A temporary file with what was in an archive of that time."""
+        return cls(size, "", descriptor, lambda at, length: os.pread(descriptor, length, at), modified)
 
     def close(self) -> None:
         if self.descriptor is not None:
@@ -46,7 +70,8 @@ def open_file(uri: str) -> OpenFile:
         return _remote_file(uri)
     descriptor, status = open_local(path)
     version = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
-    return OpenFile(status.st_size, version, descriptor, lambda at, length: os.pread(descriptor, length, at))
+    read_at = lambda at, length: os.pread(descriptor, length, at)  # noqa: E731
+    return OpenFile(status.st_size, version, descriptor, read_at, status.st_mtime)
 
 
 def open_local(path: str) -> tuple[int, os.stat_result]:
@@ -92,7 +117,7 @@ def _must_be_regular(mode: int) -> None:
 
 def _remote_file(uri: str) -> OpenFile:
     store, path, details = remote_details(uri)
-    size = details.get("size")
+    size, modified = FileStatus.of(details)
     if size is None:
         raise SourceError("the store does not state the size of the archive")
 
@@ -105,7 +130,7 @@ def _remote_file(uri: str) -> OpenFile:
             raise OSError(f"{len(data)} bytes came for {end - position}: the server must serve byte ranges")
         return data
 
-    return OpenFile(size, repr(sorted(details.items(), key=str)), None, read_at)
+    return OpenFile(size, repr(sorted(details.items(), key=str)), None, read_at, modified)
 
 
 class SparseReader(io.RawIOBase):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stages.decode.archives import tar, zip
-from stages.decode.archives.files import OpenFile, open_file
+from stages.decode.archives.files import FileStatus, OpenFile, open_file
 from stages.decode.archives.index import Index, Member
 from stages.frames import SourceError
 from stages.unit import Place
@@ -57,10 +57,13 @@ def parquet_rows(file: OpenFile, archive: str) -> Rows:
     return Rows(file, _RECENT_INDEXES.get((archive, file.version), lambda: Rows(file).footer))
 
 
-def has_member(archive: str, name: str) -> bool:
-    """Whether an archive has a member of this name. Raises SourceError where it can't be read."""
+def member_status(archive: str, name: str, modified: float | None) -> FileStatus | None:
+    """Size of a member, None for a row, and the time given; None where there is none. Raises SourceError."""
     with open_file(archive) as file:
-        return not archive.lower().endswith(".parquet") and name in _index(file, archive).members
+        if archive.lower().endswith(".parquet"):
+            return FileStatus(None, modified) if _row(parquet_rows(file, archive), name) is not None else None
+        member = _index(file, archive).members.get(name)
+        return FileStatus(member.length, modified) if member is not None else None
 
 
 def refusal(archive: str) -> str:
@@ -89,8 +92,7 @@ def _member(file: OpenFile, archive: str, name: str, place: Place | None) -> Ope
     if member.packed is not None:
         descriptor = zip.inflated(file, member)
         file.close()
-        unpacked = OpenFile(member.length, "", descriptor, lambda at, length: os.pread(descriptor, length, at))
-        return Opened(unpacked, 0, member.length)
+        return Opened(OpenFile.unpacked(descriptor, member.length, file.modified), 0, member.length)
     start = member.start if member.start is not None else zip.data_start(file, member)
     if start + member.length > file.size:
         raise SourceError(
@@ -102,22 +104,29 @@ def _member(file: OpenFile, archive: str, name: str, place: Place | None) -> Ope
 def _parquet_row(file: OpenFile, archive: str, name: str) -> Opened:
     from stages.decode.archives.parquet import unpack
 
-    column, _, number = name.rpartition("/")
     rows = parquet_rows(file, archive)
-    videos = rows.videos
-    if videos is None or column != videos.column or not number.isdecimal() or int(number) >= videos.rows:
+    videos, number = rows.videos, _row(rows, name)
+    if videos is None or number is None:
         have = f"{videos.rows} rows of {videos.column!r}" if videos is not None else "no column of videos"
         raise SourceError(f"the file has no row {name!r} but {have}")
-    group = videos.group(int(number))
+    group = videos.group(number)
     with _UNPACKED.lock:
         unpacked = _UNPACKED.get((archive, file.version, group), lambda: unpack(rows, group))
-        span = unpacked.spans[int(number) - videos.first_rows[group]]
+        span = unpacked.spans[number - videos.first_rows[group]]
         if span is None:
             raise SourceError("the row has no video: its bytes are null")
         descriptor = os.dup(unpacked.descriptor)
     file.close()
-    held = OpenFile(unpacked.bytes, "", descriptor, lambda at, length: os.pread(descriptor, length, at))
-    return Opened(held, *span)
+    return Opened(OpenFile.unpacked(descriptor, unpacked.bytes, file.modified), *span)
+
+
+def _row(rows: Rows, name: str) -> int | None:
+    """The number in COLUMN/NUMBER, None where there is no such row."""
+    column, _, number = name.rpartition("/")
+    videos = rows.videos
+    if videos is None or column != videos.column or not number.isdecimal() or int(number) >= videos.rows:
+        return None
+    return int(number)
 
 
 def _index(file: OpenFile, archive: str) -> Index:

@@ -7,13 +7,15 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from curate.shards.export import export_parquet
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
+from curate.exports.latents import export_parquet
 from curate.query.search import run_search
 from curate.run.command import RunOptions, run_recipes
+from curate.run.relocate import relocate
 from curate.run.verify import verify
+from curate.run.verify_sources import source_problems
 from curate.shards.verify import shard_problems
 from tests.archives import film, samples, write_tar, write_zip
 from tests.clip_model import clip_folder
@@ -190,3 +192,23 @@ def test_a_tar_that_changed_after_it_was_listed_gives_no_wrong_pixels(tmp_path, 
     rows = ask(catalog, "SELECT uri, e.status, e.reason FROM embeddings e JOIN clips USING (clip_id) ORDER BY uri")
     assert [row[1] for row in rows] == ["done", "failed", "failed"]
     assert "has changed" in rows[1][2] and "no member 'c.mp4'" in rows[2][2]
+
+
+def test_verify_sources_names_members_that_are_gone_or_others_and_relocate_moves_their_folder(tmp_path, file):
+    old, catalog = tmp_path / "old", tmp_path / "catalog"
+    old.mkdir()
+    films = [("a.mp4", film(1)), ("b.mp4", film(2)), ("c.mp4", film(3))]
+    write_tar(old / "x.tar", films)
+    assert ingest(catalog, old, file=file) == 0
+    opened = Catalog.open(str(catalog))
+    assert list(source_problems(opened, hashes=True)) == []
+    new = old.rename(tmp_path / "new")
+    assert len(list(source_problems(opened))) == 3
+    assert relocate(opened, str(old), str(new)) == 0
+    assert list(source_problems(opened, hashes=True)) == []
+    assert run_recipes(["vectors"], str(catalog), None, file, (), INLINE) == 0
+    assert ingest(catalog, new, file=file) == 0
+    assert ask(catalog, "SELECT count(*) FROM sources") == [(3,)]
+    write_tar(new / "x.tar", [films[0], ("b.mp4", film(9))])
+    problems = list(source_problems(opened))
+    assert len(problems) == 2 and "b.mp4 has" in problems[0] and "c.mp4 is gone" in problems[1]

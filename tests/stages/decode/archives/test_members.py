@@ -20,7 +20,7 @@ from stages.decode.archives.index import DOUBLED, LINK
 from stages.decode.archives.members import index
 from stages.decode.archives.uri import member_uri
 from stages.decode.child import Child
-from stages.decode.sources import is_there, open_handle, open_source
+from stages.decode.sources import file_status, open_handle, open_source
 from stages.frames import SourceError
 from stages.unit import Place
 from tests.archives import write_tar, write_zip
@@ -61,8 +61,8 @@ def archive(request, tmp_path):
 def test_every_member_has_the_bytes_that_were_put_in(archive):
     for name, data in MEMBERS:
         assert held(archive, name) == data
-        assert is_there(member_uri(str(archive), name))
-    assert not is_there(member_uri(str(archive), "c.mp4"))
+        assert file_status(member_uri(str(archive), name)) == (len(data), archive.stat().st_mtime)
+    assert file_status(member_uri(str(archive), "c.mp4")) is None
     assert "no member 'c.mp4'" in reason(archive, "c.mp4")
 
 
@@ -310,6 +310,7 @@ def test_rows_of_parquet_are_videos_whatever_the_column_is_called_that_holds_the
     for number in (6, 0, 1, 4, 5, 2):
         assert held(path, f"clip/{number}") == values[number]
     assert "null" in reason(path, "clip/3")
+    assert file_status(f"{path}#clip/6") == (None, path.stat().st_mtime) and file_status(f"{path}#clip/7") is None
     for name in ("clip/7", "clip/-1", "other/0", "0", "clip/x"):
         assert "7 rows of 'clip'" in reason(path, name)
 
