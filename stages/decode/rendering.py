@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 HdrMode = Literal["tone_map", "clip", "leave"]
 DeinterlaceMode = Literal["auto", "off"]
+# As a recipe has it: YAML takes a bare `off` for false.
+DeinterlaceSetting = Annotated[DeinterlaceMode, BeforeValidator(lambda value: "off" if value is False else value)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from stages.decode.rendering import DeinterlaceMode, HdrMode, Rendering
+from stages.decode.rendering import DeinterlaceSetting, Rendering
 from stages.settings import Settings
 
 
@@ -32,8 +32,8 @@ class ProbeSettings(Settings):
     memory_gb: float | None = Field(None, ge=1, le=1e6)  # address-space limit of a decoder
     truncated: Literal["fail", "keep"] = "fail"  # sources that end early: failed, or done with what is left
     # Sources in PQ or HLG: brought to standard range, cut off at its white, left as stored, or dropped undecoded
-    hdr: HdrMode | Literal["drop"] = "tone_map"
-    deinterlace: DeinterlaceMode = "auto"  # frames that are marked as interlaced: through bwdif, or left as they are
+    hdr: Literal["tone_map", "clip", "leave", "drop"] = "tone_map"
+    deinterlace: DeinterlaceSetting = "auto"  # frames that are marked as interlaced: through bwdif, or left as they are
 
     @property
     def rendering(self) -> Rendering:

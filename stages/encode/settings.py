@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from stages.decode.rendering import DeinterlaceMode, HdrMode
+from stages.decode.rendering import DeinterlaceSetting, HdrMode
 from stages.decode.settings import FetchSettings
 from stages.settings import ModelSettings
 from stages.text_encoders.settings import TextEncoderSettings
@@ -45,7 +45,7 @@ class EncodeSettings(ModelSettings):
     max_upscale: float = Field(1.0, gt=0)  # how far small clips may be enlarged to fill a bucket
     letterbox: bool = True  # crop to the box that `measure: [letterbox]` found
     hdr: HdrMode = "tone_map"  # how `probe` has rendered clips in PQ or HLG; others fail, they are not mixed
-    deinterlace: DeinterlaceMode = "auto"  # the same of interlaced clips
+    deinterlace: DeinterlaceSetting = "auto"  # the same of interlaced clips
     text: CaptionEmbeddingSettings | None = None
     conditions: tuple[str, ...] | None = None  # columns of clips kept beside the latents; None: every number
     dtype: Literal["float16", "bfloat16"] = "float16"  # of what is stored

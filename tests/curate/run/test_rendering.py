@@ -97,6 +97,13 @@ def test_sources_say_what_they_are_and_their_signals_are_those_of_sdr(go, tmp_pa
     assert fields["woven.mpg"] == fields["mixed.mkv"] == "auto" and fields["smooth.mpg"] is fields["pq.mp4"] is None
 
 
+def test_off_is_a_word_though_yaml_takes_it_for_false(go, tmp_path, films):
+    file = tmp_path / "off.yaml"
+    file.write_text("recipes: {ingest: {stages: [probe: {deinterlace: off}, cut: {detector: none, gradual: false}]}}")
+    assert run_recipes(["ingest"], str(tmp_path / "catalog"), [str(films / "woven.mpg")], file, (), INLINE) == 0
+    assert ask(tmp_path / "catalog", "SELECT deinterlace FROM clips") == [("off",)]
+
+
 def test_with_drop_hdr_is_not_decoded_and_its_clip_says_why(go, tmp_path):
     assert go("ingest", probe={"hdr": "drop"}) == 0
     rows = ask(tmp_path / "catalog", "SELECT parse_filename(uri), verdict, dropped_by, contrast FROM clips ORDER BY 1")
