@@ -66,5 +66,6 @@ def tally(units: Iterable[Unit], tables: Iterable[str] = ()) -> Tally:
 
 
 def reason_class(reason: str) -> str:
-    """A reason without its figures, so that like failures are counted together."""
-    return reason.split(":", 1)[0].strip() or "unknown"
+    """A reason without its figures, so that like failures are counted together; an exception with its message."""
+    first = reason.split(":", 1)[0].strip()
+    return reason[:120] if first.isidentifier() and first.endswith(("Error", "Exception")) else first or "unknown"

@@ -90,7 +90,9 @@ def _with_progress(shards: Iterator[ShardRows], total: int) -> Iterator[ShardRow
 def _table(catalog: Catalog, found: list[str], table: str | None) -> str:
     """The table whose shards are exported."""
     if not found:
-        raise UserError(f"{catalog.uri} has no latents: run a recipe with `encode` first")
+        raise UserError(
+            f"{catalog.uri} has no latents: run a recipe with `encode` first (--clips exports clips as MP4)"
+        )
     if table is None and len(found) > 1:
         raise UserError(f"shards are named by the tables {', '.join(found)}: say which with --table")
     if table is not None and table not in found:

@@ -22,6 +22,7 @@ from curate.recipe.checks import clip_columns
 from curate.run.report import hours, report_console, share, table_of
 from curate.run.selection import with_nulls_sql
 
+LONGEST = 72  # characters of a condition that are shown; `clipmill sql "FROM gates"` has them whole
 LENGTH = "coalesce(end_s - start_s, 0)"  # seconds of a clip; a picture has none
 
 
@@ -198,7 +199,10 @@ def _columns(sql: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _said(gate: Gate) -> str:
-    return " ".join(gate.where.split()) + (" (unknown: drop)" if gate.unknown == "drop" else "")
+    """The condition in one line, cut to LONGEST: those that stages bring along can be long."""
+    text = " ".join(gate.where.split())
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text + (" (unknown: drop)" if gate.unknown == "drop" else "")
 
 
 def _change(before: Count, after: Count) -> str:

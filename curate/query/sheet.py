@@ -25,7 +25,6 @@ from curate.query.gates import gates_in_force
 from models.files import write_whole
 
 HTML = (".html", ".htm")
-NOT_SHOWN = ("media", "source_s", "start_s", "end_s")  # gates on lengths name them; the span is shown anyway
 SHOWN = 4  # values below a picture, where there is room for two lines
 STYLE = """
 :root { color-scheme: light dark; }
@@ -61,8 +60,8 @@ class SheetClip:
     @property
     def labels(self) -> tuple[str, str]:
         """What a picture says of it, in two lines."""
-        values = "  ".join(f"{name} {_text(value)}" for name, value in list(self.values.items())[:SHOWN])
-        return (f"{self.why}  {values}", self.place)
+        values = [f"{name} {_text(value)}" for name, value in list(self.values.items())[:SHOWN]]
+        return ("  ".join([*values, self.why]), self.place)
 
 
 def write_sheet(uri: str, output: str, where: str | None, by: str | None, descending: bool, most: int | None) -> int:
@@ -103,8 +102,10 @@ def chosen_clips(
     query(sql, f"{chosen} LIMIT 0")  # says what is wrong with the condition, and that it is one condition
     named = {} if by is None else {by.lower(): by}
     for standing in gates_in_force(sql):
+        if "." in standing.gate.name:  # brought by a stage: it judges lengths, and the span is shown anyway
+            continue
         for name in sorted(referenced_columns(sql, standing.gate)):
-            if name.lower() in map(str.lower, columns) and name.lower() not in NOT_SHOWN:
+            if name.lower() in map(str.lower, columns):
                 named.setdefault(name.lower(), name)
     values = list(named.values())
     direction = "DESC NULLS LAST" if descending else "ASC NULLS LAST"

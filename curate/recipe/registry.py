@@ -82,7 +82,12 @@ class _Kinds(Mapping[str, StageKind]):
             return PARTS[name]
         if name in BUILT_IN:
             module, _, class_name = BUILT_IN[name].partition(":")
-            return _kind(getattr(importlib.import_module(module), class_name))
+            stage = getattr(importlib.import_module(module), class_name)
+            if stage.name != name:
+                raise UserError(
+                    f"{BUILT_IN[name]} calls itself {stage.name!r}, but the registry {name!r}: use one name"
+                )
+            return _kind(stage)
         if not registered:
             raise KeyError(name)
         return _load(registered[0])

@@ -29,7 +29,7 @@ from curate.errors import EngineError, UserError
 from curate.global_stages.run_global import run_global
 from curate.interrupts import STOPPED, Interrupts
 from curate.recipe.checks import check_columns, check_plan_gates, check_together, clip_columns, prepare
-from curate.recipe.load import load_recipes
+from curate.recipe.load import Recipe, load_recipes
 from curate.recipe.plan import Plan, make_plan
 from curate.run.committer import Committer
 from curate.run.listing import Listing
@@ -94,12 +94,7 @@ def run_recipes(
             listing.read_columns()
     check_together(plans)
     if not options.quiet:
-        for text in overrides:
-            if text.startswith("gate."):
-                print(
-                    f"--set {text}: holds until the next run without it; write it into the recipe to keep it",
-                    file=sys.stderr,
-                )
+        _say_what_holds(recipes, overrides)
     with Engines(options.engine, quiet=options.quiet) as engines:  # what is started is shared by all recipes
         outcomes: list[Outcome] = []
         code = 0
@@ -113,6 +108,22 @@ def run_recipes(
             if outcomes:
                 code = report_runs(where, outcomes, quiet=options.quiet)
         return code if len(outcomes) == len(plans) else STOPPED
+
+
+def _say_what_holds(recipes: list[Recipe], overrides: tuple[str, ...]) -> None:
+    """Of `--set` on gates: the next run without it judges by the recipe again."""
+    for text in overrides:
+        stage, _, setting = text.partition("=")[0].partition(".")
+        judged = {name for recipe in recipes for entry in recipe.stages if stage in (entry.name, entry.label)
+                  for name in getattr(entry.settings, "judged", ())}  # fmt: skip
+        if stage != "gate" and setting not in judged:
+            continue
+        in_file = {name for recipe in recipes for name in recipe.gate_lines}
+        new = (
+            f" (a new gate, beside {', '.join(sorted(in_file))})" if stage == "gate" and setting not in in_file else ""
+        )
+        print(f"--set {text}{new}: holds until the next run without it; write it into the recipe to keep it",
+              file=sys.stderr)  # fmt: skip
 
 
 def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:

@@ -138,7 +138,12 @@ def funnel_rows(sql: Any, gates: list[str]) -> list[tuple[str, ...]]:
     total, seconds = sql.execute(f"SELECT count(*), {length} FROM clips").fetchall()[0]
     query = f"SELECT dropped_by, count(*), {length} FROM clips WHERE verdict = 'dropped' GROUP BY 1"
     lost = {gate: (clips, dropped) for gate, clips, dropped in sql.execute(query).fetchall()}
-    rows: list[tuple[str, ...]] = [("(all)", f"{total:,}", hours(seconds), share(total, total), "", "")]
+    films = "SELECT coalesce(sum(duration_s), 0) FROM sources WHERE status = 'done' AND media = 'video'"
+    between = sql.execute(films).fetchall()[0][0] - seconds
+    rows: list[tuple[str, ...]] = []
+    if between > 0.01 * seconds:  # fades and dips, black, and what could not be decoded
+        rows.append(("(in no clip)", "", "", "", "", hours(between)))
+    rows.append(("(all)", f"{total:,}", hours(seconds), share(total, total), "", ""))
     left, seconds_left = total, seconds
     for gate in dict.fromkeys([*gates, *lost]):
         clips, dropped = lost.get(gate, (0, 0.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, computed_field, field_validator, model_validator
 
 from stages.captions.prompts import check_template
 from stages.settings import ModelSettings, Positions, Settings
@@ -30,6 +30,12 @@ class ManifestSettings(Settings):
     # CSV, JSONL or Parquet with rows for clips, by `clip_id`, or for sources, by URI or name; goes before the column
     file: str | None = Field(None, min_length=1, exclude=True)
     sidecar: Literal[".txt", ".json"] | None = None  # NAME.txt (the text) or NAME.json (the keys are the columns)
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def from_file(self) -> bool:
+        """Captions of a file and those without one are not mixed; another path or content is no other setting."""
+        return self.file is not None
 
 
 class VisionLanguageSettings(Settings):

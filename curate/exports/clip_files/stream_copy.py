@@ -47,6 +47,8 @@ def copy_span(
         return None
     if (shown := _shown(reader, start_pts, end_pts, progress)) is None:
         return None
+    # Again: reading frames may have opened the container anew, which frees the stream that came with the packets.
+    stream, packets = reader.packets(start_pts, end_pts)
     times = [start_pts + at for at, _ in shown]
     if times != sorted(packet.pts for packet in packets if packet.pts is not None):
         return None

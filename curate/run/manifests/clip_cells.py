@@ -118,19 +118,22 @@ def _join(sql: duckdb.DuckDBPyConnection, rows: Path, joined: Path, key: str, na
         # A row names a source by its URI, or else by the end of it, if that is the end of one alone.
         matched = f"""
             SELECT r.*, c.clip_id FROM (
-                SELECT r.*, s.source_id FROM given AS r JOIN sources AS s USING (uri)
+                SELECT r.*, s.source_id FROM given AS r JOIN done AS s USING (uri)
                 UNION ALL
-                SELECT r.*, s.source_id FROM given AS r JOIN sources AS s
+                SELECT r.*, s.source_id FROM given AS r JOIN done AS s
                     ON {BASENAME.format("s.uri")} = {BASENAME.format("r.key")} AND ends_with(s.uri, '/' || r.key)
-                WHERE r.uri NOT IN (SELECT uri FROM sources)
+                WHERE r.uri NOT IN (SELECT uri FROM done)
                 QUALIFY count(*) OVER (PARTITION BY r.row) = 1
             ) AS r JOIN raw.clips AS c USING (source_id)"""
     cells = ", ".join(["clip_id", *map(quote, names)])
     first = "QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY matched.row) = 1"
-    with_given = f"WITH given AS (FROM {given}), matched AS ({matched})"
+    done = "done AS (SELECT source_id, uri FROM sources WHERE status = 'done')"
+    with_given = f"WITH given AS (FROM {given}), {done}, matched AS ({matched})"
     sql.execute(f"COPY ({with_given} SELECT {cells} FROM matched {first}) TO {literal(str(joined))} (FORMAT parquet)")
     total, used, clips = sql.execute(
         f"{with_given} SELECT (SELECT count(*) FROM given), (SELECT count(DISTINCT matched.row) FROM matched), "
         f"(SELECT count(*) FROM read_parquet({literal(str(joined))}))"
     ).fetchall()[0]
+    if not clips:
+        raise UserError(f"none of its {total:,} rows names a clip of this catalog by `{key}`")
     return f"{total:,} rows, of which {used:,} name {clips:,} clips by `{key}`, and {total - used:,} name none"
