@@ -35,6 +35,7 @@ def refused(done, *words):
     [
         (["run", "ingets", "--input", "films", "--catalog", "new"], ["no recipe 'ingets'", "'ingest'"]),
         (["run", "ingest", "--input", "nowhere", "--catalog", "new"], ["no such input", "nowhere"]),
+        (["run", "ingest", "--input", "", "--catalog", "new"], ["an input is empty"]),
         (["run", "ingest", "--catalog", "new"], ["no input", "--input"]),
         (["run", "ingest", "--input", "films", "--catalog", "new", "--pipelines", "no.yaml"], ["no.yaml"]),
         (
