@@ -54,8 +54,6 @@ class Listing:
         if not self.inputs:
             raise UserError("no input: give --input FOLDER (or `input:` in the recipe)")
         for text in self.inputs:
-            if not text.strip():  # an unset variable of a shell: not the current folder
-                raise UserError("an input is empty: expected a folder, a file, a glob, a URI or a manifest")
             if text.lower().endswith(".json"):
                 raise UserError(f"{text}: a manifest is .jsonl (one JSON object a line), .csv or .parquet")
             if is_manifest(text):

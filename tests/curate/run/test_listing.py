@@ -120,12 +120,6 @@ def test_an_input_that_is_not_there_is_said_before_any_work(tmp_path, missing):
         Listing((str(tmp_path / missing),)).check()
 
 
-def test_an_empty_input_is_not_the_current_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="an input is empty"):
-        Listing(("",)).check()
-
-
 def test_the_order_of_listing_changes_no_id(folder):
     forward = {unit.unit_id for unit in PendingSources(Listing((str(folder),)))}
     backward = {unit.unit_id for unit in PendingSources(reversed(list(Listing((str(folder),)))))}
