@@ -13,7 +13,7 @@ class Commands(Protocol):
 
 
 def add_catalog(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--catalog", required=True, metavar="URI", help="folder or bucket of the catalog")
+    parser.add_argument("--catalog", required=True, type=filled, metavar="URI", help="folder or bucket of the catalog")
 
 
 def positive(text: str) -> int:
@@ -22,3 +22,10 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
     return number
+
+
+def filled(text: str) -> str:
+    """The type of an argument that names a place: an unset variable of a shell is not the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a folder or a URI, got an empty text")
+    return text

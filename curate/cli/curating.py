@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from curate.cli.arguments import Commands, add_catalog, positive
+from curate.cli.arguments import Commands, add_catalog, filled, positive
 
 
 def add(commands: Commands) -> None:
     run = commands.add_parser("run", help="run recipes of pipelines.yaml")
     run.add_argument("recipes", nargs="+", metavar="RECIPE")
     add_catalog(run)
-    run.add_argument("--input", nargs="+", action="extend", metavar="X", help="folder, glob, URI or manifest")
+    run.add_argument(
+        "--input", type=filled, nargs="+", action="extend", metavar="X", help="folder, glob, URI or manifest"
+    )
     run.add_argument("--pipelines", metavar="FILE", help="default: ./pipelines.yaml, else clipmill's own")
     run.add_argument(
         "--engine",

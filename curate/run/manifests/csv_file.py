@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
@@ -39,14 +40,18 @@ class CsvReader(ManifestReader):
         return names
 
     def types(self, naming: str) -> dict[str, ColumnType]:
-        found = {name: Cells() for name in self.columns() if name != naming}
+        columns = self.columns()
+        found = {name: Cells() for name in columns if name != naming}
         number = 0
+        end: str | None = None  # the file's last cell
         for batch in self._batches([naming, *found]):
             self._check_names(naming, number, batch[naming])
             number += len(batch)
+            end = batch[columns[-1]][-1].as_py() if len(batch) else end
             for name, cells in found.items():
                 if "text" not in cells.kinds:
                     look_at_texts(batch[name], cells)
+        self._check_end(number, end or "")
         kinds = {name: cells.type() for name, cells in found.items()}
         return {
             name: ColumnType(kind, found[name].are_numerals, found[name].example)
@@ -68,6 +73,16 @@ class CsvReader(ManifestReader):
         """The cells of these columns as texts, empty ones as NULL."""
         with self.opened() as file:
             yield from _open(file, names)
+
+    def _check_end(self, row: int, cell: str) -> None:
+        """UserError where the last cell holds line breaks and no quote ends it: it has swallowed the rows after it."""
+        if "\n" not in cell:
+            return
+        with self.opened() as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - BLOCK))
+            if not file.read().rstrip().endswith(b'"'):
+                begin = cell.splitlines()[0][:40]
+                raise UserError(f"{self.manifest}: row {row}: the quote before {begin!r} is never closed")
 
     def _check_names(self, naming: str, before: int, names: pa.Array) -> None:
         blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(names), ""), True)

@@ -20,9 +20,13 @@ def naming_column(manifest: str, columns: Sequence[str]) -> str:
     lowered = {name.strip().lower(): name for name in reversed(columns)}
     found = next((lowered[name] for name in NAMES if name in lowered), None)
     if found is None:
+        if not columns:
+            raise UserError(f"{manifest}: an empty manifest: no row names a source")
+        if len(columns) == 1 and (sign := next((sign for sign in ";\t|" if sign in columns[0]), None)):
+            raise UserError(f"{manifest}: one column, {columns[0]!r}: cells are parted by commas here, not by {sign!r}")
         raise UserError(
             f"{manifest}: no column `uri` (or {', '.join(NAMES[1:])}) names the sources, there is only "
-            f"{', '.join(map(repr, columns)) or 'nothing'}: rename one"
+            f"{', '.join(map(repr, columns))}: rename one"
         )
     return found
 

@@ -68,7 +68,17 @@ def test_a_wrong_key_is_told_with_file_and_line(place, tmp_path):
     refused(done, f"{file}:5: unknown setting 'cut.max_secnds'", "max_seconds")
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["frobnicate"], ["run", "ingest"], ["sql", "--format", "xml", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["frobnicate"],
+        ["run", "ingest"],
+        ["sql", "--format", "xml", "x"],
+        ["status", "--catalog", ""],
+        ["run", "ingest", "--input", "", "--catalog", "new"],
+    ],
+)
 def test_wrong_usage_exits_with_2(place, arguments):
     done = clipmill(*arguments, cwd=place)
     assert done.returncode == 2

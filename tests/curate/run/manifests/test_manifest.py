@@ -243,6 +243,31 @@ def test_a_manifest_without_a_known_name_says_which_are_known_and_what_it_has(tm
         _ = Manifest(str(tmp_path / "m.csv")).types
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("m.csv", "path;caption\na.mp4;x\n", "one column, 'path;caption'.*by commas here, not by ';'"),
+        ("m.csv", "path\tcaption\na.mp4\tx\n", r"by commas here, not by '\\t'"),
+        ("m.jsonl", "", "an empty manifest"),
+    ],
+)
+def test_a_manifest_of_another_sign_between_cells_or_of_nothing_is_told_so(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=words):
+        _ = Manifest(str(tmp_path / name)).types
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_quote_that_is_never_closed_is_refused_and_one_that_is_may_hold_line_breaks(tmp_path, end):
+    file = tmp_path / "m.csv"
+    file.write_bytes(b'path,text\na.mp4,"two\nlines "' + end.encode())
+    manifest = Manifest(str(file))
+    assert [row["text"] for row in manifest.entries(join_types({}, [manifest]))] == ["two\nlines "]
+    file.write_bytes(b'path,text\na.mp4,x\nb.mp4,"open\nc.mp4,y' + end.encode())
+    with pytest.raises(UserError, match="row 2: the quote before 'open' is never closed"):
+        _ = Manifest(str(file)).types
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     code = """
