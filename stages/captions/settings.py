@@ -31,12 +31,6 @@ class ManifestSettings(Settings):
     file: str | None = Field(None, min_length=1, exclude=True)
     sidecar: Literal[".txt", ".json"] | None = None  # NAME.txt (the text) or NAME.json (the keys are the columns)
 
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
-    @property
-    def from_file(self) -> bool:
-        """Captions of a file and those without one are not mixed; another path or content is no other setting."""
-        return self.file is not None
-
 
 class VisionLanguageSettings(Settings):
     """`model:` a vision-language model of transformers, run in this process; a name alone is enough."""

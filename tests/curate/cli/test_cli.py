@@ -143,7 +143,7 @@ def test_status_counts_done_failed_and_pending(place, tmp_path):
     clipmill("run", "ingest", "--input", "films", "--catalog", "catalog", "--pipelines", file, "--engine", "inline",
              "--limit", "2", cwd=tmp_path)  # fmt: skip
     out = clipmill("status", "--catalog", tmp_path / "catalog", cwd=place).stdout
-    assert "sources: 1 done, 1 failed, 2 pending" in out
+    assert "sources: 1 done (0.001 hours), 1 failed, 2 pending" in out
     assert "text, not a video" in out
 
 
