@@ -17,7 +17,7 @@ from curate.catalog.ledger import Ledger
 from curate.exports.latents import export_parquet
 from curate.shards.inventory import collect_orphans, orphans
 from tests import shard_catalogs as made
-from tests.curate.shards.test_export import CONTRACT, catalog_of
+from tests.curate.exports.test_latents import CONTRACT, catalog_of
 from tests.curate.shards.test_verify import look, one
 
 pytest_plugins = ("tests.s3",)
