@@ -39,8 +39,10 @@ def ray_cluster(cpus: int | None = None) -> Iterator[bool]:
     _must_answer(os.environ.get("RAY_ADDRESS", ""))
     # Ray puts the driver's working directory first on its workers' import path, where a user's own models/ or
     # train.py would shadow ours: start it from the folder that holds these packages.
+    # "local": without it Ray looks for a cluster of this machine first, and waits for one that was killed.
+    address = os.environ.get("RAY_ADDRESS") or "local"
     with contextlib.chdir(Path(__file__).parents[2]), _quiet_stderr(), _own_signals():
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield not os.environ.get("RAY_ADDRESS")
     finally:
