@@ -126,6 +126,7 @@ class ClipFilePool:
                 job.request.to_json(),
                 parse_answer,
                 source=job.request.window.uri,
+                place=job.request.window.place,
                 stall_s=self._settings.stall_seconds,
                 limit_s=self._settings.limit_seconds,
                 most_bytes=PIECE,

@@ -21,7 +21,7 @@ from curate.errors import UserError
 from curate.exports.clip_files.messages import ClipFile, ClipFileRequest
 from curate.exports.clip_files.mp4_writer import CRF
 from stages.settings import Settings
-from stages.unit import Source
+from stages.unit import Place, Source
 from stages.windows.buckets import Bucket, frames_of, window_of
 
 KEPT = "SELECT clip_id FROM clips WHERE verdict = 'kept'"
@@ -72,12 +72,15 @@ class ClipFileSettings(Settings):
         width, height = self.shape(width, height)
         fps = self.fps or row["fps"] or UNSTATED_FPS
         frames = frames_of(row, fps) if self.fps else row["frames"]
-        source = Source(row["source_id"], row["uri"], bytes=row[SOURCE_BYTES])
+        place = Place.known(row[SOURCE_OFFSET], row[SOURCE_BYTES])
+        source = Source(row["source_id"], row["uri"], bytes=row[SOURCE_BYTES], place=place)
         window = window_of(cut, source, Bucket(frames, height, width), fps, "start")
         return ClipFileRequest(window, self.fps is None, self.copy_streams, self.crf)
 
 
-SOURCE_BYTES, CONTENT = "source_bytes", "content_hash"  # columns that are added to those of clips
+# Columns that are added to those of clips.
+SOURCE_BYTES, SOURCE_OFFSET, CONTENT = "source_bytes", "source_offset", "content_hash"
+NOT_SAID = (SOURCE_BYTES, SOURCE_OFFSET, "caption")
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ class ClipRows:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         reader = self.sql.sql(
-            f"SELECT clips.*, sources.bytes AS {SOURCE_BYTES}, sources.content_hash AS {quote(CONTENT)} "
+            f"SELECT clips.*, sources.bytes AS {SOURCE_BYTES}, "
+            f"sources.archive_offset AS {SOURCE_OFFSET}, sources.content_hash AS {quote(CONTENT)} "
             "FROM clips JOIN chosen USING (clip_id) LEFT JOIN sources ON sources.source_id = clips.source_id "
             "WHERE chosen.media IS DISTINCT FROM 'image' ORDER BY clips.source_id, start_pts, end_pts"
         ).to_arrow_reader(BATCH_CLIPS)
@@ -127,7 +131,7 @@ class ClipRows:
     def said(self, row: dict[str, Any], made: ClipFile | dict[str, Any]) -> dict[str, Any]:
         """What stands in the JSON beside a clip's file: its caption, what the file is, and every column of the clip."""
         caption = row[self.caption] if self.caption else None
-        columns = {name: plain(value) for name, value in row.items() if name not in (SOURCE_BYTES, "caption")}
+        columns = {name: plain(value) for name, value in row.items() if name not in NOT_SAID}
         file = asdict(made) if isinstance(made, ClipFile) else made
         return {"clip_id": columns.pop("clip_id"), "caption": caption, "file": file, **columns}
 
