@@ -37,7 +37,7 @@ def test_a_second_run_draws_and_decodes_nothing(demo_run, capsys):
     assert demo(folder, engine="inline", learning=False) == 0
     assert {path: path.stat().st_mtime_ns for path in (folder / "films").iterdir()} == before
     told = capsys.readouterr().out
-    assert "are there already" in told and "now: 0 done, 0 failed" in told
+    assert "are there already" in told and "in this run: 0 done, 0 failed" in told
 
 
 def test_a_missing_film_is_drawn_again(demo_run):
