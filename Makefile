@@ -9,7 +9,7 @@ help:
 	@echo "make setup      build .venv with everything, pinned and checked by hash"
 	@echo "make demo       curate, encode, train and sample drawn films, from start to end (leaves ./demo)"
 	@echo "make test       run all tests, on all cores"
-	@echo "make test-fast  run the tests that are not marked slow, in under three minutes"
+	@echo "make test-fast  run the tests that are not marked slow"
 	@echo "make lint       check style, the rules of the house, the tables of the docs, and types"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
 	@echo "make docs       renew the tables of the docs, and the outputs that the README shows"

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.catalog.catalog import Catalog
@@ -131,6 +131,7 @@ def test_without_gates_every_clip_is_kept_and_it_is_said(tmp_path, capsys):
     assert "no gate is in force" in capsys.readouterr().out
 
 
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["motion", "luma_mean"]), st.integers(0, 220)), min_size=1, max_size=5))
 def test_costs_agree_with_the_gates_that_the_view_names(tmp_path_factory, bounds):
     catalog = catalog_of(tmp_path_factory.mktemp("costs"), 500, [1.0, 2.0, 3.0, 4.0, 5.0])

@@ -24,6 +24,8 @@ from tests.stages.decode.formats import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 TAKEN = [*CODECS, *PIXELS, *MATRIX, *ODD, *PICTURES]
 
 
