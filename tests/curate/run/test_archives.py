@@ -10,6 +10,7 @@ import pytest
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
+from curate.exports.clips import run_export_clips
 from curate.exports.latents import export_parquet
 from curate.query.search import run_search
 from curate.run.command import RunOptions, run_recipes
@@ -85,6 +86,9 @@ def test_a_tar_of_200_films_in_a_bucket_is_read_about_once_by_every_pass(bucket,
     assert run_search(catalog, "a film", k=5, form="json", output=str(tmp_path / "sheet.png")) == 0
     assert fetched(s3_server, uri)[0] == before  # of shards, vectors and thumbnails alone
     assert verify(Catalog.open(catalog)) == []
+    assert run_export_clips(catalog, str(tmp_path / "clips"), None, "caption", None, {}) == 0
+    assert len(list((tmp_path / "clips").glob("*.mp4"))) == FILMS
+    assert 0.9 < (fetched(s3_server, uri)[0] - before) / size <= 1.1
 
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "parquet"])
