@@ -34,6 +34,11 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/") or "/", *(part.strip("/") for part in parts)])
 
 
+def file_uri(path: str) -> str:
+    """A local path as a file:// URI, which is text whatever bytes the path has."""
+    return "file://" + urllib.parse.quote(os.fsencode(path))
+
+
 def local_path(uri: str) -> str:
     """The absolute path of a local URI (file:// or plain, ~ expanded)."""
     if uri.startswith("file://"):

@@ -26,7 +26,7 @@ from curate.storage import filesystem, is_local, join
 from models.files import write_whole
 
 ROW_GROUP = 128 * 1024  # rows that a writer holds in memory and that DuckDB scans with one thread
-NAME = re.compile(r"\.?([0-9a-f]{32})-(\d+)-[0-9a-f]{32}\.parquet(?:\.[0-9a-f]{16}\.part)?")  # `write_whole`\'s, too
+NAME = re.compile(r"\.?([0-9a-f]{32})-(\d+)-[0-9a-f]{32}\.parquet(?:\.[0-9a-f]{16}\.part)?")  # `write_whole`'s part too
 
 
 @dataclass(frozen=True)

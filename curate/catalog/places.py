@@ -8,14 +8,12 @@ before it is hashed. A link to a folder is another spelling of the same place: w
 from __future__ import annotations
 
 import datetime
-import os
-import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import literal
-from curate.storage import is_local
+from curate.storage import file_uri, is_local
 
 MOVED, LINK = "moved", "link"
 
@@ -105,12 +103,8 @@ def spelled_moves(old: str, new: str) -> list[tuple[str, str]]:
     """A move as it is, and as it is of files whose names are no UTF-8, which the catalog writes as file:// URIs."""
     pairs = [(old, new)]
     if is_local(old) and is_local(new):
-        pairs.append((_quoted(old), _quoted(new)))
+        pairs.append((file_uri(old), file_uri(new)))
     return pairs
-
-
-def _quoted(path: str) -> str:
-    return "file://" + urllib.parse.quote(os.fsencode(path))
 
 
 def read_places(catalog: Catalog) -> Places:

@@ -25,10 +25,12 @@ LINE, MARGIN, TITLE = 16, 10, 34  # height of a line of text, space around tiles
 PAPER, INK, PALE, EMPTY = (250, 250, 248), (24, 24, 26), (110, 110, 112), (224, 224, 222)  # RGB
 
 
-def check_sheet_name(path: str) -> None:
-    """UserError for a file name without the ending of an image format, or a folder that does not exist."""
-    if Path(path).suffix.lower() not in ENDINGS:
-        raise UserError(f"-o {path}: a contact sheet's name ends with {', '.join(ENDINGS)}")
+def check_sheet_name(path: str, more: tuple[str, ...] = ()) -> None:
+    """UserError for a file name without the ending of an image format or one of `more`, or a folder that does not
+    exist.
+    """
+    if Path(path).suffix.lower() not in (*ENDINGS, *more):
+        raise UserError(f"-o {path}: a contact sheet's name ends with {', '.join((*ENDINGS, *more))}")
     if not Path(path).absolute().parent.is_dir():
         raise UserError(f"-o {path}: there is no folder {Path(path).parent}")
 
@@ -52,8 +54,13 @@ def write_contact_sheet(
     encoded, data = cv2.imencode(Path(path).suffix.lower(), sheet[:, :, ::-1])
     if not encoded:
         raise UserError(f"can't draw {path}: OpenCV does not write {Path(path).suffix}")
+    save_sheet(path, data.tobytes())
+
+
+def save_sheet(path: str, data: str | bytes) -> None:
+    """Writes a sheet whole or not at all. Raises UserError."""
     try:
-        write_whole(path, data.tobytes())
+        write_whole(path, data)
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}") from error
 

@@ -15,12 +15,12 @@ from typing import Literal
 import duckdb
 
 from curate.catalog.catalog import Catalog
-from curate.catalog.gates import Gate, check_gates, condition_sql, verdict_sql
+from curate.catalog.gates import Gate, check_gates, condition_sql
 from curate.catalog.views import connect
 from curate.errors import UserError, did_you_mean
 from curate.recipe.checks import clip_columns
 from curate.run.report import hours, report_console, share, table_of
-from curate.run.selection import with_nulls_sql
+from curate.run.selection import passes_sql, with_nulls_sql
 
 LONGEST = 72  # characters of a condition that are shown; `clipmill sql "FROM gates"` has them whole
 LENGTH = "coalesce(end_s - start_s, 0)"  # seconds of a clip; a picture has none
@@ -108,8 +108,8 @@ def try_gate(uri: str, where: str, unknown: Literal["keep", "drop"] = "keep", in
         others = [each.gate for each in standing if each.name != instead]
         columns = _columns(sql)
         relation = with_nulls_sql(sql, [*others, gate], columns)
-        now = _passes([each.gate for each in standing])
-        then = _passes([*others, gate])
+        now = passes_sql([each.gate for each in standing])
+        then = passes_sql([*others, gate])
         condition = condition_sql(gate)
         wanted = {
             "all clips": "true",
@@ -157,7 +157,7 @@ def gates_in_force(sql: duckdb.DuckDBPyConnection) -> list[Standing]:
 
 def costs(sql: duckdb.DuckDBPyConnection, gates: Sequence[Gate]) -> tuple[Count, list[Count], list[Count]]:
     """(all clips, those that each gate drops, those that only it drops)."""
-    passes = [_passes([gate]) for gate in gates]
+    passes = [passes_sql([gate]) for gate in gates]
     failed = " + ".join(f"CAST(NOT {each} AS INTEGER)" for each in passes)
     relation = with_nulls_sql(sql, gates, _columns(sql))
     wanted = ["true", *(f"NOT {each}" for each in passes), *(f"NOT {each} AND ({failed}) = 1" for each in passes)]
@@ -174,7 +174,7 @@ def held_together(sql: duckdb.DuckDBPyConnection, standing: Sequence[Standing]) 
     if not pairs:
         return {}
     relation = with_nulls_sql(sql, [each.gate for each in standing], _columns(sql))
-    both = [f"NOT {_passes(by_recipe[one])} AND NOT {_passes(by_recipe[other])}" for one, other in pairs]
+    both = [f"NOT {passes_sql(by_recipe[one])} AND NOT {passes_sql(by_recipe[other])}" for one, other in pairs]
     counts = _counts(sql, relation, both)
     return {pair: count.clips for pair, count in zip(pairs, counts, strict=True) if count.clips}
 
@@ -188,10 +188,6 @@ def _counts(sql: duckdb.DuckDBPyConnection, relation: str, conditions: Sequence[
     chosen = [f"count(*) FILTER ({each}), coalesce(sum({LENGTH}) FILTER ({each}), 0)" for each in conditions]
     row = sql.execute(f"SELECT {', '.join(chosen)} FROM ({relation}) AS clips").fetchall()[0]
     return [Count(row[at], row[at + 1]) for at in range(0, len(row), 2)]
-
-
-def _passes(gates: Sequence[Gate]) -> str:
-    return f"({verdict_sql(list(gates))['verdict']} = 'kept')"
 
 
 def _columns(sql: duckdb.DuckDBPyConnection) -> list[str]:

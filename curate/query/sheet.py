@@ -20,9 +20,8 @@ from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote, referenced_columns
 from curate.catalog.views import connect, query
 from curate.errors import UserError, did_you_mean
-from curate.query.contact_sheet import MOST, check_sheet_name, thumbnails, write_contact_sheet
+from curate.query.contact_sheet import MOST, check_sheet_name, save_sheet, thumbnails, write_contact_sheet
 from curate.query.gates import gates_in_force
-from models.files import write_whole
 
 HTML = (".html", ".htm")
 SHOWN = 4  # values below a picture, where there is room for two lines
@@ -67,10 +66,7 @@ class SheetClip:
 def write_sheet(uri: str, output: str, where: str | None, by: str | None, descending: bool, most: int | None) -> int:
     """Writes a sheet of at most `most` clips; returns 0. Raises UserError, before anything is written."""
     is_page = Path(output).suffix.lower() in HTML
-    if not is_page:
-        check_sheet_name(output)
-    elif not Path(output).absolute().parent.is_dir():
-        raise UserError(f"-o {output}: there is no folder {Path(output).parent}")
+    check_sheet_name(output, more=HTML)
     if most is not None and not is_page and most > MOST:
         raise UserError(f"-n {most}: a picture holds {MOST} clips at most; an HTML file (-o sheet.html) takes more")
     with connect(Catalog.open(uri)) as sql:
@@ -81,10 +77,7 @@ def write_sheet(uri: str, output: str, where: str | None, by: str | None, descen
         spread = f", {len(clips):,} of them spread evenly" if len(clips) < total else ""
         heading = f"{total:,} clips{f' WHERE {where}' if where else ''}{order}{spread}"
         if is_page:
-            try:
-                write_whole(output, _page(heading, clips, thumbnails(sql, [clip.clip_id for clip in clips])))
-            except OSError as error:
-                raise UserError(f"can't write {output}: {error.strerror}") from error
+            save_sheet(output, _page(heading, clips, thumbnails(sql, [clip.clip_id for clip in clips])))
         else:
             write_contact_sheet(output, sql, [(clip.clip_id, clip.labels) for clip in clips], heading)
     print(f"{output}: {heading}", file=sys.stderr)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import urllib.parse
 
-from curate.storage import is_local, local_path
+from curate.storage import file_uri, is_local, local_path
 
 
 def canonical(name: str, folder: str) -> str:
@@ -23,4 +22,4 @@ def spelled(path: str) -> str:
         path.encode()
         return path
     except UnicodeEncodeError:
-        return "file://" + urllib.parse.quote(os.fsencode(path))
+        return file_uri(path)

@@ -13,7 +13,7 @@ import numpy as np
 from stages.decode.animations import webp_frames
 from stages.decode.display import Display
 from stages.decode.images import MAX_BYTES, webp_size
-from stages.decode.picture_frame import PictureFrame
+from stages.decode.picture_frame import PictureFrame, PictureReader
 from stages.decode.reading import SafeFile
 from stages.decode.timeline import PacketSizes
 from stages.frames import SourceError, SourceInfo
@@ -22,7 +22,7 @@ HELD_BYTES = 64 << 20  # pixels that are decoded at once
 TICK = Fraction(1, 1000)  # WebP counts milliseconds
 
 
-class AnimatedWebp:
+class AnimatedWebp(PictureReader):
     """The frames of an animated WebP, in order (`readers.Reader`) and by time (`fetch.Seeker`). Raises SourceError.
 
     Transparent pixels keep the colour that they have, as those of still images do.
@@ -68,20 +68,8 @@ class AnimatedWebp:
     def last_end_pts(self) -> int:
         return self._starts[self.frames]
 
-    @property
-    def field_order(self) -> None:
-        """A picture has no fields."""
-        return None
-
-    @property
-    def has_interlaced(self) -> bool:
-        return False
-
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
         return self._sizes.take(start_pts, end_pts)
-
-    def damaged_frames(self, start_pts: int, end_pts: int) -> int:
-        return 0
 
     def frame_at(self, place: int, start_pts: int, end_pts: int) -> PictureFrame:
         last = len(self._starts) - 2

@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.decode.animations import is_animated
 from stages.decode.display import Display, check_size
-from stages.decode.picture_frame import PictureFrame
+from stages.decode.picture_frame import PictureFrame, PictureReader
 from stages.decode.reading import SafeFile
 from stages.frames import SourceError, SourceInfo
 
@@ -52,7 +52,7 @@ def is_animated_webp(file: SafeFile) -> bool:
     return moves
 
 
-class ImageReader:
+class ImageReader(PictureReader):
     """One frame at PTS 0 with time base 1 (see `readers.Reader`). Raises SourceError for what can't be decoded."""
 
     audio: None = None
@@ -98,21 +98,9 @@ class ImageReader:
         """1: the span of the one-frame clip is [0, 1)."""
         return 1
 
-    @property
-    def field_order(self) -> None:
-        """A picture has no fields."""
-        return None
-
-    @property
-    def has_interlaced(self) -> bool:
-        return False
-
     def packets_bytes(self, start_pts: int, end_pts: int) -> int:
         """The file's bytes when the span holds PTS 0."""
         return self._bytes if start_pts <= 0 < end_pts else 0
-
-    def damaged_frames(self, start_pts: int, end_pts: int) -> int:
-        return 0
 
     def close(self) -> None:
         self._pixels = np.empty((0, 0, 3), np.uint8)

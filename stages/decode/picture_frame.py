@@ -52,3 +52,18 @@ class PictureFrame:
         luma = cv2.cvtColor(self._bgr, cv2.COLOR_BGR2GRAY)
         size = (self._display.stored_width, self._display.stored_height)
         return self._display.turned_means(*line_means(luma if luma.shape == size[::-1] else cv2.resize(luma, size)))
+
+
+class PictureReader:
+    """What readers of pictures say of fields and damage: there is none."""
+
+    @property
+    def field_order(self) -> None:
+        return None
+
+    @property
+    def has_interlaced(self) -> bool:
+        return False
+
+    def damaged_frames(self, start_pts: int, end_pts: int) -> int:
+        return 0

@@ -133,20 +133,11 @@ def _remote_file(uri: str) -> OpenFile:
     return OpenFile(size, repr(sorted(details.items(), key=str)), None, read_at, modified)
 
 
-class SparseReader(io.RawIOBase):
-    """A file object for those who read a little, jump far and read a little again, as listing an archive does.
+class SeekableBytes(io.RawIOBase):
+    """Base of file objects that are read at any place of `size` bytes."""
 
-    Each jump fetches as many bytes as were read after the jump before, so that headers and small members come in one
-    range and hardly a byte of a large member does. A range has `least` bytes or more; one read may have `most`.
-    `failure` keeps the last read error, because zipfile takes some of them for damage.
-    """
-
-    def __init__(self, file: OpenFile, least: int = 1024, most: int = LONGEST_READ):
-        self._file, self._least, self._most = file, least, most
-        self.failure: Exception | None = None
-        self._position = 0
-        self._start, self._data = 0, b""  # the last range
-        self._began, self._reached = 0, 0  # the reads since the last jump
+    def __init__(self, size: int):
+        self._size, self._position = size, 0
 
     def readable(self) -> bool:
         return True
@@ -159,11 +150,27 @@ class SparseReader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Sets the position. Raises OSError before the start."""
-        offset += {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._file.size}[whence]
+        offset += {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if offset < 0:
             raise OSError(f"a place before the start ({offset})")
         self._position = offset
         return offset
+
+
+class SparseReader(SeekableBytes):
+    """A file object for those who read a little, jump far and read a little again, as listing an archive does.
+
+    Each jump fetches as many bytes as were read after the jump before, so that headers and small members come in one
+    range and hardly a byte of a large member does. A range has `least` bytes or more; one read may have `most`.
+    `failure` keeps the last read error, because zipfile takes some of them for damage.
+    """
+
+    def __init__(self, file: OpenFile, least: int = 1024, most: int = LONGEST_READ):
+        super().__init__(file.size)
+        self._file, self._least, self._most = file, least, most
+        self.failure: Exception | None = None
+        self._start, self._data = 0, b""  # the last range
+        self._began, self._reached = 0, 0  # the reads since the last jump
 
     def read(self, length: int = -1) -> bytes:
         """The bytes asked for, fewer only at the end of the file; all that is left for -1. Raises OSError."""

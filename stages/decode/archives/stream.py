@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from stages.decode.archives.files import OpenFile
+from stages.decode.archives.files import OpenFile, SeekableBytes
 
 KEPT = 10  # blocks in memory of one stream: the index at the end of a film is still there when its end is reached
 
 
-class MemberStream(io.RawIOBase):
+class MemberStream(SeekableBytes):
     """Reads `length` bytes from `start` on of a file. The next block is fetched ahead once two came in a row."""
 
     def __init__(self, file: OpenFile, start: int, length: int, block_bytes: int):
-        self._file, self._start, self._length, self._block_bytes = file, start, length, block_bytes
-        self._position = 0
+        super().__init__(length)
+        self._file, self._start, self._block_bytes = file, start, block_bytes
         self._blocks: OrderedDict[int, bytes] = OrderedDict()  # by number, the one used last at the end
         self._ahead: tuple[int, Future[bytes]] | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
-        return self._position
-
     def readinto(self, buffer: Any) -> int:
         """Up to the end of the block in which the position is."""
-        if self._position >= self._length:
+        if self._position >= self._size:
             return 0
         number, offset = divmod(self._position, self._block_bytes)
         data = self._block(number)[offset : offset + len(buffer)]
@@ -58,7 +43,7 @@ class MemberStream(io.RawIOBase):
             while len(self._blocks) > KEPT:
                 self._blocks.popitem(last=False)
             following = number + 1
-            reads_on = number - 1 in self._blocks and following * self._block_bytes < self._length
+            reads_on = number - 1 in self._blocks and following * self._block_bytes < self._size
             if reads_on and following not in self._blocks and self._ahead is None:
                 self._ahead = following, self._worker.submit(self._fetch, following)
         self._blocks.move_to_end(number)
@@ -77,7 +62,7 @@ class MemberStream(io.RawIOBase):
 
     def _fetch(self, number: int) -> bytes:
         place = number * self._block_bytes
-        data = self._file.read_at(self._start + place, min(self._block_bytes, self._length - place))
+        data = self._file.read_at(self._start + place, min(self._block_bytes, self._size - place))
         if not data:
             raise OSError(f"the archive ends at byte {self._start + place}")
         return data
