@@ -82,6 +82,7 @@ class _Run:
         self.doubtful: list[tuple[float, _OnTheWay]] = []  # to be failed, if no node turns out to be lost
         self.ahead: deque[Unit] = deque()  # pending units that are listed already
         self.listed = False  # there are no more
+        self.is_full = False  # so much is on its way that pool 0 waits
         self.unit_seconds: float | None = None  # CPU of a unit, running mean
         self.stopping: float | None = None  # when the work in hand is given up
         self.began, self.said_stuck, self.idle = time.monotonic(), False, 0
@@ -127,11 +128,12 @@ class _Run:
 
     def _give_work(self) -> None:
         """Every pool, the last one first, takes what waits for it; pool 0 takes new units while there is room."""
-        in_flight = sum(pool.waiting_bytes for pool in self.pools)
+        size = self.writers.open_bytes + sum(pool.waiting_bytes for pool in self.pools)
+        self.is_full = size > self.budget or self.writers.open_rows > self.writers.most_rows
         for pool in reversed(self.pools):
-            while (worker := pool.worker_with_room()) and (job := self._next_job(pool, in_flight)):
+            while (worker := pool.worker_with_room()) and (job := self._next_job(pool)):
                 pool.give(worker, job)
-            if pool.index or in_flight <= self.budget or not any(later.busy for later in self.pools[1:]):
+            if pool.index or not self.is_full or not any(later.busy for later in self.pools[1:]):
                 pool.ask_for_rest()
         self._list_ahead(JOBS * self.pools[0].plan.size)
         for pool in self.pools:
@@ -146,7 +148,7 @@ class _Run:
             what = f"{needs.cpus:g} CPU" + (f" and {needs.gpus:g} GPU" if needs.gpus else "")
             print(f"waiting for Ray to place a worker for {pool.plan.name} ({what})", file=sys.stderr, flush=True)
 
-    def _next_job(self, pool: Pool, in_flight: int) -> Job | None:
+    def _next_job(self, pool: Pool) -> Job | None:
         if pool.waiting:
             return pool.next_waiting()
         if pool.index or self.work.stop.is_set():
@@ -154,7 +156,7 @@ class _Run:
         if self.retries:
             again = self.retries.popleft()
             return Job([[again.unit]], {(again.unit.unit_id, -1)}, alone=again.alone)
-        if in_flight > self.budget:
+        if self.is_full:
             return None
         seconds = self.unit_seconds
         count = 1 if seconds is None else int(min(JOB_UNITS, max(1, JOB_SECONDS / max(seconds, 1e-4))))
@@ -191,7 +193,8 @@ class _Run:
                 self._again(self.units[unit_id])
             if closed.files is not None:
                 yield closed.files
-        self.writers.close_if_due(now=self.listed and not self.ahead and not any(pool.busy for pool in self.pools))
+        no_more = self.is_full or (self.listed and not self.ahead)
+        self.writers.close_if_due(now=no_more and not any(pool.busy for pool in self.pools))
 
     def _ready(self, refs: list[Any]) -> list[Any]:
         """Calls that are over, after waiting for one of them."""

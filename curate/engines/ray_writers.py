@@ -35,6 +35,8 @@ class _Sent:
     failures: dict[str, str]
     skipped: frozenset[str]
     payloads: list[Any]
+    rows: int
+    size: int  # bytes
     ref: Any = None
 
 
@@ -52,6 +54,7 @@ class Writers:
         self.work, self.count = work, count
         self.writers: list[_Writer] = []
         self.turn = self.rows = self.size = self.deaths = 0
+        self.open_rows = self.open_bytes = 0  # given to writers, and in no closed file yet
         self.closed_at = time.monotonic()
 
     def add(
@@ -62,10 +65,17 @@ class Writers:
         if len(self.writers) < self.count:
             self.writers.append(_Writer(self._start()))
         self.turn += 1
-        sent = _Sent(unit_ids, dict(failures or {}), skipped, payloads)
+        sent = _Sent(unit_ids, dict(failures or {}), skipped, payloads, rows, size)
         self._send(self.writers[self.turn % len(self.writers)], sent)
         self.rows += rows
         self.size += size
+        self.open_rows += rows
+        self.open_bytes += size
+
+    @property
+    def most_rows(self) -> int:
+        """Rows that the writers should be given ahead: for the files that each is closing, and for the next."""
+        return (1 + self.count) * self.work.closing.rows
 
     def closing_refs(self) -> list[Any]:
         return [writer.closing[0] for writer in self.writers if writer.closing is not None]
@@ -102,6 +112,8 @@ class Writers:
             except ray.exceptions.RayTaskError as error:
                 raise EngineError(f"can't write: {' '.join(str(original(error)).split())[:300]}") from error
             writer.closing, self.deaths = None, 0
+            self.open_rows -= sum(each.rows for each in sent)
+            self.open_bytes -= sum(each.size for each in sent)
             yield closed
 
     def finish(self) -> Iterator[Closed]:

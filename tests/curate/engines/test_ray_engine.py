@@ -7,8 +7,10 @@ import time
 from contextlib import suppress
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
+from curate.engines.engine import CloseRule
 from curate.engines.ray_worker import PoolWorker
 from stages.base import SettingsError
 from tests.curate.engines.made import Asking, Greedy, Later, Square, run, units
@@ -90,6 +92,28 @@ def test_a_writer_that_dies_between_its_files_and_their_report_doubles_no_unit(e
     files = set((tmp_path / "catalog" / "sources").glob("*.parquet"))
     run(engine, tmp_path / "catalog", (Square(),), [])
     assert len(set((tmp_path / "catalog" / "sources").glob("*.parquet"))) < len(files)  # what nobody reported is gone
+
+
+def test_pool_0_takes_no_more_than_the_writers_can_follow(engine, tmp_path):
+    """Files of 100 rows cost more than 100 units of this stage: what is on its way must not grow."""
+    taken, ahead = [], []
+
+    def counted():
+        for unit in units(6000):
+            taken.append(unit.unit_id)
+            yield unit
+
+    outcome = run(
+        engine, tmp_path / "catalog", (Square(),), counted(), closing=CloseRule(rows=100, seconds=3600),
+        seen=lambda event, outcome: ahead.append(len(taken) - sum_of_rows(tmp_path / "catalog")),
+    )  # fmt: skip
+    assert len(outcome.clips) == 6000
+    assert max(ahead) <= 2000  # 2 x 100 rows with the writer, and two jobs of up to 256 units in each of two workers
+
+
+def sum_of_rows(folder):
+    """Rows of `sources` that are in files."""
+    return sum(pq.read_metadata(path).num_rows for path in (folder / "sources").glob("*.parquet"))
 
 
 def test_workers_with_other_code_are_refused_with_the_way_on():
