@@ -27,16 +27,18 @@ settings.load_profile("default")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start Ray are slow. Under xdist, whose workers take files in this order, Ray's files come first and
-    then those with other slow tests, so that no worker is left with a long one at the end.
+    """Tests that start Ray are slow. Under xdist, whose workers take files in this order, files with slow tests come
+    first, so that no worker is left with a long one at the end; Ray's, of which one runs at a time, are spread evenly
+    among them, so that workers seldom wait for one another.
     """
     for item in items:
         if starts_ray(item):
             item.add_marker("slow")
     if "PYTEST_XDIST_WORKER" in os.environ:
-        ray = {item.path for item in items if starts_ray(item)}
-        slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: (item.path not in ray, item.path not in slow))
+        ray = dict.fromkeys(item.path for item in items if starts_ray(item))
+        slow = dict.fromkeys(i.path for i in items if i.get_closest_marker("slow") and i.path not in ray)
+        place = {path: at / len(files) for files in (ray, slow) for at, path in enumerate(files)}
+        items.sort(key=lambda item: place.get(item.path, 1.0))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of pytest-timeout: waiting for the others does not count
