@@ -70,10 +70,10 @@ with tempfile.TemporaryDirectory() as drawn:
 """
 # Models on a hub, as the docs name them, and what a recipe is planned with in their place.
 STAND_INS = {
-    "ViT-L-14, pretrained: laion2b_s32b_b82k": "curate/demo/tiny_clip",
-    "ViT-B-32, pretrained: laion2b_s34b_b79k": "curate/demo/tiny_clip",
+    "ViT-L-14, pretrained: laion2b_s32b_b82k": "clipmill:tiny_clip",
+    "ViT-B-32, pretrained: laion2b_s34b_b79k": "clipmill:tiny_clip",
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": "demo/vae/model",
-    "google/umt5-xxl": "curate/demo/tiny_text",
+    "google/umt5-xxl": "clipmill:tiny_text",
     "Qwen/Qwen2.5-VL-7B-Instruct": CAPTION_MODEL,
 }
 SERVER = "http://localhost:8000/v1"  # as the docs name it

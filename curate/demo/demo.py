@@ -140,15 +140,9 @@ def _draw(name: str, draw: Callable[[Callable[[int, int], None]], list[FilmTruth
 
 def write_pipelines(path: Path, with_model: bool, folder: Path) -> Path:
     """Writes the recipes of the demo, without the stages that need a model if none can run."""
-    from curate.demo import tiny_clip, tiny_text
-
     lines = Path(__file__).with_name("pipelines.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
     chosen = [
-        line.replace("TINY_CLIP", str(tiny_clip.FOLDER))
-        .replace("TINY_TEXT", str(tiny_text.FOLDER))
-        .replace("DEMO", str(folder.absolute()))
-        for line in lines
-        if with_model or "TINY_" not in line
+        line.replace("DEMO", str(folder.absolute())) for line in lines if with_model or "clipmill:tiny_" not in line
     ]
     write_whole(path, "".join(chosen))
     return path

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curate.datasets.create import run_dataset_create
-from curate.demo import tiny_text
 from curate.demo.shape_judge import judge
 from curate.demo.shapes import Subject, random_take, subjects, take_frames
 from curate.generate import pictures
@@ -169,9 +168,7 @@ def write_config(name: str, folder: Path) -> Path:
     """The config of a network in the demo's folder, where the user can read and change it; written if it is missing."""
     path = folder / f"{name}.json"
     if not path.exists():
-        text = CONFIGS[name].read_text(encoding="utf-8")
-        text = text.replace("TINY_TEXT", str(tiny_text.FOLDER)).replace("DEMO", str(folder.absolute()))
-        write_whole(path, text)
+        write_whole(path, CONFIGS[name].read_text(encoding="utf-8").replace("DEMO", str(folder.absolute())))
     return path
 
 

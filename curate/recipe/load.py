@@ -242,7 +242,8 @@ class _Checker:
         if changes:
             if not isinstance(given, dict):
                 raise UserError(f"--set {name}.…: stage {name!r} takes a list, not single settings")
-            given = {**given, **changes}
+            for key, value in changes.items():
+                given = _changed(given, key, value)
         try:
             settings = adapter.validate_python(given)
         except ValidationError as error:
@@ -263,8 +264,9 @@ class _Checker:
                 said = 'expected SQL such as "motion >= 0.25", or {where: SQL, unknown: drop}'
             value = "" if first["type"] == "value_error" else f", got {first['input']!r}"
             message = f"{setting}: {said[0].lower() + said[1:]}{value}"
-        if loc and loc[0] in sets:
-            return UserError(f"--set {name}.{loc[0]}={sets[loc[0]]}: {message}")
+        for key, value in sets.items():
+            if f"{setting}.".startswith(f"{name}.{key}.") or f"{name}.{key}.".startswith(f"{setting}."):
+                return UserError(f"--set {name}.{key}={value}: {message}")
         return self.error((*at, *loc), message)
 
     def _strings(self, at: Path_, value: Any) -> tuple[str, ...]:
@@ -284,6 +286,13 @@ class _Checker:
             return (stage, key), yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"--set {text}: the value is not valid YAML") from error
+
+
+def _changed(given: Any, key: str, value: Any) -> dict[str, Any]:
+    """Settings with one of them replaced; `text.model` is the `model` inside `text`."""
+    outer, dot, inner = key.partition(".")
+    kept = given if isinstance(given, dict) else {}
+    return {**kept, outer: _changed(kept.get(outer), inner, value) if dot else value}
 
 
 def _fields(settings_type: Any) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from stages.base import SettingsError, one_line
 from stages.cuts.settings import CutSettings
 from stages.pretrained.devices import torch_device
+from stages.pretrained.lookup import named_path
 from stages.pretrained.packages import installed
 from stages.pretrained.weight_hash import REVISION_DIGITS, files_hash
 
@@ -27,7 +28,7 @@ def find_weights(settings: CutSettings) -> Path:
 
     Loads no package.
     """
-    path = Path(settings.weights) if settings.weights is not None else _published()
+    path = named_path(settings.weights) if settings.weights is not None else _published()
     if not path.is_file():
         raise SettingsError(
             f"detector 'transnetv2': no weights at {str(path)!r}: give the path of a file, or leave `weights` out and "

@@ -83,6 +83,16 @@ def test_set_changes_one_setting_and_is_checked_like_the_file(tmp_path):
             load(tmp_path, GOOD, overrides=[wrong])
 
 
+def test_set_reaches_a_setting_inside_another_and_leaves_the_rest(tmp_path):
+    text = GOOD + "      - caption: {source: manifest, manifest: {column: alt, sidecar: .txt}}\n"
+    caption = load(tmp_path, text, overrides=["caption.manifest.column=title"])[0].stages[-1].settings
+    assert caption.manifest.column == "title" and caption.manifest.sidecar == ".txt"
+    with pytest.raises(UserError, match=r"--set caption.manifest.colum=title: unknown setting 'caption.manifest.colum'"):
+        load(tmp_path, text, overrides=["caption.manifest.colum=title"])
+    with pytest.raises(UserError, match=r"--set caption.source.x=1: caption.source"):
+        load(tmp_path, text, overrides=["caption.source.x=1"])
+
+
 def test_only_stages_make_rows_incomparable_not_gates(tmp_path):
     def made_by(text):
         return make_plan(load(tmp_path, text)[0]).state_tables["sources"].settings

@@ -11,13 +11,11 @@ import pytest
 
 from curate.catalog.catalog import Catalog
 from curate.cli.main import main
-from curate.demo import tiny_clip
 from tests.curate.running import ask, pipelines
 from tests.hostile import moving_square, write_video
 
 pytestmark = pytest.mark.slow
 
-TINY_CLIP = Path(tiny_clip.__file__).parent
 RECIPES = """\
 recipes:
   ingest:
@@ -228,7 +226,7 @@ def test_a_wrong_file_of_captions_is_one_clear_line(run, films, tmp_path, name, 
 
 
 def test_a_changed_caption_is_matched_again_and_no_frame_of_another_clip_is_fetched(run, films, catalog, tmp_path):
-    recipe = RECIPES.replace("{source: manifest}", f"{{source: manifest, match: {{model: {TINY_CLIP}}}}}")
+    recipe = RECIPES.replace("{source: manifest}", f"{{source: manifest, match: {{model: clipmill:tiny_clip}}}}")
     pipelines(tmp_path, recipe)
     manifest = write(films / "m.csv", "a.mp4,a red circle", "b.mp4,a blue square")
     run("ingest", "--input", manifest)
