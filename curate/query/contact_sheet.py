@@ -1,4 +1,4 @@
-"""Draws a contact sheet: thumbnails of clips in rows, each with two lines of text, as an image file."""
+"""Draws a contact sheet: thumbnails of clips in rows, each with lines of text below it, as an image file."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def check_sheet_name(path: str, more: tuple[str, ...] = ()) -> None:
 
 
 def write_contact_sheet(
-    path: str, connection: duckdb.DuckDBPyConnection, clips: Sequence[tuple[str, tuple[str, str]]], heading: str
+    path: str, connection: duckdb.DuckDBPyConnection, clips: Sequence[tuple[str, Sequence[str]]], heading: str
 ) -> None:
-    """Draws the first hundred clips, each given by its id and two lines of text, with their thumbnails, which are read
-    through a catalog's connection.
+    """Draws the first hundred clips, each given by its id and its lines of text, with their thumbnails, which are
+    read through a catalog's connection.
 
     The file appears whole or not at all. Raises UserError if it can't be written.
     """
@@ -72,19 +72,20 @@ def thumbnails(connection: duckdb.DuckDBPyConnection, clips: Sequence[str]) -> d
     return {clip: jpeg for clip, jpeg in rows if jpeg}
 
 
-def draw_contact_sheet(heading: str, tiles: Sequence[tuple[tuple[str, str], np.ndarray | None]]) -> np.ndarray:
-    """The sheet (h, w, 3) uint8 RGB. A tile is two lines of text and a picture (h, w, 3) uint8 BGR or None."""
+def draw_contact_sheet(heading: str, tiles: Sequence[tuple[Sequence[str], np.ndarray | None]]) -> np.ndarray:
+    """The sheet (h, w, 3) uint8 RGB. A tile is lines of text and a picture (h, w, 3) uint8 BGR or None."""
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = TILE
     columns = min(COLUMNS, max(len(tiles), 2))
     rows = -(-len(tiles) // columns)
-    step = (width + MARGIN, height + 2 * LINE + MARGIN)
+    lines = max((len(labels) for labels, _ in tiles), default=0)
+    step = (width + MARGIN, height + lines * LINE + MARGIN)
     sheet = Image.new("RGB", (columns * step[0] + MARGIN, TITLE + rows * step[1] + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
     large, small = ImageFont.load_default(17), ImageFont.load_default(12)
     pen.text((MARGIN, 10), _shortened(heading, large, sheet.width - 2 * MARGIN), INK, large)
-    for number, ((first, second), picture) in enumerate(tiles):
+    for number, (labels, picture) in enumerate(tiles):
         left, top = MARGIN + number % columns * step[0], TITLE + number // columns * step[1]
         pen.rectangle((left, top, left + width - 1, top + height - 1), EMPTY)
         if picture is not None:
@@ -94,8 +95,9 @@ def draw_contact_sheet(heading: str, tiles: Sequence[tuple[tuple[str, str], np.n
             resized = cv2.resize(picture, size, interpolation=interpolation)
             thumbnail = Image.fromarray(np.ascontiguousarray(resized[:, :, ::-1]))
             sheet.paste(thumbnail, (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
-        pen.text((left, top + height + 2), _shortened(first, small, width), INK, small)
-        pen.text((left, top + height + LINE + 1), _shortened(second, small, width), PALE, small)
+        for line, text in enumerate(labels):
+            place = (left, top + height + 2 + line * LINE)
+            pen.text(place, _shortened(text, small, width), PALE if line else INK, small)
     return np.asarray(sheet)
 
 

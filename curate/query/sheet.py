@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -24,7 +25,8 @@ from curate.query.contact_sheet import MOST, check_sheet_name, save_sheet, thumb
 from curate.query.gates import gates_in_force
 
 HTML = (".html", ".htm")
-SHOWN = 4  # values below a picture, where there is room for two lines
+SHOWN = 4  # values below a picture
+LETTERS = 38  # in a line below a picture
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5rem; }
@@ -57,10 +59,10 @@ class SheetClip:
         return "kept" if self.verdict == "kept" else f"dropped by {', '.join(self.failed_gates)}"
 
     @property
-    def labels(self) -> tuple[str, str]:
-        """What a picture says of it, in two lines."""
-        values = [f"{name} {_text(value)}" for name, value in list(self.values.items())[:SHOWN]]
-        return ("  ".join([*values, self.why]), self.place)
+    def labels(self) -> tuple[str, ...]:
+        """What a picture says of it, in lines: the verdict, the values, the span."""
+        values = [f"{name}\u00a0{_text(value)}" for name, value in list(self.values.items())[:SHOWN]]
+        return (self.why, *textwrap.wrap(" ".join(values), LETTERS), self.place)
 
 
 def write_sheet(uri: str, output: str, where: str | None, by: str | None, descending: bool, most: int | None) -> int:

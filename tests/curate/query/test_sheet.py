@@ -108,3 +108,12 @@ def test_a_wrong_argument_is_one_line_and_no_file(catalog, tmp_path, monkeypatch
         write_sheet(catalog.uri, **wanted)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tile_says_the_verdict_and_every_value_in_whole_words():
+    values = {"motion": 0.0662, "luma_mean": 178.9, "duplicate_keep": True, "static": None}
+    clip = SheetClip("c", "films/a.mp4", 1, 2.5, "dropped", ["cut.min_seconds", "moving"], values)
+    first, *lines, last = clip.labels
+    assert first == "dropped by cut.min_seconds, moving" and last == "a.mp4 1.00-2.50 s"
+    assert " ".join(lines).replace("\u00a0", " ") == "motion 0.0662 luma_mean 179 duplicate_keep True static NULL"
+    assert all(len(line) <= 38 for line in lines)
