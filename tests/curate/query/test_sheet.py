@@ -12,7 +12,7 @@ from curate.catalog.gates import Gate
 from curate.catalog.ledger import Ledger
 from curate.catalog.views import connect
 from curate.errors import UserError
-from curate.query.sheet import chosen_clips, write_sheet
+from curate.query.sheet import SheetClip, chosen_clips, write_sheet
 from tests.catalog_rows import commit_rows
 
 CLIPS = 250
