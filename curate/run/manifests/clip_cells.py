@@ -18,6 +18,7 @@ from curate.catalog.schema import BASE, TEXT, rows_to_table
 from curate.errors import UserError
 from curate.run.locations import canonical
 from curate.run.manifests.manifest import Manifest, is_manifest
+from curate.run.manifests.names import NAMES
 from curate.storage import is_local, local_path
 from stages.base import ClipStage
 
@@ -80,53 +81,64 @@ def clip_cells(sql: duckdb.DuckDBPyConnection, stages: Sequence[ClipStage], quie
 
 
 def _write_rows(path: Path, file: str, wanted: Sequence[str]) -> tuple[str, dict[str, pa.DataType]]:
-    """The rows of a file as Parquet, with `key` (a clip_id or a name) and `uri`; gives the key's column, and types."""
+    """The rows of a file as Parquet, with `id` (a clip_id) or `key` (a name) and `uri`; gives in words by which columns
+    its rows name clips, and the types of its cells.
+    """
     file = local_path(file) if is_local(file) else file
     if not is_manifest(file):
         raise UserError(f"{file}: expected a .csv, .jsonl or .parquet file")
     manifest = Manifest(file)
     columns = manifest.reader.columns()
     by_id = next((name for name in columns if name.strip().lower() == "clip_id"), None)
-    naming = by_id or manifest.naming
+    has_name = any(name.strip().lower() in NAMES for name in columns)
+    by_name = manifest.naming if has_name or by_id is None else None
+    naming = by_name or by_id or ""
     found = manifest.reader.types(naming)
     types = {name: found[name].type for name in wanted if name in found}
     if not set(wanted) & set(columns):
         raise UserError(f"{file}: no column {wanted[0]!r}, only {', '.join(map(repr, columns))}: name another")
     types |= {name: TEXT for name in wanted if name in columns and name not in types}
-    schema = pa.schema({"row": pa.int64(), "key": TEXT, "uri": TEXT} | types)
+    read = types | ({by_id: TEXT} if by_id and by_name else {})
+    named = {"id": TEXT, "key": TEXT, "uri": TEXT}
+    schema = pa.schema({"row": pa.int64()} | named | types)
     folder = file.rsplit("/", 1)[0] if "/" in file else "."
-    rows, at = manifest.reader.rows(naming, types), 0
+    rows, at = manifest.reader.rows(naming, read), 0
     with pq.ParquetWriter(path, schema) as writer:
         while chunk := list(islice(rows, CHUNK)):
-            table = rows_to_table("file", [_row(row, at + i, naming, folder) for i, row in enumerate(chunk)], types)
+            cells = [_row(row, at + i, naming, by_id, folder) for i, row in enumerate(chunk)]
+            table = rows_to_table("file", cells, named | types)
             at += len(chunk)
             writer.write_table(pa.table([table[name] for name in schema.names], schema=schema))
-    return "clip_id" if by_id else naming, types
+    return " or ".join(f"`{name}`" for name in (by_id, by_name) if name), types
 
 
-def _row(row: dict[str, Any], at: int, naming: str, folder: str) -> dict[str, Any]:
-    key = row.pop(naming)
-    return row | {"row": at, "key": key.removeprefix("./"), "uri": canonical(key, folder)}
+def _row(row: dict[str, Any], at: int, naming: str, by_id: str | None, folder: str) -> dict[str, Any]:
+    """A row names a clip by its id or, where that is empty or no column of the file, the clips of a source."""
+    key, clip = row.pop(naming), row.pop(by_id, None) if by_id and by_id != naming else None
+    if by_id == naming or (clip and clip.strip()):
+        return row | {"row": at, "id": (clip or key).strip(), "key": None, "uri": None}
+    return row | {"row": at, "id": None, "key": key.removeprefix("./"), "uri": canonical(key, folder)}
 
 
 def _join(sql: duckdb.DuckDBPyConnection, rows: Path, joined: Path, key: str, names: list[str]) -> str:
-    """Writes the cells of each clip that a row names, the first row first; gives in words how many do."""
+    """Writes the cells of each clip: of the first row that names it, before that of the first that names its source.
+    Gives in words how many rows do.
+    """
     given = f"read_parquet({literal(str(rows))})"
-    if key == "clip_id":
-        matched = "SELECT r.*, c.clip_id FROM given AS r JOIN raw.clips AS c ON c.clip_id = r.key"
-    else:
-        # A row names a source by its URI, or else by the end of it, if that is the end of one alone.
-        matched = f"""
-            SELECT r.*, c.clip_id FROM (
-                SELECT r.*, s.source_id FROM given AS r JOIN done AS s USING (uri)
-                UNION ALL
-                SELECT r.*, s.source_id FROM given AS r JOIN done AS s
-                    ON {BASENAME.format("s.uri")} = {BASENAME.format("r.key")} AND ends_with(s.uri, '/' || r.key)
-                WHERE r.uri NOT IN (SELECT uri FROM done)
-                QUALIFY count(*) OVER (PARTITION BY r.row) = 1
-            ) AS r JOIN raw.clips AS c USING (source_id)"""
+    # A row names a source by its URI, or else by the end of it, if that is the end of one alone.
+    matched = f"""
+        SELECT r.*, c.clip_id FROM given AS r JOIN raw.clips AS c ON c.clip_id = r.id
+        UNION ALL BY NAME
+        SELECT r.* EXCLUDE source_id, c.clip_id FROM (
+            SELECT r.*, s.source_id FROM given AS r JOIN done AS s USING (uri)
+            UNION ALL BY NAME
+            SELECT r.*, s.source_id FROM given AS r JOIN done AS s
+                ON {BASENAME.format("s.uri")} = {BASENAME.format("r.key")} AND ends_with(s.uri, '/' || r.key)
+            WHERE r.uri NOT IN (SELECT uri FROM done)
+            QUALIFY count(*) OVER (PARTITION BY r.row) = 1
+        ) AS r JOIN raw.clips AS c USING (source_id)"""
     cells = ", ".join(["clip_id", *map(quote, names)])
-    first = "QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY matched.row) = 1"
+    first = "QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY matched.id IS NULL, matched.row) = 1"
     done = "done AS (SELECT source_id, uri FROM sources WHERE status = 'done')"
     with_given = f"WITH given AS (FROM {given}), {done}, matched AS ({matched})"
     sql.execute(f"COPY ({with_given} SELECT {cells} FROM matched {first}) TO {literal(str(joined))} (FORMAT parquet)")
@@ -135,5 +147,5 @@ def _join(sql: duckdb.DuckDBPyConnection, rows: Path, joined: Path, key: str, na
         f"(SELECT count(*) FROM read_parquet({literal(str(joined))}))"
     ).fetchall()[0]
     if not clips:
-        raise UserError(f"none of its {total:,} rows names a clip of this catalog by `{key}`")
-    return f"{total:,} rows, of which {used:,} name {clips:,} clips by `{key}`, and {total - used:,} name none"
+        raise UserError(f"none of its {total:,} rows names a clip of this catalog by {key}")
+    return f"{total:,} rows, of which {used:,} name {clips:,} clips by {key}, and {total - used:,} name none"

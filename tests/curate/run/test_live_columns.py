@@ -199,6 +199,28 @@ def test_a_file_of_captions_joins_by_uri_or_else_by_name(run, films, catalog, tm
     assert [text for _, text in captions(catalog)] == ["by uri"] * 2 + ["by path"] * 2
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_file_has_captions_of_films_and_of_single_clips_which_go_first(run, films, catalog, tmp_path, kind):
+    run("ingest", "--input", films)
+    [(second,)] = ask(catalog, "SELECT clip_id FROM clips WHERE uri LIKE '%b.mp4' AND start_s > 0")
+    rows = [("a.mp4", "", "a red ball"), ("b.mp4", "", "a blue ball")]
+    own = tmp_path / f"own.{kind}"
+
+    def captioned(rows):
+        if kind == "csv":
+            write(own, *(",".join(row) for row in rows), header="file,clip_id,caption")
+        else:
+            named = [{"file": name, "caption": text} | ({"clip_id": clip} if clip else {}) for name, clip, text in rows]
+            own.write_text("".join(json.dumps(row) + "\n" for row in named))
+        return run("captions", "--set", f"caption.manifest.file={own}")
+
+    assert captioned(rows)[0] == 0
+    code, said = captioned([*rows, ("b.mp4", second, "the ball stops")])
+    assert code == 0 and "4 clips selected, 1 taken" in said
+    assert "3 rows, of which 3 name 4 clips by `clip_id` or `file`, and 0 name none" in said
+    assert captions(catalog) == [(0, "a red ball"), (1, "a red ball"), (0, "a blue ball"), (1, "the ball stops")]
+
+
 def test_a_name_of_two_sources_is_nobody_s(run, films, tmp_path):
     (films / "sub").mkdir()
     shutil.copy(films / "a.mp4", films / "sub" / "a.mp4")
