@@ -1,6 +1,7 @@
 """Runs the blocks of README.md and docs/*.md as they are printed, and stops at the first one that fails.
 
-    docs_blocks.py [--write] [--demo FOLDER] [FILE...]      default: README.md, then every page of docs/
+    docs_blocks.py [--write] [--demo FOLDER] [--films FOLDER --captions CSV] [FILE...]
+                                                            default: README.md, then every page of docs/
 
 Everything runs in a scratch folder that holds a copy of what git would commit, where the README's `make demo` has
 made demo/. HOME is another scratch folder with a few films in Videos, so that a reader's own paths work as printed.
@@ -12,7 +13,7 @@ made demo/. HOME is another scratch folder with a few films in Videos, so that a
 | yaml | recipes are loaded, planned, and their gates checked; a stage by itself is put into a recipe first; configs of
          training are checked. STAND_INS takes the place of models on a hub, tests/caption_server.py that of a server |
 | toml | parsed |
-| text | not run; one that follows a sh block of the README is what it printed, renewed by --write |
+| text | not run; one that follows a sh block is what it printed, renewed by --write |
 
 A block of python, yaml or toml whose first line is a comment with a path, such as `# mine/stage.py`, is saved there
 and nothing else is done with it: the page's commands use it.
@@ -20,6 +21,10 @@ and nothing else is done with it: the page's commands use it.
 A block that can't run here says why behind its language: ```sh needs-gpu, needs-hub or needs-files. It is counted; a
 yaml block of this kind is still loaded, which checks every setting. Any other fence is an error. Without the README,
 `--demo FOLDER` names what `clipmill demo -o FOLDER` has made, to save the minutes of another demo.
+
+docs/start-to-end.md runs in a folder of its own on drawn films, or on those of `--films` and `--captions`, where a
+command may exit with 1 (something failed); docs_walk.py lays them out and says what has to hold at the end. --write
+renews the page's table of seconds.
 """
 
 from __future__ import annotations
@@ -43,6 +48,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import docs_walk  # noqa: E402
+
 from curate.catalog.catalog import Catalog  # noqa: E402
 from curate.catalog.views import connect  # noqa: E402
 from curate.errors import UserError  # noqa: E402
@@ -57,6 +64,7 @@ from train.config.vae import VAETrainConfig  # noqa: E402
 
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w.-]+(?:/[\w.-]+)+\.(?:py|yaml|toml))\n")  # first line of a block that is saved
+WALK_FILE = re.compile(r"# ([\w.-]+\.yaml)\n")  # the same on that page, whose commands need no folder
 NEEDS = ("needs-gpu", "needs-hub", "needs-files")
 LANGUAGES = ("sh", "python", "sql", "yaml", "toml", "text")
 DRAW = """
@@ -87,6 +95,13 @@ class Block:
     needs: str  # why it can't run here, or nothing
     text: str
     shown: str | None  # the output that the page shows of it
+    heading: str = ""  # that it stands under
+
+    @property
+    def file(self) -> str | None:
+        """The path that it is saved at."""
+        named = (WALK_FILE if self.page == docs_walk.PAGE else FILE).match(self.text)
+        return named[1] if named else None
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line} ({self.language}{' ' + self.needs if self.needs else ''})"
@@ -100,18 +115,23 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--demo", type=Path)
+    parser.add_argument("--films", type=Path)
+    parser.add_argument("--captions", type=Path)
     parser.add_argument("pages", nargs="*")
     options = parser.parse_args()
+    if (options.films is None) != (options.captions is None):
+        parser.error("--films and --captions go together")
+    given = (options.films.resolve(), options.captions.resolve()) if options.films else None
     pages = options.pages or ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
     with tempfile.TemporaryDirectory(prefix="clipmill-docs-", ignore_cleanup_errors=True) as scratch:
         try:
-            return run_pages(pages, Path(scratch), options.demo, options.write)
+            return run_pages(pages, Path(scratch), options.demo, given, options.write)
         except Failed as error:
             print(error, file=sys.stderr)
             return 1
 
 
-def run_pages(pages: list[str], scratch: Path, demo: Path | None, write: bool) -> int:
+def run_pages(pages: list[str], scratch: Path, demo: Path | None, given: tuple[Path, Path] | None, write: bool) -> int:
     blocks = {page: find_blocks(page) for page in pages}
     if Path(sys.prefix) == ROOT / ".venv":  # the scratch folder has a link to it: install what is left here, not there
         subprocess.run([sys.executable, ROOT / ".ci" / "setup.py"], check=True)
@@ -123,18 +143,22 @@ def run_pages(pages: list[str], scratch: Path, demo: Path | None, write: bool) -
     subprocess.run([sys.executable, "-c", DRAW, home / "Videos"], check=True)
     os.environ |= {"HOME": str(home), "PATH": f"{project / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     os.chdir(project)
-    if "README.md" not in pages and demo is None:
+    if "README.md" not in pages and set(pages) != {docs_walk.PAGE} and demo is None:
         run(["clipmill", "demo"], "the demo")
     done: Counter[str] = Counter()
     for page, found in blocks.items():
         began = time.monotonic()
-        printed = run_page(found)
+        if page == docs_walk.PAGE:
+            printed = docs_walk.walk(found, run_page, scratch / "walk", given, ROOT / page if write else None)
+        else:
+            printed = run_page(found)
         done.update(f"{block.language} {block.needs}".strip() for block in found)
         print(f"{page}: {len(found)} blocks in {time.monotonic() - began:.0f} s\n", flush=True)
         if write and printed:
             text = (ROOT / page).read_text(encoding="utf-8")
-            for old, new in printed.items():
-                text = text.replace(f"```text\n{old}```", f"```text\n{new}```")
+            for block, new in printed.items():
+                old = f"{block.text}```\n\n```text\n"
+                text = text.replace(f"{old}{block.shown}```", f"{old}{new}```")
             (ROOT / page).write_text(text, encoding="utf-8")
     print("docs: all blocks hold;", ", ".join(f"{count} {kind}" for kind, count in sorted(done.items())))
     return 0
@@ -145,7 +169,9 @@ def find_blocks(page: str) -> list[Block]:
     found = []
     for match in BLOCK.finditer(text):
         language, _, needs = match[1].partition(" ")
-        block = Block(page, text.count("\n", 0, match.start()) + 1, language, needs, match[2], match[3])
+        heading = re.findall(r"^## (.*)$", text[: match.start()], re.MULTILINE)[-1:]
+        line = text.count("\n", 0, match.start()) + 1
+        block = Block(page, line, language, needs, match[2], match[3], *heading)
         if language not in LANGUAGES or (needs and needs not in NEEDS):
             raise Failed(
                 f"{block}: a fence names one of {', '.join(LANGUAGES)}, then at most one of {', '.join(NEEDS)}"
@@ -156,17 +182,20 @@ def find_blocks(page: str) -> list[Block]:
     return found
 
 
-def run_page(blocks: list[Block]) -> dict[str, str]:
-    """Runs the blocks of a page; what the page shows of an output -> what was printed now."""
-    printed: dict[str, str] = {}
-    python = [
-        block for block in blocks if block.language == "python" and not block.needs and not FILE.match(block.text)
-    ]
+def run_page(blocks: list[Block], strict: bool = True) -> dict[Block, str]:
+    """Runs the blocks of a page; gives what was printed by those of which the page shows it.
+
+    Unless `strict`, commands may exit with 1, as they do where some of the work failed.
+    """
+    shell = ["bash", "-euo", "pipefail"] if strict else ["bash", "-Euo", "pipefail"]
+    mild = "" if strict else "trap 'code=$?; ((code == 1)) && echo \"exit code 1\" || exit $code' ERR\n"
+    printed: dict[Block, str] = {}
+    python = [block for block in blocks if block.language == "python" and not block.needs and not block.file]
     for block in blocks:
-        if named := FILE.match(block.text):
-            print(f"{block}: saved as {named[1]}", flush=True)
-            Path(named[1]).parent.mkdir(parents=True, exist_ok=True)
-            Path(named[1]).write_text(block.text, encoding="utf-8")
+        if block.file:
+            print(f"{block}: saved as {block.file}", flush=True)
+            Path(block.file).parent.mkdir(parents=True, exist_ok=True)
+            Path(block.file).write_text(block.text, encoding="utf-8")
         elif block.language == "toml":
             tomllib.loads(block.text)
         elif block.language == "yaml":
@@ -181,9 +210,9 @@ def run_page(blocks: list[Block]) -> dict[str, str]:
             if os.environ.get("CLIPMILL_TESTED"):
                 text = re.sub(r"^make test$", "echo 'make test: has run before'", text, flags=re.MULTILINE)
             print(f"{block}:\n{text}", flush=True)
-            out = run(["bash", "-euo", "pipefail", "-c", text], block, keep=block.shown is not None)
+            out = run([*shell, "-c", mild + text], block, keep=block.shown is not None)
             if block.shown is not None:
-                printed[block.shown] = out
+                printed[block] = out
         elif block.language == "sql":
             for statement in filter(str.strip, block.text.split(";")):
                 print(f"{block}: {' '.join(statement.split())}", flush=True)

@@ -1,4 +1,4 @@
-"""Says what the name of a model means: a folder or file on this machine, a model that ships, or a repository of a hub."""
+"""Says what the name of a model means: a folder or file on this machine, one that ships, or a repository of a hub."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def local_folder(model: str) -> Path | None:
 
 
 def located(model: str) -> str:
-    """A folder's absolute path; a name on the hub or one that ships as it is. Call it where the recipe is read, because workers run in
-    other working folders. Raises SettingsError as `local_folder`.
+    """A folder's absolute path; a name on the hub or one that ships as it is. Call it where the recipe is read, because
+    workers run in other working folders. Raises SettingsError as `local_folder`.
     """
     folder = local_folder(model)
     return str(folder.absolute()) if folder and not model.startswith(SHIPPED) else model

@@ -2,7 +2,7 @@
 
 CLIP's contrastive training (Radford et al. 2021). One text is true of many pictures of a batch, so the target of a row
 is shared among all of its matches (as in supervised contrastive learning, Khosla et al. 2020). Writes OpenCLIP's files
-(config, tokenizer, float16 weights) over those that ship, and prints how well text finds scenes that it did not train on.
+(config, tokenizer, float16 weights) over those that ship, and prints how well text finds scenes that are new to it.
 """
 
 from __future__ import annotations

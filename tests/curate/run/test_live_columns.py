@@ -5,7 +5,6 @@ The films are deleted before the second run wherever nothing may be decoded.
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -248,7 +247,7 @@ def test_a_wrong_file_of_captions_is_one_clear_line(run, films, tmp_path, name, 
 
 
 def test_a_changed_caption_is_matched_again_and_no_frame_of_another_clip_is_fetched(run, films, catalog, tmp_path):
-    recipe = RECIPES.replace("{source: manifest}", f"{{source: manifest, match: {{model: clipmill:tiny_clip}}}}")
+    recipe = RECIPES.replace("{source: manifest}", "{source: manifest, match: {model: clipmill:tiny_clip}}")
     pipelines(tmp_path, recipe)
     manifest = write(films / "m.csv", "a.mp4,a red circle", "b.mp4,a blue square")
     run("ingest", "--input", manifest)

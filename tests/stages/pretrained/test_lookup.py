@@ -27,7 +27,9 @@ def test_recipes_keep_its_name_and_not_the_path_of_this_machine():
 
 
 def test_it_is_the_same_model_by_name_and_by_path():
-    by_name, by_path = (TextEncoderSettings(model=model) for model in ("clipmill:tiny_text", str(named_path("clipmill:tiny_text"))))
+    by_name, by_path = (
+        TextEncoderSettings(model=model) for model in ("clipmill:tiny_text", str(named_path("clipmill:tiny_text")))
+    )
     assert describe_text(by_name) == describe_text(by_path)
     assert find_model("clipmill:tiny_clip") == find_model(str(named_path("clipmill:tiny_clip")))
 
