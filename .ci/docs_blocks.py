@@ -187,8 +187,8 @@ def run_page(blocks: list[Block], strict: bool = True) -> dict[Block, str]:
 
     Unless `strict`, commands may exit with 1, as they do where some of the work failed.
     """
-    shell = ["bash", "-euo", "pipefail"] if strict else ["bash", "-Euo", "pipefail"]
-    mild = "" if strict else "trap 'code=$?; ((code == 1)) && echo \"exit code 1\" || exit $code' ERR\n"
+    shell = ["bash", "-euo", "pipefail", "-c"] if strict else ["bash", "-Euo", "pipefail", "-c"]
+    script = "{}" if strict else "trap 'code=$?; ((code == 1)) || exit $code' ERR\n{}true"
     printed: dict[Block, str] = {}
     python = [block for block in blocks if block.language == "python" and not block.needs and not block.file]
     for block in blocks:
@@ -210,7 +210,7 @@ def run_page(blocks: list[Block], strict: bool = True) -> dict[Block, str]:
             if os.environ.get("CLIPMILL_TESTED"):
                 text = re.sub(r"^make test$", "echo 'make test: has run before'", text, flags=re.MULTILINE)
             print(f"{block}:\n{text}", flush=True)
-            out = run([*shell, "-c", mild + text], block, keep=block.shown is not None)
+            out = run([*shell, script.replace("{}", text)], block, keep=block.shown is not None)
             if block.shown is not None:
                 printed[block] = out
         elif block.language == "sql":
