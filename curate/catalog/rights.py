@@ -13,37 +13,25 @@ from typing import Any
 
 import pyarrow as pa
 
+from stages.shards.rights import RIGHTS_NAMES, SIGNALS, signal_names
+
 TEXT = pa.string()
 TIME = pa.timestamp("us", tz="UTC")
 
-SIGNALS = ("robots", "tdmrep", "aipref", "rsl", "c2pa")  # opt-out signals
 SOURCE_KINDS = ("public dataset", "licensed", "private", "crawled", "user", "synthetic")
 ALLOWED, CONSTRAINED, NOT_ALLOWED, NONE_FOUND = "allowed", "constrained", "not allowed", "none found"
 ANSWERS = (ALLOWED, CONSTRAINED, NOT_ALLOWED, NONE_FOUND)
 
-
-def signal_columns(signal: str) -> dict[str, pa.DataType]:
-    """The three columns of an opt-out signal: its value, where it was read, and when."""
-    return {f"optout_{signal}": TEXT, f"optout_{signal}_from": TEXT, f"optout_{signal}_checked": TIME}
-
-
-RIGHTS = pa.schema(
-    {
-        "source_kind": TEXT,  # one of SOURCE_KINDS
-        "dataset": TEXT,
-        "dataset_licence": TEXT,
-        "licence": TEXT,
-        "language": TEXT,
-        "domain": TEXT,
-        "consent": TEXT,
-        "consent_from": TEXT,
-        "consent_checked": TIME,
-        **{name: kind for signal in SIGNALS for name, kind in signal_columns(signal).items()},
-    }
-)
+RIGHTS = pa.schema({name: TIME if name.endswith("_checked") else TEXT for name in RIGHTS_NAMES})
 CHOICES: Mapping[str, tuple[str, ...]] = {"source_kind": SOURCE_KINDS} | {f"optout_{s}": ANSWERS for s in SIGNALS}
 TIMES = frozenset(field.name for field in RIGHTS if field.type == TIME)
 CHECKED = frozenset([*CHOICES, *TIMES])  # columns that do not take every text
+
+
+def signal_columns(signal: str) -> dict[str, pa.DataType]:
+    """The three columns of an opt-out signal, with their types."""
+    return {name: RIGHTS.field(name).type for name in signal_names(signal)}
+
 
 # The host of an http(s) URI. Python's `re` and DuckDB read it alike.
 HOST = r"^[hH][tT][tT][pP][sS]?://(?:[^/?#@]*@)?(\[[^\]/]*\]|[^/:?#]+)"

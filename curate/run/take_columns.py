@@ -58,7 +58,8 @@ class OptOuts:
         """UserError where `url` names a column that sources do not have."""
         url = self.settings.url if self.settings is not None else None
         if url is not None and url not in set(columns):
-            said = f"opt_outs.url: sources have no column {url!r}{did_you_mean(url, columns)}"
+            others = [name for name in columns if name not in RIGHTS.names]
+            said = f"opt_outs.url: sources have no column {url!r}{did_you_mean(url, others)}"
             raise UserError(f"{self.place}: {said}")
 
     @property

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.catalog.ledger import Ledger
-from curate.catalog.rights import SIGNALS, domain_of, signal_columns
+from curate.catalog.rights import domain_of, signal_columns
 from curate.catalog.schema import TEXT, rows_to_table
 from curate.errors import UserError, first_line
 from curate.recipe.opt_out_settings import OptOutSettings
@@ -24,6 +24,7 @@ from curate.run.opt_outs.robots import Robots
 from curate.run.opt_outs.rsl import RslTerms
 from curate.run.opt_outs.tdmrep import TdmRules, read_tdmrep
 from curate.storage import filesystem
+from stages.shards.rights import SIGNALS
 
 READ = SIGNALS[:-1]  # c2pa is in the film itself
 COLUMNS: dict[str, pa.DataType] = {n: kind for signal in READ for n, kind in signal_columns(signal).items()}
