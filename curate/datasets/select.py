@@ -104,13 +104,13 @@ class DatasetSelection:
             ) AS clips""")  # fmt: skip
         self._check_weights(weight)
         columns = "".join(f", c{i}" for i in range(len(conditions)))
-        own = ["clip_id", "source_id", "shard", "bucket", "window_fps", "weight"]
+        names = ["clip_id", "source_id", "shard", "bucket", "window_fps", "weight"]
         rights = ", ".join(f"of.{name}" for name in RIGHTS_NAMES)
         found = self.sql.sql(f"""
-            SELECT {", ".join(f"encoded.{name}" if name != "weight" else name for name in own)}, {rights}{columns}
+            SELECT {", ".join(f"encoded.{name}" if name != "weight" else name for name in names)}, {rights}{columns}
             FROM encoded JOIN weighed USING (clip_id) JOIN clips AS of ON of.clip_id = encoded.clip_id
             ORDER BY encoded.bucket, encoded.shard, encoded.clip_id""").to_arrow_table()  # fmt: skip
-        return found.rename_columns([*own, *RIGHTS_NAMES, *conditions])
+        return found.rename_columns([*names, *RIGHTS_NAMES, *conditions])
 
     def all_columns(self) -> list[str]:
         """The columns that weights and conditions may name: those of the selection, then the others of `clips`."""

@@ -94,8 +94,8 @@ def run_recipes(
             refuse_left_places(read_places(where), listing.inputs, catalog)
             listing.check()
             listing.read_columns()
-            columns[-1] = SourceColumns(where, plan, listing)
-            check_plan_gates(plan, columns[-1].gate_types)
+            columns[-1] = of_sources = SourceColumns(where, plan, listing)
+            check_plan_gates(plan, of_sources.gate_types)
             for line in look_alikes(listing) if not options.quiet else ():
                 print(line, file=sys.stderr)
     check_together(plans)
@@ -105,8 +105,8 @@ def run_recipes(
         outcomes: list[Outcome] = []
         code = 0
         try:
-            for plan, listing, of_sources in zip(plans, listings, columns, strict=True):
-                outcome = _Run(plan, listing, of_sources, where, options, engines).run()
+            for plan, listing, own in zip(plans, listings, columns, strict=True):
+                outcome = _Run(plan, listing, own, where, options, engines).run()
                 if outcome is None:
                     break
                 outcomes.append(outcome)
