@@ -59,12 +59,14 @@ class Column:
 class Context:
     """What a stage is told before a run: where the catalog lies, and which columns there are.
 
-    `clips` maps the columns of the view `clips` to Arrow types. Both are empty in a recipe that begins with sources.
+    `clips` maps the columns of the view `clips` to Arrow types, `manifest` names those of them that manifests brought.
+    All are empty in a recipe that begins with sources.
     """
 
     catalog_uri: str
     sources: Collection[str] = ()
     clips: Mapping[str, pa.DataType] = field(default_factory=dict)
+    manifest: Collection[str] = ()
 
 
 S = TypeVar("S", bound=Settings)

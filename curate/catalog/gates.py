@@ -8,6 +8,7 @@ every gate whose condition was NULL: a gate named in both lists dropped the clip
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import threading
@@ -329,7 +330,9 @@ class Judge:
 
 
 def _known(value: Any) -> Any:
-    """NaN is stored as NULL (see tables.rows_to_table), so it is judged as NULL."""
+    """A value as the view has it: NULL for NaN (see schema.rows_to_table), times in UTC without a zone."""
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        return value.astimezone(datetime.UTC).replace(tzinfo=None)
     if hasattr(value, "item"):  # a numpy scalar
         value = value.item()
     return None if value != value else value

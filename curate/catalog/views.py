@@ -18,7 +18,9 @@ from curate.catalog.catalog import OWN_TABLES, Catalog, file_paths
 from curate.catalog.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
 from curate.catalog.lease import live_runs
 from curate.catalog.places import Places, read_places
-from curate.catalog.schema import BASE, BOOKKEEPING, PASS, duckdb_type
+from curate.catalog.rights import RIGHTS, domain_sql
+from curate.catalog.schema import BASE, BOOKKEEPING, JUDGED, PASS, duckdb_type
+from curate.catalog.source_columns import of_manifests, shown_in_clips
 from curate.catalog.state import has_superseded, owner
 from curate.catalog.superseded_rows import latest_sql, no_glob
 from curate.errors import UserError
@@ -98,6 +100,8 @@ def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mappin
     """A table as stored: base columns first, then what later runs brought, times in UTC."""
     table = tables.get(name)
     types = {field.name: field.type for field in BASE.get(name, pa.schema([]))}
+    if name == "sources":
+        types |= dict(zip(RIGHTS.names, RIGHTS.types, strict=True))
     if name not in OWN_TABLES:
         types |= {PASS: pa.int64()}
     if table is not None:
@@ -138,15 +142,14 @@ def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]
 
 
 def _shown_sql(connection: duckdb.DuckDBPyConnection, name: str, places: Places) -> str:
-    columns = [
-        f"{places.sql(column)} AS {column}" if (name, column) == ("sources", "uri") else quote(column)
-        for column in _columns(connection, name)
-    ]
-    return f"SELECT {', '.join(columns)} FROM raw.{quote(name)}"
+    columns = {column: quote(column) for column in _columns(connection, name)}
+    if name == "sources":
+        columns |= {"uri": f"{places.sql('uri')} AS uri", "domain": f"{domain_sql('domain', 'uri')} AS domain"}
+    return f"SELECT {', '.join(columns.values())} FROM raw.{quote(name)}"
 
 
 def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined: list[str], places: Places) -> str:
-    """Clips with the columns of every table of one row a clip, and what the gates say of each.
+    """Clips with the columns of every table of one row a clip and of manifests, and what the gates say of each.
 
     Lists and bytes (embeddings, pictures) stay in their own tables. A name that is taken gets its table's
     name before it.
@@ -158,13 +161,21 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
     for table in joined:
         found = {n: kind for n, kind in _columns(connection, table).items() if n not in BOOKKEEPING}
         for column, kind in found.items():
-            if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP", "BLOB")):
+            if _is_wide(kind):
                 continue
             taken = column.lower() in {name.lower() for name in chosen}
             chosen[f"{table}_{column}" if taken else column] = f"{quote(table)}.{quote(column)}"
         source += f" LEFT JOIN raw.{quote(table)} ON {quote(table)}.clip_id = _c.clip_id"
         if "status" in _columns(connection, table):
             source += f" AND {quote(table)}.status = 'done'"
+    of_sources = _columns(connection, "sources")
+    shown_as = shown_in_clips((n for n in of_manifests(of_sources) if not _is_wide(of_sources[n])), [*chosen, *JUDGED])
+    chosen |= {shown: f"_s.{quote(column)}" for column, shown in shown_as.items()}
+    chosen[shown_as["domain"]] = domain_sql("_s.domain", "_c.uri")
+    # DuckDB leaves out a join to distinct keys where no column of it is asked for.
+    cells = ", ".join(f"any_value({quote(column)}) AS {quote(column)}" for column in shown_as)
+    source += f" LEFT JOIN (SELECT source_id, {cells} FROM raw.sources GROUP BY source_id) AS _s"
+    source += " ON _s.source_id = _c.source_id"
     verdicts = ", ".join(f"{sql} AS {name}" for name, sql in verdict_sql(gates).items())
     # A gate over a signal that no batch brought yet judges it as unknown.
     there = {name.lower() for name in chosen}
@@ -174,6 +185,10 @@ def _clips_sql(connection: duckdb.DuckDBPyConnection, gates: list[Gate], joined:
     inner += [f"NULL AS {quote(column)}" for column in lacking]
     shown = ", ".join(quote(column) for column in chosen)
     return f"SELECT {shown}, {verdicts} FROM (SELECT {', '.join(inner)} FROM {source}) AS clips"
+
+
+def _is_wide(kind: str) -> bool:
+    return kind.endswith("[]") or kind.startswith(("STRUCT", "MAP", "BLOB"))
 
 
 def _runs_sql(live: set[str]) -> str:

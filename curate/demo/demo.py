@@ -13,6 +13,7 @@ from rich.console import Console
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
 from curate.demo.films import FilmTruth, draw_films, read_truth, write_truth
+from curate.demo.rights import write_rights
 from curate.demo.shapes import draw_shape_films
 from curate.demo.truth_check import compare, describe
 from curate.errors import UserError
@@ -48,8 +49,8 @@ QUESTIONS = {
 
 
 def demo(folder: str | Path, engine: str = "auto", learning: bool = True) -> int:
-    """Makes films, films.jsonl (the truth about them), pipelines.yaml, catalog, search.png and, with `learning`, vae,
-    datasets/demo, run, samples and index.html in `folder`. Continues where it was stopped.
+    """Makes films, films.jsonl (the truth about them), rights.csv (whose they are), pipelines.yaml, catalog, search.png
+    and, with `learning`, vae, datasets/demo, run, samples and index.html in `folder`. Continues where it was stopped.
 
     Returns 0 if the files that are broken on purpose failed and no other, and samples show what their prompts say;
     else 1.
@@ -69,10 +70,10 @@ def demo(folder: str | Path, engine: str = "auto", learning: bool = True) -> int
     with_model = all(importlib.util.find_spec(package) for package in MODEL_PACKAGES)
     pipelines = write_pipelines(folder / "pipelines.yaml", with_model, folder)
 
-    show("run", *RECIPES, "--pipelines", str(pipelines), "--input", str(films), "--catalog", str(catalog))
-    raise_if_stopped(
-        run_recipes(list(RECIPES), str(catalog), [str(films)], pipelines, options=RunOptions(engine=engine))
-    )
+    inputs = [str(write_rights(folder / "rights.csv", (film.name for film in truth))), str(films)]
+    given = [word for text in inputs for word in ("--input", text)]
+    show("run", *RECIPES, "--pipelines", str(pipelines), *given, "--catalog", str(catalog))
+    raise_if_stopped(run_recipes(list(RECIPES), str(catalog), inputs, pipelines, options=RunOptions(engine=engine)))
 
     for question, query in QUESTIONS.items():
         console.print(f"\n{question}")

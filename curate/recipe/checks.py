@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from curate.catalog.catalog import OWN_TABLES, Catalog
 from curate.catalog.gates import check_gates
 from curate.catalog.schema import BOOKKEEPING, JUDGED
+from curate.catalog.source_columns import of_manifests
 from curate.errors import UserError
 from curate.recipe.load import Recipe, StageEntry
 from curate.recipe.plan import Plan
@@ -70,7 +72,8 @@ def prepare(plan: Plan, catalog: Catalog, sql: Any = None) -> None:
     Without `sql` the recipe begins with sources, and nothing is known of columns yet.
     """
     sources = {row[0] for row in sql.execute("DESCRIBE sources").fetchall()} if sql is not None else ()
-    context = Context(catalog.uri, sources, clip_columns(sql) if sql is not None else {})
+    columns = clip_columns(sql) if sql is not None else {}
+    context = Context(catalog.uri, sources, columns, manifest_columns(sources, columns))
     stages: list[tuple[StageEntry, Stage]] = [(step.entry, step.stage) for step in plan.steps]
     if plan.decode is not None:
         stages.insert(0, (plan.recipe.entries("sources")[0], plan.decode))
@@ -79,6 +82,12 @@ def prepare(plan: Plan, catalog: Catalog, sql: Any = None) -> None:
             stage.prepare(context)
         except SettingsError as error:
             raise UserError(f"{plan.recipe.file}:{entry.line}: {entry.name}: {error}") from error
+
+
+def manifest_columns(sources: Iterable[str], clips: Collection[str]) -> set[str]:
+    """The columns of `clips` that manifests brought, by the columns of `sources`."""
+    brought = of_manifests(sources)
+    return {prefixed if (prefixed := f"sources_{name}") in clips else name for name in brought}
 
 
 def clip_columns(sql: Any) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from curate.catalog.gates import Gate, Judge
+from curate.catalog.rights import domain_of
 from curate.catalog.schema import BOOKKEEPING
 from stages.base import UnitStage
 from stages.unit import Clip, Row, Unit
@@ -18,13 +20,16 @@ SLOW_SECONDS = 0.05  # a unit that took longer to come is not held back for othe
 class GateStage(UnitStage):
     """Judges the clips of a unit by their columns and by what the stages before it added.
 
-    The rows themselves are left as they are: verdicts are judged again by every query.
+    The rows themselves are left as they are: verdicts are judged again by every query. `of_sources` names the columns
+    of manifests that the rows lack: column of the source -> its name in `clips`.
     """
 
     name: ClassVar[str] = "gate"
 
-    def __init__(self, gates: Sequence[Gate], columns: Mapping[str, Any]):
-        self.gates, self.known_columns = list(gates), dict(columns)
+    def __init__(
+        self, gates: Sequence[Gate], columns: Mapping[str, Any], of_sources: Mapping[str, str] = MappingProxyType({})
+    ):
+        self.gates, self.known_columns, self.of_sources = list(gates), dict(columns), dict(of_sources)
         self.judge: Judge | None = None
 
     def setup(self) -> None:
@@ -62,15 +67,18 @@ class GateStage(UnitStage):
         clips = [clip for unit in units if unit.failure is None for clip in unit.clips]
         if not clips:
             return
-        for clip, judged in zip(clips, self.judge([_columns(clip) for clip in clips]), strict=True):
+        for clip, judged in zip(clips, self.judge([_columns(clip, self.of_sources) for clip in clips]), strict=True):
             if judged.verdict != "kept":
                 clip.passing = False
                 clip.drop_frames()
 
 
-def _columns(clip: Clip) -> Row:
-    """A clip's columns with those that stages of this run added."""
-    if not clip.results:
-        return clip.row
-    added = (row.items() for row in clip.results.values())
-    return clip.row | {name: value for row in added for name, value in row if name not in BOOKKEEPING}
+def _columns(clip: Clip, of_sources: Mapping[str, str]) -> Row:
+    """A clip's columns with those of its source's manifest and those that stages of this run added."""
+    row: Row = {shown: clip.source.columns.get(name) for name, shown in of_sources.items()}
+    if "domain" in of_sources and row[of_sources["domain"]] is None:
+        row[of_sources["domain"]] = domain_of(clip.source.known_as or clip.source.uri)
+    row |= clip.row
+    for added in clip.results.values():
+        row |= {name: value for name, value in added.items() if name not in BOOKKEEPING}
+    return row

@@ -202,9 +202,9 @@ class _Checker:
     def _select(self, at: Path_, body: dict[str, Any], entries: list[StageEntry]) -> str | None:
         """A recipe takes sources (`input`) through the decode pass, or clips (`select`) through what follows."""
         select = body.get("select")
-        decoding = [entry for entry in entries if entry.runs == "sources"]
+        decoding = [entry for entry in entries if entry.runs in ("sources", "rights")]
         if select is None:
-            if not decoding:
+            if not any(entry.runs == "sources" for entry in decoding):
                 wanted = "select: SELECT * FROM clips WHERE verdict = 'kept'"
                 raise self.error(at, f"recipe {at[-1]!r} decodes nothing (no probe, cut or measure): add `{wanted}`")
             return None

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -114,10 +115,16 @@ class Plan:
         """The frames of each clip that the stages ask for."""
         return requests_of(self.clip_stages)
 
-    def stages_on_clips(self, columns: Mapping[str, Any], fetch: UnitStage | None = None) -> tuple[UnitStage, ...]:
+    def stages_on_clips(
+        self,
+        columns: Mapping[str, Any],
+        fetch: UnitStage | None = None,
+        of_sources: Mapping[str, str] = MappingProxyType({}),
+    ) -> tuple[UnitStage, ...]:
         """The stages on clips, with the gates between them; `columns` are those of clips before any of these.
 
-        `fetch` gets the frames of clips that come without; it comes behind the first gates.
+        `fetch` gets the frames of clips that come without; it comes behind the first gates. GateStage says what
+        `of_sources` is.
         """
         found: list[UnitStage] = []
         judged, known = 0, dict(columns)
@@ -125,7 +132,7 @@ class Plan:
             if not isinstance(step.stage, ClipStage):
                 continue
             if len(step.gates) > judged:
-                found.append(GateStage(step.gates[judged:], known))
+                found.append(GateStage(step.gates[judged:], known, of_sources))
                 judged = len(step.gates)
             if fetch is not None and self.requests:
                 found.append(fetch)
@@ -133,7 +140,7 @@ class Plan:
             found.append(step.stage)
             known |= step.stage.columns()[step.stage.table]
         if len(self.gates) > judged and not self.global_steps:
-            found.append(GateStage(self.gates[judged:], known))
+            found.append(GateStage(self.gates[judged:], known, of_sources))
         return tuple(found)
 
 
@@ -232,6 +239,7 @@ def _decode_pass(recipe: Recipe, later: list[ClipStage]) -> SourceStage | None:
         cut=by_name.get("cut", CutSettings(detector="none", gradual=False, min_seconds=0, max_seconds=1e9)),
         measures=tuple(by_name.get("measure", ())),
         wants=requests_of(later),
+        c2pa=any(entry.settings.c2pa for entry in recipe.entries("rights")),
     )
     try:
         stage.check()

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 from curate.catalog.gates import GateSettings
 from curate.errors import UserError
+from curate.recipe.opt_out_settings import OptOutSettings
 from stages.base import ClipStage, GlobalStage, ShardStage, SourceStage, TableStage, one_line
 from stages.cuts.settings import CutSettings
 from stages.decode.settings import ProbeSettings
 from stages.measures.registry import MeasureName
 
-Runs = Literal["sources", "gate", "clips", "shards", "catalog"]
+Runs = Literal["rights", "sources", "gate", "clips", "shards", "catalog"]
 RecipeStage = SourceStage[Any] | TableStage[Any]
 ENTRY_POINTS = "clipmill.stages"  # where other packages register stages: NAME = "package.module:Class"
 
@@ -40,8 +41,8 @@ BUILT_IN = {
 class StageKind:
     """What may stand in a recipe: how it runs, the type of its settings, and its class.
 
-    `runs`: on sources, on clips, on shards of clips, on the whole catalog, or as a gate. Gates and the parts of the
-    decode pass, which the plan puts together, have no class.
+    `runs`: on sources, on clips, on shards of clips, on the whole catalog, as a gate, or on what is known of the rights
+    in sources. Gates, rights and the parts of the decode pass, which the plan puts together, have no class.
     """
 
     runs: Runs
@@ -54,6 +55,7 @@ PARTS = {
     "cut": StageKind("sources", CutSettings),
     "measure": StageKind("sources", list[MeasureName]),
     "gate": StageKind("gate", dict[str, GateSettings]),
+    "opt_outs": StageKind("rights", OptOutSettings),
 }
 _BASES: dict[type[RecipeStage], Runs] = {
     SourceStage: "sources",

@@ -35,7 +35,7 @@ from curate.run.committer import Committer
 from curate.run.listing import Listing
 from curate.run.loose_columns import fit_together
 from curate.run.manifests.clip_cells import clip_cells
-from curate.run.manifests.refresh import Refreshed, refresh_sources
+from curate.run.manifests.refresh import Refreshed
 from curate.run.moved import link_notes, refuse_left_places
 from curate.run.naming import Naming
 from curate.run.pending import PendingSources, pending_sources
@@ -46,6 +46,7 @@ from curate.run.selection import Selection, check_select, chosen_sql, passes_sql
 from curate.run.settings_guard import refuse_mixture
 from curate.run.stale_rows import failures_of, forget_stale, of_other_settings
 from curate.run.stop import stop_requests
+from curate.run.take_columns import SourceColumns, look_alikes
 from curate.shards.changed import find_changed
 from curate.shards.inventory import collect_orphans
 from curate.storage import is_local, local_path
@@ -86,12 +87,17 @@ def run_recipes(
     plans = [make_plan(recipe) for recipe in recipes]
     listings = [Listing(absolute(r.inputs), r.extensions) if r.select is None else None for r in recipes]
     where = Catalog.open(catalog) if recipes[0].select else Catalog.open_or_create(catalog)
+    columns: list[SourceColumns | None] = []
     for plan, listing in zip(plans, listings, strict=True):
+        columns.append(None)
         if listing is not None:
-            check_plan_gates(plan, {})
             refuse_left_places(read_places(where), listing.inputs, catalog)
             listing.check()
             listing.read_columns()
+            columns[-1] = of_sources = SourceColumns(where, plan, listing)
+            check_plan_gates(plan, of_sources.gate_types)
+            for line in look_alikes(listing) if not options.quiet else ():
+                print(line, file=sys.stderr)
     check_together(plans)
     if not options.quiet:
         _say_what_holds(recipes, overrides)
@@ -99,8 +105,8 @@ def run_recipes(
         outcomes: list[Outcome] = []
         code = 0
         try:
-            for plan, listing in zip(plans, listings, strict=True):
-                outcome = _Run(plan, listing, where, options, engines).run()
+            for plan, listing, own in zip(plans, listings, columns, strict=True):
+                outcome = _Run(plan, listing, own, where, options, engines).run()
                 if outcome is None:
                     break
                 outcomes.append(outcome)
@@ -134,8 +140,12 @@ def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
 class _Run:
     """One recipe on one catalog."""
 
-    def __init__(self, plan: Plan, listing: Listing | None, catalog: Catalog, options: RunOptions, engines: Engines):
+    def __init__(
+        self, plan: Plan, listing: Listing | None, columns: SourceColumns | None, catalog: Catalog,
+        options: RunOptions, engines: Engines,
+    ):  # fmt: skip
         self.plan, self.listing, self.catalog, self.options, self.engines = plan, listing, catalog, options, engines
+        self.columns = columns
         self.run_id = uuid.uuid4().hex
         self.sources: PendingSources | None = None
         self.refreshed: Refreshed | None = None
@@ -194,10 +204,12 @@ class _Run:
         return Outcome(plan, self.committer.total, self.sources, self.selection, self.listing, self.refreshed)
 
     def _work(self, interrupts: Interrupts) -> None:
-        plan, sources, listing = self.plan, self.sources, self.listing
-        if plan.decode is not None and sources is not None and listing is not None:
+        plan, sources, listing, columns = self.plan, self.sources, self.listing, self.columns
+        if plan.decode is not None and sources is not None and listing is not None and columns is not None:
+            columns.opt_outs.refresh(self.catalog, self.ledgers["sources"], self.options.quiet, interrupts.stop.is_set)
             fetch = None if plan.decode.gives_frames else self._fetch()
-            stages = (plan.decode, *plan.stages_on_clips(plan.columns.get("clips", {}), fetch))
+            known = columns.gate_types | plan.columns.get("clips", {})
+            stages = (plan.decode, *plan.stages_on_clips(known, fetch, columns.gate_names))
             progress = SourceProgress(plan, self.committer.total, sources, listing, self.options.quiet)
             self._units(iter(sources), stages, progress, interrupts)
             if gone := failures_of(listing.whole_archives, self.ledgers["sources"]):
@@ -211,13 +223,13 @@ class _Run:
             self._global_stages()
 
     def _pending_sources(self) -> PendingSources | None:
-        if self.listing is None:
+        if self.listing is None or self.columns is None:
             return None
         options, ledger = self.options, self.ledgers["sources"]
-        self._take_columns(self.listing)
+        self.refreshed = self.columns.take(ledger, self.naming, self._begin)
         found = pending_sources(
             ledger,
-            self.listing,
+            self.columns.opt_outs.entries(self.listing),
             self.plan.state_tables["sources"].settings,
             limit=options.limit,
             retry_failed=options.retry_failed,
@@ -286,21 +298,6 @@ class _Run:
     def _schemas(self) -> Schemas:
         """The stored columns of every table, as they are now."""
         return {name: ledger.schema(name) for ledger in self.ledgers.values() for name in ledger.tables}
-
-    def _take_columns(self, listing: Listing) -> None:
-        """Adds the columns of manifests to `sources`, widens those there are, and refreshes the rows of known sources,
-        before any row is made.
-        """
-        ledger = self.ledgers["sources"]
-        stored = ledger.schema("sources") if "sources" in ledger.tables else BASE["sources"]
-        there = {field.name: field.type for field in stored}
-        types = listing.join_columns(there)
-        if any(there.get(name) != kind for name, kind in types.items()):
-            self._begin()
-            ledger.widen_columns(types)
-            ledger.add_columns("sources", pa.schema(types.items()))
-        if listing.manifests and "sources" in ledger.tables:
-            self.refreshed = refresh_sources(ledger, listing.manifests.values(), types, self.naming)
 
     @property
     def _stamp(self) -> dict[str, str]:

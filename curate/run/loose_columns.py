@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.catalog.arrays import array
+from curate.catalog.rights import RIGHTS, rights_value
 from curate.catalog.schema import storable
 from curate.run.manifests.names import RESERVED
 from stages.unit import Row, Source
@@ -23,10 +24,10 @@ def fit_together(sources: Sequence[Source], schema: pa.Schema) -> pa.Schema:
     Where `fps` holds numbers, "n/a" goes into `fps_text`. Integers become floats where a column has both. Names that
     differ in capitals only are one column, as SQL has it; the second of one source goes into `fps_2`.
     """
-    spelling = {field.name.lower(): field.name for field in schema}
-    kinds = {field.name: _kind_of_type(field.type) for field in schema}
+    spelling = {field.name.lower(): field.name for field in [*RIGHTS, *schema]}
+    kinds = {field.name: _kind_of_type(field.type) for field in [*RIGHTS, *schema]}
     for source in sources:
-        source.columns = _spelled_alike(_stored(source.columns), spelling)
+        source.columns = _as_rights(_spelled_alike(_stored(source.columns), spelling))
     new: dict[str, Counter[str]] = {}
     for name, value in (item for source in sources for item in source.columns.items()):
         if name not in kinds and (kind := _kind(value)) is not None:
@@ -70,6 +71,21 @@ def _common(found: Counter[str]) -> str:
     if found["number"]:
         found["number"] += found.pop("integer", 0)
     return found.most_common(1)[0][0]
+
+
+def _as_rights(row: Row) -> Row:
+    """The row with its rights columns as they are stored; a value that one does not take is a text beside it."""
+    found: Row = {}
+    for name, value in row.items():
+        if name in RIGHTS.names and value is not None:
+            text = value if isinstance(value, str) else json.dumps(value)
+            try:
+                found[name] = rights_value(name, text)
+            except ValueError:
+                found[f"{name}_text"] = text
+        else:
+            found[name] = value
+    return found
 
 
 def _fitted(name: str, value: Any, kinds: dict[str, str]) -> tuple[str, Any]:

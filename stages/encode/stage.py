@@ -36,6 +36,7 @@ from stages.shards.contract import Contract
 from stages.shards.folder import WriteError
 from stages.shards.format import JSON, ShardError
 from stages.shards.made_of import MADE_OF, conditions_hash, crop_hash, window_hash
+from stages.shards.rights import rights_info
 from stages.shards.writer import ShardWriter
 from stages.unit import Clip, Row, Unit
 from stages.windows.buckets import Bucket, choose, window_of
@@ -108,7 +109,9 @@ class Encode(ShardStage[EncodeSettings]):
         self.folder = f"{self.catalog}/shards/{self.table}"
         if context.clips:
             check_captions(self.texts.fields.values(), context.clips)
-            self.conditions = choose_conditions(self.settings.conditions, context.clips, self.signals())
+            numbers = {name: kind for name, kind in context.clips.items() if name not in context.manifest}
+            taken = context.clips if self.settings.conditions is not None else numbers
+            self.conditions = choose_conditions(self.settings.conditions, taken, self.signals())
 
     def signals(self) -> dict[str, Column]:
         return {
@@ -324,6 +327,7 @@ class Encode(ShardStage[EncodeSettings]):
             "captions": captions,
             "truncated": self.texts.truncated(captions),
             "conditions": condition_values(self.conditions, row),
+            "rights": rights_info(row),
         }
 
     def _made_of(self, row: Row, conditions: Mapping[str, float | None], bucket: str) -> Row:

@@ -18,6 +18,7 @@ from stages.decode.ticks import CLIP_SECONDS, SOURCE_SECONDS
 from stages.frames import FrameRequest, SourceError
 from stages.measures.registry import measure_classes
 from stages.scan.messages import AnswerParser, ScannedClip, ScannedSource, ScanSettings
+from stages.scan.training_assertion import read_assertion
 from stages.unit import Clip, Row, Source, Unit
 
 SCAN, LOAD = "stages.scan.scan:run", "stages.scan.scan:load_detector"  # what the child runs
@@ -38,7 +39,9 @@ class DecodePass(SourceStage):
         cut: CutSettings,
         measures: tuple[str, ...],
         wants: tuple[FrameRequest, ...] = (),
+        c2pa: bool = False,  # whether the training assertion of each source is read too
     ):
+        self.c2pa = c2pa
         self.settings = ScanSettings(probe, cut, measures, wants, cut.device)
         self.child: Child | None = None
         if detectors.on_gpu(cut):
@@ -122,6 +125,8 @@ class DecodePass(SourceStage):
         assert self.child is not None and unit.source is not None, "setup() was not called"
         probe = self.settings.probe
         part, size = unit.new_part(0), 0
+        if self.c2pa:
+            source.update(read_assertion(self.child, unit.source.uri, unit.source.place))
         for answer in self.child.call(
             SCAN,
             self.settings.to_json(),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
+from curate.catalog.rights import CHECKED, RIGHTS, rights_value
+from curate.catalog.schema import TEXT
 from curate.errors import UserError
 from curate.run.locations import canonical
 from curate.run.manifests.csv_file import CsvReader
@@ -51,9 +54,16 @@ class Manifest:
 
     @cached_property
     def types(self) -> dict[str, ColumnType]:
-        """The columns that it brings to `sources`, each with its type over the whole file, which is read for them."""
-        naming = self.naming
-        return {self.names[name]: found for name, found in self.reader.types(naming).items()}
+        """The columns that it brings to `sources`, each with its type over the whole file, which is read for them.
+
+        Rights columns have types of their own. UserError, naming the row, for a cell that such a column does not take.
+        """
+        found = {self.names[name]: column for name, column in self.reader.types(self.naming).items()}
+        if checked := [name for name in found if name in CHECKED]:
+            for _ in self._rows(dict.fromkeys(checked, TEXT)):
+                pass
+        rights = {name: replace(found[name], type=RIGHTS.field(name).type) for name in found if name in RIGHTS.names}
+        return found | rights
 
     def entries(self, types: Mapping[str, pa.DataType]) -> Iterator[dict[str, Any]]:
         """For each row `uri` and the columns of `types`, which are called as in `sources`.
@@ -61,9 +71,21 @@ class Manifest:
         Relative names are taken from the manifest's own folder.
         """
         folder = self.uri.rsplit("/", 1)[0] if "/" in self.uri else "."
-        wanted = {own: types[name] for own, name in self.names.items() if name in types}
-        for row in self.reader.rows(self.naming, wanted):
-            uri = canonical(row.pop(self.naming), folder)
+        for row in self._rows(types):
+            yield row | {"uri": canonical(row["uri"], folder)}
+
+    def _rows(self, types: Mapping[str, pa.DataType]) -> Iterator[dict[str, Any]]:
+        """For each row `uri`, as it is written, and the columns of `types`."""
+        wanted = {own: name for own, name in self.names.items() if name in types}
+        read_as = {own: TEXT if name in RIGHTS.names else types[name] for own, name in wanted.items()}
+        checked = [own for own, name in wanted.items() if name in CHECKED]
+        for number, row in enumerate(self.reader.rows(self.naming, read_as), 1):
+            uri = row.pop(self.naming)
+            try:
+                for own in checked:
+                    row[own] = rights_value(wanted[own], row.get(own))
+            except ValueError as error:
+                raise UserError(f"{self.uri}: row {number}: {error}") from error
             yield {self.names[name]: value for name, value in row.items()} | {"uri": uri}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from curate.catalog.rights import RIGHTS
 from curate.catalog.schema import BASE, PASS
 from curate.errors import UserError
 
@@ -35,13 +36,14 @@ def stored_names(manifest: str, columns: Sequence[str]) -> dict[str, str]:
     """Column of a manifest -> what `sources` calls it. UserError for two that would be one.
 
     A name that clipmill uses itself becomes manifest_NAME: a manifest's own `width` or `status` must not pass for what
-    was measured.
+    was measured. A rights column is one whatever its case.
     """
     found: dict[str, str] = {}
     lowered: dict[str, str] = {}
     for column in columns:
         plain = "".join(c if c.isprintable() else "_" for c in column).strip()
         name = plain if plain and plain.lower() not in RESERVED else f"manifest_{plain}"
+        name = name.lower() if name.lower() in RIGHTS.names else name
         if (other := lowered.setdefault(name.lower(), column)) != column or column in found:
             raise UserError(f"{manifest}: columns {other!r} and {column!r} would be one in the catalog: rename one")
         found[column] = name

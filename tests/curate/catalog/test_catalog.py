@@ -18,6 +18,7 @@ from curate.catalog.catalog import Catalog
 from curate.catalog.gates import Gate
 from curate.catalog.lease import acquire, live_runs
 from curate.catalog.ledger import Ledger
+from curate.catalog.rights import RIGHTS
 from curate.catalog.schema import BASE, rows_to_table
 from curate.catalog.views import connect, query
 from curate.errors import UserError
@@ -77,7 +78,8 @@ def test_an_empty_catalog_answers_with_no_rows(place):
         assert ask(catalog, f"SELECT * FROM {name}") == []
         if name in ("sources", "thumbnails"):
             with connect(catalog) as sql:
-                assert query(sql, f"SELECT * FROM {name}")[0] == schema.names
+                rights = RIGHTS.names if name == "sources" else []
+                assert query(sql, f"SELECT * FROM {name}")[0] == [*schema.names, *rights]
     assert ask(catalog, "SELECT verdict, dropped_by, failed_gates, unknown_gates FROM clips") == []
     assert verify(catalog) == []
 
