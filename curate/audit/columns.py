@@ -1,4 +1,4 @@
-"""The columns of the relations of an audit: which of a catalog's columns are signals, captions, and facts of sources."""
+"""Which of a catalog's columns are signals, captions, groups and facts of sources, and what an audit takes of each."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ SECONDS = "coalesce(TRY_CAST(end_s - start_s AS DECIMAL(18, 6)), 0)"
 # Numbers that do not say what a clip looks or sounds like: places, sizes, names of groups.
 NO_SIGNALS = {"concept", "concept_size", "concept_weight", "duplicate_count", "dim", "window_start_s", "window_fps"}
 NO_SIGNALS |= {"crop_x", "crop_y", "crop_w", "crop_h", "caption_seed", "source_s", "decode_psnr", "shard_bytes"}
+CLIP_FACTS = ("clip_id", "source_id", "media", "start_s", "width", "height", "fps", "damaged_frames")
 # What is taken over from `sources`, as far as it is there. Rights come from manifests: a catalog may lack any of them.
-TECHNICAL = ("codec", "pixel_format", "bit_depth", "color_transfer", "field_order", "container", "has_audio")
+TECHNICAL = ("codec", "pixel_format", "bit_depth", "color_transfer", "field_order", "container", "has_audio", "audio_channels")
 RIGHTS = ("source_kind", "dataset", "dataset_licence", "licence", "language", "domain", "consent")
 OPT_OUTS = tuple(f"optout_{signal}" for signal in ("robots", "tdmrep", "aipref", "rsl", "c2pa"))
 SOURCE_FACTS = (*TECHNICAL, *RIGHTS, *OPT_OUTS)
@@ -132,7 +133,7 @@ def clip_facts(
 ) -> dict[str, str]:
     """column of `judged` -> SQL over `clips`, of all but the gates' answers. `latents` are tables with shards."""
     there = tables["clips"]
-    facts = {name: name for name in ("clip_id", "source_id", "media", "width", "height", "fps", "damaged_frames")}
+    facts = {name: name for name in CLIP_FACTS}
     facts["seconds"] = SECONDS
     shards = [name for table in latents for name in ("shard", f"{table}_shard") if name in tables[table]]
     facts["encoded"] = " OR ".join(f"{quote(name)} IS NOT NULL" for name in shards if name in there) or "false"

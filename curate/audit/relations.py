@@ -1,7 +1,8 @@
 """Makes the relations that figures query: one pass over the catalog's tables, kept as narrow columns on disk.
 
-`chosen` are the ids of what is selected, `judged` is a row for each clip of the catalog with what each gate says of it
-and the facts of its source, and `audited` those rows of it that are selected.
+`chosen` are the ids of what is selected; `judged` is a row for each clip of the catalog, with its signals and what each
+gate says of it; `audited` are those rows of it that are selected; `audited_sources` is a row for each of their sources,
+with its facts and its counts of clips.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from curate.shards.inventory import tables_with_shards
 
 MEMORY = "3GB"  # of DuckDB: what is more lies on disk meanwhile
 WORK = "audit_work"  # the database on disk, for as long as the audit takes
+VIEWS = ("audited",)  # relations that are not kept, as they are others with a condition
 
 
 @contextmanager
@@ -35,13 +37,13 @@ def prepared(sql: duckdb.DuckDBPyConnection, catalog: Catalog, chosen: Chosen, b
     """
     subject = describe(sql, catalog, chosen)
     with TemporaryDirectory(dir=beside, prefix=".audit-") as folder:
-        for setting in (f"memory_limit = '{MEMORY}'", f"temp_directory = {literal(folder)}"):
-            sql.execute(f"SET {setting}")
+        sql.execute(f"SET memory_limit = '{MEMORY}'")
+        sql.execute(f"SET temp_directory = {literal(folder)}")
         sql.execute("SET preserve_insertion_order = false")
         sql.execute(f"ATTACH {literal(str(Path(folder, 'audit.duckdb')))} AS {WORK}")
         try:
             for name, text in subject.relations.items():
-                if name != "audited":  # a view of `judged`
+                if name not in VIEWS:
                     interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {text}")
                     text = f"SELECT * FROM {WORK}.{name}"
                 sql.execute(f"CREATE TEMP VIEW {name} AS {text}")
@@ -60,43 +62,53 @@ def describe(sql: duckdb.DuckDBPyConnection, catalog: Catalog, chosen: Chosen) -
     gates = found.judged_gates(sql)
     captions = found.caption_columns(tables)
     signals = [name for name in found.signal_columns(tables) if name not in found.OWN]
-    of_clips = found.clip_facts(tables, signals, captions, tables_with_shards(sql))
+    facts = found.clip_facts(tables, signals, captions, tables_with_shards(sql))
     of_sources = [name for name in found.SOURCE_FACTS if name in tables["sources"]]
     relations = {} if chosen.sql is None else {"chosen": chosen.sql}
-    relations["judged"] = _judged_sql(sql, gates, of_clips, of_sources, chosen)
+    relations["judged"] = _judged_sql(sql, gates, facts, chosen)
     relations["audited"] = "SELECT * FROM judged" + (" WHERE selected" if chosen.sql is not None else "")
-    names = {*found.OWN, *of_clips, *of_sources} - (set() if chosen.weighted else {"weight"})
-    return Subject(sql, catalog, relations, frozenset(names), gates, signals, captions, chosen, tables)
+    relations["audited_sources"] = _sources_sql(gates, of_sources, chosen)
+    names = {*found.OWN, *facts} - (set() if chosen.weighted else {"weight"})
+    return Subject(
+        sql, catalog, relations, frozenset(names), frozenset(of_sources), gates, signals, captions, chosen, tables
+    )
 
 
 def _judged_sql(
-    sql: duckdb.DuckDBPyConnection,
-    gates: list[JudgedGate],
-    of_clips: Mapping[str, str],
-    of_sources: list[str],
-    chosen: Chosen,
+    sql: duckdb.DuckDBPyConnection, gates: list[JudgedGate], facts: Mapping[str, str], chosen: Chosen
 ) -> str:
-    """A row for each clip: its facts, what the gates say of it, and whether it is selected."""
     there = [row[0] for row in sql.execute("DESCRIBE clips").fetchall()]
     clips = with_nulls_sql(sql, [gate.gate for gate in gates], there)
-    own = dict(of_clips) | {c: text for gate in gates for c, text in gate.columns_sql().items()}
+    own = dict(facts) | {column: text for gate in gates for column, text in gate.columns_sql().items()}
     answers = f"SELECT {', '.join(f'{text} AS {quote(name)}' for name, text in own.items())} FROM ({clips}) AS clips"
     passes = [gate.passes for gate in gates]
-    names = [literal(gate.name) for gate in gates]
-    cases = " ".join(f"WHEN NOT {p} THEN {n}" for p, n in zip(passes, names, strict=True))
+    cases = " ".join(f"WHEN NOT {gate.passes} THEN {literal(gate.name)}" for gate in gates)
     shown = {
         "kept": " AND ".join(passes) or "true",
-        "failed": " + ".join(f"CAST(NOT {each} AS INTEGER)" for each in passes) or "0",
+        "failed": " + ".join(f"CAST(NOT {each} AS INTEGER)" for each in passes) or "0",  # gates
         "dropped_by": f"CASE {cases} END" if gates else "CAST(NULL AS VARCHAR)",
         "selected": "chosen.clip_id IS NOT NULL" if chosen.sql is not None else "true",
     }
     if chosen.weighted:
         shown["weight"] = "chosen.weight"
-    shown |= {name: f"of_source.{quote(name)}" for name in of_sources}
-    facts = ", ".join(["source_id", *map(quote, of_sources)])
     listed = ", ".join(f"{text} AS {quote(name)}" for name, text in shown.items())
-    text = f"SELECT answers.*, {listed} FROM ({answers}) AS answers"
-    text += f" LEFT JOIN (SELECT {facts} FROM sources) AS of_source ON of_source.source_id = answers.source_id"
-    if chosen.sql is not None:
-        text += " LEFT JOIN chosen ON chosen.clip_id = answers.clip_id"
-    return text
+    joined = " LEFT JOIN chosen ON chosen.clip_id = answers.clip_id" if chosen.sql is not None else ""
+    return f"SELECT answers.*, {listed} FROM ({answers}) AS answers{joined}"
+
+
+def _sources_sql(gates: list[JudgedGate], facts: list[str], chosen: Chosen) -> str:
+    counts = {
+        "clips": "count(*)",
+        "seconds": "sum(seconds)",
+        "kept_clips": "count(*) FILTER (kept)",
+        "kept_seconds": "coalesce(sum(seconds) FILTER (kept), 0)",
+    }
+    counts |= {f"fails_{gate.column}": f"count(*) FILTER (NOT {gate.passes})" for gate in gates}
+    if chosen.weighted:
+        counts["weight"] = "sum(weight)"
+    counted = ", ".join(f"{text} AS {name}" for name, text in counts.items())
+    named = ", ".join(map(quote, ["source_id", "bytes", *facts]))
+    return (
+        f"SELECT * FROM (SELECT source_id, {counted} FROM audited GROUP BY source_id) AS counted "
+        f"LEFT JOIN (SELECT {named} FROM sources) AS facts USING (source_id)"
+    )

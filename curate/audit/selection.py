@@ -27,7 +27,7 @@ EVERY_CLIP = Chosen("every clip of the catalog")
 
 
 def of_select(sql: duckdb.DuckDBPyConnection, select: str) -> Chosen:
-    """What a SELECT on the views gives; its column `weight`, if it has one, weighs the clips. UserError if it is wrong."""
+    """What a SELECT on the views gives; its column `weight`, where it has one, weighs the clips. UserError if wrong."""
     try:
         statements = sql.extract_statements(select)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:

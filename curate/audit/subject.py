@@ -23,14 +23,15 @@ KEPT = "count(*) FILTER (kept) AS kept_clips, coalesce(sum(seconds) FILTER (kept
 class Subject:
     """A catalog, a selection or a dataset, ready to be counted.
 
-    Figures query the views of the catalog and the relations `judged`, a row for each clip of the catalog, and `audited`,
-    those of them that are selected. `relations` has their SQL.
+    Figures query the views of the catalog and the relations `judged`, a row for each clip of the catalog, `audited`,
+    those of them that are selected, and `audited_sources`, a row for each source of these. `relations` has their SQL.
     """
 
     sql: duckdb.DuckDBPyConnection
     catalog: Catalog
     relations: Mapping[str, str]
     columns: frozenset[str]  # of `judged`
+    source_columns: frozenset[str]  # facts in `audited_sources`
     gates: Sequence[JudgedGate]
     signals: Sequence[str]  # columns of `judged`: numbers about clips, in the order of the view `clips`
     captions: Sequence[Captions]

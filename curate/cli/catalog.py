@@ -1,4 +1,4 @@
-"""Commands that ask a catalog, and one that tells it of moves: sql, search, sheet, gates, status, audit, verify, relocate."""
+"""Commands that ask a catalog or tell it of moves: sql, search, sheet, gates, status, audit, verify, relocate."""
 
 from __future__ import annotations
 

@@ -27,12 +27,10 @@ def figures(subject: Subject) -> Iterator[Figure]:
         "funnel.hours",
         "Hours of video from sources to clips",
         f"""
-        WITH scanned AS (SELECT coalesce(sum({LENGTH}), 0) AS seconds FROM sources
-                WHERE status = 'done' AND media = 'video'),
-            found AS (SELECT coalesce(sum(seconds), 0) AS seconds FROM judged)
         SELECT unnest(['in sources that are done', 'in no clip', 'in clips']) AS step,
-            unnest([scanned.seconds, scanned.seconds - found.seconds, found.seconds]) AS seconds, seconds / 3600 AS hours
-        FROM scanned, found""",
+            unnest([all_s, all_s - clips_s, clips_s]) AS seconds, unnest([all_s, all_s - clips_s, clips_s]) / 3600 AS hours
+        FROM (SELECT coalesce(sum({LENGTH}), 0) AS all_s FROM sources WHERE status = 'done' AND media = 'video'),
+            (SELECT coalesce(sum(seconds), 0) AS clips_s FROM judged)""",
         "in no clip: transitions, spans shorter than a clip may be, what could not be decoded; the headers of sources "
         "state their lengths, so a little less than 0 is possible",
     )
