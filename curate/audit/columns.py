@@ -26,7 +26,16 @@ NO_SIGNALS = {"concept", "concept_size", "concept_weight", "duplicate_count", "d
 NO_SIGNALS |= {"crop_x", "crop_y", "crop_w", "crop_h", "caption_seed", "source_s", "decode_psnr", "shard_bytes"}
 CLIP_FACTS = ("clip_id", "source_id", "media", "start_s", "width", "height", "fps", "damaged_frames")
 # What is taken over from `sources`, as far as it is there. Rights come from manifests: a catalog may lack any of them.
-TECHNICAL = ("codec", "pixel_format", "bit_depth", "color_transfer", "field_order", "container", "has_audio", "audio_channels")
+TECHNICAL = (
+    "codec",
+    "pixel_format",
+    "bit_depth",
+    "color_transfer",
+    "field_order",
+    "container",
+    "has_audio",
+    "audio_channels",
+)
 RIGHTS = ("source_kind", "dataset", "dataset_licence", "licence", "language", "domain", "consent")
 OPT_OUTS = tuple(f"optout_{signal}" for signal in ("robots", "tdmrep", "aipref", "rsl", "c2pa"))
 SOURCE_FACTS = (*TECHNICAL, *RIGHTS, *OPT_OUTS)
@@ -34,6 +43,15 @@ GROUPS = ("concept", "concept_name", "duplicate_cluster", "duplicate_kind", "dup
 # What the measures of a caption's text are called behind its column's name; texts among them count as TRUE or FALSE.
 MEASURES = ("words", "repetition", "language", "truncated", "clip_match")
 FLAGS = ("refusal", "boilerplate")
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A threshold that is tried at another value."""
+
+    threshold: Threshold
+    step: str  # a key of STEPS
+    value: float
 
 
 @dataclass(frozen=True)
@@ -58,17 +76,19 @@ class JudgedGate:
         """The same by another column of answers, that of a moved threshold."""
         return f"coalesce({column}, {'false' if self.gate.unknown == 'drop' else 'true'})"
 
-    def moved(self) -> dict[str, tuple[Threshold, str, Gate]]:
-        """column of `judged` -> (threshold, how it is moved, the gate with the threshold there)."""
+    def moved(self) -> dict[str, Moved]:
+        """The gate with each threshold moved either way, by the column of `judged` that has its answers."""
         return {
-            f"{self.column}_{number}{'a' if factor < 1 else 'b'}": (threshold, step, threshold.moved(self.gate, factor))
+            f"{self.column}_{number}{'a' if factor < 1 else 'b'}": Moved(threshold, step, threshold.times(factor))
             for number, threshold in enumerate(self.thresholds, 1)
             for step, factor in STEPS.items()
         }
 
     def columns_sql(self) -> dict[str, str]:
         """column of `judged` -> SQL over `clips`."""
-        moved = {column: condition_sql(gate) for column, (_, _, gate) in self.moved().items()}
+        moved = {
+            column: condition_sql(each.threshold.put(self.gate, each.value)) for column, each in self.moved().items()
+        }
         return {self.column: condition_sql(self.gate)} | moved
 
 

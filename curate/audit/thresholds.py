@@ -32,10 +32,14 @@ class Threshold:
     start: int  # where the number stands in the condition, in bytes of UTF-8
     end: int
 
-    def moved(self, gate: Gate, factor: float) -> Gate:
-        """The gate with this number times `factor`."""
-        text = gate.where.encode()
-        where = text[: self.start] + _number(self.value * factor).encode() + text[self.end :]
+    def times(self, factor: float) -> float:
+        """The value times `factor`, without the noise of binary fractions."""
+        return float(f"{self.value * factor:.12g}")
+
+    def put(self, gate: Gate, value: float) -> Gate:
+        """The gate with `value` in the place of this number."""
+        text, number = gate.where.encode(), f"({value!r})" if value < 0 else repr(value)
+        where = text[: self.start] + number.encode() + text[self.end :]
         return gate.model_copy(update={"where": where.decode()})
 
 
@@ -78,11 +82,6 @@ def _literal(node: dict[str, Any]) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _number(value: float) -> str:
-    """A number as SQL takes it, without the noise of binary fractions."""
-    return f"({value:.12g})" if value < 0 else f"{value:.12g}"
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

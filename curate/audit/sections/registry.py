@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from curate.audit.figure import Figure
-from curate.audit.sections import funnel, totals
+from curate.audit.sections import composition, concentration, counterfactual, funnel, media, signals, totals
 from curate.audit.subject import Subject
 
 
@@ -22,4 +22,9 @@ class SectionMaker:
 SECTIONS = (
     SectionMaker("totals", "Totals", totals.figures),
     SectionMaker("funnel", "The funnel", funnel.figures),
+    SectionMaker("counterfactual", "The counterfactual funnel", counterfactual.figures),
+    SectionMaker("signals", "Signals", signals.figures),
+    SectionMaker("media", "Duration, size and formats", media.figures),
+    SectionMaker("composition", "Composition", composition.figures),
+    SectionMaker("concentration", "Concentration", concentration.figures),
 )
