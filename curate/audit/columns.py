@@ -103,6 +103,10 @@ class Captions:
     def measure(self, name: str) -> str:
         return f"{self.column}_{name}"
 
+    @property
+    def measures(self) -> list[str]:
+        return [self.measure(name) for name in (*MEASURES, *FLAGS)]
+
 
 def judged_gates(sql: duckdb.DuckDBPyConnection) -> list[JudgedGate]:
     """The gates in force, in the order in which they judge."""
@@ -138,7 +142,7 @@ def signal_columns(tables: Tables) -> list[str]:
 def caption_columns(tables: Tables) -> list[Captions]:
     """The columns of captions that `clips` shows."""
     captions = []
-    for table in sorted(set(tables) - {"clips", "sources", "thumbnails", *OWN_TABLES}):
+    for table in stage_tables(tables):
         for name, kind in tables[table].items():
             measures = {f"{name}_words", f"{name}_repetition"}
             if kind == "VARCHAR" and measures <= set(tables[table]) and {name, *measures} <= set(tables["clips"]):
@@ -146,6 +150,11 @@ def caption_columns(tables: Tables) -> list[Captions]:
                 model = next((m for m in models if m in tables["clips"]), None)
                 captions.append(Captions(name, table, model))
     return captions
+
+
+def stage_tables(tables: Tables) -> list[str]:
+    """The tables of stages, by name."""
+    return sorted(set(tables) - {"clips", "sources", "thumbnails", *OWN_TABLES})
 
 
 def clip_facts(

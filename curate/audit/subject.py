@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from curate.audit.columns import Captions, JudgedGate
+from curate.audit.columns import Captions, JudgedGate, stage_tables
 from curate.audit.figure import ABSENT, Figure, plain_cell
 from curate.audit.selection import Chosen
 from curate.catalog.catalog import Catalog
@@ -37,6 +37,11 @@ class Subject:
     captions: Sequence[Captions]
     chosen: Chosen
     tables: Mapping[str, Mapping[str, str]]  # view of the catalog -> column -> type
+
+    @property
+    def stage_tables(self) -> list[str]:
+        """The tables of stages, by name."""
+        return stage_tables(self.tables)
 
     def has(self, *columns: str) -> bool:
         """Whether `judged` has these columns."""

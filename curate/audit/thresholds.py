@@ -32,6 +32,10 @@ class Threshold:
     start: int  # where the number stands in the condition, in bytes of UTF-8
     end: int
 
+    def is_of(self, signal: str) -> bool:
+        """Whether the number is compared with this column, whose name SQL takes in either case."""
+        return self.signal is not None and self.signal.lower() == signal.lower()
+
     def times(self, factor: float) -> float:
         """The value times `factor`, without the noise of binary fractions."""
         return float(f"{self.value * factor:.12g}")

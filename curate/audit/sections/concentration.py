@@ -33,5 +33,6 @@ def _concentration_sql(number: int, group: Group) -> str:
             2 * sum((n + 1 - place) * share) / any_value(n) - (any_value(n) + 1) / any_value(n) AS gini,
             exp(-sum(share * ln(share))) AS effective, 1 / sum(share * share) AS simpson
         FROM (SELECT clips, clips / sum(clips) OVER () AS share, row_number() OVER (ORDER BY clips DESC) AS place,
-            count(*) OVER () AS n FROM (SELECT {group.column} AS value, {group.counts()} FROM {group.relation} GROUP BY 1)
+            count(*) OVER () AS n
+            FROM (SELECT {group.column} AS value, {group.counts()} FROM {group.relation} GROUP BY 1)
             WHERE value IS NOT NULL)"""

@@ -28,7 +28,8 @@ def figures(subject: Subject) -> Iterator[Figure]:
         "Hours of video from sources to clips",
         f"""
         SELECT unnest(['in sources that are done', 'in no clip', 'in clips']) AS step,
-            unnest([all_s, all_s - clips_s, clips_s]) AS seconds, unnest([all_s, all_s - clips_s, clips_s]) / 3600 AS hours
+            unnest([all_s, all_s - clips_s, clips_s]) AS seconds,
+            unnest([all_s, all_s - clips_s, clips_s]) / 3600 AS hours
         FROM (SELECT coalesce(sum({LENGTH}), 0) AS all_s FROM sources WHERE status = 'done' AND media = 'video'),
             (SELECT coalesce(sum(seconds), 0) AS clips_s FROM judged)""",
         "in no clip: transitions, spans shorter than a clip may be, what could not be decoded; the headers of sources "

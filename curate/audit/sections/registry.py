@@ -6,7 +6,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from curate.audit.figure import Figure
-from curate.audit.sections import composition, concentration, counterfactual, funnel, media, signals, totals
+from curate.audit.sections import (
+    captions,
+    composition,
+    concentration,
+    counterfactual,
+    duplicates,
+    examples,
+    failures,
+    funnel,
+    media,
+    runs,
+    signals,
+    totals,
+    unknowns,
+    weights,
+)
 from curate.audit.subject import Subject
 
 
@@ -27,4 +42,11 @@ SECTIONS = (
     SectionMaker("media", "Duration, size and formats", media.figures),
     SectionMaker("composition", "Composition", composition.figures),
     SectionMaker("concentration", "Concentration", concentration.figures),
+    SectionMaker("duplicates", "Duplicates", duplicates.figures),
+    SectionMaker("unknown", "What is unknown", unknowns.figures),
+    SectionMaker("captions", "Captions", captions.figures),
+    SectionMaker("examples", "Clips to look at", examples.figures),
+    SectionMaker("failures", "Failures", failures.figures),
+    SectionMaker("weights", "What a trainer sees", weights.figures),
+    SectionMaker("runs", "Runs, models, time", runs.figures),
 )

@@ -10,6 +10,7 @@ from curate.audit.subject import Subject
 from curate.catalog.gates import literal, quote
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+HUGE = 1e100  # values beyond would make mean and deviation overflow
 
 
 def figures(subject: Subject) -> Iterator[Figure]:
@@ -21,11 +22,9 @@ def figures(subject: Subject) -> Iterator[Figure]:
     yield subject.figure(*quantiles, _quantiles_sql(subject), note)
     yield _thresholds(subject)
     for signal in subject.signals:
-        drawn = [
-            t.value for gate in subject.gates for t in gate.thresholds if (t.signal or "").lower() == signal.lower()
-        ]
+        drawn = [t.value for gate in subject.gates for t in gate.thresholds if t.is_of(signal)]
         title, id = f"{signal}: clips and kept clips by value", f"signals.histogram.{signal}"
-        found = value_range(subject, signal, drawn)
+        found = value_range(subject, signal, drawn, whole="INT" in subject.tables["clips"][signal])
         if found is None:
             yield subject.absent(id, title, f"a value of {signal} that is known")
         else:
@@ -39,7 +38,8 @@ def _quantiles_sql(subject: Subject) -> str:
         f"SELECT {number} AS number, {literal(name)} AS signal, count({quote(name)}) AS known_clips, "
         f"count(*) - count({quote(name)}) AS unknown_clips, min({quote(name)})::DOUBLE AS least, "
         f"quantile_cont({quote(name)}::DOUBLE, {list(QUANTILES)}) AS q, max({quote(name)})::DOUBLE AS greatest, "
-        f"avg({quote(name)}) AS mean, stddev_pop({quote(name)}) AS deviation, "
+        f"avg({quote(name)}) FILTER (abs({quote(name)}) < {HUGE}) AS mean, "
+        f"stddev_pop({quote(name)}) FILTER (abs({quote(name)}) < {HUGE}) AS deviation, "
         f"median({quote(name)}) FILTER (kept) AS kept_median FROM audited"
         for number, name in enumerate(subject.signals)
     )
