@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from curate.audit.figure import AUDIT, Audit, Section, write_audit
+from curate.audit.parts import Parts
 from curate.audit.relations import prepared
 from curate.audit.sections.registry import SECTIONS
 from curate.audit.selection import EVERY_CLIP, of_dataset, of_select
@@ -18,8 +19,17 @@ from curate.progress_bar import ProgressBar
 from curate.storage import is_local
 
 
-def run_audit(catalog: str, output: str, select: str | None = None, dataset: str | None = None) -> int:
-    """Writes OUTPUT/audit.json; returns the exit code 0. Raises UserError, before anything is written."""
+def run_audit(
+    catalog: str, output: str, select: str | None = None, dataset: str | None = None, held_out: float | None = None,
+    other: str | None = None,
+) -> int:  # fmt: skip
+    """Writes OUTPUT/audit.json; returns the exit code 0. Raises UserError, before anything is written.
+
+    `held_out` is the share of the sources that the trainer holds out, `other` the folder of a second dataset: what
+    leaks between them is counted.
+    """
+    if held_out is not None and not 0 < held_out < 1:
+        raise UserError(f"--held-out {held_out}: a share of the sources, above 0 and below 1")
     if not is_local(output):
         raise UserError(f"-o {output}: the audit is written on this machine; copy it where you like afterwards")
     folder = Path(output)
@@ -27,6 +37,7 @@ def run_audit(catalog: str, output: str, select: str | None = None, dataset: str
         raise UserError(f"-o {output} is a file: give a folder")
     opened = Catalog.open(catalog)
     found = open_dataset(dataset) if dataset is not None else None
+    parts = Parts(held_out, open_dataset(other) if other is not None else None)
     versions = opened.snapshot()
     with connect(opened, versions) as sql, ExitStack() as stack:
         if found is not None:
@@ -38,7 +49,7 @@ def run_audit(catalog: str, output: str, select: str | None = None, dataset: str
         except OSError as error:
             raise UserError(f"can't make the folder {output}: {error.strerror}") from error
         progress = stack.enter_context(ProgressBar("audit", len(SECTIONS), "sections"))
-        subject = stack.enter_context(prepared(sql, opened, chosen, folder))
+        subject = stack.enter_context(prepared(sql, opened, chosen, parts, folder))
         sections = []
         for maker in SECTIONS:
             sections.append(Section(maker.name, maker.title, tuple(maker.figures(subject))))
@@ -48,6 +59,8 @@ def run_audit(catalog: str, output: str, select: str | None = None, dataset: str
             "selection": chosen.said,
             "select": select,
             "dataset": str(found.folder) if found is not None else None,
+            "held_out": held_out,
+            "other": other,
             "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": versions,
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,7 @@ import duckdb
 
 from curate.audit import columns as found
 from curate.audit.columns import JudgedGate
+from curate.audit.parts import HELD_OUT, Parts, write_held_out
 from curate.audit.selection import Chosen
 from curate.audit.subject import Subject
 from curate.catalog.catalog import Catalog
@@ -30,28 +32,34 @@ VIEWS = ("audited",)  # relations that are not kept, as they are others with a c
 
 
 @contextmanager
-def prepared(sql: duckdb.DuckDBPyConnection, catalog: Catalog, chosen: Chosen, beside: Path) -> Iterator[Subject]:
+def prepared(
+    sql: duckdb.DuckDBPyConnection, catalog: Catalog, chosen: Chosen, parts: Parts, beside: Path
+) -> Iterator[Subject]:
     """The subject of an audit; its relations lie in a temporary folder in `beside` until the block ends.
 
     Raises UserError for a selection that is wrong.
     """
     subject = describe(sql, catalog, chosen)
+    relations = {**subject.relations, **parts.relations(beside)}
     with TemporaryDirectory(dir=beside, prefix=".audit-") as folder:
         sql.execute(f"SET memory_limit = '{MEMORY}'")
         sql.execute(f"SET temp_directory = {literal(folder)}")
         sql.execute("SET preserve_insertion_order = false")
         sql.execute(f"ATTACH {literal(str(Path(folder, 'audit.duckdb')))} AS {WORK}")
         try:
-            for name, text in subject.relations.items():
+            for name, text in relations.items():
+                if name == "parts" and parts.held_out is not None:
+                    ids = [row[0] for row in subject.rows("SELECT source_id FROM audited_sources")]
+                    write_held_out(beside / HELD_OUT, ids, parts.held_out)
                 if name not in VIEWS:
                     interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {text}")
                     text = f"SELECT * FROM {WORK}.{name}"
                 sql.execute(f"CREATE TEMP VIEW {name} AS {text}")
-            yield subject
+            yield replace(subject, relations=relations)
         except duckdb.OutOfMemoryException as error:
             raise UserError(f"the audit needs more memory or room on disk than there is: {one_line(error)}") from error
         finally:
-            for name in subject.relations:
+            for name in relations:
                 sql.execute(f"DROP VIEW IF EXISTS temp.{name}")
             sql.execute(f"DETACH {WORK}")
 

@@ -56,6 +56,8 @@ def add(commands: Commands) -> None:
     chosen = audit.add_mutually_exclusive_group()
     chosen.add_argument("--select", metavar="SQL", help="gives clip_id of the clips to audit; default: every clip")
     chosen.add_argument("--dataset", metavar="DIR", help="audit the samples of this dataset, with their weights")
+    audit.add_argument("--held-out", type=float, metavar="SHARE", help="what leaks to sources the trainer holds out")
+    audit.add_argument("--other", metavar="DIR", help="what leaks to a second dataset")
     audit.set_defaults(command=_audit)
 
     verify = commands.add_parser("verify", help="reconcile ledger, tables and shards; exit 1 on any mismatch")
@@ -126,7 +128,7 @@ def _status(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     from curate.audit.command import run_audit
 
-    return run_audit(args.catalog, args.output, args.select, args.dataset)
+    return run_audit(args.catalog, args.output, args.select, args.dataset, args.held_out, args.other)
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from curate.audit.figure import Figure
 from curate.audit.subject import Subject
-from curate.catalog.gates import literal
+from curate.catalog.gates import literal, quote
+from curate.shards.inventory import tables_with_shards
 
 LENGTH = "coalesce(TRY_CAST(duration_s AS DECIMAL(18, 6)), 0)"  # of a source, in seconds
 
@@ -36,6 +37,7 @@ def figures(subject: Subject) -> Iterator[Figure]:
         "state their lengths, so a little less than 0 is possible",
     )
     yield _clips(subject)
+    yield _not_encoded(subject)
 
 
 def _clips(subject: Subject) -> Figure:
@@ -63,4 +65,27 @@ def _clips(subject: Subject) -> Figure:
             every.seconds - sum(lost_seconds) OVER upto AS seconds_left,
             (every.seconds - sum(lost_seconds) OVER upto) / 3600 AS hours_left
         FROM counted, every WINDOW upto AS (ORDER BY counted.step) ORDER BY counted.step""",
+    )
+
+
+def _not_encoded(subject: Subject) -> Figure:
+    """Why kept clips have no latents: a stage on their way failed, or none has seen them yet."""
+    title = "Kept clips that are not encoded, by reason"
+    shards = tables_with_shards(subject.sql)
+    if not shards:
+        return subject.absent("funnel.not_encoded", title, "a table of latents")
+    failed = " UNION ALL ".join(
+        f"SELECT clip_id, coalesce(split_part(reason, ':', 1), 'unknown') AS reason FROM {quote(name)} "
+        "WHERE status = 'failed'"
+        for name in shards
+    )
+    return subject.figure(
+        "funnel.not_encoded",
+        title,
+        f"""
+        SELECT coalesce('failed: ' || failed.reason, 'not tried') AS reason, count(*) AS clips,
+            sum(seconds) AS seconds, sum(seconds) / 3600 AS hours
+        FROM judged
+        LEFT JOIN (SELECT clip_id, min(reason) AS reason FROM ({failed}) GROUP BY 1) AS failed USING (clip_id)
+        WHERE kept AND NOT encoded GROUP BY 1 ORDER BY clips DESC, reason""",
     )
