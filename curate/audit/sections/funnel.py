@@ -71,7 +71,7 @@ def _clips(subject: Subject) -> Figure:
 def _not_encoded(subject: Subject) -> Figure:
     """Why kept clips have no latents: a stage on their way failed, or none has seen them yet."""
     title = "Kept clips that are not encoded, by reason"
-    shards = tables_with_shards(subject.sql)
+    shards = [name for name in tables_with_shards(subject.sql) if "reason" in subject.tables[name]]
     if not shards:
         return subject.absent("funnel.not_encoded", title, "a table of latents")
     failed = " UNION ALL ".join(
