@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from curate.audit.figure import AUDIT, Audit, Section, write_audit
@@ -17,6 +18,23 @@ from curate.datasets.files import open_dataset
 from curate.errors import UserError
 from curate.progress_bar import ProgressBar
 from curate.storage import is_local
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes a folder, and takes it away again where the block raises and has left nothing in it."""
+    there = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"can't make the folder {folder}: {error.strerror}") from error
+    try:
+        yield
+    except BaseException:
+        if not there:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def run_audit(
@@ -44,10 +62,7 @@ def run_audit(
             chosen = of_dataset(found)
         else:
             chosen = EVERY_CLIP if select is None else of_select(sql, select)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"can't make the folder {output}: {error.strerror}") from error
+        stack.enter_context(_made(folder))
         progress = stack.enter_context(ProgressBar("audit", len(SECTIONS), "sections"))
         subject = stack.enter_context(prepared(sql, opened, chosen, parts, folder))
         sections = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -84,9 +85,12 @@ class Audit:
 
 
 def with_relations(relations: Mapping[str, str], sql: str) -> str:
-    """A query behind the relations that it builds on, as common table expressions."""
+    """A query behind the relations that it names, as common table expressions."""
+    if not any(re.search(rf"\b{name}\b", sql) for name in relations):
+        return sql
     named = ",\n".join(f"{name} AS ({text})" for name, text in relations.items())
-    return f"WITH {named}\n{sql}" if named else sql
+    own = f",\n{sql.removeprefix('WITH ')}" if sql.startswith("WITH ") else f"\n{sql}"
+    return f"WITH {named}{own}"
 
 
 def plain_cell(value: Any) -> Cell:

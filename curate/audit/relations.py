@@ -55,6 +55,8 @@ def prepared(
                     interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {text}")
                     text = f"SELECT * FROM {WORK}.{name}"
                 sql.execute(f"CREATE TEMP VIEW {name} AS {text}")
+            if chosen.sql is not None:
+                _refuse_strangers(subject)
             yield replace(subject, relations=relations)
         except duckdb.OutOfMemoryException as error:
             raise UserError(f"the audit needs more memory or room on disk than there is: {one_line(error)}") from error
@@ -62,6 +64,18 @@ def prepared(
             for name in relations:
                 sql.execute(f"DROP VIEW IF EXISTS temp.{name}")
             sql.execute(f"DETACH {WORK}")
+
+
+def _refuse_strangers(subject: Subject) -> None:
+    """UserError for a selection without clips, and for one of which this catalog has none."""
+    chosen, there = subject.rows("SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM audited)")[0]
+    if not chosen:
+        raise UserError(f"no clip is chosen: {subject.chosen.said}")
+    if not there:
+        raise UserError(
+            f"{chosen:,} of {chosen:,} chosen clips are not in the catalog {subject.catalog.uri}: {subject.chosen.said}; "
+            "a dataset is audited with the catalog that it was made of"
+        )
 
 
 def describe(sql: duckdb.DuckDBPyConnection, catalog: Catalog, chosen: Chosen) -> Subject:

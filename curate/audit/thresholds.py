@@ -62,7 +62,7 @@ def _of_node(node: dict[str, Any]) -> Iterator[Threshold]:
         left, right = node["left"], node["right"]
         if (value := _literal(right)) is not None and _literal(left) is None:
             yield _threshold(left, sign, value, right)
-        elif (value := _literal(left)) is not None:
+        elif (value := _literal(left)) is not None and _literal(right) is None:
             yield _threshold(right, TURNED[sign], value, left)
     elif node.get("class") == "BETWEEN":
         for sign, side in ((">=", node["lower"]), ("<=", node["upper"])):

@@ -30,3 +30,12 @@ def figures(subject: Subject) -> Iterator[Figure]:
         "WHERE source_id IN (SELECT source_id FROM audited)",
         "whole sources, also the parts of them that no clip shows",
     )
+    if subject.chosen.sql is not None:
+        yield subject.figure(
+            "totals.chosen",
+            "Clips that are selected and those of them that the catalog has",
+            "SELECT (SELECT count(*) FROM chosen) AS chosen_clips, count(*) AS clips_in_the_catalog, "
+            "count(*) FILTER (kept) AS kept_clips, count(*) FILTER (NOT kept) AS dropped_clips, "
+            "count(*) FILTER (NOT encoded) AS not_encoded_clips FROM audited",
+            "dropped: by the gates in force now, though selected",
+        )
