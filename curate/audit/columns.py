@@ -171,7 +171,6 @@ def clip_facts(
     for each in captions:
         facts |= {m: quote(m) for name in MEASURES if (m := each.measure(name)) in there}
         facts |= {m: f"{quote(m)} IS NOT NULL" for name in FLAGS if (m := each.measure(name)) in there}
-        facts[each.measure("hash")] = f"CASE WHEN {quote(each.column)} IS NOT NULL THEN hash({quote(each.column)}) END"
         if each.model is not None:
             facts[each.model] = quote(each.model)
     return facts

@@ -26,7 +26,7 @@ from curate.errors import UserError
 from curate.run.selection import interruptible, with_nulls_sql
 from curate.shards.inventory import tables_with_shards
 
-MEMORY = "3GB"  # of DuckDB: what is more lies on disk meanwhile
+MEMORY = "2500MB"  # of DuckDB: what is more lies on disk meanwhile
 WORK = "audit_work"  # the database on disk, for as long as the audit takes
 VIEWS = ("audited",)  # relations that are not kept, as they are others with a condition
 
@@ -73,8 +73,8 @@ def _refuse_strangers(subject: Subject) -> None:
         raise UserError(f"no clip is chosen: {subject.chosen.said}")
     if not there:
         raise UserError(
-            f"{chosen:,} of {chosen:,} chosen clips are not in the catalog {subject.catalog.uri}: {subject.chosen.said}; "
-            "a dataset is audited with the catalog that it was made of"
+            f"{chosen:,} of {chosen:,} chosen clips are not in the catalog {subject.catalog.uri}: "
+            f"{subject.chosen.said}; a dataset is audited with the catalog that it was made of"
         )
 
 

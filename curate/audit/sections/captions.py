@@ -25,8 +25,8 @@ def figures(subject: Subject) -> Iterator[Figure]:
     yield subject.figure(
         *texts,
         f"SELECT * EXCLUDE (number) FROM ({parts}) ORDER BY number",
-        f"different: texts that differ; repetitive: at least {LOOPING} of the word triples stood in the text before; "
-        "their distributions are with the signals",
+        f"different: texts that differ, by a hash of 64 bits; repetitive: at least {LOOPING} of the word triples stood "
+        "in the text before; their distributions are with the signals",
     )
     yield subject.figure(*samples, _samples_sql(subject), f"texts are cut after {SHOWN} characters")
 
@@ -35,10 +35,12 @@ def _texts_sql(number: int, captions: Captions, subject: Subject) -> str:
     def measured(name: str, sql: str) -> str:
         return sql.format(quote(captions.measure(name))) if subject.has(captions.measure(name)) else "NULL"
 
-    there = f"count({quote(captions.measure('hash'))})"
+    # Texts are read once, from their own table: in a join they would fill the memory.
+    chosen = "" if subject.chosen.sql is None else " AND clip_id IN (SELECT clip_id FROM audited)"
     return f"""
-        SELECT {number} AS number, {literal(captions.column)} AS of_column, {there} AS clips,
-            count(DISTINCT {quote(captions.measure("hash"))}) AS different,
+        SELECT {number} AS number, {literal(captions.column)} AS of_column, {measured("words", "count({0})")} AS clips,
+            (SELECT count(DISTINCT hash({quote(captions.column)})) FROM {_done_sql(captions, subject)}
+                WHERE {quote(captions.column)} IS NOT NULL{chosen}) AS different,
             {measured("words", "avg({0})")} AS words_mean, {measured("words", "median({0})")} AS words_median,
             {measured("repetition", f"count(*) FILTER ({{0}} >= {LOOPING})")} AS repetitive,
             {measured("truncated", "count(*) FILTER ({0})")} AS truncated,
@@ -47,6 +49,12 @@ def _texts_sql(number: int, captions: Captions, subject: Subject) -> str:
             {measured("clip_match", "median({0})")}::DOUBLE AS match_median,
             {measured("clip_match", "quantile_cont({0}, 0.05)")}::DOUBLE AS match_q05
         FROM audited"""
+
+
+def _done_sql(captions: Captions, subject: Subject) -> str:
+    """The table of captions without the rows of failures."""
+    done = " WHERE status = 'done'" if "status" in subject.tables[captions.table] else ""
+    return f"(SELECT clip_id, {quote(captions.column)} FROM {quote(captions.table)}{done})"
 
 
 def _samples_sql(subject: Subject) -> str:
@@ -64,13 +72,14 @@ def _samples_sql(subject: Subject) -> str:
                 f"(SELECT {literal(captions.column)} AS of_column, {len(picks)} AS number, {literal(kind)} AS kind, *, "
                 f"row_number() OVER (ORDER BY rank, clip_id) AS place FROM (SELECT {rank} AS rank, clip_id, "
                 f"{words} AS words, {repetition} AS repetition, {match} AS match, kept FROM audited "
-                f"WHERE {quote(captions.measure('hash'))} IS NOT NULL ORDER BY 1 NULLS LAST, 2 LIMIT {SAMPLES}))"
+                f"WHERE {words} IS NOT NULL ORDER BY 1 NULLS LAST, 2 LIMIT {SAMPLES}))"
             )
-    texts = " ".join(f"WHEN {literal(each.column)} THEN {quote(each.column)}" for each in subject.captions)
+    texts = " UNION ALL ".join(
+        f"SELECT {literal(each.column)} AS of_column, clip_id, substr({quote(each.column)}, 1, {SHOWN}) AS text "
+        f"FROM {_done_sql(each, subject)} WHERE clip_id IN (SELECT clip_id FROM picked)"
+        for each in subject.captions
+    )
     return f"""
-        WITH picked AS ({" UNION ALL ".join(picks)})
-        SELECT of_column, picked.kind, clip_id, picked.words, picked.repetition, picked.match, picked.kept,
-            substr(CASE of_column {texts} END, 1, {SHOWN}) AS text
-        FROM picked JOIN (SELECT clip_id, {", ".join(quote(each.column) for each in subject.captions)} FROM clips)
-            USING (clip_id)
-        ORDER BY picked.number, picked.place"""
+        WITH picked AS MATERIALIZED ({" UNION ALL ".join(picks)})
+        SELECT of_column, kind, clip_id, words, repetition, match, kept, text
+        FROM picked JOIN ({texts}) USING (of_column, clip_id) ORDER BY number, place"""

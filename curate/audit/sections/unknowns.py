@@ -15,7 +15,7 @@ def figures(subject: Subject) -> Iterator[Figure]:
     of_clips = ["width", "height", "fps", "damaged_frames", *subject.signals, *GROUPS, *measures]
     of_clips += [each.model for each in subject.captions if each.model is not None]
     shown = [name for name in dict.fromkeys(of_clips) if subject.has(name)]
-    texts = {each.column: each.measure("hash") for each in subject.captions}
+    texts = {each.column: each.measure("words") for each in subject.captions}  # counted of each text
     named = {name: quote(name) for name in shown} | {name: quote(column) for name, column in texts.items()}
     yield subject.figure(
         "unknown.clips",
