@@ -1,10 +1,10 @@
-"""Commands that ask a catalog, and one that tells it of moves: sql, search, sheet, gates, status, verify, relocate."""
+"""Commands that ask a catalog or tell it of moves: sql, search, sheet, gates, status, audit, verify, relocate."""
 
 from __future__ import annotations
 
 import argparse
 
-from curate.cli.arguments import Commands, add_catalog, positive
+from curate.cli.arguments import Commands, add_catalog, filled, positive
 
 VIEWS = "sources, clips, runs, gates, places, thumbnails, and a table for each stage on clips"
 
@@ -49,6 +49,16 @@ def add(commands: Commands) -> None:
     status = commands.add_parser("status", help="what is done, failed and pending, and why")
     add_catalog(status)
     status.set_defaults(command=_status)
+
+    audit = commands.add_parser("audit", help="what is in the catalog, what was lost and why: DIR/audit.json")
+    add_catalog(audit)
+    audit.add_argument("-o", "--output", required=True, type=filled, metavar="DIR")
+    chosen = audit.add_mutually_exclusive_group()
+    chosen.add_argument("--select", metavar="SQL", help="gives clip_id of the clips to audit; default: every clip")
+    chosen.add_argument("--dataset", metavar="DIR", help="audit the samples of this dataset, with their weights")
+    audit.add_argument("--held-out", type=float, metavar="SHARE", help="what leaks to sources the trainer holds out")
+    audit.add_argument("--other", metavar="DIR", help="what leaks to a second dataset")
+    audit.set_defaults(command=_audit)
 
     verify = commands.add_parser("verify", help="reconcile ledger, tables and shards; exit 1 on any mismatch")
     add_catalog(verify)
@@ -113,6 +123,12 @@ def _status(args: argparse.Namespace) -> int:
     from curate.run.status import print_status
 
     return print_status(Catalog.open(args.catalog))
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from curate.audit.command import run_audit
+
+    return run_audit(args.catalog, args.output, args.select, args.dataset, args.held_out, args.other)
 
 
 def _verify(args: argparse.Namespace) -> int:

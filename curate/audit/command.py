@@ -1,0 +1,86 @@
+"""`clipmill audit`: counts a catalog, a selection or a dataset and writes what it finds into a folder."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from curate.audit.figure import AUDIT, Audit, Section, write_audit
+from curate.audit.parts import Parts
+from curate.audit.relations import prepared
+from curate.audit.sections.registry import SECTIONS
+from curate.audit.selection import EVERY_CLIP, of_dataset, of_select
+from curate.catalog.catalog import Catalog
+from curate.catalog.views import connect
+from curate.datasets.files import open_dataset
+from curate.errors import UserError
+from curate.progress_bar import ProgressBar
+from curate.storage import is_local
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes a folder, and takes it away again where the block raises and has left nothing in it."""
+    there = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"can't make the folder {folder}: {error.strerror}") from error
+    try:
+        yield
+    except BaseException:
+        if not there:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def run_audit(
+    catalog: str, output: str, select: str | None = None, dataset: str | None = None, held_out: float | None = None,
+    other: str | None = None,
+) -> int:  # fmt: skip
+    """Writes OUTPUT/audit.json; returns the exit code 0. Raises UserError, before anything is written.
+
+    `held_out` is the share of the sources that the trainer holds out, `other` the folder of a second dataset: what
+    leaks between them is counted.
+    """
+    if held_out is not None and not 0 < held_out < 1:
+        raise UserError(f"--held-out {held_out}: a share of the sources, above 0 and below 1")
+    if not is_local(output):
+        raise UserError(f"-o {output}: the audit is written on this machine; copy it where you like afterwards")
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"-o {output} is a file: give a folder")
+    opened = Catalog.open(catalog)
+    found = open_dataset(dataset) if dataset is not None else None
+    parts = Parts(held_out, open_dataset(other) if other is not None else None)
+    versions = opened.snapshot()
+    with connect(opened, versions) as sql, ExitStack() as stack:
+        if found is not None:
+            chosen = of_dataset(found)
+        else:
+            chosen = EVERY_CLIP if select is None else of_select(sql, select)
+        stack.enter_context(_made(folder))
+        progress = stack.enter_context(ProgressBar("audit", len(SECTIONS), "sections"))
+        subject = stack.enter_context(prepared(sql, opened, chosen, parts, folder))
+        sections = []
+        for maker in SECTIONS:
+            sections.append(Section(maker.name, maker.title, tuple(maker.figures(subject))))
+            progress.update(len(sections))
+        about = {
+            "catalog": opened.uri,
+            "selection": chosen.said,
+            "select": select,
+            "dataset": str(found.folder) if found is not None else None,
+            "held_out": held_out,
+            "other": other,
+            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": versions,
+        }
+        audit = Audit(about, subject.relations, tuple(sections))
+    write_audit(folder / AUDIT, audit)
+    totals = audit.figure("totals.clips").records()[0]
+    print(f"{folder / AUDIT}: {totals['clips']:,} clips, {totals['kept_clips']:,} of them kept")
+    return 0

@@ -1,0 +1,91 @@
+"""The funnel: where every source and clip stays on its way from the listing to the trainer, and each hour is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from curate.audit.figure import Figure
+from curate.audit.subject import Subject
+from curate.catalog.gates import literal, quote
+from curate.shards.inventory import tables_with_shards
+
+LENGTH = "coalesce(TRY_CAST(duration_s AS DECIMAL(18, 6)), 0)"  # of a source, in seconds
+
+
+def figures(subject: Subject) -> Iterator[Figure]:
+    yield subject.figure(
+        "funnel.sources",
+        "Sources by what came of them",
+        f"""
+        SELECT CASE WHEN status = 'failed' THEN 'failed' WHEN clips > 0 THEN 'done' ELSE 'done, without a clip' END
+            AS state, CASE WHEN status = 'failed' OR clips = 0 THEN coalesce(split_part(reason, ':', 1), 'unknown')
+            ELSE '' END AS reason,
+            count(*) AS sources, sum({LENGTH}) AS seconds, sum({LENGTH}) / 3600 AS hours
+        FROM sources GROUP BY ALL ORDER BY state, sources DESC, reason""",
+        "seconds of a failed source are those that its header states, 0 where it could not be read",
+    )
+    yield subject.figure(
+        "funnel.hours",
+        "Hours of video from sources to clips",
+        f"""
+        SELECT unnest(['in sources that are done', 'in no clip', 'in clips']) AS step,
+            unnest([all_s, all_s - clips_s, clips_s]) AS seconds,
+            unnest([all_s, all_s - clips_s, clips_s]) / 3600 AS hours
+        FROM (SELECT coalesce(sum({LENGTH}), 0) AS all_s FROM sources WHERE status = 'done' AND media = 'video'),
+            (SELECT coalesce(sum(seconds), 0) AS clips_s FROM judged)""",
+        "in no clip: transitions, spans shorter than a clip may be, what could not be decoded; the headers of sources "
+        "state their lengths, so a little less than 0 is possible",
+    )
+    yield _clips(subject)
+    yield _not_encoded(subject)
+
+
+def _clips(subject: Subject) -> Figure:
+    """Each clip is lost at one step at most, so what is lost at all steps and what is left sum to all clips."""
+    steps = [(f"dropped by {gate.name}", f"NOT {gate.passes}") for gate in subject.gates]
+    steps.append(("kept, but not encoded", "NOT encoded"))
+    if subject.chosen.sql is not None:
+        steps.append(("encoded, but not selected", "NOT selected"))
+    if subject.has("weight"):
+        steps.append(("selected, but of weight 0", "coalesce(weight, 0) = 0"))
+    cases = " ".join(f"WHEN {where} THEN {number}" for number, (_, where) in enumerate(steps, 1))
+    names = ", ".join(f"({number}, {literal(name)})" for number, (name, _) in enumerate(steps, 1))
+    return subject.figure(
+        "funnel.clips",
+        "Clips from the cut to the trainer: each is lost at the first step that stops it",
+        f"""
+        WITH steps(step, name) AS (VALUES (0, 'clips found'), {names}),
+            lost AS (SELECT CASE {cases} ELSE {len(steps) + 1} END AS step, count(*) AS clips, sum(seconds) AS seconds
+                FROM judged GROUP BY 1),
+            counted AS (SELECT step, name, coalesce(clips, 0) AS lost_clips, coalesce(seconds, 0) AS lost_seconds
+                FROM steps LEFT JOIN lost USING (step)),
+            every AS (SELECT coalesce(sum(clips), 0) AS clips, coalesce(sum(seconds), 0) AS seconds FROM lost)
+        SELECT name AS step, lost_clips, lost_seconds, lost_seconds / 3600 AS lost_hours,
+            every.clips - sum(lost_clips) OVER upto AS clips_left,
+            every.seconds - sum(lost_seconds) OVER upto AS seconds_left,
+            (every.seconds - sum(lost_seconds) OVER upto) / 3600 AS hours_left
+        FROM counted, every WINDOW upto AS (ORDER BY counted.step) ORDER BY counted.step""",
+    )
+
+
+def _not_encoded(subject: Subject) -> Figure:
+    """Why kept clips have no latents: a stage on their way failed, or none has seen them yet."""
+    title = "Kept clips that are not encoded, by reason"
+    shards = [name for name in tables_with_shards(subject.sql) if "reason" in subject.tables[name]]
+    if not shards:
+        return subject.absent("funnel.not_encoded", title, "a table of latents")
+    failed = " UNION ALL ".join(
+        f"SELECT clip_id, coalesce(split_part(reason, ':', 1), 'unknown') AS reason FROM {quote(name)} "
+        "WHERE status = 'failed'"
+        for name in shards
+    )
+    return subject.figure(
+        "funnel.not_encoded",
+        title,
+        f"""
+        SELECT coalesce('failed: ' || failed.reason, 'not tried') AS reason, count(*) AS clips,
+            sum(seconds) AS seconds, sum(seconds) / 3600 AS hours
+        FROM judged
+        LEFT JOIN (SELECT clip_id, min(reason) AS reason FROM ({failed}) GROUP BY 1) AS failed USING (clip_id)
+        WHERE kept AND NOT encoded GROUP BY 1 ORDER BY clips DESC, reason""",
+    )
