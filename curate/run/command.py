@@ -31,6 +31,8 @@ from curate.interrupts import STOPPED, Interrupts
 from curate.recipe.checks import check_columns, check_plan_gates, check_together, clip_columns, prepare
 from curate.recipe.load import Recipe, load_recipes
 from curate.recipe.plan import Plan, make_plan
+from curate.removal.carry_out import finish_unfinished, refuse_unfinished
+from curate.removal.memory import read_purged, remember_copies
 from curate.run.committer import Committer
 from curate.run.listing import Listing
 from curate.run.loose_columns import fit_together
@@ -50,6 +52,7 @@ from curate.shards.changed import find_changed
 from curate.shards.inventory import collect_orphans
 from curate.storage import is_local, local_path
 from stages.base import GlobalStage, SettingsError, ShardStage, UnitStage
+from stages.scan.purged import without_purged
 from stages.unit import Source, Unit
 
 Shown = SourceProgress | ClipProgress
@@ -145,6 +148,7 @@ class _Run:
     def run(self) -> Outcome | None:
         """What it did; None where it was stopped."""
         plan, catalog = self.plan, self.catalog
+        finish_unfinished(catalog)
         check_columns(plan, catalog)
         if plan.decode is None:
             with connect(catalog, without_gates_of=plan.recipe.name) as sql:
@@ -158,6 +162,8 @@ class _Run:
                 table: stack.enter_context(Ledger(catalog, table, state.key, self.run_id))
                 for table, state in plan.state_tables.items()
             }
+            refuse_unfinished(catalog)  # with a lease: a purge that begins now sees it
+            self.purged = read_purged(catalog)
             self.committer = Committer(self.ledgers, {stage.table: stage for stage in plan.clip_stages})
             self._refuse_mixtures()
             self._clear_left_over()
@@ -197,9 +203,13 @@ class _Run:
         plan, sources, listing = self.plan, self.sources, self.listing
         if plan.decode is not None and sources is not None and listing is not None:
             fetch = None if plan.decode.gives_frames else self._fetch()
-            stages = (plan.decode, *plan.stages_on_clips(plan.columns.get("clips", {}), fetch))
+            stages = (
+                *without_purged(plan.decode, self.purged),
+                *plan.stages_on_clips(plan.columns.get("clips", {}), fetch),
+            )
             progress = SourceProgress(plan, self.committer.total, sources, listing, self.options.quiet)
             self._units(iter(sources), stages, progress, interrupts)
+            remember_copies(self.catalog, self.committer.total.purged)
             if gone := failures_of(listing.whole_archives, self.ledgers["sources"]):
                 self.ledgers["sources"].forget(gone, self.engines.rewrite)
             if len(sources.redo) and not interrupts.seen:
@@ -224,6 +234,7 @@ class _Run:
             rebuild=options.rebuild,
             again=self._left_undone(),
             naming=self.naming,
+            purged=self.purged,
         )
         found.see_inside = self._take_archive_columns
         return found

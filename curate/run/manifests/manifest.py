@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.catalog.locations import canonical
 from curate.errors import UserError
-from curate.run.locations import canonical
 from curate.run.manifests.csv_file import CsvReader
 from curate.run.manifests.jsonl_file import JsonlReader
 from curate.run.manifests.kinds import joined
