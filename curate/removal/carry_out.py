@@ -112,5 +112,5 @@ def _record(plan: Plan, searched: Searched, steps: Mapping[str, Any]) -> dict[st
         "steps": done | dict(steps),
         "searched": searched.to_dict(),
         "found": len(searched.found),
-        "not purged": [*(f"the dataset {one}, which is not there" for one in missing), *NOT_REACHED],
+        "not purged": [*(f"the dataset {one}" for one in missing), *NOT_REACHED],
     }

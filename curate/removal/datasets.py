@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from curate.errors import UserError
 from curate.removal.plan import Plan, now
 from curate.removal.texts import without_values
 from curate.shards.kept import NOTES, DatasetNote, dataset_notes, note_text
-from curate.storage import join
+from curate.storage import is_local, join
 from models.files import write_whole
 from stages.scan.purged import digest
 from stages.shards.format import read_index
@@ -43,20 +44,42 @@ class Touched:
     gone: np.ndarray
 
 
-def touched(catalog: Catalog, plan: Plan) -> tuple[list[Touched], list[DatasetNote]]:
-    """The datasets that a purge concerns, and those that are not in their folders on this machine."""
+@dataclass(frozen=True)
+class Unreached:
+    """A dataset that a purge can't retire, and why."""
+
+    note: DatasetNote
+    why: str
+
+
+def touched(catalog: Catalog, plan: Plan) -> tuple[list[Touched], list[Unreached]]:
+    """The datasets that a purge concerns, and those that it can't reach or that read another catalog's shards."""
     found, unreached = [], []
     for note in dataset_notes(catalog):
         try:
             dataset = open_dataset(note.folder)
             index = parquet.read_table(dataset.folder / INDEX, page_checksum_verification=True)
         except (UserError, OSError):
-            unreached.append(note)
+            unreached.append(Unreached(note, f"is not in {note.folder} on this machine"))
+            continue
+        if not _is_of(dataset, catalog):  # that one was copied
+            unreached.append(Unreached(note, f"reads the shards of {dataset.root}: purge that catalog too"))
             continue
         gone = _gone(index, plan)
         if gone.any() or any(shard.path in (plan.moved or {}) for shard in dataset.shards):
             found.append(Touched(note, dataset, index, gone))
     return found, unreached
+
+
+def _is_of(dataset: Dataset, catalog: Catalog) -> bool:
+    """Whether a dataset reads the shards of a catalog, which may have moved since it was made."""
+    if dataset.root == catalog.uri:
+        return True
+    try:
+        other = Catalog.open(dataset.root)
+    except UserError:
+        return True
+    return is_local(other.uri) and os.path.realpath(other.uri) == os.path.realpath(catalog.uri)
 
 
 def _gone(index: pa.Table, plan: Plan) -> np.ndarray:
@@ -70,7 +93,7 @@ def retire_datasets(catalog: Catalog, plan: Plan) -> None:
     found, unreached = touched(catalog, plan)
     known = {about["folder"] for about in plan.datasets}
     plan.datasets += [_about(each, plan) for each in found if str(each.dataset.folder) not in known]
-    plan.done["datasets not found"] = [f"{note.name} in {note.folder}" for note in unreached]
+    plan.done["datasets not found"] = [f"{each.note.name}, which {each.why}" for each in unreached]
     plan.save(catalog)
     for about in plan.datasets:
         _retire(catalog, plan, about)

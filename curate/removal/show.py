@@ -50,17 +50,16 @@ def find(catalog: Catalog, sql: duckdb.DuckDBPyConnection, plan: Plan, folders: 
     hashes = frozenset(digest for digest, _ in shards.values())
     lines.append(f"pieces of shards in caches: {len(pieces_of(folders, hashes)):,}")
     at_shards = set(shards)
-    count = 0
-    for each in datasets:
-        lines.append(f"dataset {each.dataset.folder}: {int(each.gone.sum()):,} of its {len(each.gone):,} samples go")
-        count += 1
-    for note in (note for note in unreached if at_shards.intersection(note.shards)):
-        lines.append(f"dataset {note.name} is not in {note.folder} on this machine, and will lack shards")
+    for one in datasets:
+        lines.append(f"dataset {one.dataset.folder}: {int(one.gone.sum()):,} of its {len(one.gone):,} samples go")
+    for each in unreached:
+        lacks = " (it will lack shards)" if at_shards.intersection(each.note.shards) else ""
+        lines.append(f"dataset {each.note.name} {each.why}{lacks}")
     if plan.named:
         lines.append(f"not in the catalog, and kept out from now on: {len(plan.named):,}")
     counts = {
         "sources": len(plan.sources), "clips": len(plan.clips), "hours": round(seconds / 3600, 6), "rows": rows,
-        "shards": len(shards), "datasets": count, "named": len(plan.named),
+        "shards": len(shards), "datasets": len(datasets), "named": len(plan.named),
     }  # fmt: skip
     return Found(counts, lines, hashes)
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
+from curate.catalog.locations import absolute
 from curate.catalog.places import LINK, note_places, read_places
 from curate.catalog.schema import BASE
 from curate.catalog.unit_writer import FileSet, Schemas, WriterSettings, state_schema
@@ -50,7 +51,6 @@ from curate.run.stale_rows import failures_of, forget_stale, of_other_settings
 from curate.run.stop import stop_requests
 from curate.shards.changed import find_changed
 from curate.shards.inventory import collect_orphans
-from curate.storage import is_local, local_path
 from stages.base import GlobalStage, SettingsError, ShardStage, UnitStage
 from stages.scan.purged import without_purged
 from stages.unit import Source, Unit
@@ -129,11 +129,6 @@ def _say_what_holds(recipes: list[Recipe], overrides: tuple[str, ...]) -> None:
               file=sys.stderr)  # fmt: skip
 
 
-def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
-    """Inputs as the catalog keeps them: `status` must find them again from any folder."""
-    return tuple(local_path(text) if is_local(text) else text for text in inputs)
-
-
 class _Run:
     """One recipe on one catalog."""
 
@@ -203,10 +198,8 @@ class _Run:
         plan, sources, listing = self.plan, self.sources, self.listing
         if plan.decode is not None and sources is not None and listing is not None:
             fetch = None if plan.decode.gives_frames else self._fetch()
-            stages = (
-                *without_purged(plan.decode, self.purged),
-                *plan.stages_on_clips(plan.columns.get("clips", {}), fetch),
-            )
+            on_clips = plan.stages_on_clips(plan.columns.get("clips", {}), fetch)
+            stages = (*without_purged(plan.decode, self.purged), *on_clips)
             progress = SourceProgress(plan, self.committer.total, sources, listing, self.options.quiet)
             self._units(iter(sources), stages, progress, interrupts)
             remember_copies(self.catalog, self.committer.total.purged)
