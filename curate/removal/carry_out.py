@@ -21,8 +21,8 @@ from curate.errors import DamagedError, UserError
 from curate.removal.caches import cache_folders, empty_caches
 from curate.removal.datasets import retire_datasets
 from curate.removal.memory import remember
-from curate.removal.plan import FOLDER, Plan, now, unfinished
-from curate.removal.search import Searched, search
+from curate.removal.plan import FOLDER, Plan, now, remove_unfinished, unfinished
+from curate.removal.search import SMALL, Searched, search
 from curate.removal.shards import delete_moved, move_clips
 from curate.removal.tables import drop_histories, erase_rows, open_ledgers
 from curate.removal.texts import scrub_tables
@@ -82,6 +82,8 @@ def carry_out(catalog: Catalog, plan: Plan, ledgers: Mapping[str, Ledger]) -> Pa
         plan.done.setdefault("files written anew", {}).setdefault(name, 0)
         plan.done["files written anew"][name] += count
     plan.save(catalog)
+    for folder in SMALL:
+        remove_unfinished(catalog, folder)
     deleted = delete_moved(catalog, plan)
     hashes = set(plan.done.get("hashes", ()))
     emptied = empty_caches(catalog, plan, cache_folders(plan.done.get("caches", ())), hashes)

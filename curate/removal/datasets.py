@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from curate.removal.plan import Plan, now
 from curate.removal.texts import without_values
 from curate.shards.kept import NOTES, DatasetNote, dataset_notes, note_text
 from curate.storage import is_local, join
-from models.files import write_whole
+from models.files import PART, remove_unfinished, write_whole
 from stages.scan.purged import digest
 from stages.shards.format import read_index
 
@@ -120,10 +121,14 @@ def _about(each: Touched, plan: Plan) -> dict[str, Any]:
 
 def _retire(catalog: Catalog, plan: Plan, record: Mapping[str, Any]) -> None:
     dataset = open_dataset(record["folder"])
+    for name in (ABOUT, INDEX):
+        remove_unfinished(dataset.folder / name)
     index = parquet.read_table(dataset.folder / INDEX, page_checksum_verification=True)
     gone = np.zeros(index.num_rows, bool)
     gone[[each["row"] for each in record["purged"]]] = True
     if record["successor"] is not None and not Path(record["successor"]).exists():
+        for left in dataset.folder.parent.glob(f".{Path(record['successor']).name}.*{PART}"):  # of a killed purge
+            shutil.rmtree(left)
         _succeed(catalog, plan, dataset, index, gone, Path(record["successor"]))
     if dataset.retired is None:
         retired = {

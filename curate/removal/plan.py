@@ -17,6 +17,7 @@ from typing import Any
 from curate.catalog.catalog import Catalog
 from curate.errors import DamagedError
 from curate.storage import join
+from models.files import PART
 
 FOLDER = "_removals"  # in the catalog: the records, and the plan of a purge that is under way
 PLAN = ".plan.json"
@@ -126,6 +127,14 @@ def files_of(catalog: Catalog, folder: str) -> list[str]:
         return sorted(catalog.fs.find(join(catalog.path, folder)))
     except FileNotFoundError:
         return []
+
+
+def remove_unfinished(catalog: Catalog, folder: str) -> int:
+    """Deletes what killed processes left of files below a folder of the catalog; how many. While nobody writes."""
+    left = [path for path in files_of(catalog, folder) if path.endswith(PART) and "/." in path]
+    for path in left:
+        catalog.fs.rm_file(path)
+    return len(left)
 
 
 def now() -> datetime.datetime:

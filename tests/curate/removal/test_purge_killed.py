@@ -22,7 +22,7 @@ from tests.curate.removal.searching import all_samples, holding, values_of
 from tests.curate.running import INLINE, ask
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("CLIPMILL_KILLS", "4"))
+KILLS = int(os.environ.get("CLIPMILL_KILLS", "3"))
 # Ends itself by -9 at the n-th change: a file that is renamed or removed, a commit, checkpoint or vacuum. 0: counts.
 DIES = """
 import os, signal, sys
