@@ -104,7 +104,7 @@ def all_tables(words: dict[str, Any]) -> dict[str, str]:
 def columns_of_views() -> dict[str, Columns]:
     """The columns that an empty catalog shows, by table."""
     with tempfile.TemporaryDirectory() as folder, connect(Catalog.open_or_create(folder)) as sql:
-        tables = ("sources", "clips", "thumbnails", "runs", "gates", "places")
+        tables = ("sources", "clips", "thumbnails", "runs", "gates", "places", "removals")
         return {name: dict(row[:2] for row in sql.execute(f"DESCRIBE {name}").fetchall()) for name in tables}
 
 

@@ -13,6 +13,7 @@ import xxhash
 from stages.frames import FrameRequest, Picture
 
 Row = dict[str, Any]  # column -> value, of one row of a table
+PURGED = "purged: its bytes, or its name, are those of a source that was purged"  # of a unit that leaves no row
 
 
 class Place(NamedTuple):

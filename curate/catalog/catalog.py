@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,7 +26,7 @@ FORMAT = "clipmill catalog"
 SMALL_FILES = 32  # of an own table, which are then merged
 CHECKPOINTS: dict[str, str | None] = {"delta.checkpointInterval": "50"}  # commits
 NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}  # of files that Delta writes: text would stay in the log
-OWN_TABLES = ("runs", "gates", "places")  # appended to by any run, without a ledger
+OWN_TABLES = ("runs", "gates", "places", "removals")  # appended to by any run, without a ledger
 
 
 class Catalog:
@@ -70,11 +69,16 @@ class Catalog:
             return
         made = {"format": FORMAT, "version": VERSION, "created_at": _now().isoformat(timespec="seconds")}
         with self._plain_errors("write to"):
-            self.fs.makedirs(self.path, exist_ok=True)
-            if is_local(self.uri):  # whole or absent, on a full disk too; a store's objects are so by nature
-                write_whole(Path(self.path, MARKER), json.dumps(made))
-            else:
-                self.fs.pipe_file(f"{self.path}/{MARKER}", json.dumps(made).encode())
+            self.put_file(MARKER, json.dumps(made))
+
+    def put_file(self, name: str, text: str) -> None:
+        """Writes a small file below the catalog, whole or not at all. Raises what the disk or store raises."""
+        path = join(self.path, name)
+        self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if is_local(self.uri):  # on a full disk too; a store's objects are whole by nature
+            write_whole(path, text)
+        else:
+            self.fs.pipe_file(path, text.encode())
 
     def table_uri(self, name: str) -> str:
         return join(self.uri, name)
@@ -211,7 +215,7 @@ class Catalog:
         return [_gate(r) for r in sorted(rows, key=lambda r: (first[r["recipe"]], r["recipe"], r["position"]))]
 
     def compact_own_tables(self) -> None:
-        """Merges the small files of `runs` and `gates`, and shortens their logs; cheap where there is no need."""
+        """Merges the small files of OWN_TABLES, and shortens their logs; cheap where there is no need."""
         for name in OWN_TABLES:
             table = self.table(name)
             if table is None or len(table.file_uris()) < SMALL_FILES:
@@ -220,6 +224,32 @@ class Catalog:
                 table.optimize.compact(writer_properties=parquet.CHECKED)
                 table.create_checkpoint()
                 table.vacuum(dry_run=False)
+
+    def drop_history(self, name: str, table: DeltaTable) -> None:
+        """Leaves of a table's log the version that is open, and nothing before it. While nobody writes the table."""
+        with self._plain_errors("clean the log of"):
+            table.create_checkpoint()
+            delta_log.drop_before(self.fs, join(self.path, name), table.version())
+
+    def replace_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Makes these rows all that one of OWN_TABLES holds, and leaves nothing of those before: no file, no log.
+
+        For rows that came from `rows`, whose times are microseconds. While nobody else writes the table.
+        """
+        times = [field.name for field in BASE[name] if pa.types.is_timestamp(field.type)]
+        kinds = {column: pa.int64() for column in times}
+        made = pa.Table.from_pylist(rows, pa.schema([f.with_type(kinds.get(f.name, f.type)) for f in BASE[name]]))
+        write_deltalake(
+            self.table_uri(name), made.cast(BASE[name]), mode="overwrite", storage_options=self.storage_options,
+            writer_properties=parquet.CHECKED,
+        )  # fmt: skip
+        self.drop_own_history(name)
+
+    def drop_own_history(self, name: str) -> None:
+        """Deletes the files and the log of earlier versions of one of OWN_TABLES. While nobody else writes it."""
+        if (table := self.table(name)) is not None:
+            table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
+            self.drop_history(name, table)
 
     def read(self, table: DeltaTable, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Parts of a table, file by file, with those of `columns` that a file has (None: all)."""

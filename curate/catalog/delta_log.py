@@ -16,6 +16,8 @@ from curate.catalog import parquet
 RESTORE = "restore it from a backup"
 ACTIONS = {"add", "remove", "metaData", "protocol", "txn", "commitInfo", "domainMetadata", "cdc"}
 _ENTRY = re.compile(r"(\d{20})\.json")
+_NUMBERED = re.compile(r"(\d{20})\..+")  # entries, checkpoints and checksums
+_UNFINISHED = re.compile(r"_commit_.+\.tmp")  # of a commit that was killed
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
 
 
@@ -85,3 +87,17 @@ def has_empty_entry(folder: str, version: int) -> bool:
         except OSError:  # cleaned up: a checkpoint stands for it
             return False
     return False
+
+
+def drop_before(fs: Any, folder: str, version: int) -> int:
+    """Deletes what the log of the table at `folder` says of versions before this one, whose checkpoint stands for
+    them; how many files. The statistics in them are copies of values of rows that may be gone.
+    """
+    dropped = 0
+    for path in fs.ls(f"{folder}/_delta_log", detail=False):
+        name = path.rsplit("/", 1)[-1]
+        found = _NUMBERED.fullmatch(name)
+        if (found and int(found[1]) < version) or _UNFINISHED.fullmatch(name):
+            fs.rm_file(path)
+            dropped += 1
+    return dropped

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from curate.catalog.catalog import OWN_TABLES, Catalog, relative_paths
 from curate.catalog.data_files import DataFile, FileWriter, Rewrite, RunRewrite, remove
 from curate.catalog.schema import PASS, merge_schemas, plain_types
 from curate.catalog.superseded_rows import superseded_by_pass
-from curate.catalog.table_files import DEFAULT, Compaction, files_of_keys, small_groups
+from curate.catalog.table_files import DEFAULT, Compaction, Erasure, files_of_keys, small_groups
 from curate.errors import UserError, first_line
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds between the attempts of one commit
@@ -167,6 +168,32 @@ class Ledger:
         found = table_files.changes_by_file(self.catalog, table, self.key, changed)
         jobs = (self._rewrite(self.state, [path], changed=plain_types(rows)) for path, rows in found)
         self._replace({self.state: jobs}, Rewrite.__call__, data_change=True)
+
+    def erase(self, erasures: Mapping[str, Erasure]) -> int:
+        """Deletes and changes rows of several tables, by table, in one commit; how many files were written anew."""
+        named = {
+            n: each for n, each in erasures.items() if n in self.tables and (len(each.gone) or each.changed is not None)
+        }
+        holding = {n: files_of_keys(self.catalog, self.tables[n], e.key, e.keys) for n, e in named.items()}
+        if not any(holding.values()):
+            return 0
+        self._begin_rewriting()
+        jobs = {
+            n: [replace(self._rewrite(n, some, forgotten=named[n].gone, changed=named[n].changed), key=named[n].key)]
+            for n, some in holding.items()
+            if some
+        }
+        self._replace(jobs, Rewrite.__call__, data_change=True)
+        return sum(map(len, holding.values()))
+
+    def drop_history(self) -> None:
+        """Leaves nothing of earlier versions, neither files nor log. No reader of one of them may go on."""
+        self._begin_rewriting()
+        for name in self.tables:
+            self._change(name, table_files.vacuum_all, lambda table: False)
+        self._take_pass()  # the state table notes the versions of its data tables, which are the only ones left
+        for name, table in self.tables.items():
+            self.catalog.drop_history(name, table)
 
     def maintain(self, run: RunRewrite = Rewrite.__call__) -> None:
         """Prunes, compacts, and deletes files that no version of the last week needs. Cheap if there is nothing to do.

@@ -120,6 +120,19 @@ BASE: dict[str, pa.Schema] = {
             "set_at": TIME,
         }
     ),
+    "removals": pa.schema(
+        {
+            "removal_id": TEXT,
+            "removed_at": TIME,
+            "kind": TEXT,  # 'source', 'clip', 'copy' or 'named'
+            "digest": TEXT,
+            "source_digest": TEXT,  # of a clip
+            "content_digest": TEXT,
+            "bytes": BIGINT,
+            "start_s": DOUBLE,  # of a clip
+            "end_s": DOUBLE,
+        }
+    ),
 }
 
 # What the table of every stage on clips says beside its signals; `clips` does not show it.

@@ -31,6 +31,22 @@ class Compaction:
     target_bytes: int = 256 << 20
 
 
+@dataclass(frozen=True)
+class Erasure:
+    """What goes from a table: rows by values of the column `key`. `changed` has the key and other columns: the values
+    that the rows of its keys get there.
+    """
+
+    key: str
+    gone: pa.Array
+    changed: pa.Table | None = None
+
+    @property
+    def keys(self) -> pa.Array:
+        """Those of all rows that are touched."""
+        return self.gone if self.changed is None else pa.concat_arrays([self.gone, *self.changed[self.key].chunks])
+
+
 DEFAULT = Compaction()
 
 
@@ -122,3 +138,8 @@ def uncommitted(catalog: Catalog, name: str, table: DeltaTable, live: Collection
     if unnamed:
         unnamed -= set(table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=True))
     return sorted(unnamed)
+
+
+def vacuum_all(table: DeltaTable) -> None:
+    """Deletes every file that the version at hand does not name. While nobody writes or reads another one."""
+    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)

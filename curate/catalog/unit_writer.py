@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate.catalog.data_files import DataFile, FileWriter, with_schema
 from curate.catalog.schema import PASS, STATE, rows_to_table
 from curate.errors import UserError
-from stages.unit import Clip, Row, Source, Unit, cells_hash
+from stages.unit import PURGED, Clip, Row, Source, Unit, cells_hash
 
 SOURCES = ("clips", "thumbnails", "sources")  # the tables of a scanned source, the state table last
 Schemas = Mapping[str, pa.Schema]  # the stored columns of each table
@@ -105,6 +105,8 @@ class UnitWriter:
         """One unit of all its parts: all its rows, or why it failed."""
         failure = next((part.failure for part in parts if part.failure is not None), None)
         last = parts[-1]
+        if failure == PURGED:
+            return
         if last.source is not None:
             self._scanned(last.source, last.scanned, [] if failure else [c for p in parts for c in p.clips], failure)
         else:

@@ -1,7 +1,8 @@
 """The views: a catalog as DuckDB sees it, the verdicts judged at each query.
 
 DuckDB reads the Parquet files that Delta names, with no extension. `sources`, `clips`, `thumbnails`, `runs`,
-`gates`, `places` and every later table are views; schema `raw` has the tables as they are stored, pass numbers and all.
+`gates`, `places`, `removals` and every later table are views; schema `raw` has the tables as they are stored, pass
+numbers and all.
 Neither shows rows that were not committed as whole units.
 """
 
@@ -60,6 +61,7 @@ def connect(
     _run(connection, f"CREATE VIEW runs AS {_runs_sql(live_runs(catalog.uri))}")
     _run(connection, f"CREATE VIEW gates AS {GATES_SQL}")
     _run(connection, "CREATE VIEW places AS SELECT * FROM raw.places ORDER BY number")
+    _run(connection, "CREATE VIEW removals AS SELECT * FROM raw.removals ORDER BY removed_at, kind, digest")
     return connection
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from curate.cli.arguments import Commands, add_catalog, filled, positive
 
-VIEWS = "sources, clips, runs, gates, places, thumbnails, and a table for each stage on clips"
+VIEWS = "sources, clips, runs, gates, places, removals, thumbnails, and a table for each stage on clips"
 
 
 def add(commands: Commands) -> None:

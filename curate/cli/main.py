@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from curate.cli import catalog, curating, datasets, training
+from curate.cli import catalog, curating, datasets, removal, training
 from curate.errors import DamagedError, EngineError, UserError
 from curate.interrupts import STOPPED
 
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.set_defaults(command=lambda args: _version(args, parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (curating, catalog, datasets, training):
+    for group in (curating, catalog, removal, datasets, training):
         group.add(commands)
     return parser
 

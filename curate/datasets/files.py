@@ -65,6 +65,7 @@ class Dataset:
     samples: int
     seconds: float
     weighted: bool
+    retired: Mapping[str, Any] | None  # by a purge: see `refuse_retired`; None of one to train on
     about: Mapping[str, Any] = field(repr=False)  # all of dataset.json
 
     @property
@@ -138,12 +139,24 @@ def open_dataset(folder: str | Path | Dataset) -> Dataset:
             samples=about["samples"],
             seconds=about["seconds"],
             weighted=about["weight"] is not None,
+            retired=about.get("retired"),
             about=about,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} lacks {error} or is of another version of clipmill: make the dataset again") from error
     except ContractError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def refuse_retired(dataset: Dataset) -> Dataset:
+    """The dataset; UserError, naming its successor, for one that a purge has retired."""
+    if (retired := dataset.retired) is None:
+        return dataset
+    lost = f"{retired['purged']:,} of its {dataset.samples:,} samples were purged from the catalog"
+    why = lost if retired["purged"] else "its shards were written anew without purged clips, which were none of its own"
+    successor = retired["successor"]
+    then = f"start a new run on its successor {successor}" if successor else "nothing of it is left"
+    raise UserError(f"the dataset {dataset.folder} was retired on {retired['at'][:10]}: {why}; {then}")
 
 
 def write_dataset(folder: Path, about: Mapping[str, Any], index: pa.Table, empty: Mapping[str, np.ndarray]) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from curate.catalog.catalog import Catalog
-from curate.datasets.files import open_dataset
+from curate.datasets.files import Dataset, open_dataset
 from curate.errors import UserError
 from curate.shards.inventory import shard_rows_sql, tables_with_shards
-from curate.shards.kept import DatasetNote, dataset_notes
+from curate.shards.kept import dataset_notes
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,7 +21,11 @@ def replaced_samples(catalog: Catalog, sql: duckdb.DuckDBPyConnection) -> Iterat
     """One line for each dataset that was made from this catalog and is not what the catalog would give now."""
     for note in dataset_notes(catalog):
         try:
-            replaced, samples = _count(sql, note)
+            dataset = open_dataset(note.folder)
+            if dataset.retired is not None:
+                yield f"the dataset {note.folder} was retired by a purge: {_successor(dataset)}"
+                continue
+            replaced, samples = _count(sql, dataset), dataset.samples
         except UserError:  # it was moved or deleted, lies on another machine, or is damaged
             yield (
                 f"the dataset {note.name} is not in {note.folder} on this machine; {note.path} keeps its "
@@ -36,9 +40,13 @@ def replaced_samples(catalog: Catalog, sql: duckdb.DuckDBPyConnection) -> Iterat
             )
 
 
-def _count(sql: duckdb.DuckDBPyConnection, note: DatasetNote) -> tuple[int, int]:
-    """(samples that the catalog has in another shard or in none, all samples). UserError for no such dataset."""
-    dataset = open_dataset(note.folder)
+def _successor(dataset: Dataset) -> str:
+    successor = dataset.retired["successor"] if dataset.retired is not None else None
+    return f"its successor is {successor}" if successor else "nothing of it is left"
+
+
+def _count(sql: duckdb.DuckDBPyConnection, dataset: Dataset) -> int:
+    """The samples that the catalog has in another shard or in none. UserError for an index that can't be read."""
     samples = pa.table(dataset.columns(["clip_id", "shard"]))
     shards = pa.table({"path": [shard.path for shard in dataset.shards], "shard": range(len(dataset.shards))})
     table = dataset.about["table"]
@@ -48,4 +56,4 @@ def _count(sql: duckdb.DuckDBPyConnection, note: DatasetNote) -> tuple[int, int]
     ((replaced,),) = sql.execute(f"""
         SELECT count(*) FROM dataset_samples AS s JOIN dataset_shards AS d ON d.shard = s.shard
         LEFT JOIN {now} AS now ON now.clip_id = s.clip_id WHERE now.shard IS DISTINCT FROM d.path""").fetchall()
-    return replaced, dataset.samples
+    return replaced

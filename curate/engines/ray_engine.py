@@ -23,7 +23,7 @@ from curate.engines.ray_cluster import ray_cluster
 from curate.engines.ray_pool import JOBS, Job, Pool
 from curate.engines.ray_worker import Finished, Receipt, code_fingerprint, run_rewrite
 from curate.engines.ray_writers import Writers, original
-from curate.engines.tally import Tally, reason_class
+from curate.engines.tally import Tally
 from curate.errors import EngineError, UserError
 from stages.base import SettingsError
 from stages.unit import Unit
@@ -259,8 +259,8 @@ class _Run:
         for _, each in parts:
             found.add(each.tally)
         if failure is not None:
-            found = Tally(failed=1, stage_seconds=found.stage_seconds)
-            found.reasons[reason_class(failure)] += 1
+            found = Tally(stage_seconds=found.stage_seconds)
+            found.fail(part.unit_id, failure)
         failures = {part.unit_id: failure} if failure is not None else {}
         rows, size = sum(r.rows for _, r in parts), sum(r.size for _, r in parts)
         self.writers.add([part.unit_id], [payload for payload, _ in parts], rows, size, failures)

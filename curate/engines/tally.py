@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from stages.unit import Unit
+from stages.unit import PURGED, Unit
 
 
 @dataclass
@@ -14,6 +14,7 @@ class Tally:
     """Counts of finished units; tallies add up.
 
     `results` counts rows of stages on clips by (table, 'done' or 'failed'); `reasons` counts failures by their class.
+    `purged` are ids of sources that were met under new names and left out, since their bytes were purged.
     """
 
     done: int = 0  # sources
@@ -25,12 +26,22 @@ class Tally:
     results: Counter[tuple[str, str]] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     stage_seconds: Counter[str] = field(default_factory=Counter)
+    purged: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         for name in ("done", "failed", "kept", "dropped", "clips", "video_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("results", "reasons", "stage_seconds"):
             getattr(self, name).update(getattr(other, name))
+        self.purged += other.purged
+
+    def fail(self, source_id: str, reason: str) -> None:
+        """Counts a source that left no clip."""
+        if reason == PURGED:
+            self.purged.append(source_id)
+            return
+        self.failed += 1
+        self.reasons[reason_class(reason)] += 1
 
 
 def tally(units: Iterable[Unit], tables: Iterable[str] = ()) -> Tally:
@@ -44,8 +55,7 @@ def tally(units: Iterable[Unit], tables: Iterable[str] = ()) -> Tally:
             found.clips += unit.progress or len(unit.clips)
         elif unit.unit_id in broken:  # none of its parts counts
             if unit.failure is not None:
-                found.failed += 1
-                found.reasons[reason_class(unit.failure)] += 1
+                found.fail(unit.unit_id, unit.failure)
             continue
         else:
             found.done += unit.last

@@ -50,7 +50,7 @@ class CachedShards:
     ):
         self.root, self.shards, self.piece, self.sleep = root, shards, piece, sleep
         self.limit = int(cache_gb * 2**30)
-        self.folder = Path(cache) if cache is not None else _default_folder()
+        self.folder = Path(cache) if cache is not None else default_folder()
         if self.limit < 4 * piece:
             raise UserError(f"cache_gb {cache_gb}: the cache holds too little; take {4 * piece / 2**30:.2g} or more")
         self.fs, self.path = filesystem(root)
@@ -183,5 +183,6 @@ class CachedShards:
             )
 
 
-def _default_folder() -> Path:
+def default_folder() -> Path:
+    """The folder of pieces where `cache` names none."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipmill" / "shards"

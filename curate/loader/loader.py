@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from curate.datasets.files import Dataset, open_dataset
+from curate.datasets.files import Dataset, open_dataset, refuse_retired
 from curate.errors import UserError
 from curate.loader.batch import Batch, BatchJob
 from curate.loader.buffers import Buffers
@@ -83,7 +83,7 @@ class Loader:
             raise UserError(f"rank {rank} of {world}: expected 0 to {world - 1}")
         if bad not in ("raise", "skip"):
             raise UserError(f"bad {bad!r}: expected raise or skip")
-        self.dataset = open_dataset(folder)
+        self.dataset = refuse_retired(open_dataset(folder))
         self.seed, self.rank, self.world, self.ahead = seed, rank, world, max(1, ahead)
         self.stride = stride
         self.device = torch.device(device) if device is not None else None

@@ -19,6 +19,7 @@ from curate.catalog.gates import Gate, check_gates, condition_sql
 from curate.catalog.views import connect
 from curate.errors import UserError, did_you_mean
 from curate.recipe.checks import clip_columns
+from curate.removal.carry_out import refuse_unfinished
 from curate.run.report import hours, report_console, share, table_of
 from curate.run.selection import passes_sql, with_nulls_sql
 
@@ -77,6 +78,7 @@ def print_gates(uri: str) -> int:
 def drop_gates(uri: str, name: str) -> int:
     """Takes the gates of a recipe, or RECIPE.NAME alone, out of force. UserError where there is none."""
     catalog = Catalog.open(uri)
+    refuse_unfinished(catalog)
     with connect(catalog) as sql:
         standing, before = gates_in_force(sql), kept(sql)
     gone = [each for each in standing if name in (each.recipe, each.name)]

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
+from curate.catalog.locations import absolute
 from curate.catalog.places import LINK, note_places, read_places
 from curate.catalog.schema import BASE
 from curate.catalog.unit_writer import FileSet, Schemas, WriterSettings, state_schema
@@ -31,6 +32,8 @@ from curate.interrupts import STOPPED, Interrupts
 from curate.recipe.checks import check_columns, check_plan_gates, check_together, clip_columns, prepare
 from curate.recipe.load import Recipe, load_recipes
 from curate.recipe.plan import Plan, make_plan
+from curate.removal.carry_out import finish_unfinished, refuse_unfinished
+from curate.removal.memory import read_purged, remember_copies
 from curate.run.committer import Committer
 from curate.run.listing import Listing
 from curate.run.loose_columns import fit_together
@@ -49,8 +52,8 @@ from curate.run.stop import stop_requests
 from curate.run.take_columns import SourceColumns, look_alikes
 from curate.shards.changed import find_changed
 from curate.shards.inventory import collect_orphans
-from curate.storage import is_local, local_path
 from stages.base import GlobalStage, SettingsError, ShardStage, UnitStage
+from stages.scan.purged import without_purged
 from stages.unit import Source, Unit
 
 Shown = SourceProgress | ClipProgress
@@ -132,11 +135,6 @@ def _say_what_holds(recipes: list[Recipe], overrides: tuple[str, ...]) -> None:
               file=sys.stderr)  # fmt: skip
 
 
-def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
-    """Inputs as the catalog keeps them: `status` must find them again from any folder."""
-    return tuple(local_path(text) if is_local(text) else text for text in inputs)
-
-
 class _Run:
     """One recipe on one catalog."""
 
@@ -155,6 +153,7 @@ class _Run:
     def run(self) -> Outcome | None:
         """What it did; None where it was stopped."""
         plan, catalog = self.plan, self.catalog
+        finish_unfinished(catalog)
         check_columns(plan, catalog)
         if plan.decode is None:
             with connect(catalog, without_gates_of=plan.recipe.name) as sql:
@@ -168,6 +167,8 @@ class _Run:
                 table: stack.enter_context(Ledger(catalog, table, state.key, self.run_id))
                 for table, state in plan.state_tables.items()
             }
+            refuse_unfinished(catalog)  # with a lease: a purge that begins now sees it
+            self.purged = read_purged(catalog)
             self.committer = Committer(self.ledgers, {stage.table: stage for stage in plan.clip_stages})
             self._refuse_mixtures()
             self._clear_left_over()
@@ -209,9 +210,11 @@ class _Run:
             columns.opt_outs.refresh(self.catalog, self.ledgers["sources"], self.options.quiet, interrupts.stop.is_set)
             fetch = None if plan.decode.gives_frames else self._fetch()
             known = columns.gate_types | plan.columns.get("clips", {})
-            stages = (plan.decode, *plan.stages_on_clips(known, fetch, columns.gate_names))
+            on_clips = plan.stages_on_clips(known, fetch, columns.gate_names)
+            stages = (*without_purged(plan.decode, self.purged), *on_clips)
             progress = SourceProgress(plan, self.committer.total, sources, listing, self.options.quiet)
             self._units(iter(sources), stages, progress, interrupts)
+            remember_copies(self.catalog, self.committer.total.purged)
             if gone := failures_of(listing.whole_archives, self.ledgers["sources"]):
                 self.ledgers["sources"].forget(gone, self.engines.rewrite)
             if len(sources.redo) and not interrupts.seen:
@@ -236,6 +239,7 @@ class _Run:
             rebuild=options.rebuild,
             again=self._left_undone(),
             naming=self.naming,
+            purged=self.purged,
         )
         found.see_inside = self._take_archive_columns
         return found

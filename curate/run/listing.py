@@ -20,9 +20,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.catalog.locations import spelled
 from curate.errors import UserError
 from curate.run.archive_listing import ArchiveEntries, holds_videos, list_archive
-from curate.run.locations import spelled
 from curate.run.manifests.manifest import Manifest, is_manifest, join_types
 from curate.storage import filesystem, is_local, local_path
 from stages.decode.archives.uri import is_archive, member_uri, split

@@ -14,6 +14,7 @@ from curate.catalog.ledger import Ledger
 from curate.catalog.schema import BASE, PASS
 from curate.run.archive_listing import PLACE
 from curate.run.naming import Naming
+from stages.scan.purged import Purged
 from stages.unit import Place, Source, Unit, source_id
 
 Entry = dict[str, Any]  # `uri`, and the manifest's own columns
@@ -37,9 +38,11 @@ class PendingSources:
     redo: IdSet = field(default_factory=IdSet)  # committed, to be done again
     retried: IdSet = field(default_factory=IdSet)  # of these, those to be done again only where the listing names them
     naming: Naming = field(default_factory=Naming)  # tells by which URI the catalog knows what lies at a place
+    purged: Purged = field(default_factory=Purged)  # not to be done at all
     listed: int = 0  # distinct sources the listing named
     already_done: int = 0  # of these, before this run
     already_failed: int = 0
+    already_purged: int = 0
     taken: int = 0
     see_inside: Callable[[Sequence[Source]], None] = lambda sources: None
 
@@ -48,13 +51,16 @@ class PendingSources:
         while chunk := list(islice(entries, CHUNK)):
             held = (seen, self.done, self.failed, self.redo)
             names = self.naming.names([entry["uri"] for entry in chunk], held)
-            packed = pack([source_id(name) for name in names])
+            ids = [source_id(name) for name in names]
+            packed = pack(ids)
             new, again = seen.add(packed), self.redo.contains(packed)
             done, failed = self.done.contains(packed), self.failed.contains(packed)
+            purged = np.array([bool(self.purged) and self.purged.holds(one) for one in ids]) & ~done & ~failed
             self.listed += int(new.sum())
+            self.already_purged += int((new & purged).sum())
             self.already_done += int((new & done).sum())
             self.already_failed += int((new & failed).sum())
-            yield from self._units(names, chunk, new & ~done & ~failed & ~again)
+            yield from self._units(names, chunk, new & ~done & ~failed & ~again & ~purged)
         stored = iter(self.stored)
         while chunk := list(islice(stored, CHUNK)):
             names = [entry["uri"] for entry in chunk]
@@ -92,11 +98,12 @@ def pending_sources(
     rebuild: bool = False,
     again: Collection[str] = (),
     naming: Naming | None = None,
+    purged: Purged | None = None,
 ) -> PendingSources:
     """What the ledger of sources leaves to do of a listing, for rows to be made under `settings`. `again` are ids of
     sources to be done again whatever their settings.
     """
-    pending = PendingSources(listing, limit=limit, naming=naming or Naming())
+    pending = PendingSources(listing, limit=limit, naming=naming or Naming(), purged=purged or Purged())
     for table in ledger.known():
         if not table.num_rows:
             continue

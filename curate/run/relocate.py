@@ -15,6 +15,7 @@ from curate.catalog.lease import acquire
 from curate.catalog.places import MOVED, Places, note_places, spelled_moves
 from curate.catalog.views import connect
 from curate.errors import UserError
+from curate.removal.carry_out import finish_unfinished
 from curate.storage import is_local, local_path
 from stages.decode.sources import file_status
 from stages.frames import SourceError
@@ -32,6 +33,7 @@ def relocate(catalog: Catalog, old: str, new: str, dry_run: bool = False, unseen
     old, new = _canonical(old), _canonical(new)
     if old == new:
         raise UserError(f"{old} and {new} are the same place")
+    finish_unfinished(catalog)
     lease = acquire(catalog.uri, "sources", uuid.uuid4().hex)  # a run at work has listed by the old map
     try:
         with connect(catalog) as sql:

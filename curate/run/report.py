@@ -93,8 +93,8 @@ def _heading(outcome: Outcome) -> Iterator[str]:
     if sources is not None:
         yield (
             f"{plan.recipe.name}: {sources.listed:,} sources listed; before this run: {sources.already_done:,} done, "
-            f"{sources.already_failed:,} failed; in this run: {total.done:,} done, {total.failed:,} failed, "
-            f"{hours(total.video_seconds)} hours of video"
+            f"{sources.already_failed:,} failed{_purged(sources.already_purged)}; in this run: {total.done:,} done, "
+            f"{total.failed:,} failed{_purged(len(total.purged))}, {hours(total.video_seconds)} hours of video"
         )
         if outcome.listing is not None and outcome.listing.manifests:
             rows = outcome.refreshed or Refreshed(new=sources.listed)
@@ -108,6 +108,10 @@ def _heading(outcome: Outcome) -> Iterator[str]:
     else:
         judged = max(total.results[step.stage.table, "done"] for step in plan.global_steps)
         yield f"{plan.recipe.name}: {judged:,} clips compared"
+
+
+def _purged(sources: int) -> str:
+    return f", {sources:,} removed (purged)" if sources else ""
 
 
 def _stage_row(table: str, total: Tally, selection: Selection | None) -> tuple[str, str, str, str]:

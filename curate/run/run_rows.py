@@ -32,6 +32,7 @@ def end_row(status: str, seconds: float, total: Tally, sources: PendingSources |
     counts: dict[str, Any] = {name: getattr(total, name) for name in ("done", "failed", "kept", "dropped")}
     if sources is not None and listing is not None:
         counts |= {"listed": sources.listed, "left_out": listing.left_out}
+        counts |= {"purged": sources.already_purged + len(total.purged)}
     counts |= {"seconds": round(seconds, 3), "stage_seconds": dict(total.stage_seconds)}
     counts |= {"tables": {f"{table} {state}": n for (table, state), n in total.results.items()}}
     return {"status": status, "counts": json.dumps(counts)}

@@ -8,11 +8,12 @@ from typing import Any
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote
 from curate.catalog.idset import IdSet, pack
-from curate.catalog.places import Places, read_places
+from curate.catalog.places import read_places
 from curate.catalog.state import owner
 from curate.catalog.views import connect
 from curate.errors import UserError
 from curate.recipe.load import endings
+from curate.removal.memory import purged_sources, read_purged
 from curate.run.listing import Listing
 from curate.run.moved import new_place
 from curate.run.naming import Naming
@@ -46,10 +47,14 @@ def print_status(catalog: Catalog) -> int:
         ).fetchall()[0][0]
         stages = _stages(catalog, sql)
         changed = [found for table in tables_with_shards(sql) if (found := find_changed(sql, table)) is not None]
-        pending, trouble = _pending(sql, read_places(catalog))
+        pending, trouble = _pending(sql, catalog)
+        purged = purged_sources(catalog)
     done, failed = states.get("done", 0), states.get("failed", 0)
     counted = "unknown" if pending is None else f"{pending:,}"
-    console.print(f"sources: {done:,} done ({hours(watched)} hours), {failed:,} failed, {counted} pending")
+    console.print(
+        f"sources: {done:,} done ({hours(watched)} hours), {failed:,} failed, {counted} pending"
+        + (f", {purged:,} removed (purged)" if purged else "")
+    )
     if stale:
         console.print(f"{stale:,} of them are still from before the last run's stages changed: run it again")
     for line in trouble:
@@ -85,9 +90,9 @@ def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
     return rows
 
 
-def _pending(sql: Any, places: Places) -> tuple[int | None, list[str]]:
+def _pending(sql: Any, catalog: Catalog) -> tuple[int | None, list[str]]:
     """Sources that the inputs of all runs name and the catalog does not hold, and the inputs out of reach."""
-    known = IdSet()
+    known, places, purged = IdSet(), read_places(catalog), read_purged(catalog)
     reader = sql.sql("SELECT source_id FROM sources").to_arrow_reader(100_000)
     for batch in reader:
         if batch.num_rows:
@@ -99,7 +104,7 @@ def _pending(sql: Any, places: Places) -> tuple[int | None, list[str]]:
         listing = Listing((new_place(places, one),), extensions)
         try:
             listing.check()
-            for unit in PendingSources(listing, done=known, naming=Naming(places, listing.inputs)):
+            for unit in PendingSources(listing, done=known, naming=Naming(places, listing.inputs), purged=purged):
                 found += 1
                 known.add(pack([unit.unit_id]))
         except (UserError, OSError) as error:

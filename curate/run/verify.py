@@ -14,6 +14,8 @@ from curate.catalog.gates import quote
 from curate.catalog.state import owner
 from curate.catalog.views import connect
 from curate.errors import DamagedError
+from curate.removal.memory import came_back
+from curate.removal.plan import unfinished
 from curate.shards.inventory import tables_with_shards
 from curate.storage import is_local, join, local_path
 
@@ -103,7 +105,10 @@ def verify(catalog: Catalog, notes: list[str] | None = None) -> list[str]:
     problems = problems or _without_state(catalog, names)
     if problems:
         return problems
+    if (plan := unfinished(catalog)) is not None:
+        problems.append(f"a purge was not finished ({plan.removal_id}): `clipmill purge` without --where goes on")
     with connect(catalog) as connection:
+        problems += came_back(catalog, connection)
         for claim, text in CHECKS.items():
             problems += _check(connection, claim, text)
         for name, table in tables.items():

@@ -84,6 +84,12 @@ def shard_rows_sql(sql: duckdb.DuckDBPyConnection, table: str) -> str:
     return f"(SELECT {', '.join(others + renamed)} FROM raw.{quote(table)})"
 
 
+def shard_columns(sql: duckdb.DuckDBPyConnection, table: str) -> dict[str, str] | None:
+    """The columns of a table by their plain names of SHARD_COLUMNS; None for a table whose rows name no shards."""
+    prefix = _prefix(table, {row[0] for row in sql.execute(f"DESCRIBE raw.{quote(table)}").fetchall()})
+    return None if prefix is None else {name: prefix + name for name in SHARD_COLUMNS}
+
+
 def _prefix(table: str, names: Collection[str]) -> str | None:
     """The prefix of the shard columns, '' or 'TABLE_'; None for a table without all of them."""
     return next((p for p in ("", f"{table}_") if {p + name for name in SHARD_COLUMNS} <= set(names)), None)

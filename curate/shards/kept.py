@@ -16,8 +16,7 @@ from pathlib import Path
 
 from curate.catalog.catalog import Catalog
 from curate.errors import DamagedError, first_line
-from curate.storage import is_local, join
-from models.files import write_whole
+from curate.storage import join
 
 NOTES = "_datasets"  # the folder in the catalog
 
@@ -40,14 +39,9 @@ def noted(catalog: Catalog, folder: Path, shards: Sequence[str]) -> Iterator[Non
 
     A catalog that can't be written is no error, since a dataset needs no more than to read it: it is said.
     """
-    path = join(catalog.path, NOTES, f"{folder.name}-{uuid.uuid4().hex[:8]}.json")
-    content = json.dumps({"name": folder.name, "folder": str(folder.absolute()), "shards": list(shards)}).encode()
+    name = join(NOTES, f"{folder.name}-{uuid.uuid4().hex[:8]}.json")
     try:
-        catalog.fs.makedirs(join(catalog.path, NOTES), exist_ok=True)
-        if is_local(catalog.uri):
-            write_whole(path, content)
-        else:
-            catalog.fs.pipe_file(path, content)
+        catalog.put_file(name, note_text(folder, shards))
     except Exception as error:  # each store has its own exceptions
         said = f"{join(catalog.uri, NOTES)} can't be written ({first_line(error)})"
         print(f"note: {said}: a run that encodes these clips again will delete their shards", file=sys.stderr)
@@ -55,8 +49,13 @@ def noted(catalog: Catalog, folder: Path, shards: Sequence[str]) -> Iterator[Non
         yield
     except BaseException:
         with suppress(Exception):
-            catalog.fs.rm_file(path)
+            catalog.fs.rm_file(join(catalog.path, name))
         raise
+
+
+def note_text(folder: Path, shards: Sequence[str]) -> str:
+    """The content of a note."""
+    return json.dumps({"name": folder.name, "folder": str(folder.absolute()), "shards": list(shards)})
 
 
 def dataset_notes(catalog: Catalog) -> list[DatasetNote]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from curate.datasets.files import Dataset, open_dataset
+from curate.datasets.files import Dataset, open_dataset, refuse_retired
 from curate.errors import UserError
 from curate.loader import Batch, Loader
 from curate.loader.loader import CACHE_GB
@@ -24,7 +24,7 @@ def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tupl
     """This rank's data, its loader, which the caller closes, and the dataset. UserError for a dataset that does not fit
     the config.
     """
-    whole = open_dataset(folder)
+    whole = refuse_retired(open_dataset(folder))
     trained, held = split(whole, config.validation)
     if held and ranks.first:
         sources = len(held.columns(["source_id"])["source_id"].unique())

@@ -25,7 +25,7 @@ import pyarrow as pa
 from stages.base import one_line
 from stages.shards.contract import Contract, canonical
 from stages.shards.folder import WriteError, shard_folder
-from stages.shards.format import EMPTY, HEADER, INDEX, JSON, ShardError, member_name, not_finite, padded
+from stages.shards.format import EMPTY, HEADER, INDEX, JSON, ShardError, array_place, member_name, not_finite, padded
 
 HEADER_ROOM = 16 << 10  # bytes reserved at the start for the header, whose size is known only when all clips are in
 PIECE = 4 << 20  # bytes at a time, where a file is read again
@@ -91,6 +91,15 @@ class ShardWriter:
             raise ShardError(f"clip {clip_id}: what is said of it is no JSON ({error})") from error
         with self._nothing_left():
             self._add(clip_id, arrays, text)
+        self.clips.add(clip_id)
+
+    def copy(self, clip_id: str, fields: Mapping[str, bytes]) -> None:
+        """One clip of another shard of the same contract: its members by field, each as it stands there."""
+        with self._nothing_left():
+            for field, content in fields.items():
+                start, dtype, shape = (0, JSON, ()) if field == JSON else _named(array_place(content))
+                offset = self._member(member_name(clip_id, field), content)
+                self._note(clip_id, field, offset + start, memoryview(content)[start:], dtype, shape)
         self.clips.add(clip_id)
 
     def publish(self) -> Published:
@@ -259,6 +268,10 @@ class ShardWriter:
         self._folder.publish(self._parts[0], f"{name}.tar")
         self._parts, self._file = [], None
         return Published(f"{self.bucket}/{name}.tar", digest, size, index_hash, len(self.clips))
+
+
+def _named(place: tuple[int, np.dtype, tuple[int, ...]]) -> tuple[int, str, tuple[int, ...]]:
+    return place[0], place[1].name, place[2]
 
 
 def _bytes_of(values: np.ndarray) -> memoryview:

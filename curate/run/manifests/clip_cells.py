@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.catalog.gates import literal, quote
+from curate.catalog.locations import canonical
 from curate.catalog.schema import BASE, TEXT, rows_to_table
 from curate.errors import UserError
-from curate.run.locations import canonical
 from curate.run.manifests.manifest import Manifest, is_manifest
 from curate.run.manifests.names import NAMES
 from curate.storage import is_local, local_path

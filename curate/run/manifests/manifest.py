@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.catalog.locations import canonical
 from curate.catalog.rights import CHECKED, RIGHTS, rights_value
 from curate.catalog.schema import TEXT
 from curate.errors import UserError
-from curate.run.locations import canonical
 from curate.run.manifests.csv_file import CsvReader
 from curate.run.manifests.jsonl_file import JsonlReader
 from curate.run.manifests.kinds import joined

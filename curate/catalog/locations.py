@@ -23,3 +23,8 @@ def spelled(path: str) -> str:
         return path
     except UnicodeEncodeError:
         return file_uri(path)
+
+
+def absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Inputs as the catalog keeps them: `status` must find them again from any folder."""
+    return tuple(local_path(text) if is_local(text) else text for text in inputs)

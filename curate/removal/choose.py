@@ -1,0 +1,131 @@
+"""What a purge is asked to take: a condition in SQL, or a list of URIs, ids and content hashes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+from curate.catalog.catalog import Catalog
+from curate.catalog.gates import one_line
+from curate.catalog.locations import canonical
+from curate.catalog.places import read_places
+from curate.errors import UserError
+from curate.removal.plan import Plan, PurgedClip, PurgedSource
+from stages.unit import source_id
+
+ID = re.compile(r"[0-9a-f]{32}")
+KEYS = {"sources": "source_id", "clips": "clip_id"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`where` is a condition on `of` ('sources' or 'clips'; None: sources, if it names only their columns). `lines` are
+    those of a list.
+    """
+
+    where: str | None = None
+    of: str | None = None
+    lines: Sequence[str] = field(default_factory=list)
+
+
+def read_list(path: str) -> list[str]:
+    """The lines of a list, without empty ones and comments."""
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UserError(f"--from-file {path}: {error.strerror or error}") from error
+    lines = [line.strip() for line in text.splitlines()]
+    if not (found := [line for line in lines if line and not line.startswith("#")]):
+        raise UserError(f"--from-file {path}: it names nothing: give a URI, id or content hash a line")
+    return found
+
+
+def choose(catalog: Catalog, sql: duckdb.DuckDBPyConnection, asked: Asked) -> Plan:
+    """What goes: sources with all of their clips, and single clips; and sources, or spans, of the same bytes.
+
+    Leaves the temporary tables `gone_sources` and `gone_clips` with their ids. UserError for what names nothing.
+    """
+    sql.execute("CREATE TEMP TABLE gone_sources (source_id VARCHAR); CREATE TEMP TABLE gone_clips (clip_id VARCHAR)")
+    named = _listed(catalog, sql, asked.lines)
+    if asked.where is not None:
+        _matching(sql, asked.where, asked.of)
+    _add_same_bytes(sql)
+    sources = sql.execute("""
+        SELECT s.source_id, r.uri, s.uri, s.content_hash, s.bytes
+        FROM sources AS s JOIN raw.sources AS r USING (source_id)
+        WHERE source_id IN (FROM gone_sources) ORDER BY source_id""").fetchall()
+    clips = sql.execute("""
+        SELECT c.clip_id, c.source_id, c.start_s, c.end_s, s.content_hash, s.bytes
+        FROM raw.clips AS c JOIN raw.sources AS s USING (source_id)
+        WHERE clip_id IN (FROM gone_clips) ORDER BY clip_id""").fetchall()
+    if not sources and not clips:
+        what = (
+            f"WHERE {asked.where}" if asked.where is not None else f"any of the {len(asked.lines):,} lines of the list"
+        )
+        raise UserError(f"nothing in {catalog.uri} matches {what}: look with `clipmill sql`")
+    return Plan([PurgedSource(*row) for row in sources], [PurgedClip(*row) for row in clips], named)
+
+
+def _matching(sql: duckdb.DuckDBPyConnection, where: str, of: str | None) -> None:
+    for view in (of,) if of is not None else ("sources", "clips"):
+        try:
+            _add(sql, view, where)
+            return
+        except duckdb.BinderException as error:
+            if view == "sources" and of is None:  # it names columns of clips, or none that there are
+                continue
+            raise UserError(f"--where: {one_line(error)}") from error
+        except duckdb.Error as error:
+            raise UserError(f"--where: {one_line(error)}") from error
+
+
+def _add(sql: duckdb.DuckDBPyConnection, view: str, where: str) -> None:
+    text = f"SELECT {KEYS[view]} FROM {view} WHERE ({where}\n)"
+    kinds = [statement.type for statement in sql.extract_statements(text)]
+    if kinds != [duckdb.StatementType.SELECT]:
+        raise UserError(f"--where must be one condition, such as \"uri = '/films/a.mp4'\", not {where!r}")
+    sql.execute(f"INSERT INTO gone_{view} {text}")
+
+
+def _listed(catalog: Catalog, sql: duckdb.DuckDBPyConnection, lines: Sequence[str]) -> list[str]:
+    """Fills the tables by a list; returns the ids and hashes that the catalog does not hold."""
+    places, unknown = read_places(catalog), []
+    for line in lines:
+        ids = (
+            [line] if ID.fullmatch(line) else [source_id(name) for name in places.names(canonical(line, ".")) or [line]]
+        )
+        sources = "SELECT source_id FROM raw.sources WHERE source_id IN (SELECT unnest($1)) OR content_hash = $2"
+        clips = "SELECT clip_id FROM raw.clips WHERE clip_id = $1"
+        before = _count(sql)
+        sql.execute(f"INSERT INTO gone_sources {sources}", [ids, line])
+        sql.execute(f"INSERT INTO gone_clips {clips}", [line])
+        if _count(sql) == before:
+            unknown.append(ids[0])
+    return unknown
+
+
+def _count(sql: duckdb.DuckDBPyConnection) -> int:
+    text = "SELECT (SELECT count(*) FROM gone_sources) + (SELECT count(*) FROM gone_clips)"
+    return int(sql.execute(text).fetchall()[0][0])
+
+
+def _add_same_bytes(sql: duckdb.DuckDBPyConnection) -> None:
+    """Sources of the same bytes as those that go, all clips of them, and the clips that share time with single ones
+    that go, in their source and others of the same bytes.
+    """
+    sql.execute("""
+        INSERT INTO gone_sources SELECT source_id FROM raw.sources WHERE content_hash IN (
+            SELECT content_hash FROM raw.sources WHERE source_id IN (FROM gone_sources) AND content_hash IS NOT NULL);
+        CREATE OR REPLACE TEMP TABLE gone_sources AS SELECT DISTINCT source_id FROM gone_sources;
+        INSERT INTO gone_clips
+            SELECT other.clip_id FROM raw.clips AS gone JOIN raw.sources AS s USING (source_id)
+            JOIN raw.sources AS t ON t.content_hash = s.content_hash
+            JOIN raw.clips AS other ON other.source_id = t.source_id AND (
+                other.start_s < gone.end_s AND gone.start_s < other.end_s OR other.start_s = gone.start_s)
+            WHERE gone.clip_id IN (FROM gone_clips);
+        INSERT INTO gone_clips SELECT clip_id FROM raw.clips WHERE source_id IN (FROM gone_sources);
+        CREATE OR REPLACE TEMP TABLE gone_clips AS SELECT DISTINCT clip_id FROM gone_clips""")

@@ -1,0 +1,87 @@
+"""`clipmill purge`: takes sources or clips out of a catalog and everything that was made of them, for good."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from curate.catalog.catalog import Catalog
+from curate.catalog.views import connect
+from curate.errors import UserError
+from curate.removal.caches import cache_folders
+from curate.removal.carry_out import NOT_REACHED, alone, carry_out, finish_unfinished, refuse_live
+from curate.removal.choose import Asked, choose, read_list
+from curate.removal.plan import Plan, unfinished
+from curate.removal.show import Found, find, near_duplicates
+
+
+def purge(
+    uri: str,
+    where: str | None = None,
+    of: str | None = None,
+    from_file: str | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    caches: Sequence[str] = (),
+) -> int:
+    """Shows what would go, asks unless `yes`, and takes it out. Without a condition or list, only a killed purge is
+    finished. UserError for what names nothing, and while a run is at work.
+    """
+    catalog = Catalog.open(uri)
+    if where is None and from_file is None:
+        if unfinished(catalog) is None:
+            raise UserError("give --where SQL or --from-file FILE: no purge of this catalog was interrupted")
+        finish_unfinished(catalog)
+        return 0
+    if where is not None and from_file is not None:
+        raise UserError("give --where or --from-file, not both: what a list names is not narrowed")
+    if of is not None and where is None:
+        raise UserError("--of says what --where is a condition on: give --where SQL")
+    asked = Asked(where, of, read_list(from_file) if from_file is not None else ())
+    if not dry_run:
+        finish_unfinished(catalog)
+    plan, found = _look(catalog, asked, caches, dry_run)
+    print("would go:" if dry_run else "to be purged:", *found.lines, sep="\n  ")
+    if dry_run:
+        print("nothing was changed (--dry-run)")
+        return 0
+    _ask(yes)
+    with alone(catalog) as ledgers:
+        now, found = _look(catalog, asked, caches, quiet=True)
+        if (now.sources, now.clips) != (plan.sources, plan.clips):
+            raise UserError("the catalog has changed meanwhile: nothing was purged; look again")
+        plan.done = {"hashes": sorted(found.hashes), "caches": list(caches), "counts": found.counts}
+        plan.save(catalog)
+        try:
+            refuse_live(catalog, next(iter(ledgers.values())).run_id)  # one that began before it could see the plan
+        except UserError:
+            plan.delete(catalog)
+            raise
+        record = carry_out(catalog, plan, ledgers)
+    for about in plan.datasets:
+        successor = about["successor"]
+        then = f"train on {successor}" if successor else "no successor was made"
+        print(f"retired the dataset {about['folder']}: {len(about['purged']):,} of its samples went; {then}")
+    print("not purged, since clipmill can't reach it:", *NOT_REACHED, sep="\n  ")
+    print(f"purged; nothing of it was found in the catalog afterwards: {record}")
+    return 0
+
+
+def _look(
+    catalog: Catalog, asked: Asked, caches: Sequence[str], duplicates: bool = False, quiet: bool = False
+) -> tuple[Plan, Found]:
+    with connect(catalog) as sql:
+        plan = choose(catalog, sql, asked)
+        found = find(catalog, sql, plan, cache_folders(caches))
+        if duplicates and not quiet:
+            found.lines.extend(near_duplicates(catalog, sql))
+        return plan, found
+
+
+def _ask(yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("this can't be undone: say --yes, or answer at a terminal; nothing was changed")
+    if input("purge all of that? it can't be undone [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UserError("nothing was changed")
