@@ -1,4 +1,5 @@
-"""Commands that ask a catalog or tell it of moves: sql, search, sheet, gates, status, audit, verify, relocate."""
+"""Commands that ask a catalog, and tell it of what moved or is gone: sql, search, sheet, gates, status, audit, verify,
+relocate, forget."""
 
 from __future__ import annotations
 
@@ -48,6 +49,7 @@ def add(commands: Commands) -> None:
 
     status = commands.add_parser("status", help="what is done, failed and pending, and why")
     add_catalog(status)
+    status.add_argument("--check", action="store_true", help="look at each source: is it gone, or changed?")
     status.set_defaults(command=_status)
 
     audit = commands.add_parser("audit", help="what is in the catalog, what was lost and why: DIR/audit.json")
@@ -74,6 +76,14 @@ def add(commands: Commands) -> None:
     relocate.add_argument("--dry-run", action="store_true", help="count, and change nothing")
     relocate.add_argument("--unseen", action="store_true", help="also where none of them is found under NEW")
     relocate.set_defaults(command=_relocate)
+
+    forget = commands.add_parser("forget", help="failed and vanished sources leave the catalog; they may come back")
+    add_catalog(forget)
+    conditions = "a condition on the view sources, e.g. \"status = 'failed'\", or vanished: those whose file is gone"
+    forget.add_argument("--where", required=True, type=filled, metavar="SQL", help=conditions)
+    forget.add_argument("--dry-run", action="store_true", help="show what would go, and change nothing")
+    forget.add_argument("--yes", action="store_true", help="do not ask")
+    forget.set_defaults(command=_forget)
 
 
 def _sql(args: argparse.Namespace) -> int:
@@ -122,7 +132,7 @@ def _status(args: argparse.Namespace) -> int:
     from curate.catalog.catalog import Catalog
     from curate.run.status import print_status
 
-    return print_status(Catalog.open(args.catalog))
+    return print_status(Catalog.open(args.catalog), args.check)
 
 
 def _audit(args: argparse.Namespace) -> int:
@@ -134,6 +144,7 @@ def _audit(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from curate.catalog.catalog import Catalog
     from curate.errors import UserError
+    from curate.run.presence import what_to_do
     from curate.run.verify import verify
     from curate.run.verify_sources import source_problems
 
@@ -145,9 +156,11 @@ def _verify(args: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     if args.sources:
-        for problem in source_problems(catalog, args.rate, args.hashes):
-            print(problem)
-            mismatches += 1
+        gone = False
+        for found in source_problems(catalog, args.rate, args.hashes):
+            print(found)
+            mismatches, gone = mismatches + 1, gone or found.kind == "gone"
+        notes += [f"sources that are gone: {what_to_do(catalog.uri)}"] if gone else []
     for note in notes:
         print(f"note: {note}")
     what = "ledger, tables, shards and sources agree" if args.sources else "ledger, tables and shards agree"
@@ -160,3 +173,9 @@ def _relocate(args: argparse.Namespace) -> int:
     from curate.run.relocate import relocate
 
     return relocate(Catalog.open(args.catalog), args.old, args.new, args.dry_run, args.unseen)
+
+
+def _forget(args: argparse.Namespace) -> int:
+    from curate.run.forget import forget
+
+    return forget(args.catalog, args.where, args.dry_run, args.yes)

@@ -52,10 +52,14 @@ def relocate(catalog: Catalog, old: str, new: str, dry_run: bool = False, unseen
         if not there and not unseen:
             raise UserError(
                 f"none of them is under {new} (not {first_gone}): check the spelling, or say --unseen where "
-                "this machine can't see the new place"
+                "this machine can't see the new place (sources that are gone for good: `clipmill forget`)"
             )
         if there < len(sample):
-            print(f"not there, for instance: {first_gone}", file=sys.stderr)
+            print(
+                f"not there, for instance: {first_gone} (once relocated, `clipmill forget --where vanished` takes "
+                "those out that are gone for good)",
+                file=sys.stderr,
+            )
         if dry_run:
             print("nothing was changed (--dry-run)")
             return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from curate.catalog.catalog import Catalog
@@ -18,13 +20,19 @@ from curate.run.listing import Listing
 from curate.run.moved import new_place
 from curate.run.naming import Naming
 from curate.run.pending import PendingSources
+from curate.run.presence import Presence, what_to_do
 from curate.run.report import FUNNEL, funnel_rows, hours, report_console, table_of
+from curate.run.verify_sources import SourceProblem, source_problems
 from curate.shards.changed import find_changed
 from curate.shards.inventory import tables_with_shards
 
+FOLDERS = 3  # that are named
 
-def print_status(catalog: Catalog) -> int:
-    """Counts from the catalog; pending is counted by listing the runs' inputs again, now."""
+
+def print_status(catalog: Catalog, check: bool = False) -> int:
+    """Counts from the catalog, and what listings say now: pending sources by those of the runs' inputs, vanished ones
+    by those of the folders that sources lie in. `check` looks at each source instead.
+    """
     console = report_console()
     with connect(catalog) as sql:
         states = dict(sql.execute("SELECT status, count(*) FROM sources GROUP BY 1").fetchall())
@@ -49,6 +57,7 @@ def print_status(catalog: Catalog) -> int:
         changed = [found for table in tables_with_shards(sql) if (found := find_changed(sql, table)) is not None]
         pending, trouble = _pending(sql, catalog)
         purged = purged_sources(catalog)
+        vanished = list(_checked(catalog) if check else _vanished(sql, catalog))
     done, failed = states.get("done", 0), states.get("failed", 0)
     counted = "unknown" if pending is None else f"{pending:,}"
     console.print(
@@ -59,6 +68,8 @@ def print_status(catalog: Catalog) -> int:
         console.print(f"{stale:,} of them are still from before the last run's stages changed: run it again")
     for line in trouble:
         console.print(f"pending is not known: {line}")
+    for line in vanished:
+        console.print(line)
     if reasons:
         console.print(table_of("failed", ("reason", "sources"), [(r, f"{n:,}") for r, n in reasons]))
     if empty:
@@ -72,6 +83,36 @@ def print_status(catalog: Catalog) -> int:
     if runs:
         console.print(table_of("last runs (UTC)", ("recipe", "run", "status", "engine", "started"), runs))
     return 0
+
+
+def _vanished(sql: Any, catalog: Catalog) -> Iterator[str]:
+    """What the listings of folders say of done sources that are no longer there."""
+    presence, first, number = Presence(sql), "", 0
+    for source in presence:
+        first, number = first or source.uri, number + 1
+    if number:
+        yield f"{number:,} of them are no longer there, such as {first}: {what_to_do(catalog.uri)}"
+    for folder, lost in presence.lost_folders.most_common(FOLDERS):
+        yield f"the folder {folder} with {lost:,} of them is not there"
+    for reason, unseen in presence.unseen.most_common(FOLDERS):
+        yield f"{unseen:,} of them were not looked for ({reason}): --check looks at each one"
+
+
+def _checked(catalog: Catalog) -> Iterator[str]:
+    """What a look at each done source says: how many have which problem, and the first of them."""
+    counts, first = Counter[str](), dict[str, SourceProblem]()
+    for problem in source_problems(catalog):
+        counts[problem.kind] += 1
+        first.setdefault(problem.kind, problem)
+    if not counts:
+        yield "all of them are there, as they were scanned"
+    if "gone" in first:
+        yield f"{counts['gone']:,} of them are no longer there, such as {first['gone'].uri}: {what_to_do(catalog.uri)}"
+    if "changed" in first:
+        uri = first["changed"].uri
+        yield f"{counts['changed']:,} of them were changed since they were scanned, such as {uri}: run with --rebuild"
+    if "unreadable" in first:
+        yield f"{counts['unreadable']:,} of them can't be looked at: {first['unreadable']}"
 
 
 def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""`verify --sources`: finds sources that are gone or that changed since they were scanned."""
+"""`verify --sources` and `status --check`: find sources that are gone or that changed since they were scanned."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
@@ -20,6 +20,17 @@ AHEAD = 64  # sources asked for while the oldest answer is waited for
 SAME_TIME_S = 0.001  # a table holds microseconds
 
 
+class SourceProblem(NamedTuple):
+    """A source that is not as it was when it was scanned."""
+
+    uri: str
+    kind: Literal["gone", "changed", "unreadable"]
+    what: str  # the predicate of a sentence about it
+
+    def __str__(self) -> str:
+        return f"source {self.uri} {self.what}"
+
+
 class _Scanned(NamedTuple):
     """A source as it was when it was scanned, at the place where it lies now."""
 
@@ -29,8 +40,8 @@ class _Scanned(NamedTuple):
     content_hash: str | None
 
 
-def source_problems(catalog: Catalog, rate: float | None = None, hashes: bool = False) -> Iterator[str]:
-    """A line for each done source that is gone, can't be read, or has other bytes than when it was scanned.
+def source_problems(catalog: Catalog, rate: float | None = None, hashes: bool = False) -> Iterator[SourceProblem]:
+    """Each done source that is gone, can't be read, or has other bytes than when it was scanned.
 
     The size and the time of change are looked at. Where the time differs, and with `hashes` always, the whole source
     is read: a copy of the same bytes is no problem. At most `rate` sources are looked at in a second.
@@ -40,7 +51,7 @@ def source_problems(catalog: Catalog, rate: float | None = None, hashes: bool = 
         total = sql.execute(f"SELECT count(*) FROM ({chosen})").fetchall()[0][0]
         reader = sql.sql(f"{chosen} ORDER BY uri").to_arrow_reader(4096)
         sources = (_Scanned(**row) for batch in reader for row in batch.to_pylist())
-        waiting: deque[Future[str | None]] = deque()
+        waiting: deque[Future[SourceProblem | None]] = deque()
         began = time.monotonic()
         with ProgressBar("sources", total, "sources") as bar:
             for number, source in enumerate(sources):
@@ -53,7 +64,7 @@ def source_problems(catalog: Catalog, rate: float | None = None, hashes: bool = 
                 yield from _answer(waiting, bar)
 
 
-def _answer(waiting: deque[Future[str | None]], bar: ProgressBar) -> Iterator[str]:
+def _answer(waiting: deque[Future[SourceProblem | None]], bar: ProgressBar) -> Iterator[SourceProblem]:
     """The oldest answer, if it is a problem."""
     problem = waiting.popleft().result()
     bar.update(bar.done + 1)
@@ -61,20 +72,22 @@ def _answer(waiting: deque[Future[str | None]], bar: ProgressBar) -> Iterator[st
         yield problem
 
 
-def _problem(source: _Scanned, hashes: bool) -> str | None:
+def _problem(source: _Scanned, hashes: bool) -> SourceProblem | None:
+    uri = source.uri
     try:
-        found = file_status(source.uri)
+        found = file_status(uri)
         if found is None:
-            return f"source {source.uri} is gone"
+            return SourceProblem(uri, "gone", "is gone")
         if found.size is not None and source.bytes is not None and found.size != source.bytes:
-            return f"source {source.uri} has {found.size:,} bytes, and had {source.bytes:,} when it was scanned"
+            sizes = f"has {found.size:,} bytes, and had {source.bytes:,} when it was scanned"
+            return SourceProblem(uri, "changed", sizes)
         if source.content_hash is None or not (hashes or _other_time(source.modified_at, found.modified)):
             return None
-        with open_source(source.uri) as file:
+        with open_source(uri) as file:
             if file.content_hash() != source.content_hash:
-                return f"source {source.uri} has other bytes than when it was scanned"
+                return SourceProblem(uri, "changed", "has other bytes than when it was scanned")
     except SourceError as error:
-        return f"source {source.uri} {error}"
+        return SourceProblem(uri, "unreadable", str(error))
     return None
 
 

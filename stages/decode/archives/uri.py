@@ -14,7 +14,8 @@ import re
 import urllib.parse
 
 ARCHIVES = (".tar", ".zip", ".parquet")
-_MEMBER = re.compile(r"(.*?\.(?:tar|zip|parquet))#(.+)", re.IGNORECASE | re.DOTALL)
+MEMBER = r"(.*?\.(?:tar|zip|parquet))#(.+)"  # a whole URI, in any case: the archive's own, and the member's name
+_MEMBER = re.compile(MEMBER, re.IGNORECASE | re.DOTALL)
 _REMOTE = re.compile(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://")
 
 

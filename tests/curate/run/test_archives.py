@@ -215,4 +215,4 @@ def test_verify_sources_names_members_that_are_gone_or_others_and_relocate_moves
     assert ask(catalog, "SELECT count(*) FROM sources") == [(3,)]
     write_tar(new / "x.tar", [films[0], ("b.mp4", film(9))])
     problems = list(source_problems(opened))
-    assert len(problems) == 2 and "b.mp4 has" in problems[0] and "c.mp4 is gone" in problems[1]
+    assert len(problems) == 2 and "b.mp4 has" in str(problems[0]) and "c.mp4 is gone" in str(problems[1])
