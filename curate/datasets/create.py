@@ -28,12 +28,10 @@ from curate.shards.changed import find_changed
 from curate.shards.inventory import files_of
 from curate.shards.kept import noted
 from curate.storage import is_local, join
+from stages.encode.columns import DEFAULT_CONDITIONS
 from stages.shards.contract import Contract
 from stages.shards.format import ShardError, read_empty
 
-# What is known to help a video network: rate, size and crop as micro-conditions (SDXL, arXiv:2307.01952), how much a
-# clip moves, and how it looks (Stable Video Diffusion, arXiv:2311.15127).
-DEFAULT_CONDITIONS = ("fps", "width", "height", "crop_x", "crop_y", "crop_w", "crop_h", "motion", "aesthetics")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 T = TypeVar("T")
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from stages.base import SettingsError
 
-# Numbers of a clip that say where it is in its source, not what it shows.
-NO_CONDITIONS = {"scene", "start_s", "end_s", "start_pts", "end_pts", "time_base_num", "time_base_den", "frames"}
+# What is known to help a video network: rate, size and crop as micro-conditions (SDXL, arXiv:2307.01952), how much a
+# clip moves, and how it looks (Stable Video Diffusion, arXiv:2311.15127).
+DEFAULT_CONDITIONS = ("fps", "width", "height", "crop_x", "crop_y", "crop_w", "crop_h", "motion", "aesthetic")
 
 
 def check_captions(wanted: Iterable[str], columns: Mapping[str, Any]) -> None:
@@ -19,15 +20,13 @@ def check_captions(wanted: Iterable[str], columns: Mapping[str, Any]) -> None:
             raise SettingsError(f"column {name!r} is {columns[name]}, no text to embed")
 
 
-def choose_conditions(
-    wanted: Collection[str] | None, columns: Mapping[str, Any], signals: Collection[str]
-) -> tuple[str, ...]:
-    """The columns that are kept as conditions: those wanted, or every number that is none of the encoding's `signals`,
-    under its table's name or another. SettingsError for what is no number.
+def choose_conditions(wanted: Collection[str] | None, columns: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that are kept as conditions: those wanted, or those of DEFAULT_CONDITIONS that are there. A default
+    that says the same of every clip is kept, since the next clips may differ; `dataset create` leaves it out.
+    SettingsError for what is no number.
     """
     if wanted is None:
-        numbers = (name for name, kind in columns.items() if _is_number(kind) and name not in NO_CONDITIONS)
-        return tuple(sorted(n for n in numbers if not any(n == own or n.endswith(f"_{own}") for own in signals)))
+        return tuple(name for name in DEFAULT_CONDITIONS if name in columns and _is_number(columns[name]))
     for name in wanted:
         _check_there(name, columns)
         if not _is_number(columns[name]):

@@ -47,7 +47,7 @@ class EncodeSettings(ModelSettings):
     hdr: HdrMode = "tone_map"  # how `probe` has rendered clips in PQ or HLG; others fail, they are not mixed
     deinterlace: DeinterlaceSetting = "auto"  # the same of interlaced clips
     text: CaptionEmbeddingSettings | None = None
-    conditions: tuple[str, ...] | None = None  # columns of clips kept beside the latents; None: every number
+    conditions: tuple[str, ...] | None = None  # of clips, kept beside the latents; None: DEFAULT_CONDITIONS
     dtype: Literal["float16", "bfloat16"] = "float16"  # of what is stored
     shard_mb: float = Field(512.0, gt=0, le=100_000, exclude=True)  # size that a shard is to have, about
     shard_clips: int = Field(100_000, ge=1, exclude=True)  # clips in one, at most

@@ -109,9 +109,10 @@ class Encode(ShardStage[EncodeSettings]):
         self.folder = f"{self.catalog}/shards/{self.table}"
         if context.clips:
             check_captions(self.texts.fields.values(), context.clips)
-            numbers = {name: kind for name, kind in context.clips.items() if name not in context.manifest}
-            taken = context.clips if self.settings.conditions is not None else numbers
-            self.conditions = choose_conditions(self.settings.conditions, taken, self.signals())
+            own = {name: kind for name, kind in context.clips.items() if name not in context.manifest}
+            taken = context.clips if self.settings.conditions is not None else own
+            self.conditions = choose_conditions(self.settings.conditions, taken)
+            print(f"encode: conditions beside the latents: {', '.join(self.conditions) or 'none'}", file=sys.stderr)
 
     def signals(self) -> dict[str, Column]:
         return {

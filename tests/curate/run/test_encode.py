@@ -122,6 +122,14 @@ def test_every_kept_clip_is_in_one_shard_and_the_table_says_in_which(go, tmp_pat
     assert verify(catalog(tmp_path)) == []
 
 
+def test_conditions_that_nobody_named_are_the_short_list_and_are_printed(go, tmp_path, capsys):
+    assert go() == 0
+    names = ["fps", "width", "height", "crop_x", "crop_y", "crop_w", "crop_h", "motion"]
+    for shard in shards(tmp_path):
+        assert all(sorted(sample["json"]["conditions"]) == sorted(names) for sample in samples(shard).values())
+    assert f"encode: conditions beside the latents: {', '.join(names)}\n" in capsys.readouterr().err
+
+
 def test_stored_latents_are_those_of_the_vae_for_the_clip_s_own_frames(go, tmp_path, vae):
     go(dtype="float16", sample=2)
     coder, (shard,) = load(vae), shards(tmp_path)
