@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 REDRAWS = 4  # of the bar a second
-ETA_SECONDS = 5.0  # after the first item: an earlier guess of the time left would mislead
+ETA_SECONDS = 5.0  # of work before the time left is said: an earlier guess would mislead
 
 
 class ProgressBar:
@@ -21,7 +21,7 @@ class ProgressBar:
 
     `total` may be None and be set later, when it is known. `start` is what was done before, such as the step that a
     run resumes from: it counts as done, but not for the rate. A `stream` (default stderr) that is no terminal gets
-    plain lines, as does a machine without the package rich.
+    plain lines, the last of them when the work is over; so does a machine without the package rich.
     """
 
     def __init__(
@@ -39,8 +39,10 @@ class ProgressBar:
         self.stream = stream if stream is not None else sys.stderr
         self.clock = clock
         self.done, self.text = start, ""
+        self.partial = 0.0  # of the item in hand, the share that is done; it counts for the time left alone
         self._began = self._shown = clock()
-        self._first: tuple[int, float] | None = None  # what was done when the first item was, and when
+        self._first: tuple[int, float] | None = None  # what was done when the work began, or the first item was, when
+        self._printed: str | None = None  # the latest plain line
         self._bar: Progress | None = None
 
     def __enter__(self) -> ProgressBar:
@@ -54,6 +56,20 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif self._printed is not None and (last := f"{self.name} {self._counts()}") != self._printed:
+            self._print(f"{last} · {duration(self.seconds)} in all")
+
+    def announce(self, what: str) -> None:
+        """Says at once what goes on before the first item: a model is loaded."""
+        self.text = what
+        if self._bar is not None:
+            self._bar.refresh()
+        elif not self.quiet:
+            self._print(f"{self.name}: {what}")
+
+    def begin(self) -> None:
+        """Tells that what is paid once is over (models, an engine): the time left follows from the pace since."""
+        self._first = (self.done, self.clock())
 
     @property
     def seconds(self) -> float:
@@ -71,33 +87,47 @@ class ProgressBar:
         self.done, self.text = done, text
         if self._first is None and done > self.start:
             self._first = (done, self.clock())
+        self.partial = 0.0
+        self._show()
+
+    def advance(self, partial: float) -> None:
+        """`partial` is the share of the item in hand that is done, 0 to 1."""
+        self.partial = partial
+        self._show()
+
+    def _show(self) -> None:
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=self.total)
+            self._bar.update(self._bar.task_ids[0], completed=self.done, total=self.total)
         elif self.due:
-            print(f"{self.name} {self.figures()}", file=self.stream, flush=True)
+            self._print(f"{self.name} {self.figures()}")
         else:
             return
         self._shown = self.clock()
 
+    def _print(self, line: str) -> None:
+        print(line, file=self.stream, flush=True)
+        self._printed = line
+
     def figures(self) -> str:
         """What is shown, without the name: "12/40 sources 1.5/s · 3 failed · 19 s left"."""
+        left = self._seconds_left()
+        return self._counts() + (f" · {duration(left)} left" if left is not None else "")
+
+    def _counts(self) -> str:
         of = f"/{self.total:,}" if self.total is not None else ""
         rate = (self.done - self.start) / self.seconds
         parts = [f"{self.done:,}{of} {self.unit} {rate:{'.1f' if rate >= 1 or not rate else '.2g'}}/s"]
-        parts += [self.text] if self.text else []
-        if (left := self._seconds_left()) is not None:
-            parts.append(f"{duration(left)} left")
-        return " · ".join(parts)
+        return " · ".join([*parts, self.text] if self.text else parts)
 
     def _seconds_left(self) -> float | None:
-        """At the pace since the first item, since what comes before it (models, an engine) is paid once."""
+        """At the pace since the work began, or where nobody said when, since the first item."""
         if self.total is None or self._first is None:
             return None
         first, at = self._first
-        now = self.clock()
-        if self.done <= first or now - at <= ETA_SECONDS:
+        now, done = self.clock(), self.done + self.partial
+        if done <= first or now - at <= ETA_SECONDS:
             return None
-        return max(0, self.total - self.done) * (now - at) / (self.done - first)
+        return max(0, self.total - done) * (now - at) / (done - first)
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
 
@@ -94,6 +94,10 @@ class Stage(Generic[S]):
     def prepare(self, context: Context) -> None:
         """Called in the driver before a run. Raises SettingsError, for a column that is missing for instance."""
 
+    def loads(self) -> tuple[str, ...]:
+        """The models that `setup` loads, such as 'CLIP model ViT-L-14/laion2b_s32b_b82k': a run says so meanwhile."""
+        return ()
+
     def setup(self) -> None:
         """Loads models and starts child processes; called once in each worker, before the first unit."""
 
@@ -137,6 +141,7 @@ class SourceStage(UnitStage[S]):
     """Takes sources and finds their clips. It is the first stage of its recipe."""
 
     gives_frames: ClassVar[bool] = False  # its clips carry the frames that later stages want; if not, they are fetched
+    scanned: Callable[[float], None] | None = None  # told of the share of the source in hand that is scanned, 0 to 1
 
     def __init__(self, settings: S):
         self.settings = settings

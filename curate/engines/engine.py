@@ -28,7 +28,8 @@ class Work:
     """What an engine is given.
 
     `schemas` gives the stored columns of the tables as they are now: a manifest may bring new ones during a run.
-    `stop`, once set, asks for an early end: what is nearly finished still comes out.
+    `stop`, once set, asks for an early end: what is nearly finished still comes out. `scanned` is told of the share of
+    the source in hand that is scanned, 0 to 1, by an engine that has one in hand at a time.
     """
 
     stages: tuple[UnitStage, ...]
@@ -37,6 +38,7 @@ class Work:
     schemas: Callable[[], Schemas]
     closing: CloseRule = field(default_factory=CloseRule)
     stop: threading.Event = field(default_factory=threading.Event)
+    scanned: Callable[[float], None] | None = None
 
 
 class Engine(Protocol):
@@ -45,7 +47,8 @@ class Engine(Protocol):
     name: str
 
     def run(self, work: Work) -> Generator[Tally | FileSet, None, None]:
-        """Yields a tally as units finish, and file sets to commit. A unit in no file set is pending still.
+        """Yields an empty tally when a worker is set up, a tally as units finish, and file sets to commit. A unit in no
+        file set is pending still.
 
         Raises SettingsError from a stage, and EngineError where the engine itself failed, after the last file set.
         """

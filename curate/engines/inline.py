@@ -12,6 +12,7 @@ from curate.engines.engine import Work
 from curate.engines.execute import execute
 from curate.engines.tally import Tally, tally
 from curate.errors import EngineError
+from stages.base import SourceStage
 from stages.unit import Unit
 
 
@@ -27,6 +28,9 @@ class InlineEngine:
         try:
             for stage in work.stages:
                 stage.setup()
+                if isinstance(stage, SourceStage):
+                    stage.scanned = work.scanned
+            yield Tally()
             for parts in self._whole_units(work):
                 yield tally(parts, tables)
                 if not parts[-1].last:

@@ -223,8 +223,7 @@ class _Run:
         except self.ray.exceptions.RayTaskError as error:
             raise EngineError(f"{pool.plan.name}: {_cause(error)}") from error
         else:
-            if receipt is not None:
-                yield from self._finished(pool, receipt, payload)
+            yield from self._finished(pool, receipt, payload) if receipt is not None else (Tally(),)
 
     def _finished(self, pool: Pool, receipt: Receipt, payload: Any) -> Iterator[Tally]:
         """A payload to the next pool or the writers; parts of a long unit wait until all are there."""

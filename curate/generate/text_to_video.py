@@ -69,6 +69,7 @@ class TextToVideo:
                         f"{path} is another VAE than that of the latents in {self.folder}: its hash is "
                         f"{info.fingerprint[:12]}…, theirs {self.contract.fingerprint[:12]}…; name theirs with --vae"
                     )
+                print(f"loading VAE {path}", file=sys.stderr, flush=True)
                 self._coder = load_coder(path, device=self.device)
             except SettingsError as error:
                 raise UserError(f"the VAE of {self.folder}: {error}; name another place with --vae") from error
@@ -96,6 +97,7 @@ class TextToVideo:
                         f"{found['fingerprint'][:12]}…, theirs {said['fingerprint'][:12]}…; name theirs with "
                         "--text-model"
                     )
+                print(f"loading text encoder {path}", file=sys.stderr, flush=True)
                 self._encoder = load_text_encoder(settings, device=self.device)
             except SettingsError as error:
                 raise UserError(

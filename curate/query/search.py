@@ -122,7 +122,9 @@ class TextSearch:
         if "model" not in names:
             raise UserError(f"no run says which model filled table {self.table!r}: name it with --model")
         try:
-            return load_model(find_model(names["model"], names.get("pretrained")), "auto", "float32")
+            found = find_model(names["model"], names.get("pretrained"))
+            print(f"loading CLIP model {found.name}", file=sys.stderr, flush=True)
+            return load_model(found, "auto", "float32")
         except SettingsError as error:
             raise UserError(
                 f"table {self.table!r} was made by model {names['model']}, but {error} (or name it with --model)"

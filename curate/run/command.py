@@ -268,7 +268,8 @@ class _Run:
         engine, todo = self.engines.choose(todo)
         if engine is None:
             return
-        events = engine.run(Work(stages, todo, self._begin(), self._schemas, self.options.closing, stop.stop))
+        scanned = progress.scanned if isinstance(progress, SourceProgress) else None
+        events = engine.run(Work(stages, todo, self._begin(), self._schemas, self.options.closing, stop.stop, scanned))
         with progress:
             try:
                 for event in events:

@@ -44,6 +44,7 @@ class PendingSources:
     already_failed: int = 0
     already_purged: int = 0
     taken: int = 0
+    left: int = 0  # beyond the limit
     see_inside: Callable[[Sequence[Source]], None] = lambda sources: None
 
     def __iter__(self) -> Iterator[Unit]:
@@ -73,9 +74,10 @@ class PendingSources:
         self, names: list[str], entries: list[Entry], wanted: np.ndarray, redone: bool = False
     ) -> Iterator[Unit]:
         """Units of the wanted ones, (n,) bool, up to the limit."""
-        left = len(wanted) if self.limit is None else self.limit - self.taken
-        chosen = np.flatnonzero(wanted)[: max(0, left)]
+        most = len(wanted) if self.limit is None else self.limit - self.taken
+        chosen = np.flatnonzero(wanted)[: max(0, most)]
         self.taken += len(chosen)
+        self.left += int(wanted.sum()) - len(chosen)
         sources = [self._source(names[at], entries[at]) for at in chosen]
         if not redone and (inside := [source for source in sources if source.place is not None]):
             self.see_inside(inside)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from curate.engines.tally import Tally
 from curate.progress_bar import ProgressBar
@@ -11,6 +11,7 @@ from curate.recipe.plan import Plan
 from curate.run.listing import Listing
 from curate.run.pending import PendingSources
 from curate.run.selection import Selection
+from stages.base import Stage
 
 
 class SourceProgress:
@@ -21,6 +22,7 @@ class SourceProgress:
 
     def __init__(self, plan: Plan, total: Tally, pending: PendingSources, listing: Listing, quiet: bool):
         self.total, self.quiet = total, quiet
+        self.stages = [*([plan.decode] if plan.decode is not None else []), *plan.clip_stages]
         self.bar = ProgressBar(plan.recipe.name, None, "sources", quiet=quiet)
         again = Listing(listing.inputs, listing.extensions, remote_archives=False)
         self.count: Callable[[], int] = lambda: sum(
@@ -29,6 +31,7 @@ class SourceProgress:
 
     def __enter__(self) -> SourceProgress:
         self.bar.__enter__()
+        _say_what_loads(self.bar, self.stages)
         if not self.quiet:
             threading.Thread(target=self._count, daemon=True).start()
         return self
@@ -38,12 +41,18 @@ class SourceProgress:
 
     def update(self) -> None:
         total, seconds = self.total, self.bar.seconds
+        if not total.done + total.failed:
+            self.bar.begin()
         clips = total.kept + total.dropped
         text = (
             f"{clips:,} clips {clips / seconds:.1f}/s · {total.video_seconds / seconds:.1f} h/h · "
             f"{total.kept:,} kept {total.dropped:,} dropped {total.failed:,} failed"
         )
         self.bar.update(total.done + total.failed, text)
+
+    def scanned(self, share: float) -> None:
+        """Of the source in hand, this share is scanned."""
+        self.bar.advance(share)
 
     def _count(self) -> None:
         """Errors are the run's own to report."""
@@ -57,12 +66,13 @@ class ClipProgress:
     """'64/200 clips 5.1/s · captions 60 done 4 failed'."""
 
     def __init__(self, plan: Plan, total: Tally, selection: Selection, quiet: bool):
-        self.total = total
+        self.total, self.stages = total, plan.clip_stages
         self.tables = [stage.table for stage in plan.clip_stages]
         self.bar = ProgressBar(plan.recipe.name, selection.to_do, "clips", quiet=quiet)
 
     def __enter__(self) -> ClipProgress:
         self.bar.__enter__()
+        _say_what_loads(self.bar, self.stages)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,5 +80,12 @@ class ClipProgress:
 
     def update(self) -> None:
         found = self.total.results
+        if not self.total.clips:
+            self.bar.begin()
         each = [f"{table} {found[table, 'done']:,} done {found[table, 'failed']:,} failed" for table in self.tables]
         self.bar.update(self.total.clips, " · ".join(each))
+
+
+def _say_what_loads(bar: ProgressBar, stages: Sequence[Stage]) -> None:
+    if models := dict.fromkeys(model for stage in stages for model in stage.loads()):
+        bar.announce(f"loading {', '.join(models)}")

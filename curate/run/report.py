@@ -43,6 +43,7 @@ def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = Fal
     with connect(catalog) as sql:
         failed = failed_by_table(sql, tables)
         funnel = funnel_rows(sql, [gate.name for gate in catalog.gates()])
+        whole = catalog_line(sql)
     code = 1 if any(_failed_now(outcome.total) for outcome in outcomes) else 0
     if quiet:
         return code
@@ -80,7 +81,28 @@ def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = Fal
             f"clipmill sql \"SELECT {columns} FROM {table} WHERE status = 'failed'\" "
             f"--catalog {shlex.quote(catalog.uri)}"
         )
+    console.print(f"{_pending_line(outcomes)}; {whole}")
     return code
+
+
+def _pending_line(outcomes: Sequence[Outcome]) -> str:
+    """What is left to do of what these recipes take."""
+    sources = sum(one.sources.left for one in outcomes if one.sources is not None)
+    clips = sum(one.selection.left for one in outcomes if one.selection is not None)
+    return f"pending: {sources:,} sources, {clips:,} clips"
+
+
+def catalog_line(sql: Any) -> str:
+    """What a catalog holds, in counts and hours."""
+    states = dict(sql.execute("SELECT status, count(*) FROM sources GROUP BY 1").fetchall())
+    verdicts = dict(sql.execute("SELECT verdict, count(*) FROM clips GROUP BY 1").fetchall())
+    kept = "SELECT coalesce(sum(end_s - start_s), 0) FROM clips WHERE verdict = 'kept'"
+    length = hours(sql.execute(kept).fetchall()[0][0])
+    return (
+        f"the catalog: {states.get('done', 0):,} sources done, {states.get('failed', 0):,} failed; "
+        f"{sum(verdicts.values()):,} clips, {verdicts.get('kept', 0):,} kept ({length} hours), "
+        f"{verdicts.get('dropped', 0):,} dropped"
+    )
 
 
 def _failed_now(total: Tally) -> int:

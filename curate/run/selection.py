@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby, islice
+from itertools import chain, groupby, islice, repeat
 from typing import Any
 
 import duckdb
@@ -25,6 +25,7 @@ from stages.base import ClipStage, ShardStage
 from stages.unit import Clip, Place, Row, Source, Unit
 
 UNIT_CLIPS = 64  # of one source, at most
+FIRST_CLIPS = (4, 8, 16, 32)  # of the first units
 ENTRY = ("bytes", "content_hash", "archive_offset")  # columns of `sources` that a source is opened with
 BATCH_CLIPS = 2048  # rows that are fetched from DuckDB at a time
 # What a shard stage is told of a clip's row, where its latents can stay: Clip.earlier.
@@ -100,6 +101,7 @@ class Selection:
         self.selected: int = counted[0]
         lacking_now: int = counted[1]
         self.to_do = lacking_now if limit is None else min(limit, lacking_now)
+        self.left = lacking_now - self.to_do  # beyond the limit
         self.done: dict[str, int] = dict(zip(self.tables, counted[2:], strict=True))
 
     def __iter__(self) -> Iterator[Unit]:
@@ -137,9 +139,12 @@ class Selection:
 
 
 def by_source(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
-    """Up to UNIT_CLIPS clips of one source at a time."""
+    """Up to UNIT_CLIPS clips of one source at a time. The first groups are small, so that their results, and with them
+    the time that is left, are known soon.
+    """
+    sizes = chain(FIRST_CLIPS, repeat(UNIT_CLIPS))
     for _, of_source in groupby(clips, key=lambda clip: clip.source.source_id):
-        while group := list(islice(of_source, UNIT_CLIPS)):
+        while group := list(islice(of_source, next(sizes))):
             yield group
 
 

@@ -54,6 +54,10 @@ class CaptionSource:
         """Hash of the local files that decide the answers; '' if there are none."""
         return ""
 
+    def loads(self) -> tuple[str, ...]:
+        """The models that `setup` loads."""
+        return ()
+
     def setup(self) -> None:
         """In the worker: loads or connects. Raises SettingsError."""
 

@@ -45,6 +45,9 @@ class ClipMatch:
 
         return FrameRequest(positions, OVERSIZE * self._find().image_size)
 
+    def loads(self) -> tuple[str, ...]:
+        return (f"CLIP model {self._find().name}",)
+
     def setup(self) -> None:
         from stages.pretrained.open_clip_model import load_model
 

@@ -111,6 +111,10 @@ class Caption(ClipStage[CaptionSettings]):
         """
         return self.cache.clip_ids() if self.cache else set()
 
+    def loads(self) -> tuple[str, ...]:
+        parts = [*self.sources, *([self.match] if self.match else [])]
+        return tuple(model for part in parts for model in part.loads())
+
     def setup(self) -> None:
         if self.cache:
             self.cache.open()

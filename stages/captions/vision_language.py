@@ -57,6 +57,9 @@ class ModelCaptions(CaptionSource):
             return ""
         return files_hash("", self._weights(), folder.glob("*.json"))[:REVISION_DIGITS]
 
+    def loads(self) -> tuple[str, ...]:
+        return (f"captioning model {self.label}",)
+
     def setup(self) -> None:
         self.check()
         import transformers

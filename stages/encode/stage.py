@@ -43,7 +43,8 @@ from stages.windows.buckets import Bucket, choose, window_of
 from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import PREPROCESSING_VERSION, Pixels, Window
 
-PROGRESS_CLIPS = 64  # finished clips after which a unit reports its progress
+PROGRESS_CLIPS = 64  # finished clips after which a unit reports its progress ...
+PROGRESS_SECONDS = 2.0  # ... or fewer of them after so long
 CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, estimated for the size of shards
 UNFIT_CLIPS = 1000  # clips that fit no bucket, failed together
 
@@ -132,6 +133,11 @@ class Encode(ShardStage[EncodeSettings]):
 
     def versions(self) -> dict[str, str]:
         return {"encode": self.contract.digest}
+
+    def loads(self) -> tuple[str, ...]:
+        """The VAE is loaded when the first pixels come."""
+        vae = f"VAE {self.settings.vae}"
+        return (vae, f"text encoder {self.settings.text.model}") if self.settings.text is not None else (vae,)
 
     def setup(self) -> None:
         decoder = self.settings.decoder
@@ -244,14 +250,16 @@ class Encode(ShardStage[EncodeSettings]):
                 jobs.append(self._job(unit))
                 yield from jobs[-1].windows
 
-        answers = self.prefetcher.fetch(windows())
+        answers, told = self.prefetcher.fetch(windows()), time.monotonic()
         try:
             for window, answer in answers:
                 while window.clip_id not in jobs[0].left:
                     yield self._finished(jobs.popleft())
                 job = jobs[0]
                 self._take(job, window, answer)
-                if job.left and job.finished - job.reported >= PROGRESS_CLIPS:
+                new = job.finished - job.reported
+                if job.left and (new >= PROGRESS_CLIPS or (new and time.monotonic() - told >= PROGRESS_SECONDS)):
+                    told = time.monotonic()
                     yield job.part()
             while jobs:
                 yield self._finished(jobs.popleft())

@@ -56,6 +56,10 @@ class DecodePass(SourceStage):
                 "take it out, or set cut.device: cpu"
             )
 
+    def loads(self) -> tuple[str, ...]:
+        detector = self.settings.cut.detector
+        return (f"cut detector {detector}",) if detector == "transnetv2" else ()
+
     def setup(self) -> None:
         self.child = Child(imports=("stages.scan.scan",), memory_gb=self.settings.probe.memory_gb)
         self.child.start()
@@ -141,6 +145,8 @@ class DecodePass(SourceStage):
                 source.update(answer.columns)
                 continue
             part.clips.append(self._clip(unit.source, source, answer))
+            if self.scanned is not None and (length := source.get("duration_s")):
+                self.scanned(min(1.0, answer.columns["end_s"] / length))
             size += sum(picture.nbytes for asked in answer.pixels for _, picture in asked)
             if size >= PART_BYTES or len(part.clips) >= PART_CLIPS:
                 part.last = False

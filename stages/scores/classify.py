@@ -79,6 +79,9 @@ class Classify(ClipStage[ClassifySettings]):
         if labels:  # where the config leaves them out, `setup` checks them
             self._find([str(label) for label in labels])
 
+    def loads(self) -> tuple[str, ...]:
+        return (f"image classifier {self.settings.model}",)
+
     def setup(self) -> None:
         self.check()
         import torch

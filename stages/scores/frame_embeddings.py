@@ -64,6 +64,9 @@ class FrameEmbeddingStage(ClipStage[S]):
     def wants(self) -> FrameRequest:
         return self.request
 
+    def loads(self) -> tuple[str, ...]:
+        return (f"CLIP model {self.spec.name}",)
+
     def setup(self) -> None:
         leave_a_core()
         self.model = load_model(self.spec, self.settings.device, self.settings.dtype)

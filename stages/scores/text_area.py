@@ -76,6 +76,9 @@ class TextArea(ClipStage[TextAreaSettings]):
             "revision": Column("string", "hash of the network files in use"),
         }
 
+    def loads(self) -> tuple[str, ...]:
+        return ("text detector",)
+
     def setup(self) -> None:
         self.check()
         import cv2

@@ -37,7 +37,50 @@ def test_a_log_gets_one_plain_line_every_ten_seconds(clock):
     assert stream.getvalue().splitlines() == [
         "ingest 10/40 sources 1.0/s · 10 kept · 30 s left",
         "ingest 20/40 sources 1.0/s · 20 kept · 20 s left",
+        "ingest 25/40 sources 1.0/s · 25 kept · 25 s in all",
     ]
+
+
+def test_the_last_line_of_a_log_stands_once(clock):
+    stream = io.StringIO()
+    with ProgressBar("ingest", 10, "sources", stream=stream, clock=clock) as bar:
+        clock.now += 10.0
+        bar.update(10, "10 kept")
+    assert stream.getvalue() == "ingest 10/10 sources 1.0/s · 10 kept\n"
+
+
+def test_what_is_loaded_is_said_at_once_and_until_the_first_item(clock):
+    for stream in (io.StringIO(), Terminal()):
+        with ProgressBar("vectors", 10, "clips", stream=stream, clock=clock) as bar:
+            bar.announce("loading CLIP model tiny")
+            assert bar.figures() == "0/10 clips 0.0/s · loading CLIP model tiny"
+            clock.now += 1.0
+            bar.update(5, "5 done")
+            assert "loading" not in bar.figures()
+        assert "loading CLIP model tiny" in stream.getvalue()
+
+
+def test_the_first_item_brings_the_time_left_where_it_is_known_when_work_began(clock):
+    with ProgressBar("vectors", 100, "clips", stream=io.StringIO(), clock=clock) as bar:
+        clock.now += 1000.0  # models are loaded
+        bar.begin()
+        clock.now += 10.0
+        assert bar.figures() == "0/100 clips 0.0/s"
+        bar.update(10)
+        assert bar.figures().endswith("1 min 30 s left")
+
+
+def test_a_share_of_the_first_item_brings_the_time_left(clock):
+    with ProgressBar("ingest", 10, "sources", stream=io.StringIO(), clock=clock) as bar:
+        bar.begin()
+        clock.now += 3.0
+        bar.advance(0.1)
+        assert "left" not in bar.figures(), "too early to say"
+        clock.now += 3.0
+        bar.advance(0.2)
+        assert bar.figures() == "0/10 sources 0.0/s · 4 min 54 s left"
+        bar.update(1)
+        assert bar.partial == 0.0
 
 
 def test_a_short_command_says_nothing_in_a_log(clock):
