@@ -187,7 +187,8 @@ def run(
     engine: Engine, folder: Path, stages: tuple[UnitStage, ...], given: Iterable[Unit],
     stop: threading.Event | None = None, seen=None, closing: CloseRule = OFTEN, mark: Path | None = None,
 ) -> Outcome:  # fmt: skip
-    """A whole run into a catalog at `folder`; `seen` is told of every event, and of the outcome so far; with
+    """A whole run into a catalog at `folder`; `seen` is told of every event, but not of workers that
+    are set up, and of the outcome so far; with
     `mark` the writer dies once (see DyingWriter)."""
     catalog = Catalog.open_or_create(str(folder))
     outcome = Outcome()
@@ -212,7 +213,7 @@ def run(
                         outcome.commits += 1
                     else:
                         outcome.total.add(event)
-                    if seen is not None:
+                    if seen is not None and event != Tally():
                         seen(event, outcome)
             finally:
                 events.close()

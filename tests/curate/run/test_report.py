@@ -11,8 +11,7 @@ from curate.progress_bar import ProgressBar
 from tests.curate.running import pipelines
 from tests.hostile import moving_square, write_video
 
-RECIPES = (
-    """\
+RECIPES = """\
 recipes:
   ingest:
     stages:
@@ -24,10 +23,8 @@ recipes:
     stages: [caption: {manifest: {sidecar: .txt}}]
   vectors:
     select: SELECT * FROM clips
-    stages: [embed: {model: "%s", pretrained: null}]
-"""
-    % Path(tiny_clip.__file__).parent
-)  # noqa: UP031 - braces
+    stages: [embed: {model: MODEL, pretrained: null}]
+""".replace("MODEL", str(Path(tiny_clip.__file__).parent))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from curate.catalog.catalog import Catalog
+from curate.cli.main import main
 from curate.errors import UserError
 from curate.run.command import RunOptions, run_recipes
 from curate.run.verify import verify
@@ -37,6 +38,20 @@ def made(folder, file):
 @pytest.fixture
 def catalog(made, tmp_path):
     return shutil.copytree(made, tmp_path / "catalog")
+
+
+def test_a_changed_shortest_length_needs_no_film(folder, file, tmp_path, capsys):
+    films, catalog = shutil.copytree(folder, tmp_path / "films"), str(tmp_path / "catalog")
+    asked = ["run", "ingest", "--catalog", catalog, "--pipelines", str(file), "--engine", "inline"]
+    main([*asked, "--input", str(films)])
+    for film in films.iterdir():
+        film.write_bytes(b"gone")  # still listed, and nothing that could be decoded
+    short = "SELECT count(*) FROM clips WHERE dropped_by = 'cut.min_seconds'"
+    assert ask(catalog, short) == [(5,)]
+    capsys.readouterr()
+    assert main([*asked, "--input", str(films), "--set", "cut.min_seconds=0.25"]) == 0
+    assert "in this run: 0 done, 0 failed" in capsys.readouterr().out
+    assert ask(catalog, short) == [(0,)]
 
 
 def test_every_source_is_done_or_failed_with_its_reason_and_every_clip_kept_or_dropped(made):
