@@ -43,7 +43,7 @@ from curate.run.moved import link_notes, refuse_left_places
 from curate.run.naming import Naming
 from curate.run.pending import PendingSources, pending_sources
 from curate.run.progress import ClipProgress, SourceProgress
-from curate.run.report import Outcome, report_runs
+from curate.run.report import Outcome, in_short, report_runs
 from curate.run.run_rows import end_row, start_row
 from curate.run.selection import Selection, check_select, chosen_sql, passes_sql, with_nulls_sql
 from curate.run.settings_guard import refuse_mixture
@@ -198,7 +198,9 @@ class _Run:
             if not interrupts.seen:
                 self._collect_orphans()
         if interrupts.seen:
-            print("stopped; what was finished is committed, the same command goes on from here", file=sys.stderr)
+            counts = f"in this run {in_short(self.committer.total)}"
+            print(f"stopped; {counts}; what was finished is committed, the same command goes on from here",
+                  file=sys.stderr)  # fmt: skip
             return None
         for line in link_notes(self.places, self.naming.links.found):
             print(line, file=sys.stderr)

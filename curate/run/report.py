@@ -85,6 +85,16 @@ def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = Fal
     return code
 
 
+def in_short(total: Tally) -> str:
+    """What a run has done so far: '3 sources done, 1 failed; 12 clips kept, 2 dropped; embeddings 10 done, 0 failed'."""
+    parts = [
+        f"{total.done:,} sources done, {total.failed:,} failed; {total.kept:,} clips kept, {total.dropped:,} dropped"
+    ]
+    for table in dict.fromkeys(table for table, _ in total.results):
+        parts.append(f"{table} {total.results[table, 'done']:,} done, {total.results[table, 'failed']:,} failed")
+    return "; ".join(parts)
+
+
 def _pending_line(outcomes: Sequence[Outcome]) -> str:
     """What is left to do of what these recipes take."""
     sources = sum(one.sources.left for one in outcomes if one.sources is not None)

@@ -91,11 +91,11 @@ def _vanished(sql: Any, catalog: Catalog) -> Iterator[str]:
     for source in presence:
         first, number = first or source.uri, number + 1
     if number:
-        yield f"{number:,} of them are no longer there, such as {first}: {what_to_do(catalog.uri)}"
+        yield f"{number:,} done sources are no longer there, such as {first}: {what_to_do(catalog.uri)}"
     for folder, lost in presence.lost_folders.most_common(FOLDERS):
         yield f"the folder {folder} with {lost:,} of them is not there"
     for reason, unseen in presence.unseen.most_common(FOLDERS):
-        yield f"{unseen:,} of them were not looked for ({reason}): --check looks at each one"
+        yield f"{unseen:,} done sources were not looked for ({reason}): --check looks at each one"
 
 
 def _checked(catalog: Catalog) -> Iterator[str]:
@@ -105,14 +105,16 @@ def _checked(catalog: Catalog) -> Iterator[str]:
         counts[problem.kind] += 1
         first.setdefault(problem.kind, problem)
     if not counts:
-        yield "all of them are there, as they were scanned"
+        yield "all done sources are there, as they were scanned"
     if "gone" in first:
-        yield f"{counts['gone']:,} of them are no longer there, such as {first['gone'].uri}: {what_to_do(catalog.uri)}"
+        uri = first["gone"].uri
+        yield f"{counts['gone']:,} done sources are no longer there, such as {uri}: {what_to_do(catalog.uri)}"
     if "changed" in first:
         uri = first["changed"].uri
-        yield f"{counts['changed']:,} of them were changed since they were scanned, such as {uri}: run with --rebuild"
+        changed = f"{counts['changed']:,} done sources were changed since they were scanned"
+        yield f"{changed}, such as {uri}: run with --rebuild"
     if "unreadable" in first:
-        yield f"{counts['unreadable']:,} of them can't be looked at: {first['unreadable']}"
+        yield f"{counts['unreadable']:,} done sources can't be looked at: {first['unreadable']}"
 
 
 def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:

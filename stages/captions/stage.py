@@ -112,8 +112,8 @@ class Caption(ClipStage[CaptionSettings]):
         return self.cache.clip_ids() if self.cache else set()
 
     def loads(self) -> tuple[str, ...]:
-        parts = [*self.sources, *([self.match] if self.match else [])]
-        return tuple(model for part in parts for model in part.loads())
+        found = [model for source in self.sources for model in source.loads()]
+        return (*found, *(self.match.loads() if self.match else ()))
 
     def setup(self) -> None:
         if self.cache:

@@ -125,17 +125,17 @@ def test_status_counts_what_is_gone_and_names_the_ways_out(desk):
     (desk.a / "one.mp4").unlink()
     shutil.rmtree(desk.a / "below")
     for said in (desk("status"), desk("status", "--check")):
-        assert "2 of them are no longer there" in said and "clipmill forget --where vanished" in said
+        assert "2 done sources are no longer there" in said and "clipmill forget --where vanished" in said
         assert "clipmill relocate" in said
     assert f"{desk.a / 'below'}/ with 1 of them is not there" in desk("status")
     assert f"the folder {desk.a / 'below'}/ with 1 of them" in forget(desk, "vanished", "--dry-run")
 
 
 def test_a_look_at_each_source_also_finds_changed_ones(desk):
-    assert "all of them are there" in desk("status", "--check")
+    assert "all done sources are there" in desk("status", "--check")
     film(desk.a / "one.mp4", frames=40)
     assert "no longer there" not in desk("status")
-    assert "1 of them were changed" in desk("status", "--check")
+    assert "1 done sources were changed" in desk("status", "--check")
 
 
 def test_a_folder_is_listed_once_and_no_file_is_looked_at(desk, monkeypatch):
@@ -169,7 +169,7 @@ def test_sources_in_a_bucket_are_listed_and_forgotten(desk, bucket):  # noqa: F8
     desk.ingest(f"{bucket}/films")
     assert "no longer there" not in desk("status")
     store.rm_file(f"{bucket}/films/takes/two.mp4".removeprefix("s3://"))
-    assert "1 of them are no longer there" in desk("status")
+    assert "1 done sources are no longer there" in desk("status")
     assert f"{bucket}/films/takes/two.mp4" in forget(desk, "vanished", "--yes")
     assert "no longer there" not in desk("status")
     desk("verify")
