@@ -103,19 +103,24 @@ def build(folder: Path, rows: int) -> None:
         draw(folder / f"drawn{number}.mp4", number)
     for number in range(rows):
         os.link(folder / f"drawn{number % DISTINCT}.mp4", films / f"{number:06d}.mp4")
-    write_manifest(folder, rows, {})
+    said = [[f"films/{number:06d}.mp4", f"film {number} of many"] for number in range(rows)]
+    write_manifest(folder, [["path", "caption"], *said])
     text = Path(tiny_clip.__file__).parent
     (folder / "pipelines.yaml").write_text(RECIPES.format(vae=random_vae(folder / "vae"), text=text))
     run(folder, "ingest", "captions", "latents")
     shutil.rmtree(films)
 
 
-def write_manifest(folder: Path, rows: int, changed: dict[int, str]) -> None:
+def write_manifest(folder: Path, rows: list[list[str]]) -> None:
     with open(folder / "films.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "caption"])
-        for number in range(rows):
-            writer.writerow([f"films/{number:06d}.mp4", changed.get(number, f"film {number} of many")])
+        csv.writer(file).writerows(rows)
+
+
+def change_caption(folder: Path, number: int, caption: str) -> None:
+    with open(folder / "films.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    rows[1 + number][1] = caption
+    write_manifest(folder, rows)
 
 
 def run(folder: Path, *recipes: str) -> tuple[float, float, dict[str, int]]:
@@ -155,11 +160,9 @@ def main() -> None:
             folder.mkdir(parents=True)
             build(folder, args.rows)
         found: list[tuple[float, float]] = []
-        changed: dict[int, str] = {}
         for turn in range(args.rounds):
             before = rows_of(folder)
-            changed[turn * 7 % args.rows] = f"another caption, of round {turn} at {time.time():.0f}"
-            write_manifest(folder, args.rows, changed)
+            change_caption(folder, turn, f"another caption, of round {turn} at {time.time():.0f}")
             seconds, cpu, seen = run(folder, "ingest", "captions", "latents")
             made = {table: len(rows - before[table]) for table, rows in rows_of(folder).items()}
             found.append((seconds, cpu))

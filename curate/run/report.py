@@ -86,7 +86,7 @@ def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = Fal
 
 
 def in_short(total: Tally) -> str:
-    """What a run has done so far: '3 sources done, 1 failed; 12 clips kept, 2 dropped; embeddings 10 done, 0 failed'."""
+    """What a run has done so far: '3 sources done, 1 failed; 12 clips kept, 2 dropped', and rows by table."""
     parts = [
         f"{total.done:,} sources done, {total.failed:,} failed; {total.kept:,} clips kept, {total.dropped:,} dropped"
     ]
