@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from curate.catalog.catalog import Catalog
@@ -78,7 +78,7 @@ def came_back(catalog: Catalog, sql: duckdb.DuckDBPyConnection) -> list[str]:
     return found
 
 
-def _rows(plan: Plan) -> Iterator[Mapping[str, Any]]:
+def _rows(plan: Plan) -> Iterator[dict[str, Any]]:
     for source in plan.sources:
         yield {
             "kind": "source", "digest": digest(source.source_id), "bytes": source.bytes,

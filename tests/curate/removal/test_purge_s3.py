@@ -7,7 +7,6 @@ from curate.cli.main import main
 from curate.datasets.create import run_dataset_create
 from curate.datasets.files import open_dataset
 from curate.loader.loader import Loader
-from curate.run.verify import CHECKS, verify
 from tests.curate.loader.latents import BUCKETS, clip_ids, fields_of, make_catalog
 from tests.curate.running import ask
 from tests.s3 import bucket, s3_server
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.slow
 
 
 def test_nothing_of_a_purged_clip_is_left_in_a_bucket(bucket, tmp_path):
-    assert CHECKS
     uri = make_catalog(f"{bucket}/catalog")
     catalog, gone = Catalog.open(uri), clip_ids(BUCKETS)["5x16x24"][1]
     old = tmp_path / "old"
@@ -38,7 +36,6 @@ def test_nothing_of_a_purged_clip_is_left_in_a_bucket(bucket, tmp_path):
         open_dataset(old).retired["successor"], batch_size=1, text=None, verify="always", cache=str(tmp_path / "c")
     ) as loader:
         assert len({next(loader).clip_ids[0] for _ in range(16)}) == 16
-    assert verify(catalog) == []
 
 
 def _objects(catalog):
