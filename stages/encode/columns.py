@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from stages.base import SettingsError
+from stages.base import MissingColumn, SettingsError
 
 # Numbers of a clip that say where it is in its source, not what it shows.
 NO_CONDITIONS = {"scene", "start_s", "end_s", "start_pts", "end_pts", "time_base_num", "time_base_den", "frames"}
@@ -43,7 +43,7 @@ def condition_values(names: Iterable[str], row: Mapping[str, Any]) -> dict[str, 
 
 def _check_there(name: str, columns: Mapping[str, Any]) -> None:
     if name not in columns:
-        raise SettingsError(f"clips have no column {name!r}: run the recipe that makes it first")
+        raise MissingColumn(f"clips have no column {name!r}", name)
 
 
 def _is_text(kind: Any) -> bool:
