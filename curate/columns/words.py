@@ -48,7 +48,8 @@ class ColumnWords:
 class TableWords:
     """A table: what a row is, the stage that makes it, and words that users take for it or for several of its columns.
 
-    `expressions` maps a word to SQL over its columns: {"length": "end_s - start_s"}.
+    `expressions` maps a word to SQL over its columns: {"length": "end_s - start_s"}; `first` are the columns that a
+    terminal shows first.
     """
 
     name: str
@@ -56,6 +57,7 @@ class TableWords:
     stage: str
     also: tuple[str, ...]
     expressions: Mapping[str, str]
+    first: tuple[str, ...]
 
 
 @cache
@@ -66,10 +68,11 @@ def _written() -> dict[str, Any]:
 
 def own_tables() -> dict[str, TableWords]:
     """The tables that every catalog has, by name."""
-    return {
-        name: TableWords(name, said["row"], said["stage"], tuple(said.get("also", ())), said.get("expressions", {}))
-        for name, said in _written()["tables"].items()
-    }
+    found = {}
+    for name, said in _written()["tables"].items():
+        also, first = tuple(said.get("also", ())), tuple(said.get("first", ()))
+        found[name] = TableWords(name, said["row"], said["stage"], also, said.get("expressions", {}), first)
+    return found
 
 
 def own_columns(table: str, types: Mapping[str, str]) -> dict[str, ColumnWords]:
