@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from curate.columns.missing import Missing, missing_name
-from curate.columns.words import ColumnWords, documented, of_catalog, own_tables
+from curate.columns.words import OWN, ColumnWords, documented, of_catalog, own_tables
 from curate.errors import UserError
 from curate.recipe.load import pipelines_file
 from curate.recipe.registry import PARTS
@@ -77,14 +77,12 @@ class Names:
         word = name.lower()
         if here := list(dict.fromkeys(words.table for words in self.there if words.column.lower() == word)):
             said = f"{', '.join(here)} {'has' if len(here) == 1 else 'have'} one of that name"
-            others = [f"of {table} say {text}" for table, text in self._phrases(word) if table not in here]
-            return "; ".join([said, *others])
+            meant = [(table, text) for table, text in self._meant(word, self.there) if table not in here]
+            return "; ".join([said, *(f"of {table} say {text}" for table, text in dict(meant).items())][: 1 + MOST])
         if exact := [words for words in self.absent if words.column.lower() == word]:
             return self._made_by(exact[0])
         for columns in (self.there, self.absent):
-            phrases = self._phrases(word) if columns is self.there else []
-            meant = [*phrases, *((words.table, words.column) for words in columns if word in words.also)]
-            if meant:
+            if meant := self._meant(word, columns):
                 return self._did_you_mean(meant)
         for look in (_part_of_name, _spelled_alike, _part_of_meaning):
             for columns in (self.there, self.absent):
@@ -106,9 +104,10 @@ class Names:
             return f"did you mean {found}?{made}"
         return f"there is {', '.join(there)}" if there else ""
 
-    def _phrases(self, word: str) -> list[tuple[str, str]]:
-        """(table, SQL) of what several columns say together, such as the length of a clip."""
-        return [(t.name, t.expressions[word]) for t in own_tables().values() if word in t.expressions]
+    def _meant(self, word: str, columns: Iterable[ColumnWords]) -> list[tuple[str, str]]:
+        """(table, SQL) of what users take the word for: a column, or what several say together."""
+        phrases = [(t.name, t.expressions[word]) for t in own_tables().values() if word in t.expressions]
+        return [*phrases, *((words.table, words.column) for words in columns if word in words.also)]
 
     def _did_you_mean(self, meant: Iterable[tuple[str, str]]) -> str:
         tables: dict[str, list[str]] = {}
@@ -117,7 +116,8 @@ class Names:
         named = list(tables.items())[:MOST]
         if len(named) == 1:
             ((text, found),) = named
-            said = f"did you mean {text if 'clips' in found or not self.there else f'{text} of {found[0]}'}?"
+            shown_in_clips = "clips" in found or found[0] not in OWN or not self.there
+            said = f"did you mean {text if shown_in_clips else f'{text} of {found[0]}'}?"
             missing = [words for words in self.absent if words.column == text and words.table == found[0]]
             return f"{said} ({self._made_by(missing[0])})" if missing and self.there else said
         return f"did you mean {' or '.join(f'{text} (of {found[0]})' for text, found in named)}?"

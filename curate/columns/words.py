@@ -20,7 +20,16 @@ from stages.measures.registry import MEASURES, measure_classes
 if TYPE_CHECKING:
     import duckdb
 
-OWN = ("sources", "clips", "thumbnails", "runs", "gates", "places")  # tables that every catalog has, as they are shown
+OWN = (
+    "sources",
+    "clips",
+    "thumbnails",
+    "runs",
+    "gates",
+    "places",
+    "removals",
+)  # tables that every catalog has, as they are shown
+RIGHTS = "rights"  # in columns.yaml: the columns of manifests that `sources` and `clips` always have
 EVERY_STAGE = "every stage"  # in columns.yaml: the columns of every table of a stage
 NAMED = {"classify": "watermark"}  # stages without a table of their own: they are documented under this `as`
 MANIFEST = "manifest"  # the stage of a column that a manifest brought
@@ -77,7 +86,7 @@ def own_tables() -> dict[str, TableWords]:
 
 def own_columns(table: str, types: Mapping[str, str]) -> dict[str, ColumnWords]:
     """The columns of `table` that columns.yaml has words for; `types` are those of the table, in SQL."""
-    stage = _written()["tables"].get(table, {}).get("stage", "")
+    stage = _written()["tables"].get(table, {}).get("stage", MANIFEST if table == RIGHTS else "")
     found = {}
     for column, said in _written()["columns"].get(table, {}).items():
         if isinstance(said, str):
@@ -87,6 +96,8 @@ def own_columns(table: str, types: Mapping[str, str]) -> dict[str, ColumnWords]:
         words = ColumnWords(table, column, types.get(column, ""), said.get("unit", ""), said.get("stage", stage),
                             said["meaning"], tuple(said.get("also", ())))  # fmt: skip
         found[column] = words
+    if table in ("sources", "clips"):
+        found |= {column: replace(words, table=table) for column, words in own_columns(RIGHTS, types).items()}
     return found
 
 

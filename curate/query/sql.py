@@ -92,10 +92,8 @@ def _print_readable(sql: duckdb.DuckDBPyConnection, text: str, table: TextTable)
         table = replace(table, rows=short).chosen(places) if places else table
     table.print(sys.stdout)
     if places:
-        print(
-            f"shown: {', '.join(table.names)}; {there - len(places)} columns left out (--wide shows all, --vertical one a line)",
-            file=sys.stderr,
-        )
+        left_out = f"{there - len(places)} column{'s' if there - len(places) > 1 else ''} left out"
+        print(f"shown: {', '.join(table.names)}; {left_out} (--wide shows all, --vertical one a line)", file=sys.stderr)
 
 
 def _text_table(names: list[str], rows: list[tuple[Any, ...]]) -> TextTable:

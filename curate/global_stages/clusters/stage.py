@@ -38,7 +38,9 @@ class Clusters(GlobalStage[ClusterSettings]):
             also=("cluster", "topic", "category", "cluster_id"),
         ),
         "concept_size": Column("int64", "clips of the concept"),
-        "concept_weight": Column("double", "1 / sqrt(`concept_size`), scaled so that its mean over all clips is 1"),
+        "concept_weight": Column(
+            "double", "1 / sqrt(`concept_size`), scaled so that its mean over all clips is 1", "times the mean"
+        ),
         "concept_name": Column("string", "nearest of `words` to the concept's centre"),
     }
 
