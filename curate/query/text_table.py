@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Literal
@@ -12,6 +13,7 @@ from rich.table import Table
 
 Layout = Literal["wide", "vertical"]
 BORDER = 3  # characters between two columns of a table
+UNBOUNDED = 10_000  # characters of a line of a file
 FOLDED = 12  # characters of a column whose longer values go over several lines
 
 
@@ -42,14 +44,15 @@ class TextTable:
         """Prints the table, and how many rows it has. Without a layout, what has too many columns for this terminal is
         printed one column a line, like psql's expanded display.
         """
-        console = Console(file=file, width=None if file.isatty() and layout != "wide" else 10_000,
-                          highlight=False, markup=False, emoji=False)  # fmt: skip
-        if layout == "vertical" or (layout is None and self.width(most=FOLDED) > console.width):
+        width = shutil.get_terminal_size().columns if file.isatty() and layout != "wide" else UNBOUNDED
+        # With a height rich takes the width, too, on any kind of terminal.
+        console = Console(file=file, width=width, height=50, highlight=False, markup=False, emoji=False)
+        if layout == "vertical" or (layout is None and self.width(most=FOLDED) > width):
             longest = max(map(len, self.names), default=0)
             for number, row in enumerate(self.rows, 1):
                 console.print(f"-- row {number} ", style="bold")
                 for name, value in zip(self.names, row, strict=True):
-                    console.print(f"{name:{longest}}  {value}")
+                    console.print(f"{name:{longest}}  {value}", soft_wrap=True)
         else:
             table = Table()
             for at, name in enumerate(self.names):
