@@ -72,7 +72,7 @@ def test_a_bucket_is_called_empty_only_where_there_was_something_to_encode(run, 
     from tests.vae_models import vae_folder
 
     vae = vae_folder(tmp_path / "vae")
-    encode = {"vae": str(vae), "buckets": ["9x32x48", "65x32x48"], "fps": 8, "max_upscale": 2}
+    encode = {"vae": str(vae), "buckets": ["5x32x48", "65x32x48"], "fps": 8, "max_upscale": 2}
     pipelines(tmp_path, RECIPES % json.dumps(encode))
     line = "encode: no clip of this run takes the bucket 65x32x48"
     latents = ("run", "latents", "--catalog", "catalog", "--engine", "inline")
