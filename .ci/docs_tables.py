@@ -1,11 +1,10 @@
 """Writes the tables of stages, measures and columns in docs/*.md from the registries of stages and measures.
 
 A page holds `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between them is replaced. NAME is
-`stages`, `measures`, `formats X` where X is a table of tests/stages/decode/formats.py, or `columns X` where X is a
-table of the catalog or a stage. With --check nothing is written
-and the exit code is 1 where a table is not current. Stages, measures and their columns come from their classes alone:
-what a stage does and how a measure is computed is the first sentence of the docstring. The meaning of the columns of
-the catalog's own tables comes from docs/columns.yaml; a column that only one of the two has is an error.
+`stages`, `measures`, `every column`, `every stage`, `formats X` where X is a table of tests/stages/decode/formats.py,
+or `columns X` where X is a stage. With --check nothing is written and the exit code is 1 where a table is not current.
+What a stage does and how a measure is computed is the first sentence of the docstring of its class. Columns are those
+that `clipmill columns` prints. The pages that describe stages are named in docs/stages.yaml.
 """
 
 from __future__ import annotations
@@ -13,49 +12,37 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from curate.catalog.catalog import Catalog  # noqa: E402
-from curate.catalog.schema import duckdb_type  # noqa: E402
-from curate.catalog.views import connect  # noqa: E402
+from curate.columns.listing import empty_catalog, said_of  # noqa: E402
+from curate.columns.words import NAMED, ColumnWords, documented  # noqa: E402
 from curate.recipe.registry import BUILT_IN, KINDS, StageKind  # noqa: E402
-from models.saved.vae_files import save  # noqa: E402
-from models.settings.vae import sized  # noqa: E402
-from models.vae.causal_vae import CausalVAE  # noqa: E402
-from stages.base import Column, TableStage  # noqa: E402
-from stages.cuts.settings import CutSettings  # noqa: E402
-from stages.decode.settings import ProbeSettings  # noqa: E402
 from stages.measures.base import Measure  # noqa: E402
 from stages.measures.registry import MEASURES, measure_classes  # noqa: E402
-from stages.scan.decode_pass import DecodePass  # noqa: E402
 from tests.stages.decode.formats import TABLES as FORMATS  # noqa: E402
 from tests.stages.decode.formats import table as format_table  # noqa: E402
 
 TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-WORDS = ROOT / "docs" / "columns.yaml"
+PAGES = ROOT / "docs" / "stages.yaml"
 RUNS = {
     "sources": "on sources",
     "clips": "on single clips",
     "shards": "on shards of clips",
     "catalog": "on the whole catalog",
 }
-Columns = dict[str, str]  # column -> type in SQL
 
 
 def main() -> int:
-    words = yaml.safe_load(WORDS.read_text(encoding="utf-8"))
+    pages = yaml.safe_load(PAGES.read_text(encoding="utf-8"))
     wrong = []
     try:
-        tables = all_tables(words)
+        tables = all_tables(pages)
     except LookupError as error:
         print(error.args[0], file=sys.stderr)
         return 1
@@ -75,81 +62,56 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def all_tables(words: dict[str, Any]) -> dict[str, str]:
+def all_tables(pages: dict[str, str]) -> dict[str, str]:
     """Every table that a page may hold, as Markdown, by name."""
-    views, kinds = columns_of_views(), {name: KINDS[name] for name in BUILT_IN}
-    for name in words["stages"]:
+    kinds = {name: KINDS[name] for name in BUILT_IN}
+    for name in pages:
         if name not in kinds:
-            raise LookupError(f"docs/columns.yaml: stages has {name!r}, which the code has not")
-    same("columns", views, words["columns"])
+            raise LookupError(f"docs/stages.yaml has {name!r}, which the code has not")
     stage_head = ["stage", "runs", "table", "what its table says of a clip"]
     measure_head = ["measure", "column", "unit", "meaning", "method", "unknown (NULL) when"]
+    with empty_catalog() as sql:
+        columns = documented(sql)
     found = {
-        "stages": markdown(stage_head, (stage_row(name, kind, words) for name, kind in kinds.items())),
+        "stages": markdown(stage_head, (stage_row(name, kind, pages) for name, kind in kinds.items())),
         "measures": markdown(measure_head, measure_rows(measure_classes(MEASURES))),
+        "every column": "\n".join(section(table, columns) for table in dict.fromkeys(c.table for c in columns)),
+        "every stage": markdown(["column", "type", "unit", "meaning"], every_stage_rows(columns)),
     }
     found |= {f"formats {name}": markdown(*format_table(rows)) for name, rows in FORMATS.items()}
-    for name, columns in views.items():
-        same(f"columns.{name}", columns, words["columns"][name])
-        rows = [[f"`{column}`", kind, with_unit(words["columns"][name][column])] for column, kind in columns.items()]
-        if name == "clips":
-            rows += column_rows(name, DecodePass(ProbeSettings(), CutSettings(), ()).signals())
-        found[f"columns {name}"] = markdown(["column", "type", "meaning"], rows)
-    for name, stage in example_stages(kinds, words["stages"]).items():
-        rows = column_rows(name, {stage.column(signal): column for signal, column in stage.signals().items()})
+    for name in kinds:
+        rows = [[f"`{c.column}`", c.type, with_unit(c)] for c in columns if c.stage == name and not c.of_every_stage]
         found[f"columns {name}"] = markdown(["column", "type", "meaning"], rows)
     return found
 
 
-def columns_of_views() -> dict[str, Columns]:
-    """The columns that an empty catalog shows, by table."""
-    with tempfile.TemporaryDirectory() as folder, connect(Catalog.open_or_create(folder)) as sql:
-        tables = ("sources", "clips", "thumbnails", "runs", "gates", "places", "removals")
-        return {name: dict(row[:2] for row in sql.execute(f"DESCRIBE {name}").fetchall()) for name in tables}
+def section(table: str, columns: Sequence[ColumnWords]) -> str:
+    """A table of the catalog with a heading; what every table of a stage has is said once, under `every stage`."""
+    mine = [c for c in columns if c.table == table]
+    rows = [[f"`{c.column}`", c.type, c.unit, f"`{c.stage}`", c.meaning] for c in mine if not c.of_every_stage]
+    table_of_it = markdown(["column", "type", "unit", "stage", "meaning"], rows)
+    return f"## {table}\n\nOne row is {said_of(table, mine[0].stage)}.\n\n{table_of_it}"
 
 
-def example_stages(kinds: Mapping[str, StageKind], words: Mapping[str, Any]) -> dict[str, TableStage[Any]]:
-    """Each stage, by name, made with the settings of its example; those without one that need some are left out."""
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        save(CausalVAE(sized("debug", channels=4)), folder)  # `encode` reads the config of its VAE
-        for name, kind in kinds.items():
-            settings = words.get(name, {}).get("example", {}) | ({"vae": folder} if name == "encode" else {})
-            try:
-                stage = kind.stage and kind.stage(kind.settings_type.model_validate(settings))
-            except ValidationError:
-                continue
-            if isinstance(stage, TableStage):
-                found[name] = stage
-    return found
+def every_stage_rows(columns: Sequence[ColumnWords]) -> Iterator[list[str]]:
+    first = next(c.table for c in columns if c.of_every_stage)
+    for column in columns:
+        if column.of_every_stage and column.table == first:
+            yield [f"`{column.column}`", column.type, column.unit, column.meaning]
 
 
-def stage_row(name: str, kind: StageKind, words: Mapping[str, Any]) -> list[str]:
-    about = words["stages"].get(name, {})
-    link = f"[`{name}`]({about['page']})" if "page" in about else f"`{name}`"
-    table = "your `as`" if "as" in about.get("example", {}) else f"`{getattr(kind.stage, 'default_table', 'clips')}`"
+def stage_row(name: str, kind: StageKind, pages: dict[str, str]) -> list[str]:
+    link = f"[`{name}`]({pages[name]})" if name in pages else f"`{name}`"
+    table = "your `as`" if name in NAMED else f"`{getattr(kind.stage, 'default_table', 'clips')}`"
     return [link, RUNS[kind.runs], table, first_sentence(kind.stage)]
-
-
-def column_rows(where: str, columns: Mapping[str, Column]) -> list[list[str]]:
-    return [
-        [f"`{name}`", duckdb_type(column.type), with_unit([column.unit, said(where, name, column)])]
-        for name, column in columns.items()
-    ]
 
 
 def measure_rows(measures: Iterable[type[Measure]]) -> Iterator[list[str]]:
     for measure in measures:
         start, end = f"`{measure.name}`", [first_sentence(measure), measure.unknown]
         for name, column in measure.columns.items():
-            yield [start, f"`{name}`", column.unit, said(measure.name, name, column), *end]
+            yield [start, f"`{name}`", column.unit, column.meaning, *end]
             start, end = "", ["", ""]
-
-
-def said(where: str, name: str, column: Column) -> str:
-    if not column.meaning:
-        raise LookupError(f"column {name!r} of {where!r} has no meaning: say it in its Column")
-    return column.meaning
 
 
 def first_sentence(of: type) -> str:
@@ -160,24 +122,8 @@ def first_sentence(of: type) -> str:
     return re.split(r"(?<=[.])\s(?=[A-Z`])", text, maxsplit=1)[0].rstrip(".")
 
 
-def described(text: str | list[str]) -> tuple[str, str]:
-    """(unit or nothing, meaning) of an entry of columns.yaml."""
-    return ("", text) if isinstance(text, str) else (text[0], text[1])
-
-
-def with_unit(text: str | list[str]) -> str:
-    unit, meaning = described(text)
-    return f"{meaning} ({unit})" if unit else meaning
-
-
-def same(where: str, code: Iterable[str], text: Iterable[str]) -> None:
-    """Raises LookupError, naming them, for names that only the code or only the text has."""
-    for name in code:
-        if name not in text:
-            raise LookupError(f"docs/columns.yaml: {where} lacks {name!r}, which the code has")
-    for name in text:
-        if name not in code:
-            raise LookupError(f"docs/columns.yaml: {where} has {name!r}, which the code has not")
+def with_unit(column: ColumnWords) -> str:
+    return f"{column.meaning} ({column.unit})" if column.unit else column.meaning
 
 
 def markdown(head: list[str], rows: Iterable[list[str]]) -> str:

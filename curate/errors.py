@@ -10,6 +10,14 @@ class UserError(Exception):
     """Something the user can fix: says what is wrong, with the offending value, and the fix."""
 
 
+class UnknownColumn(UserError):
+    """A column that is not there; the command line adds which one is meant, or what makes it."""
+
+    def __init__(self, message: str, column: str):
+        super().__init__(message)
+        self.column = column
+
+
 class EngineError(Exception):
     """An engine could not continue: what was committed stays, the rest is pending."""
 

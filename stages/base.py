@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
 
 from stages.frames import FrameRequest
 from stages.settings import ModelSettings, Settings, TableSettings
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 class SettingsError(Exception):
     """Settings of a stage that can't work here: one line with the fix. Raised in a worker, it ends the run."""
+
+
+class MissingColumn(SettingsError):
+    """Settings name a column that clips don't have; the command line adds which one is meant, or what makes it."""
+
+    def __init__(self, message: str, column: str):
+        super().__init__(message)
+        self.column = column
 
 
 class ClipError(Exception):
@@ -47,8 +55,9 @@ class Column:
     """A column that a stage or measure fills: its type, what it means in one line, and its unit."""
 
     type: ColumnType
-    meaning: str = ""  # of our own stages never empty: `make docs` writes the tables of the docs from it
+    meaning: str = ""  # of our own stages never empty: `clipmill columns` and the tables of the docs show it
     unit: str = ""
+    also: tuple[str, ...] = ()  # words that users take for it: an error that meets one of them names the column
 
     def __post_init__(self) -> None:
         if self.type not in get_args(ColumnType):
@@ -173,20 +182,32 @@ class TableStage(Stage[T], ABC):
 
     default_table: ClassVar[str]
     settings_type: ClassVar[type[Settings]] = TableSettings
+    own_signals: ClassVar[Mapping[str, Column]] = {}  # what `signals` gives, where no setting decides it
 
     def __init__(self, settings: T):
         self.settings = settings
         self.table = settings.table or self.default_table
 
-    @abstractmethod
+    @classmethod
+    def signals_of(cls, settings: Mapping[str, Any]) -> Mapping[str, Column]:
+        """The signals under settings as a run notes them, in JSON; {} for those that the docs show."""
+        return cls.own_signals
+
     def signals(self) -> dict[str, Column]:
         """Columns by plain name, `model` and `revision` among them where there is a model."""
+        if not self.own_signals:
+            raise NotImplementedError(f"{type(self).__name__} names no signals: set own_signals, or override signals")
+        return dict(self.own_signals)
+
+    @classmethod
+    def column_of(cls, table: str, signal: str) -> str:
+        """The column of a signal in a table: `model`, `revision` and `frames` always carry the table's name."""
+        if table == cls.default_table and signal not in ("model", "revision", "frames"):
+            return signal
+        return f"{table}_{signal}" if signal != cls.default_table else table
 
     def column(self, signal: str) -> str:
-        """The column of a signal: `model`, `revision` and `frames` always carry the table's name."""
-        if self.table == self.default_table and signal not in ("model", "revision", "frames"):
-            return signal
-        return f"{self.table}_{signal}" if signal != self.default_table else self.table
+        return self.column_of(self.table, signal)
 
     def columns(self) -> dict[str, dict[str, str]]:
         return {self.table: {self.column(name): column.type for name, column in self.signals().items()}}

@@ -162,7 +162,9 @@ def one_line(error: Exception) -> str:
     text = str(error).split("\nLINE ")[0]
     said = "; ".join(line.strip() for line in text.splitlines() if line.strip())
     unquoted = re.search(r'Referenced column "(kept|dropped|done|failed|video|image)" not found', said)
-    return f"{said}; a text goes in single quotes: '{unquoted[1]}'" if unquoted else said
+    if unquoted is None:
+        return said
+    return f"{said.split('; Candidate bindings')[0]}; a text goes in single quotes: '{unquoted[1]}'"
 
 
 def referenced_columns(connection: duckdb.DuckDBPyConnection, gate: Gate) -> set[str]:

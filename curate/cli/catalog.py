@@ -16,7 +16,16 @@ def add(commands: Commands) -> None:
     add_catalog(sql)
     sql.add_argument("--format", choices=("table", "csv", "json"), help="default: by the ending of -o, else table")
     sql.add_argument("-o", "--output", metavar="FILE")
+    layout = sql.add_mutually_exclusive_group()
+    layout.add_argument("--wide", dest="layout", action="store_const", const="wide", help="all columns side by side")
+    layout.add_argument("--vertical", dest="layout", action="store_const", const="vertical", help="one column a line")
     sql.set_defaults(command=_sql)
+
+    columns = commands.add_parser("columns", help="every table and column: type, unit, stage that makes it, meaning")
+    columns.add_argument("table", nargs="?", metavar="TABLE", help="default: all")
+    columns.add_argument("--catalog", type=filled, metavar="URI", help="default: the columns that clipmill documents")
+    columns.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    columns.set_defaults(command=_columns)
 
     search = commands.add_parser("search", help="clips by meaning: the nearest to a text, by their embeddings")
     search.add_argument("text", metavar="TEXT")
@@ -89,7 +98,13 @@ def add(commands: Commands) -> None:
 def _sql(args: argparse.Namespace) -> int:
     from curate.query.sql import print_query
 
-    return print_query(args.catalog, args.query, args.format, args.output)
+    return print_query(args.catalog, args.query, args.format, args.output, args.layout)
+
+
+def _columns(args: argparse.Namespace) -> int:
+    from curate.columns.listing import print_columns
+
+    return print_columns(args.catalog, args.table, args.format)
 
 
 def _search(args: argparse.Namespace) -> int:

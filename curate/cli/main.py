@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from curate.cli import catalog, curating, datasets, removal, training
+from curate.columns.missing import missing_name
 from curate.errors import DamagedError, EngineError, UserError
 from curate.interrupts import STOPPED
 
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a full disk is one line
         return code
     except UserError as error:
-        print(f"clipmill: {error}", file=sys.stderr)
+        print(f"clipmill: {_with_hint(error, args)}", file=sys.stderr)
         return USAGE
     except EngineError as error:
         print(f"clipmill: {error}; what was finished is committed, the same command goes on", file=sys.stderr)
@@ -80,6 +81,15 @@ def _version(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return 0
     parser.print_help()
     return USAGE
+
+
+def _with_hint(error: UserError, args: argparse.Namespace) -> str:
+    """The error's line; where it is about a column or table that is not there, with the one that is meant."""
+    if missing_name(error) is None:
+        return str(error)
+    from curate.columns.hints import explained
+
+    return explained(error, getattr(args, "catalog", None), getattr(args, "pipelines", None))
 
 
 def _storage_error(error: Exception) -> str | None:

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from curate.catalog.gates import one_line, quote
-from curate.errors import DamagedError, UserError
+from curate.errors import DamagedError, UnknownColumn, UserError
 from curate.shards.inventory import SHARD_COLUMNS, shard_rows_sql, tables_with_shards
 from stages.shards.contract import Contract, ContractError
 from stages.shards.rights import RIGHTS_NAMES
@@ -89,7 +89,8 @@ class DatasetSelection:
         texts = {row[0].lower() for row in self._query("DESCRIBE clips") if row[1] in ("VARCHAR", "BLOB")}
         for name in conditions:
             if name.lower() not in there:
-                raise UserError(f"condition {name!r}: clips have no such column (say with --conditions which to take)")
+                said = f"condition {name!r}: clips have no such column (say with --conditions which to take)"
+                raise UnknownColumn(said, name)
             if name.lower() in OWN:
                 raise UserError(f"condition {name!r}: the dataset has a column of that name; take another")
             if name.lower() in texts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import difflib
 import json
 import math
 import re
@@ -17,7 +16,7 @@ from pydantic import Field, field_validator
 
 from curate.catalog.gates import quote
 from curate.catalog.views import query
-from curate.errors import UserError
+from curate.errors import UnknownColumn, UserError
 from curate.exports.clip_files.messages import ClipFile, ClipFileRequest
 from curate.exports.clip_files.mp4_writer import CRF
 from stages.settings import Settings
@@ -140,10 +139,12 @@ def _caption(kinds: dict[str, str], name: str | None) -> str | None:
     if name is None:
         return "caption" if kinds.get("caption") == "VARCHAR" else None
     texts = [column for column, kind in kinds.items() if kind == "VARCHAR"]
+    if name not in kinds:
+        raise UnknownColumn(f"--caption {name}: clips have no such column", name)
     if name not in texts:
-        near = difflib.get_close_matches(name, texts, 3) or [column for column in texts if "caption" in column][:3]
-        hint = f"; texts like it: {', '.join(near)}" if near else ""
-        raise UserError(f"--caption {name}: clips have no column of text of that name{hint}")
+        near = [column for column in texts if "caption" in column][:3]
+        hint = f"; texts are {', '.join(near)}" if near else ""
+        raise UserError(f"--caption {name}: that column is {kinds[name]}, no text{hint}")
     return name
 
 

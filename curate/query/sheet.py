@@ -20,7 +20,7 @@ import duckdb
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote, referenced_columns
 from curate.catalog.views import connect, query
-from curate.errors import UserError, did_you_mean
+from curate.errors import UnknownColumn, UserError
 from curate.query.contact_sheet import MOST, check_sheet_name, save_sheet, thumbnails, write_contact_sheet
 from curate.query.gates import gates_in_force
 
@@ -92,7 +92,7 @@ def chosen_clips(
     """(how many clips there are, at most `most` of them spread evenly over their order). UserError for wrong SQL."""
     columns = [row[0] for row in sql.execute("DESCRIBE clips").fetchall()]
     if by is not None and by.lower() not in map(str.lower, columns):
-        raise UserError(f"--by {by}: no such column{did_you_mean(by, columns)}")
+        raise UnknownColumn(f"--by {by}: clips have no such column", by)
     chosen = f"SELECT * FROM clips WHERE ({where or 'true'}\n)"
     query(sql, f"{chosen} LIMIT 0")  # says what is wrong with the condition, and that it is one condition
     named = {} if by is None else {by.lower(): by}

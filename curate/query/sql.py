@@ -6,7 +6,9 @@ import base64
 import csv
 import json
 import math
+import shutil
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,35 +19,50 @@ from curate.errors import UserError
 from models.files import whole_file
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    import duckdb
+
+    from curate.query.text_table import Layout, TextTable
 
 
-def print_query(catalog: str, text: str, form: str | None, output: str | None) -> int:
+def print_query(catalog: str, text: str, form: str | None, output: str | None, layout: Layout | None = None) -> int:
     """Prints the rows of a query, or writes them to the file `output`; returns 0.
 
-    `form` is 'table', 'csv' or 'json'; None takes it from the name of the output. Raises UserError.
+    `form` is 'table', 'csv' or 'json'; None takes it from the name of the output. A table is 'wide', with every column
+    side by side, or 'vertical', a column a line; None shows every column, but of a `SELECT *` on a terminal those that
+    stand side by side and say most. Raises UserError.
     """
     form = form or {".csv": "csv", ".json": "json"}.get(Path(output or "").suffix, "table")
+    if layout is not None and form != "table":
+        raise UserError(f"--{layout} is for tables, and {form} has every column: leave one of them out")
     with connect(Catalog.open(catalog)) as sql:
         names, rows = query(sql, text)
+        if output is None and form == "table" and layout is None and sys.stdout.isatty():
+            _print_readable(sql, text, _text_table(names, rows))
+            return 0
     if output is None:
-        write_rows(sys.stdout, names, rows, form)
+        write_rows(sys.stdout, names, rows, form, layout)
         return 0
     target = Path(output)
     if target.exists() and not target.is_file():  # a device or a pipe can't be replaced by a file
         with target.open("w", newline="") as file:
-            write_rows(file, names, rows, form)
+            write_rows(file, names, rows, form, layout)
         return 0
     try:
         with whole_file(target.resolve()) as temporary, temporary.open("w", newline="") as file:
-            write_rows(file, names, rows, form)
+            write_rows(file, names, rows, form, layout)
     except OSError as error:
         raise UserError(f"can't write {output}: {error.strerror}") from error
     return 0
 
 
-def write_rows(file: IO[str], names: list[str], rows: list[tuple[Any, ...]], form: str) -> None:
-    """Writes rows as 'table', 'csv' or 'json', which is the `form`."""
+def write_rows(
+    file: IO[str],
+    names: list[str],
+    rows: list[tuple[Any, ...]],
+    form: str,
+    layout: Layout | None = None,
+) -> None:
+    """Writes rows as 'table', 'csv' or 'json', which is the `form`; a table as `print_query` says."""
     if form == "csv":
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
@@ -59,35 +76,31 @@ def write_rows(file: IO[str], names: list[str], rows: list[tuple[Any, ...]], for
             file.write(("," if number else "") + "\n" + record)
         file.write("\n]\n" if rows else "]\n")
     else:
-        _table(file, names, rows)
+        _text_table(names, rows).print(file, layout)
 
 
-def _table(file: IO[str], names: list[str], rows: list[tuple[Any, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _print_readable(sql: duckdb.DuckDBPyConnection, text: str, table: TextTable) -> None:
+    """A table on the terminal; of a `SELECT *` that is wider, the columns that say most, and on stderr which."""
+    from curate.query.readable import has_star, readable_columns, shortened
 
-    table = Table()
-    for index, name in enumerate(names):
-        numeric = any(isinstance(row[index], int | float) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    width = None if file.isatty() else 10_000
-    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
-    if console.measure(table).minimum > console.width:  # too many columns for this terminal
-        _records(console, names, rows)
-    else:
-        console.print(table)
-    console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}")
+    there = len(table.names)
+    width = shutil.get_terminal_size().columns
+    places: list[int] = []
+    if table.width() > width and has_star(sql, text):
+        short = [[shortened(name, value) for name, value in zip(table.names, row, strict=True)] for row in table.rows]
+        places = readable_columns(sql, text, replace(table, rows=short), width)
+        table = replace(table, rows=short).chosen(places) if places else table
+    table.print(sys.stdout)
+    if places:
+        left_out = f"{there - len(places)} column{'s' if there - len(places) > 1 else ''} left out"
+        print(f"shown: {', '.join(table.names)}; {left_out} (--wide shows all, --vertical one a line)", file=sys.stderr)
 
 
-def _records(console: Console, names: list[str], rows: list[tuple[Any, ...]]) -> None:
-    """One column a line, like psql's expanded display."""
-    longest = max(map(len, names), default=0)
-    for number, row in enumerate(rows, 1):
-        console.print(f"-- row {number} ", style="bold")
-        for name, value in zip(names, row, strict=True):
-            console.print(f"{name:{longest}}  {_cell(value)}")
+def _text_table(names: list[str], rows: list[tuple[Any, ...]]) -> TextTable:
+    from curate.query.text_table import TextTable
+
+    numbers = frozenset(at for at in range(len(names)) if any(isinstance(row[at], int | float) for row in rows))
+    return TextTable(names, [[_cell(value) for value in row] for row in rows], numbers)
 
 
 def _cell(value: Any) -> str:

@@ -79,7 +79,7 @@ def load_recipes(path: str | Path | None, names: list[str], overrides: tuple[str
 
     Raises UserError with file and line for an unknown key, a wrong type or value, or an unknown recipe.
     """
-    file = _find(path)
+    file = pipelines_file(path)
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -100,7 +100,8 @@ def load_recipes(path: str | Path | None, names: list[str], overrides: tuple[str
     return _Checker(str(file), text, data, lines).recipes(names, overrides)
 
 
-def _find(path: str | Path | None) -> Path:
+def pipelines_file(path: str | Path | None) -> Path:
+    """The file that is named, else pipelines.yaml of this folder, else the one that clipmill ships."""
     if path is not None:
         return Path(path)
     here = Path("pipelines.yaml")

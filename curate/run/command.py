@@ -35,7 +35,7 @@ from curate.recipe.plan import Plan, make_plan
 from curate.removal.carry_out import finish_unfinished, refuse_unfinished
 from curate.removal.memory import read_purged, remember_copies
 from curate.run.committer import Committer
-from curate.run.listing import Listing
+from curate.run.listing import Listing, nothing_found
 from curate.run.loose_columns import fit_together
 from curate.run.manifests.clip_cells import clip_cells
 from curate.run.manifests.refresh import Refreshed
@@ -217,6 +217,8 @@ class _Run:
             progress = SourceProgress(plan, self.committer.total, sources, listing, self.options.quiet)
             self._units(iter(sources), stages, progress, interrupts)
             remember_copies(self.catalog, self.committer.total.purged)
+            if not sources.listed and not sources.taken and not interrupts.seen:
+                raise UserError(nothing_found(listing))
             if gone := failures_of(listing.whole_archives, self.ledgers["sources"]):
                 self.ledgers["sources"].forget(gone, self.engines.rewrite)
             if len(sources.redo) and not interrupts.seen:

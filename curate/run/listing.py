@@ -197,6 +197,12 @@ class Listing:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
 
+def nothing_found(listing: Listing) -> str:
+    """The error for inputs in which no source is, with what was left out of them."""
+    left_out = [f"left out: {number:,} {reason}" for reason, number in sorted(listing.left_out.items())]
+    return "; ".join([f"no videos found in {', '.join(listing.inputs)}", *left_out])
+
+
 def _is_manifest(text: str) -> bool:
     """A Parquet file with a column of videos is an archive of these, as are those that a pattern names."""
     if text.lower().endswith(".parquet"):

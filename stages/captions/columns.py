@@ -30,7 +30,7 @@ def caption_columns(captions: Sequence[str], match: bool) -> dict[str, Column]:
     found: dict[str, Column] = {}
     for caption in captions:
         found |= {
-            caption: Column("string", "the text"),
+            caption: Column("string", "the text", also=("description", "text") if caption == "caption" else ()),
             f"{caption}_words": Column("int32", "words; a Chinese or Japanese character counts as one"),
             f"{caption}_language": Column("string", LANGUAGE),
             f"{caption}_repetition": Column("double", REPETITION, "0 to 1"),

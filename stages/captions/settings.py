@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -87,6 +88,20 @@ class MatchSettings(Settings):
     pretrained: str | None = None  # a tag of open_clip or a local checkpoint; a folder holds its own
 
 
+def caption_names(
+    prompts: Mapping[str, str], source: Sequence[str], column: str | Mapping[str, str]
+) -> tuple[str, ...]:
+    """The names of a clip's captions."""
+    if prompts:
+        return tuple(prompts)
+    return tuple(column) if list(source) == ["manifest"] and isinstance(column, Mapping) else (ONLY,)
+
+
+def caption_column(name: str, names: Sequence[str]) -> str:
+    """The column of a caption among those of a clip; the columns of its audit begin with it."""
+    return "caption" if len(names) == 1 else f"caption_{name}"
+
+
 class CaptionSettings(ModelSettings):
     """`caption:` where captions come from, how many a clip gets, and what is asked."""
 
@@ -106,17 +121,13 @@ class CaptionSettings(ModelSettings):
     @property
     def names(self) -> tuple[str, ...]:
         """The names of a clip's captions."""
-        if self.prompts:
-            return tuple(self.prompts)
-        column = self.manifest.column
-        return tuple(column) if self.source == ("manifest",) and isinstance(column, dict) else (ONLY,)
+        return caption_names(self.prompts, self.source, self.manifest.column)
 
     def template(self, name: str) -> str:
         return self.prompts.get(name, DEFAULT_PROMPT)
 
     def column_of(self, name: str) -> str:
-        """The column of a caption; the columns of its audit begin with it."""
-        return "caption" if len(self.names) == 1 else f"caption_{name}"
+        return caption_column(name, self.names)
 
     @field_validator("source", mode="before")
     @classmethod

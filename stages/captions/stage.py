@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from stages.base import ClipError, ClipStage, Column, Context, Needs, SettingsError, one_line
@@ -19,7 +19,7 @@ from stages.captions.language import language
 from stages.captions.manifest import ManifestCaptions
 from stages.captions.match import ClipMatch
 from stages.captions.pace import Clock
-from stages.captions.settings import CaptionSettings
+from stages.captions.settings import CaptionSettings, caption_column, caption_names
 from stages.frames import FrameRequest
 from stages.pretrained.devices import on_gpu
 from stages.unit import Clip, Row, Unit
@@ -58,6 +58,12 @@ class Caption(ClipStage[CaptionSettings]):
 
     def wants(self) -> FrameRequest | None:
         return self._request
+
+    @classmethod
+    def signals_of(cls, settings: Mapping[str, Any]) -> dict[str, Column]:
+        column = settings.get("manifest", {}).get("column", "caption")
+        names = caption_names(settings.get("prompts") or {}, settings.get("source", ["manifest"]), column)
+        return caption_columns([caption_column(name, names) for name in names], bool(settings.get("match", True)))
 
     def signals(self) -> dict[str, Column]:
         return caption_columns([self.settings.column_of(name) for name in self.settings.names], self.match is not None)

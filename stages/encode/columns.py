@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from stages.base import SettingsError
+from stages.base import MissingColumn, SettingsError
 
 # What is known to help a video network: rate, size and crop as micro-conditions (SDXL, arXiv:2307.01952), how much a
 # clip moves, and how it looks (Stable Video Diffusion, arXiv:2311.15127).
@@ -42,7 +42,7 @@ def condition_values(names: Iterable[str], row: Mapping[str, Any]) -> dict[str, 
 
 def _check_there(name: str, columns: Mapping[str, Any]) -> None:
     if name not in columns:
-        raise SettingsError(f"clips have no column {name!r}: run the recipe that makes it first")
+        raise MissingColumn(f"clips have no column {name!r}", name)
 
 
 def _is_text(kind: Any) -> bool:

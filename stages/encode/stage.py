@@ -56,6 +56,20 @@ class Encode(ShardStage[EncodeSettings]):
 
     name: ClassVar[str] = "encode"
     default_table: ClassVar[str] = "latents"
+    own_signals: ClassVar[Mapping[str, Column]] = {
+        "shard": Column("string", "where the shard lies in the catalog"),
+        "shard_hash": Column("string", "hash of the shard's bytes"),
+        "shard_bytes": Column("int64", "size of the shard", "bytes"),
+        "index_hash": Column("string", "hash of the index beside the shard"),
+        "bucket": Column("string", "frames x height x width in pixels"),
+        "window_start_s": Column("double", "time in the source where the encoded window begins", "s"),
+        "window_fps": Column("double", "rate of the encoded window", "frames/s"),
+        "decode_psnr": Column(
+            "double", "of a sampled clip: PSNR of its decoded latents against its pixels, else NULL", "dB"
+        ),
+        "contract": Column("string", "JSON: VAE, scaling, preprocessing, dtype and text encoder"),
+        **MADE_OF,
+    }
     prefetcher: WindowPrefetcher  # from `setup` on
 
     def __init__(self, settings: EncodeSettings):
@@ -114,22 +128,6 @@ class Encode(ShardStage[EncodeSettings]):
             taken = context.clips if self.settings.conditions is not None else own
             self.conditions = choose_conditions(self.settings.conditions, taken)
             print(f"encode: conditions beside the latents: {', '.join(self.conditions) or 'none'}", file=sys.stderr)
-
-    def signals(self) -> dict[str, Column]:
-        return {
-            "shard": Column("string", "where the shard lies in the catalog"),
-            "shard_hash": Column("string", "hash of the shard's bytes"),
-            "shard_bytes": Column("int64", "size of the shard", "bytes"),
-            "index_hash": Column("string", "hash of the index beside the shard"),
-            "bucket": Column("string", "frames x height x width in pixels"),
-            "window_start_s": Column("double", "time in the source where the encoded window begins", "s"),
-            "window_fps": Column("double", "rate of the encoded window", "frames/s"),
-            "decode_psnr": Column(
-                "double", "of a sampled clip: PSNR of its decoded latents against its pixels, else NULL", "dB"
-            ),
-            "contract": Column("string", "JSON: VAE, scaling, preprocessing, dtype and text encoder"),
-            **MADE_OF,
-        }
 
     def versions(self) -> dict[str, str]:
         return {"encode": self.contract.digest}

@@ -27,7 +27,12 @@ class Audio(Measure):
     name = "audio"
     version = 1
     columns: ClassVar[dict[str, Column]] = {
-        "loudness": Column("double", "integrated loudness; -70 where all is below the absolute gate", "LUFS"),
+        "loudness": Column(
+            "double",
+            "integrated loudness; -70 where all is below the absolute gate",
+            "LUFS",
+            also=("volume", "lufs", "audio"),
+        ),
         "silence": Column("double", "time in which no sample is above -60 dB of full scale", "share, 0-1"),
         "audio_reason": Column("string", "why loudness and silence of a source with sound are unknown"),
     }

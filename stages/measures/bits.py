@@ -18,7 +18,9 @@ class BitsPerPixel(Measure):
     name = "bits_per_pixel"
     version = 1
     columns: ClassVar[dict[str, Column]] = {
-        "bits_per_pixel": Column("double", "compressed size of a pixel", "bits"),
+        "bits_per_pixel": Column(
+            "double", "compressed size of a pixel", "bits", also=("bitrate", "compression", "bpp")
+        ),
     }
     unknown = "images; packet sizes unknown"
 

@@ -22,9 +22,14 @@ class Exposure(Measure):
     name = "exposure"
     version = 3
     columns: ClassVar[dict[str, Column]] = {
-        "luma_mean": Column("double", "mean luma, full range", "0-255"),
-        "contrast": Column("double", "standard deviation of luma", "0-255"),
-        "saturation": Column("double", "mean HSV saturation", "0-255"),
+        "luma_mean": Column(
+            "double",
+            "mean luma, full range",
+            "0-255",
+            also=("brightness", "luma", "exposure", "brightness_mean", "dark"),
+        ),
+        "contrast": Column("double", "standard deviation of luma", "0-255", also=("luma_std",)),
+        "saturation": Column("double", "mean HSV saturation", "0-255", also=("colorfulness", "colour", "color")),
     }
 
     def observe(self, sample: Sample, previous: Sample | None) -> tuple[float, float, float]:

@@ -47,7 +47,9 @@ class Letterbox(Measure):
     name = "letterbox"
     version = 2
     columns: ClassVar[dict[str, Column]] = {
-        "letterbox": Column("double", "area under black bars", "share of the area, 0-1"),
+        "letterbox": Column(
+            "double", "area under black bars", "share of the area, 0-1", also=("bars", "black_bars", "borders")
+        ),
         "crop_x": Column("int64", "left edge of the picture inside the bars", "px, even"),
         "crop_y": Column("int64", "top edge of the picture inside the bars", "px, even"),
         "crop_w": Column("int64", "width of the picture inside the bars", "px, even"),

@@ -27,7 +27,12 @@ class Motion(Measure):
     name = "motion"
     version = 3
     columns: ClassVar[dict[str, Column]] = {
-        "motion": Column("double", "how fast things move", "% of the diagonal per second"),
+        "motion": Column(
+            "double",
+            "how fast things move",
+            "% of the diagonal per second",
+            also=("movement", "speed", "flow", "optical_flow", "motion_score"),
+        ),
     }
     unknown = "no pair of samples lies inside the clip, as for images"
     reach = "pair"

@@ -27,7 +27,9 @@ class Shake(Measure):
     name = "shake"
     version = 3
     columns: ClassVar[dict[str, Column]] = {
-        "shake": Column("double", "how unsteady the camera is", "% of the diagonal"),
+        "shake": Column(
+            "double", "how unsteady the camera is", "% of the diagonal", also=("stability", "jitter", "camera_motion")
+        ),
     }
     unknown = "images; frame rates under 7 fps"
     reach = "trail"

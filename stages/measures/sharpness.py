@@ -23,7 +23,7 @@ class Sharpness(Measure):
     name = "sharpness"
     version = 3
     columns: ClassVar[dict[str, Column]] = {
-        "sharpness": Column("double", "how sharp the picture is", "luma²"),
+        "sharpness": Column("double", "how sharp the picture is", "luma²", also=("blur", "focus", "blurriness")),
     }
 
     def observe(self, sample: Sample, previous: Sample | None) -> float:

@@ -20,7 +20,12 @@ class Static(Measure):
     name = "static"
     version = 3
     columns: ClassVar[dict[str, Column]] = {
-        "static": Column("double", "how much of the clip does not move at all", "share of pairs, 0-1"),
+        "static": Column(
+            "double",
+            "how much of the clip does not move at all",
+            "share of pairs, 0-1",
+            also=("still", "frozen", "freeze"),
+        ),
     }
     unknown = "images; no pair of samples lies inside the clip"
     reach = "pair"

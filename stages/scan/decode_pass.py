@@ -6,7 +6,7 @@ The scan itself (`stages.scan.scan`) runs in a child process that can be killed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from stages.base import Column, Needs, SettingsError, SourceStage
@@ -32,6 +32,11 @@ class DecodePass(SourceStage):
 
     name: ClassVar[str] = "decode"
     gives_frames: ClassVar[bool] = True
+    own_signals: ClassVar[Mapping[str, Column]] = {  # beside those of the measures
+        "source_s": Column("double", "length that the source's header states", "s"),
+        "hdr": Column("string", "what `probe.hdr` did with a source in PQ or HLG; NULL: standard range"),
+        "deinterlace": Column("string", "what `probe.deinterlace` was, of a source with interlaced frames"),
+    }
 
     def __init__(
         self,
@@ -72,11 +77,7 @@ class DecodePass(SourceStage):
             self.child.close()
 
     def signals(self) -> dict[str, Column]:
-        found = {
-            "source_s": Column("double", "length that the source's header states", "s"),
-            "hdr": Column("string", "what `probe.hdr` did with a source in PQ or HLG; NULL: standard range"),
-            "deinterlace": Column("string", "what `probe.deinterlace` was, of a source with interlaced frames"),
-        }
+        found = dict(self.own_signals)
         for measure in measure_classes(self.settings.measures):
             found.update(measure.columns)
         return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -37,6 +37,17 @@ class Aesthetic(FrameEmbeddingStage[AestheticSettings]):
 
     name: ClassVar[str] = "aesthetic"
     default_table: ClassVar[str] = "aesthetics"
+    own_signals: ClassVar[Mapping[str, Column]] = {
+        "aesthetic": Column(
+            "double",
+            "mean score of the frames",
+            "about 1 to 10",
+            also=("aesthetics", "aesthetic_score", "beauty", "quality"),
+        ),
+        "aesthetic_min": Column("double", "least score of a frame", "about 1 to 10"),
+        "model": Column("string", "names of the OpenCLIP model and of the head"),
+        "revision": Column("string", "hash of both loaded weights"),
+    }
     head: Head  # from `setup` on
 
     def __init__(self, settings: AestheticSettings):
@@ -57,14 +68,6 @@ class Aesthetic(FrameEmbeddingStage[AestheticSettings]):
         super().setup()
         self.head = load_head(self._file())
         self._fits(self.head.width)
-
-    def signals(self) -> dict[str, Column]:
-        return {
-            "aesthetic": Column("double", "mean score of the frames", "about 1 to 10"),
-            "aesthetic_min": Column("double", "least score of a frame", "about 1 to 10"),
-            "model": Column("string", "names of the OpenCLIP model and of the head"),
-            "revision": Column("string", "hash of both loaded weights"),
-        }
 
     def versions(self) -> dict[str, str]:
         head = "" if self.head_path.startswith(HUB) else files_hash("", [Path(self._file())])[:REVISION_DIGITS]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from models.saved.weight_hash import state_hash
 from stages.base import ClipError, ClipStage, Column, Needs, SettingsError, one_line
@@ -35,6 +35,12 @@ class Classify(ClipStage[ClassifySettings]):
 
     name = "classify"
     default_table = "classify"
+    own_signals: ClassVar[Mapping[str, Column]] = {
+        "score": Column("double", "probability of the label, largest over the frames", "0 to 1"),
+        "mean": Column("double", "mean over the frames", "0 to 1"),
+        "model": Column("string", "the hub's name, or the folder's"),
+        "revision": Column("string", "hash of the weights as loaded: the same for a folder and for the hub"),
+    }
 
     def __init__(self, settings: ClassifySettings):
         super().__init__(settings)
@@ -45,16 +51,9 @@ class Classify(ClipStage[ClassifySettings]):
         self._columns: list[int] = []  # of the labels among the model's outputs
         self._revision = ""
 
-    def column(self, signal: str) -> str:
-        return self.table if signal == "score" else f"{self.table}_{signal}"
-
-    def signals(self) -> dict[str, Column]:
-        return {
-            "score": Column("double", "probability of the label, largest over the frames", "0 to 1"),
-            "mean": Column("double", "mean over the frames", "0 to 1"),
-            "model": Column("string", "the hub's name, or the folder's"),
-            "revision": Column("string", "hash of the weights as loaded: the same for a folder and for the hub"),
-        }
+    @classmethod
+    def column_of(cls, table: str, signal: str) -> str:
+        return table if signal == "score" else f"{table}_{signal}"
 
     def wants(self) -> FrameRequest:
         return FrameRequest(self.settings.positions, self.settings.long_side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -24,24 +24,22 @@ class Embed(FrameEmbeddingStage[EmbedSettings]):
 
     name: ClassVar[str] = "embed"
     default_table: ClassVar[str] = "embeddings"
-
-    def signals(self) -> dict[str, Column]:
-        return {
-            "embedding": Column(
-                "binary", "`dim` float16, little-endian: L2-normalised mean of the frames' L2-normalised embeddings"
-            ),
-            "dim": Column("int32", "numbers in the embedding"),
-            "frames": Column(
-                "int32", "distinct frames it was made of; a frame that a short clip gives twice counts once"
-            ),
-            "temporal_consistency": Column(
-                "double",
-                "least cosine of neighbouring frames; NULL for one frame. A low one is probably a missed cut",
-                "-1 to 1",
-            ),
-            "model": Column("string", "name of the model"),
-            "revision": Column("string", "hash of its loaded weights"),
-        }
+    own_signals: ClassVar[Mapping[str, Column]] = {
+        "embedding": Column(
+            "binary",
+            "`dim` float16, little-endian: L2-normalised mean of the frames' L2-normalised embeddings",
+            also=("vector", "features", "clip_embedding"),
+        ),
+        "dim": Column("int32", "numbers in the embedding"),
+        "frames": Column("int32", "distinct frames it was made of; a frame that a short clip gives twice counts once"),
+        "temporal_consistency": Column(
+            "double",
+            "least cosine of neighbouring frames; NULL for one frame. A low one is probably a missed cut",
+            "-1 to 1",
+        ),
+        "model": Column("string", "name of the model"),
+        "revision": Column("string", "hash of its loaded weights"),
+    }
 
     def versions(self) -> dict[str, str]:
         return {"embed": f"{EMBED_VERSION} {self.spec.content()}".strip()}

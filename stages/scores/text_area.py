@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,18 @@ class TextArea(ClipStage[TextAreaSettings]):
 
     name = "text"
     default_table = "text"
+    own_signals: ClassVar[Mapping[str, Column]] = {
+        "text_area": Column(
+            "double",
+            "share of the frame under the union of the boxes of text lines, mean over the frames",
+            "0 to 1",
+            also=("text", "ocr", "subtitles", "text_share"),
+        ),
+        "text_area_max": Column("double", "largest share in one frame", "0 to 1"),
+        "text_boxes": Column("int32", "most boxes in one frame"),
+        "model": Column("string", "file of the detector"),
+        "revision": Column("string", "hash of the network files in use"),
+    }
     needs = Needs(cpus=1)  # onnxruntime's CPU build
 
     def __init__(self, settings: TextAreaSettings):
@@ -62,19 +74,6 @@ class TextArea(ClipStage[TextAreaSettings]):
 
     def wants(self) -> FrameRequest:
         return FrameRequest(self.settings.positions, self.settings.long_side)
-
-    def signals(self) -> dict[str, Column]:
-        return {
-            "text_area": Column(
-                "double",
-                "share of the frame under the union of the boxes of text lines, mean over the frames",
-                "0 to 1",
-            ),
-            "text_area_max": Column("double", "largest share in one frame", "0 to 1"),
-            "text_boxes": Column("int32", "most boxes in one frame"),
-            "model": Column("string", "file of the detector"),
-            "revision": Column("string", "hash of the network files in use"),
-        }
 
     def loads(self) -> tuple[str, ...]:
         return ("text detector",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import duckdb
@@ -31,6 +31,18 @@ class Clusters(GlobalStage[ClusterSettings]):
 
     name: ClassVar[str] = "clusters"
     default_table: ClassVar[str] = "clusters"
+    own_signals: ClassVar[Mapping[str, Column]] = {
+        "concept": Column(
+            "int32",
+            "number of the concept, from 0 for the largest",
+            also=("cluster", "topic", "category", "cluster_id"),
+        ),
+        "concept_size": Column("int64", "clips of the concept"),
+        "concept_weight": Column(
+            "double", "1 / sqrt(`concept_size`), scaled so that its mean over all clips is 1", "times the mean"
+        ),
+        "concept_name": Column("string", "nearest of `words` to the concept's centre"),
+    }
 
     def __init__(self, settings: ClusterSettings, encode: Encoder | None = None):
         """`encode` encodes the words; None takes the model that made the embeddings."""
@@ -43,14 +55,6 @@ class Clusters(GlobalStage[ClusterSettings]):
 
     def versions(self) -> dict[str, str]:
         return {self.name: str(VERSION)}
-
-    def signals(self) -> dict[str, Column]:
-        return {
-            "concept": Column("int32", "number of the concept, from 0 for the largest"),
-            "concept_size": Column("int64", "clips of the concept"),
-            "concept_weight": Column("double", "1 / sqrt(`concept_size`), scaled so that its mean over all clips is 1"),
-            "concept_name": Column("string", "nearest of `words` to the concept's centre"),
-        }
 
     def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
         connection.sql(f"CREATE OR REPLACE TEMP TABLE {SORTED} AS SELECT DISTINCT clip_id FROM ({select}\n)")

@@ -8,6 +8,7 @@ sources that are there, alone, so order, retries and the number of runs change n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from typing import ClassVar
 
@@ -33,6 +34,23 @@ class Duplicates(GlobalStage[DuplicateSettings]):
 
     name: ClassVar[str] = "duplicates"
     default_table: ClassVar[str] = "duplicates"
+    own_signals: ClassVar[Mapping[str, Column]] = {
+        "duplicate_cluster": Column(
+            "string", "smallest clip_id of the cluster; its own for a clip alone: `GROUP BY` it"
+        ),
+        "duplicate_count": Column("int64", "clips in the cluster; 1 for a clip alone"),
+        "duplicate_keep": Column(
+            "bool",
+            "TRUE for one clip of each cluster, and for every clip without duplicates",
+            also=("unique", "is_duplicate", "duplicate", "is_unique"),
+        ),
+        "duplicate_of": Column("string", "kept clip that this one is a duplicate of; NULL for kept clips"),
+        "duplicate_kind": Column("string", "`exact`, `near` or `semantic`, the strongest; NULL for a clip alone"),
+        "duplicate_component": Column("string", "smallest clip_id of all that duplicates of duplicates join"),
+        "duplicate_basis": Column(
+            "binary", "hash of everything the judgement follows from, so that the next run sees what changed"
+        ),
+    }
 
     def check(self) -> None:
         if self.settings.score is None:
@@ -46,23 +64,6 @@ class Duplicates(GlobalStage[DuplicateSettings]):
 
     def versions(self) -> dict[str, str]:
         return {self.name: str(VERSION)}
-
-    def signals(self) -> dict[str, Column]:
-        return {
-            "duplicate_cluster": Column(
-                "string", "smallest clip_id of the cluster; its own for a clip alone: `GROUP BY` it"
-            ),
-            "duplicate_count": Column("int64", "clips in the cluster; 1 for a clip alone"),
-            "duplicate_keep": Column(
-                "bool", "TRUE for one clip of each cluster, and for every clip without duplicates"
-            ),
-            "duplicate_of": Column("string", "kept clip that this one is a duplicate of; NULL for kept clips"),
-            "duplicate_kind": Column("string", "`exact`, `near` or `semantic`, the strongest; NULL for a clip alone"),
-            "duplicate_component": Column("string", "smallest clip_id of all that duplicates of duplicates join"),
-            "duplicate_basis": Column(
-                "binary", "hash of everything the judgement follows from, so that the next run sees what changed"
-            ),
-        }
 
     def compute(self, connection: duckdb.DuckDBPyConnection, select: str, previous: pa.Table | None) -> pa.Table:
         if self.settings.score is not None:

@@ -32,7 +32,7 @@ class CsvReader(ManifestReader):
     """A file with a header line; quotes may hold line breaks. An empty cell is NULL whatever its column's type."""
 
     def columns(self) -> list[str]:
-        with self.opened() as file:
+        with self.opened_text() as file:
             names = _open(file).schema.names
         for name in names:
             if names.count(name) > 1:
@@ -71,14 +71,14 @@ class CsvReader(ManifestReader):
 
     def _batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         """The cells of these columns as texts, empty ones as NULL."""
-        with self.opened() as file:
+        with self.opened_text() as file:
             yield from _open(file, names)
 
     def _check_end(self, row: int, cell: str) -> None:
         """UserError where the last cell holds line breaks and no quote ends it: it has swallowed the rows after it."""
         if "\n" not in cell:
             return
-        with self.opened() as file:
+        with self.opened_text() as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - BLOCK))
             if not file.read().rstrip().endswith(b'"'):
                 begin = cell.splitlines()[0][:40]

@@ -58,12 +58,14 @@ class JsonlReader(ManifestReader):
     def _lines(self) -> Iterator[tuple[int, Row]]:
         """(row, counted from 1, its values); lines without text are left out."""
         number = 0
-        with self.opened() as file:
+        with self.opened_text() as file:
             for line_number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
                 try:
                     row = json.loads(line, parse_float=_number)
+                except UnicodeDecodeError:
+                    raise
                 except (ValueError, RecursionError) as error:
                     raise UserError(f"{self.manifest}:{line_number}: not valid JSON: {error}") from error
                 if not isinstance(row, dict):

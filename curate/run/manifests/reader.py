@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ import pyarrow as pa
 from curate.errors import UserError, first_line
 from curate.storage import filesystem
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+SAVE = 'save it as UTF-8 ("CSV UTF-8" in a spreadsheet; iconv -t UTF-8)'
 CHUNK = 4096  # rows at a time
 Row = dict[str, Any]
 
@@ -56,6 +60,23 @@ class ManifestReader(ABC):
                 yield file
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"can't read the manifest {self.manifest}: {first_line(error)}") from error
+
+    @contextmanager
+    def opened_text(self) -> Iterator[BinaryIO]:
+        """The open file of a manifest of text, which is UTF-8. UserError, with the fix, for another encoding."""
+        with self.opened() as file:
+            head = file.read(4)
+            if head.startswith(UTF_16) or b"\0" in head:
+                raise UserError(f"the manifest {self.manifest} is UTF-16: {SAVE}")
+            file.seek(0)
+            try:
+                yield file
+            except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+                if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in str(error):
+                    row = re.search(r"Row #\d+", str(error))
+                    where = f" ({row[0].lower().replace('#', '')})" if row else ""
+                    raise UserError(f"the manifest {self.manifest} is not UTF-8{where}: {SAVE}") from error
+                raise
 
     def check_name(self, naming: str, number: int, name: object) -> None:
         """UserError for a row, counted from 1, that names no source."""

@@ -47,8 +47,11 @@ def new_vae(folder, seed):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
+    return untrained_run(tmp_path_factory.mktemp("sample"))
+
+
+def untrained_run(folder):
     """A folder with `vae`, another one, and `run`: a small network that has seen nothing, saved as training does."""
-    folder = tmp_path_factory.mktemp("sample")
     coder = describe_coder(str(new_vae(folder / "vae", 0)))
     new_vae(folder / "another", 1)
     text = TextEncoderSettings(model=str(tiny_clip.FOLDER), max_tokens=12)
