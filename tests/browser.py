@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,16 @@ class Watched:
     home: str
     errors: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+
+    def until(self, expression: str, seconds: float = 30) -> Any:
+        """The value of a JavaScript expression, once it is true. (Playwright's own waiting evaluates text inside the
+        page, which a content security policy forbids.)
+        """
+        deadline = time.monotonic() + seconds
+        while not (value := self.page.evaluate(expression)):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            self.page.wait_for_timeout(50)
+        return value
 
     def nothing_wrong(self) -> None:
         assert not self.errors, self.errors
@@ -84,7 +95,7 @@ def browser() -> Iterator[Browser]:
 
     if (path := chromium_path()) is None:
         reason = "no chromium: on Debian `apt install chromium` (as root; make test does it where it may)"
-        if os.environ.get("CLIPMILL_CI") or hasattr(os, "geteuid") and os.geteuid() == 0:
+        if os.environ.get("CLIPMILL_CI") or (hasattr(os, "geteuid") and os.geteuid() == 0):
             pytest.fail(reason)
         pytest.skip(reason)
     with sync_playwright() as playwright:
