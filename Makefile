@@ -3,7 +3,7 @@ PYTHON ?= python3
 # Tests run on all cores, up to eight; those of one file go to one worker.
 WORKERS = -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: help setup demo test test-fast lint lock docs
+.PHONY: help setup browser demo test test-fast lint lock docs
 
 help:
 	@echo "make setup      build .venv with everything, pinned and checked by hash"
@@ -17,13 +17,17 @@ help:
 setup:
 	@$(PYTHON) .ci/setup.py
 
+# Debian's chromium, for the tests that drive a browser.
+browser:
+	@$(PYTHON) .ci/browser.py
+
 demo: setup
 	.venv/bin/clipmill demo
 
-test: setup
+test: setup browser
 	.venv/bin/python -m pytest $(WORKERS)
 
-test-fast: setup
+test-fast: setup browser
 	.venv/bin/python -m pytest $(WORKERS) -m "not slow"
 
 lint: setup

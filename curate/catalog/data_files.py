@@ -26,6 +26,7 @@ from curate.storage import filesystem, is_local, join
 from models.files import write_whole
 
 ROW_GROUP = 128 * 1024  # rows that a writer holds in memory and that DuckDB scans with one thread
+GROUP_BYTES = 2 << 20  # of pictures and vectors in a row group: a reader of one row reads its whole group
 NAME = re.compile(r"\.?([0-9a-f]{32})-(\d+)-[0-9a-f]{32}\.parquet(?:\.[0-9a-f]{16}\.part)?")  # `write_whole`'s part too
 
 
@@ -59,13 +60,18 @@ class FileWriter:
         compression = {f.name: "none" if pa.types.is_binary(f.type) else "gzip" for f in rows.schema}
         levels = {name: 1 for name, codec in compression.items() if codec == "gzip"}
         pq.write_table(
-            rows, sink, row_group_size=ROW_GROUP, compression=compression, compression_level=levels or None,
+            rows, sink, row_group_size=_group_rows(rows), compression=compression, compression_level=levels or None,
             write_page_checksum=True, store_schema=False,
         )  # fmt: skip
         data = sink.getvalue()
         name = f"{self.run_id}-{self.pass_number}-{uuid.uuid4().hex}.parquet"
         _put(join(self.catalog_uri, table), name, data)
         return DataFile(table, name, rows.num_rows, data.size, tuple(rows.column_names), statistics(rows))
+
+
+def _group_rows(rows: pa.Table) -> int:
+    binary = sum(column.nbytes for column in rows.columns if pa.types.is_binary(column.type))
+    return max(1, min(ROW_GROUP, GROUP_BYTES * rows.num_rows // binary)) if binary else ROW_GROUP
 
 
 def remove(path: str, size: int) -> RemoveAction:

@@ -13,10 +13,13 @@ from curate.catalog.schema import PASS
 from curate.storage import is_local
 
 
-def latest_sql(key: str, state_table: DeltaTable) -> str:
-    """A condition on a table's rows: they came with the latest pass of their unit."""
+def latest_sql(key: str, state_files: str) -> str:
+    """A condition on a table's rows: they came with the latest pass of their unit.
+
+    `state_files` is the relation of the state table's data files, in SQL.
+    """
     name = quote(key)
-    return f"({name}, {PASS}) IN (SELECT ({name}, max({PASS})) FROM {files_sql(state_table)} GROUP BY {name})"
+    return f"({name}, {PASS}) IN (SELECT ({name}, max({PASS})) FROM {state_files} GROUP BY {name})"
 
 
 def superseded_by_pass(catalog: Catalog, state_table: DeltaTable, key: str) -> dict[int, pa.Array]:

@@ -8,7 +8,7 @@ Neither shows rows that were not committed as whole units.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import duckdb
@@ -23,20 +23,26 @@ from curate.catalog.rights import RIGHTS, domain_sql
 from curate.catalog.schema import BASE, BOOKKEEPING, JUDGED, PASS, duckdb_type
 from curate.catalog.source_columns import of_manifests, shown_in_clips
 from curate.catalog.state import has_superseded, owner
-from curate.catalog.superseded_rows import latest_sql, no_glob
+from curate.catalog.superseded_rows import files_sql, latest_sql
 from curate.errors import UserError
 from curate.storage import is_local
 
+# (connection, table's name, table) -> the relation of the table's data files, in SQL
+Files = Callable[[duckdb.DuckDBPyConnection, str, DeltaTable], str]
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
 def connect(
-    catalog: Catalog, at: Mapping[str, int] | None = None, without_gates_of: str | None = None
+    catalog: Catalog,
+    at: Mapping[str, int] | None = None,
+    without_gates_of: str | None = None,
+    files: Files | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A connection with the views of a catalog, now or at the versions of an earlier `catalog.snapshot()`.
 
     All tables are seen as whole units left them, however a run goes on meanwhile. A recipe's own gates
     are left out of the verdicts that it selects by: what it says of clips must not decide which it looks at.
+    With `files`, DuckDB is given no store of its own to read data files from.
     """
     connection = duckdb.connect(
         config={
@@ -45,15 +51,17 @@ def connect(
             "python_enable_replacements": "false",  # a table name is no variable of ours
         }
     )
-    if not is_local(catalog.uri):
-        connection.register_filesystem(catalog.fs)
+    if files is None:
+        files = parquet_files
+        if not is_local(catalog.uri):
+            connection.register_filesystem(catalog.fs)
     _run(connection, "SET parquet_metadata_cache = true")
     _run(connection, "CREATE SCHEMA raw")
     tables = catalog.open_tables(at)
     joined = [name for name, table in tables.items() if owner(table) == (name, "clip_id")]
     places = read_places(catalog)
     for name in sorted({*BASE, *tables}):
-        _run(connection, f"CREATE VIEW raw.{quote(name)} AS {_stored_sql(connection, name, tables)}")
+        _run(connection, f"CREATE VIEW raw.{quote(name)} AS {_stored_sql(connection, name, tables, files)}")
         if name not in ("clips", *OWN_TABLES):
             _run(connection, f"CREATE VIEW {quote(name)} AS {_shown_sql(connection, name, places)}")
     gates = catalog.gates(None if at is None else at.get("gates"), without=without_gates_of)
@@ -98,7 +106,14 @@ def _run(connection: duckdb.DuckDBPyConnection, text: str) -> list[tuple[Any, ..
     return connection.execute(text).fetchall()
 
 
-def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mapping[str, DeltaTable]) -> str:
+def parquet_files(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable) -> str:
+    """The data files of a table as DuckDB reads them."""
+    return files_sql(table, "union_by_name = true")
+
+
+def _stored_sql(
+    connection: duckdb.DuckDBPyConnection, name: str, tables: Mapping[str, DeltaTable], files: Files
+) -> str:
     """A table as stored: base columns first, then what later runs brought, times in UTC."""
     table = tables.get(name)
     types = {field.name: field.type for field in BASE.get(name, pa.schema([]))}
@@ -108,16 +123,15 @@ def _stored_sql(connection: duckdb.DuckDBPyConnection, name: str, tables: Mappin
         types |= {PASS: pa.int64()}
     if table is not None:
         types |= {field.name: field.type for field in pa.schema(table.schema().to_arrow())}
-    paths = file_paths(table) if table is not None else []
-    if table is None or not paths:
+    if table is None or not file_paths(table):
         nulls = ", ".join(f"CAST(NULL AS {duckdb_type(kind)}) AS {quote(column)}" for column, kind in types.items())
         return f"SELECT {nulls} WHERE false"
     if "deletionVectors" in (table.protocol().reader_features or []):
         raise UserError(f"table {name!r} has deletion vectors, written by another program: run OPTIMIZE on it there")
-    files = f"read_parquet([{', '.join(literal(no_glob(path)) for path in paths)}], union_by_name = true)"
-    there = {row[0] for row in _run(connection, f"DESCRIBE SELECT * FROM {files}")}
+    relation = files(connection, name, table)
+    there = {row[0] for row in _run(connection, f"DESCRIBE SELECT * FROM {relation}")}
     columns = ", ".join(_column_sql(column, kind, column in there) for column, kind in types.items())
-    return f"SELECT {columns} FROM {files}{_latest_rows_sql(name, tables)}"
+    return f"SELECT {columns} FROM {relation}{_latest_rows_sql(connection, name, tables, files)}"
 
 
 def _column_sql(column: str, kind: pa.DataType, there: bool) -> str:
@@ -129,13 +143,15 @@ def _column_sql(column: str, kind: pa.DataType, there: bool) -> str:
     return quote(column)
 
 
-def _latest_rows_sql(name: str, tables: Mapping[str, DeltaTable]) -> str:
+def _latest_rows_sql(
+    connection: duckdb.DuckDBPyConnection, name: str, tables: Mapping[str, DeltaTable], files: Files
+) -> str:
     """Leaves out superseded rows; nothing to do for a table without any."""
     found = owner(tables[name])
     state_table = tables.get(found.state) if found else None
     if found is None or state_table is None or not has_superseded(state_table):
         return ""
-    return f" WHERE {latest_sql(found.key, state_table)}"
+    return f" WHERE {latest_sql(found.key, files(connection, found.state, state_table))}"
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:

@@ -24,6 +24,14 @@ def positive(text: str) -> int:
     return number
 
 
+def port(text: str) -> int:
+    """The type of an argument that names a TCP port."""
+    number = int(text) if text.isdigit() else 0
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return number
+
+
 def filled(text: str) -> str:
     """The type of an argument that names a place: an unset variable of a shell is not the current folder."""
     if not text.strip():

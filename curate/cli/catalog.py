@@ -1,11 +1,11 @@
-"""Commands that ask a catalog, and tell it of what moved or is gone: sql, search, sheet, gates, status, audit, verify,
-relocate, forget."""
+"""Commands that ask a catalog, and tell it of what moved or is gone: sql, search, sheet, browse, gates, status, audit,
+verify, relocate, forget."""
 
 from __future__ import annotations
 
 import argparse
 
-from curate.cli.arguments import Commands, add_catalog, filled, positive
+from curate.cli.arguments import Commands, add_catalog, filled, port, positive
 
 VIEWS = "sources, clips, runs, gates, places, removals, thumbnails, and a table for each stage on clips"
 
@@ -47,6 +47,12 @@ def add(commands: Commands) -> None:
     sheet.add_argument("-n", type=positive, metavar="N", help="how many clips, default 100")
     sheet.add_argument("-o", "--output", required=True, metavar="FILE", help="sheet.png (.jpg, .webp) or sheet.html")
     sheet.set_defaults(command=_sheet)
+
+    browse = commands.add_parser("browse", help="a local page to look at clips, read-only; Ctrl-C ends it")
+    add_catalog(browse)
+    browse.add_argument("--port", type=port, metavar="N", help="default: one that is free")
+    browse.add_argument("--memory-gb", type=positive, metavar="N", help="for the clips, default: half of what there is")
+    browse.set_defaults(command=_browse)
 
     gates = commands.add_parser("gates", help="the gates in force and what each costs; try another one, drop one")
     gates.add_argument("action", nargs="?", choices=("try", "drop"), help="without it: list the gates in force")
@@ -127,6 +133,12 @@ def _sheet(args: argparse.Namespace) -> int:
     from curate.query.sheet import write_sheet
 
     return write_sheet(args.catalog, args.output, args.where, args.by, args.descending, args.n)
+
+
+def _browse(args: argparse.Namespace) -> int:
+    from curate.audit.browse.command import browse
+
+    return browse(args.catalog, args.port, args.memory_gb)
 
 
 def _gates(args: argparse.Namespace) -> int:

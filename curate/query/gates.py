@@ -99,35 +99,52 @@ def drop_gates(uri: str, name: str) -> int:
 def try_gate(uri: str, where: str, unknown: Literal["keep", "drop"] = "keep", instead: str | None = None) -> int:
     """Prints what a condition would keep beside the gates in force, or `instead` of one, and changes nothing."""
     catalog = Catalog.open(uri)
-    gate = Gate(name="tried", where=where, unknown=unknown)
     console = report_console()
     with connect(catalog) as sql:
-        check_gates([gate], clip_columns(sql))
-        standing = gates_in_force(sql)
-        if instead is not None and instead not in [each.name for each in standing]:
-            known = [each.name for each in standing]
-            raise UserError(f"--instead {instead}: no such gate is in force{did_you_mean(instead, known)}")
-        others = [each.gate for each in standing if each.name != instead]
-        columns = _columns(sql)
-        relation = with_nulls_sql(sql, [*others, gate], columns)
-        now = passes_sql([each.gate for each in standing])
-        then = passes_sql([*others, gate])
-        condition = condition_sql(gate)
-        wanted = {
-            "all clips": "true",
-            "kept now": now,
-            "kept then": then,
-            "newly dropped": f"{now} AND NOT ({then})",
-            "newly kept": f"{then} AND NOT ({now})",
-            "unknown to it (NULL)": f"{condition} IS NULL",
-        }
-        counts = dict(zip(wanted, _counts(sql, relation, list(wanted.values())), strict=True))
+        tried = Trial.of(sql, Gate(name="tried", where=where, unknown=unknown), instead)
+        counts = tried.counts(sql)
     total = counts["all clips"]
     rows = [(name, *count.cells(total)) for name, count in counts.items()]
     console.print(table_of("with " + (f"it instead of {instead}" if instead else "this gate too"),
                            ("clips", "number", "hours", "share"), rows))  # fmt: skip
     console.print('nothing was put in force: write it into the recipe as  - gate: {NAME: "SQL"}  and run it')
     return 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a gate that is not in force would do beside those that are, or instead of one: in `relation`, SQL of the
+    clips with the columns that gates name, each of `conditions` is true of the clips that its name says.
+    """
+
+    relation: str
+    conditions: dict[str, str]
+
+    @classmethod
+    def of(cls, sql: duckdb.DuckDBPyConnection, gate: Gate, instead: str | None) -> Trial:
+        """Raises UserError for a gate that can't be one, and where no gate `instead` (RECIPE.NAME) is in force."""
+        check_gates([gate], clip_columns(sql))
+        standing = gates_in_force(sql)
+        if instead is not None and instead not in [each.name for each in standing]:
+            known = [each.name for each in standing]
+            raise UserError(f"--instead {instead}: no such gate is in force{did_you_mean(instead, known)}")
+        others = [each.gate for each in standing if each.name != instead]
+        now = "(verdict = 'kept')"
+        then = f"({now} AND {passes_sql([gate])})" if instead is None else passes_sql([*others, gate])
+        conditions = {
+            "all clips": "true",
+            "kept now": now,
+            "kept then": then,
+            "newly dropped": f"{now} AND NOT ({then})",
+            "newly kept": f"{then} AND NOT ({now})",
+            "unknown to it (NULL)": f"{condition_sql(gate)} IS NULL",
+        }
+        named = [gate, *(each.gate for each in standing)]
+        return cls(with_nulls_sql(sql, named, _columns(sql)), conditions)
+
+    def counts(self, sql: duckdb.DuckDBPyConnection) -> dict[str, Count]:
+        found = _counts(sql, self.relation, list(self.conditions.values()))
+        return dict(zip(self.conditions, found, strict=True))
 
 
 def gates_in_force(sql: duckdb.DuckDBPyConnection) -> list[Standing]:

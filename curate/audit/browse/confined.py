@@ -1,0 +1,133 @@
+"""A DuckDB that reads one catalog and nothing else, for SQL that anyone may have typed.
+
+Local data files are allowed one by one, never a folder: COPY and ATTACH may write into an allowed folder. Tables of a
+store come as Arrow datasets, so that DuckDB has no store. The configuration is locked behind that. On top, only one
+SELECT at a time is taken, without the table functions that open files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+from deltalake import DeltaTable
+
+from curate.audit.browse.thumbnails import Thumbnails
+from curate.catalog.catalog import Catalog, file_paths
+from curate.catalog.gates import literal, one_line, quote
+from curate.catalog.views import connect, parquet_files
+from curate.errors import UserError
+from curate.storage import is_local
+
+# Clips with all their columns, numbered; `_place` is where the thumbnail lies. In memory: a page of a million clips
+# takes tens of milliseconds there, and seconds in the view, which joins the tables of all stages anew each time.
+CLIPS = "page.clips"
+# Table functions that open nothing. `query` and the like would run SQL that was not looked at.
+FUNCTIONS = {"range", "generate_series", "unnest", "json_each", "json_tree", "repeat", "repeat_row", "summary"}
+
+
+@dataclass(frozen=True)
+class Confined:
+    """`versions` are those of the catalog's tables that `connection` shows, whatever is committed meanwhile."""
+
+    connection: duckdb.DuckDBPyConnection
+    datasets: dict[str, Any]  # of a store, by the name under which SQL of the views finds each
+    thumbnails: Thumbnails
+    versions: dict[str, int]
+
+    @contextlib.contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection of its own for one question."""
+        with self.connection.cursor() as cursor:
+            for name, dataset in self.datasets.items():  # a cursor does not see what another has registered
+                cursor.register(name, dataset)
+            yield cursor
+
+
+def open_confined(catalog: Catalog, memory_gb: float) -> Confined:
+    """Reads all rows of `clips` into memory and locks the door. Raises UserError where they do not fit."""
+    versions, allowed, datasets = catalog.snapshot(), set[str](), dict[str, Any]()
+
+    def files(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable) -> str:
+        paths = file_paths(table)
+        # DuckDB would list the folder for the pattern that stands for a path with these.
+        if is_local(catalog.uri) and not any(c in "*?[" for path in paths for c in path):
+            allowed.update(paths)
+            return parquet_files(connection, name, table)
+        relation = f"_files_of_{name}"
+        datasets[relation] = table.to_pyarrow_dataset()
+        connection.register(relation, datasets[relation])
+        return quote(relation)
+
+    connection = connect(catalog, versions, files=files)
+    try:
+        settings = {
+            "memory_limit": f"{memory_gb:.3f}GB",
+            "max_temp_directory_size": "0B",  # nothing of the catalog is left on a disk
+            "enable_progress_bar": "false",  # it would stand on stdout, where the address is awaited
+        }
+        for setting, value in settings.items():
+            connection.execute(f"SET {setting} = {literal(value)}")
+        thumbnails = Thumbnails(catalog, versions)
+        _read_clips(connection, thumbnails, memory_gb)
+        listed = ", ".join(map(literal, sorted(allowed)))
+        connection.execute(f"SET allowed_paths = [{listed}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return Confined(connection, datasets, thumbnails, versions)
+
+
+def _read_clips(connection: duckdb.DuckDBPyConnection, thumbnails: Thumbnails, memory_gb: float) -> None:
+    connection.register("_places", thumbnails.places)
+    try:
+        connection.execute("CREATE SCHEMA page")
+        connection.execute(
+            f"CREATE TABLE {CLIPS} AS SELECT row_number() OVER () AS _row, clips.*, _places.place AS _place "
+            "FROM clips LEFT JOIN _places ON _places.clip_id = clips.clip_id"
+        )
+    except duckdb.OutOfMemoryException as error:
+        raise UserError(f"the clips do not fit in {memory_gb:.1f} GB of memory: give more with --memory-gb") from error
+    finally:
+        connection.unregister("_places")
+    connection.execute(f"CREATE OR REPLACE VIEW clips AS SELECT * EXCLUDE (_row, _place) FROM {CLIPS}")
+
+
+def check_select(connection: duckdb.DuckDBPyConnection, text: str) -> None:
+    """Raises UserError for anything but one SELECT (DESCRIBE and SUMMARIZE are too) over what the schema shows."""
+    try:
+        statements = connection.extract_statements(text)
+        if len(statements) != 1:
+            raise UserError(f"expected one SELECT, not {len(statements)} statements")
+        if statements[0].type != duckdb.StatementType.SELECT:
+            raise UserError(f"only a SELECT is taken here, not {statements[0].type.name}")
+        tree = json.loads(connection.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0])
+    except (duckdb.Error, RuntimeError, ValueError) as error:  # also for text that is no UTF-8, and deep nesting
+        raise UserError(one_line(error)) from error
+    if tree["error"]:
+        raise UserError(one_line(ValueError(tree["error_message"])))
+    for node in _nodes(tree):
+        if node.get("type") == "TABLE_FUNCTION" and (name := _function(node)) not in FUNCTIONS:
+            raise UserError(f"{name}() can't be asked here: the tables of the schema are all there is")
+
+
+def _function(node: dict[str, Any]) -> str:
+    function = node.get("function")
+    return str(function.get("function_name")).lower() if isinstance(function, dict) else "a table function"
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    waiting = [tree]
+    while waiting:  # no recursion: a query may be nested deeply
+        found = waiting.pop()
+        if isinstance(found, dict):
+            yield found
+            waiting.extend(found.values())
+        elif isinstance(found, list):
+            waiting.extend(found)
