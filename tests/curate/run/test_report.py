@@ -84,7 +84,8 @@ def test_a_clip_that_failed_before_is_a_line_and_no_exit_code(run):
 
 def test_a_model_that_is_loaded_is_named_before_the_first_clip_and_the_counts_come_last(run):
     run("ingest")
-    _, _, said = run("vectors")
+    code, out, said = run("vectors")
+    assert code == 0, (out, said)
     lines = [line for line in said.splitlines() if line.startswith("vectors")]
     assert lines[0] == "vectors: loading CLIP model tiny_clip"
     assert lines[-1].startswith("vectors 6/6 clips ") and "embeddings 6 done 0 failed" in lines[-1]
