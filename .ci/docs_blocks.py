@@ -51,6 +51,7 @@ sys.path.insert(0, str(ROOT))
 import docs_walk  # noqa: E402
 
 from curate.catalog.catalog import Catalog  # noqa: E402
+from curate.catalog.source_columns import types_for_gates  # noqa: E402
 from curate.catalog.views import connect  # noqa: E402
 from curate.errors import UserError  # noqa: E402
 from curate.recipe.checks import check_plan_gates, clip_columns  # noqa: E402
@@ -266,7 +267,7 @@ def check_recipes(block: Block, text: str) -> None:
                 print(f"{block}: recipe {recipe.name} loaded, not planned", flush=True)
                 continue
             plan = make_plan(recipe)
-            known: dict[str, Any] = {}
+            known: dict[str, Any] = dict(types_for_gates({}))
             if plan.decode is None:
                 with connect(Catalog.open("demo/catalog")) as sql:
                     known = clip_columns(sql)
