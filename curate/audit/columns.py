@@ -134,6 +134,7 @@ def view_columns(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
 def signal_columns(tables: Tables) -> list[str]:
     """The columns of `clips` that are numbers about what a clip shows, in its order."""
     taken = {*BASE["clips"].names, *BASE["sources"].names, *JUDGED, *BOOKKEEPING, *SHARD_COLUMNS, *NO_SIGNALS}
+    taken |= {*tables["sources"], *(f"sources_{name}" for name in tables["sources"])}  # columns of manifests
     ends = tuple(f"_{name}" for name in NO_SIGNALS)  # of a stage to which the recipe gave another name
     return [
         name

@@ -2,6 +2,7 @@
 
 import pytest
 
+from curate.catalog.catalog import Catalog
 from tests.curate.audit.made import GATES, audit, planted, write_dataset
 from tests.curate.audit.recount import Recount
 
@@ -10,6 +11,12 @@ from tests.curate.audit.recount import Recount
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     catalog = planted().write(folder / "catalog")
+    run = {"run_id": "r", "recipe": "ingest", "inputs": ["films"], "settings": {"sources": "s1"}}
+    opened = Catalog.open(catalog)
+    for listed in (40, 41):
+        opened.start_run(run | {"run_id": f"r{listed}"})
+        counts = {"listed": listed, "left_out": {"hidden": 3}, "seconds": 2.0, "stage_seconds": {"decode": 1.5}}
+        opened.end_run(f"r{listed}", {"status": "finished", "counts": counts})
     counted = Recount(catalog, list(GATES.values()))
     chosen = [clip for clip in counted.clips if counted.encoded(clip)][::2]
     weights = {clip["clip_id"]: float(number % 4) for number, clip in enumerate(chosen)}

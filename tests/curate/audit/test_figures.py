@@ -56,6 +56,11 @@ def test_the_funnel_of_sources_and_hours(whole, counted):
     assert found["in no clip"] == pytest.approx(scanned - total(counted.clips), abs=1e-6)
 
 
+def test_what_runs_listed_is_as_they_recorded_it(whole):
+    rows = whole.figure("funnel.listed").records()
+    assert [(row["recipe"], row["listed"], row["left_out"]) for row in rows] == [("ingest", 41, '{"hidden":3}')]
+
+
 def test_every_clip_is_lost_at_the_first_step_that_stops_it(whole, counted):
     rows = whole.figure("funnel.clips").records()
     lost = counted.by(counted.lost_at)
@@ -198,7 +203,7 @@ def test_composition(whole, counted, name):
 def test_licences_of_source_and_dataset_stay_apart(whole):
     assert whole.figure("composition.dataset_licence").column("value") == [None]
     assert len(whole.figure("composition.licence").rows) == 4
-    assert not whole.figure("composition.optout_robots").known  # no such column: that is not 0
+    assert whole.figure("composition.optout_robots").column("value") == [None]  # not checked, which is not 'none found'
 
 
 def test_the_tenth_of_the_domains_with_most_content(whole, counted):
@@ -313,11 +318,15 @@ def test_failures(whole, counted):
     assert stages == expected
 
 
-def test_runs_are_absent_or_counted(whole, counted):
+def test_runs_settings_models_and_time(whole, counted):
     rows = {(r["table_name"], r["settings"]): r["rows"] for r in whole.figure("runs.settings").records()}
     assert rows["sources", "s1"] == len(counted.sources)
     models = [(r["table_name"], r["model"], r["revision"]) for r in whole.figure("runs.models").records()]
     assert ("captions", "captioner", "r1") in models
     assert ("latents", "v") in [model[:2] for model in models]
+    assert [r["listed"] for r in whole.figure("runs.history").records()] == [41, 40]
+    stages = whole.figure("runs.stage_seconds").records()
+    assert stages == [{"recipe": "ingest", "stage": "decode", "runs": 2, "cpu_hours": pytest.approx(3 / 3600)}]
+    assert whole.figure("runs.time").value("wall_hours") == pytest.approx(4 / 3600)
     cpu = whole.figure("runs.time").value("decode_cpu_hours")
     assert cpu == pytest.approx(2.5 * len(counted.sources) / 3600)
