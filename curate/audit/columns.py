@@ -39,8 +39,10 @@ TECHNICAL = (
 RIGHTS = ("source_kind", "dataset", "dataset_licence", "licence", "language", "domain", "consent")
 OPT_OUTS = tuple(f"optout_{signal}" for signal in ("robots", "tdmrep", "aipref", "rsl", "c2pa"))
 SOURCE_FACTS = (*TECHNICAL, *RIGHTS, *OPT_OUTS)
-GROUPS = ("concept", "concept_name", "duplicate_cluster", "duplicate_kind", "duplicate_keep", "duplicate_of")
-GROUPS += ("duplicate_component",)
+GROUPS = (
+    "concept", "concept_name", "duplicate_cluster", "duplicate_kind", "duplicate_keep", "duplicate_of",
+    "duplicate_component",
+)  # fmt: skip
 # What the measures of a caption's text are called behind its column's name; texts among them count as TRUE or FALSE.
 MEASURES = ("words", "repetition", "language", "truncated", "clip_match")
 FLAGS = ("refusal", "boilerplate")
@@ -132,6 +134,7 @@ def view_columns(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
 def signal_columns(tables: Tables) -> list[str]:
     """The columns of `clips` that are numbers about what a clip shows, in its order."""
     taken = {*BASE["clips"].names, *BASE["sources"].names, *JUDGED, *BOOKKEEPING, *SHARD_COLUMNS, *NO_SIGNALS}
+    taken |= {*tables["sources"], *(f"sources_{name}" for name in tables["sources"])}  # columns of manifests
     ends = tuple(f"_{name}" for name in NO_SIGNALS)  # of a stage to which the recipe gave another name
     return [
         name

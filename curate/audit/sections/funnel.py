@@ -25,6 +25,23 @@ def figures(subject: Subject) -> Iterator[Figure]:
         "seconds of a failed source are those that its header states, 0 where it could not be read",
     )
     yield subject.figure(
+        "funnel.listed",
+        "Sources that the last run of each recipe and input listed",
+        """
+        SELECT recipe, inputs, max(started_at) AS started_at,
+            arg_max(json_extract(counts, '$.listed')::BIGINT, started_at) AS listed,
+            arg_max(json_extract_string(counts, '$.left_out'), started_at) AS left_out
+        FROM runs WHERE json_extract(counts, '$.listed') IS NOT NULL GROUP BY ALL ORDER BY recipe, inputs""",
+        "as the runs recorded it; inputs may overlap; `clipmill status` lists them again and says how many are pending",
+    )
+    yield subject.figure(
+        "funnel.removed",
+        "Sources and clips that were removed (purged), by kind of record",
+        "SELECT kind, count(*) AS removals, min(removed_at) AS first, max(removed_at) AS last FROM removals "
+        "GROUP BY kind ORDER BY kind",
+        "source: one with all of its clips; clip: of a source that stayed; copy, named: what may not come back",
+    )
+    yield subject.figure(
         "funnel.hours",
         "Hours of video from sources to clips",
         f"""

@@ -105,7 +105,7 @@ def planted(seed: int = 0, sources: int = 40, of_each: int = 8) -> Made:
         key = f"{number:032x}"
         made.sources.append(
             {
-                "source_id": key, "uri": f"https://x/{number} {HOSTILE}.mp4", "status": state, "reason": reason,
+                "source_id": key, "uri": f"s3://x/{number} {HOSTILE}.mp4", "status": state, "reason": reason,
                 "media": "video" if state == "done" else None, "duration_s": 60.25 if state == "done" else None,
                 "bytes": int(draw.integers(1000, 10**9)), "clips": count, "codec": ["h264", "vp9"][number % 2],
                 "bit_depth": [8, 10, None][number % 3], "has_audio": [True, False, None][number % 3],

@@ -90,7 +90,7 @@ def test_places_that_hold_no_catalog_or_take_no_folder_are_refused(catalog, tmp_
 
 
 def test_a_dataset_of_another_catalog_names_what_is_not_here(catalog, tmp_path):
-    rows = [{"clip_id": f"{n:032x}", "source_id": "s", "weight": 1.0} for n in range(3)]
+    rows = [{"clip_id": f"f{n:031x}", "source_id": "s", "weight": 1.0} for n in range(3)]
     dataset = write_dataset(tmp_path / "other", rows, "elsewhere")
     done = clipmill("audit", "--catalog", catalog, "-o", tmp_path / "out", "--dataset", dataset)
     assert done.returncode == 2

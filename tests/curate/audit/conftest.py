@@ -1,0 +1,43 @@
+"""A planted catalog, counted again in Python, and audits of it: of the whole and of a dataset."""
+
+import pytest
+
+from curate.catalog.catalog import Catalog
+from tests.curate.audit.made import GATES, audit, planted, write_dataset
+from tests.curate.audit.recount import Recount
+
+
+@pytest.fixture(scope="package")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planted")
+    catalog = planted().write(folder / "catalog")
+    run = {"run_id": "r", "recipe": "ingest", "inputs": ["films"], "settings": {"sources": "s1"}}
+    opened = Catalog.open(catalog)
+    for listed in (40, 41):
+        opened.start_run(run | {"run_id": f"r{listed}"})
+        counts = {"listed": listed, "left_out": {"hidden": 3}, "seconds": 2.0, "stage_seconds": {"decode": 1.5}}
+        opened.end_run(f"r{listed}", {"status": "finished", "counts": counts})
+    counted = Recount(catalog, list(GATES.values()))
+    chosen = [clip for clip in counted.clips if counted.encoded(clip)][::2]
+    weights = {clip["clip_id"]: float(number % 4) for number, clip in enumerate(chosen)}
+    rows = [{"clip_id": c["clip_id"], "source_id": c["source_id"], "weight": weights[c["clip_id"]]} for c in chosen]
+    dataset = write_dataset(folder / "chosen", rows, catalog)
+    other = write_dataset(folder / "other", [r | {"weight": 1.0} for r in rows[:9]], catalog)
+    whole = audit(catalog, folder / "whole", held_out=0.3, other=other)
+    return folder, catalog, counted, whole, dataset, weights
+
+
+@pytest.fixture(scope="package")
+def whole(made):
+    return made[3]
+
+
+@pytest.fixture(scope="package")
+def counted(made):
+    return made[2]
+
+
+@pytest.fixture(scope="package")
+def weighed(made):
+    folder, catalog, _, _, dataset, _ = made
+    return audit(catalog, folder / "weighed", dataset=dataset)
