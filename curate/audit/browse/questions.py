@@ -10,8 +10,8 @@ from typing import Any
 
 import duckdb
 
+from curate.audit.browse.clip_choice import ClipChoice, QueryClips, TriedGate, column_kinds, dataset_command
 from curate.audit.browse.confined import CLIPS, check_select
-from curate.audit.browse.selection import QueryClips, Selection, TriedGate, column_kinds, dataset_command
 from curate.catalog.gates import condition_sql, literal, quote, referenced_columns
 from curate.errors import UserError
 from curate.exports.clip_rows import CONTENT, SOURCE_BYTES, SOURCE_OFFSET, plain
@@ -66,7 +66,7 @@ def column(queries: QueryClips, sql: Connection, name: str) -> dict[str, Any]:
     return {"type": kind, "unknown": unknown, "common": [[shown(cell), number] for cell, number in rows]}
 
 
-def page(queries: QueryClips, sql: Connection, selection: Selection, after: int | None = None) -> dict[str, Any]:
+def page(queries: QueryClips, sql: Connection, selection: ClipChoice, after: int | None = None) -> dict[str, Any]:
     """Up to PAGE clips, from behind the one numbered `after`. `next` is the number to go on from, None at the end."""
     kinds = column_kinds(sql)
     expression = order_sql(selection, kinds)
@@ -100,7 +100,7 @@ def _stretches(sql: Connection, expression: str | None, descending: bool, after:
     return [(f"_by {further}= {last} AND (_by {further} {last} OR {behind})", order), ("_by IS NULL", "_row")]
 
 
-def count(queries: QueryClips, sql: Connection, selection: Selection) -> dict[str, Any]:
+def count(queries: QueryClips, sql: Connection, selection: ClipChoice) -> dict[str, Any]:
     """How many clips and hours a selection has, and how many of them are kept; its SQL; the command for a dataset."""
     relation = selection.relation(sql, "end_s - start_s AS seconds, verdict", queries)
     clips, seconds, kept = sql.execute(
@@ -109,7 +109,7 @@ def count(queries: QueryClips, sql: Connection, selection: Selection) -> dict[st
     return {"clips": clips, "hours": hours(seconds), "kept": kept}
 
 
-def export(queries: QueryClips, sql: Connection, selection: Selection, catalog: str) -> dict[str, Any]:
+def export(queries: QueryClips, sql: Connection, selection: ClipChoice, catalog: str) -> dict[str, Any]:
     """The selection as SQL, and the command that makes a dataset of it."""
     select = selection.sql(sql)
     return {"sql": select, "dataset": dataset_command(catalog, select)}
@@ -217,7 +217,7 @@ def _duplicates(sql: Connection, cluster: str, values: dict[str, Any]) -> dict[s
     return {"column": cluster, "count": number, "clips": [card(row) for row in rows], **told} if number else None
 
 
-def order_sql(selection: Selection, kinds: dict[str, str]) -> str | None:
+def order_sql(selection: ClipChoice, kinds: dict[str, str]) -> str | None:
     """What clips are sorted by: a column, or the rank of the hits; None: as they lie."""
     if selection.order is not None:
         if selection.order not in kinds:

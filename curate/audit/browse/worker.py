@@ -18,16 +18,16 @@ from typing import Any
 import duckdb
 from pydantic import BaseModel, ValidationError
 
+from curate.audit.browse.clip_choice import ClipChoice, QueryClips, TriedGate
 from curate.audit.browse.confined import Confined, open_confined
 from curate.audit.browse.questions import QUESTIONS
-from curate.audit.browse.selection import QueryClips, Selection, TriedGate
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import one_line, time_limit
 from curate.errors import DamagedError, UserError, first_line
 
 AT_ONCE = 4  # questions
 SPARE_BYTES = 6 << 30  # of address space, beside twice the memory of DuckDB: libraries, threads, Arrow
-MODELS: dict[str, type[BaseModel]] = {"selection": Selection, "gate": TriedGate}
+MODELS: dict[str, type[BaseModel]] = {"selection": ClipChoice, "gate": TriedGate}
 
 
 def serve(channel: Connection, uri: str, memory_gb: float) -> None:

@@ -7,7 +7,7 @@ import {startExport} from "./export.js";
 import {startSearch} from "./search.js";
 import {startSql} from "./sql.js";
 
-// As the server takes it (curate/audit/browse/selection.py); `schema` is the answer to the first question.
+// As the server takes it (curate/audit/browse/clip_choice.py); `schema` is the answer to the first question.
 export const state = {
   selection: {filters: [], query: null, found: null, gate: null, change: null, order: null, descending: false},
   schema: null,

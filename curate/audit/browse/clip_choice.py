@@ -57,7 +57,7 @@ class TriedGate(_Asked):
         return Trial.of(sql, Gate(name="tried", where=self.where, unknown=self.unknown), self.instead)
 
 
-class Selection(_Asked):
+class ClipChoice(_Asked):
     """Clips that all of this is true of.
 
     `query` is a SELECT that gives clip_id. `found` are hits of a search, best first. `gate` with `change` chooses the
