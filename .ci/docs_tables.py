@@ -20,8 +20,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from curate.columns.listing import empty_catalog, said_of  # noqa: E402
-from curate.columns.words import NAMED, ColumnWords, documented  # noqa: E402
+from curate.query.columns.listing import empty_catalog, said_of  # noqa: E402
+from curate.query.columns.words import NAMED, ColumnWords, documented  # noqa: E402
 from curate.recipe.registry import BUILT_IN, KINDS, StageKind  # noqa: E402
 from stages.measures.base import Measure  # noqa: E402
 from stages.measures.registry import MEASURES, measure_classes  # noqa: E402

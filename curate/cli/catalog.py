@@ -108,7 +108,7 @@ def _sql(args: argparse.Namespace) -> int:
 
 
 def _columns(args: argparse.Namespace) -> int:
-    from curate.columns.listing import print_columns
+    from curate.query.columns.listing import print_columns
 
     return print_columns(args.catalog, args.table, args.format)
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from curate.cli import catalog, curating, datasets, removal, training
-from curate.columns.missing import missing_name
 from curate.errors import DamagedError, EngineError, UserError
 from curate.interrupts import STOPPED
+from curate.query.columns.missing import missing_name
 
 FAILED, USAGE = 1, 2
 STORAGE_PACKAGES = ("duckdb", "_duckdb", "_internal", "deltalake", "botocore", "aiobotocore")  # deltalake's _internal
@@ -87,7 +87,7 @@ def _with_hint(error: UserError, args: argparse.Namespace) -> str:
     """The error's line; where it is about a column or table that is not there, with the one that is meant."""
     if missing_name(error) is None:
         return str(error)
-    from curate.columns.hints import explained
+    from curate.query.columns.hints import explained
 
     return explained(error, getattr(args, "catalog", None), getattr(args, "pipelines", None))
 

@@ -11,7 +11,7 @@ import duckdb
 
 from curate.catalog.gates import referenced_columns
 from curate.catalog.schema import BOOKKEEPING
-from curate.columns.words import own_tables
+from curate.query.columns.words import own_tables
 from curate.query.gates import gates_in_force
 from curate.query.text_table import TextTable
 

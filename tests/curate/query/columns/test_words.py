@@ -4,14 +4,14 @@ import pytest
 import yaml
 
 from curate.catalog.schema import BASE, STATE
-from curate.columns.listing import empty_catalog
-from curate.columns.words import EVERY_STAGE, OWN, documented, own_columns, own_tables, stage_columns
+from curate.query.columns.listing import empty_catalog
+from curate.query.columns.words import EVERY_STAGE, OWN, documented, own_columns, own_tables, stage_columns
 from curate.recipe.registry import BUILT_IN, KINDS, PARTS
 from stages.captions.columns import caption_columns
 from stages.captions.settings import CaptionSettings
 from stages.measures.registry import MEASURES, measure_classes
 
-COMMANDS = ("run", "relocate")  # that note columns beside those of stages
+COMMANDS = ("run", "relocate", "purge", "manifest")  # where columns come from beside stages
 
 
 @pytest.fixture(scope="module")

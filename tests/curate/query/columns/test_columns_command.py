@@ -66,9 +66,9 @@ def test_every_column_of_a_catalog_has_a_stage_and_a_meaning(catalog, capsys):
 def test_columns_of_a_manifest_are_told_from_clipmill_s_own(catalog, capsys):
     found = listed(capsys, "--catalog", catalog)
     assert found["sources", "mood"]["stage"] == found["sources", "shooting_day"]["stage"] == "manifest"
-    assert [place[1] for place, row in found.items() if row["stage"] == "manifest" and place[0] == "sources"] == [
-        "shooting_day", "mood",
-    ]  # fmt: skip
+    unknown = {place for place, row in found.items() if row["meaning"] == "column of your manifest"}
+    assert unknown == {(table, column) for table in ("sources", "clips") for column in ("shooting_day", "mood")}
+    assert found["clips", "licence"]["meaning"] == "licence of the film itself"
 
 
 def test_a_stage_under_another_name_is_described_there_and_in_clips(catalog, capsys):

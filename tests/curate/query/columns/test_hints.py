@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.cli.main import main
-from curate.columns.hints import Names
-from curate.columns.listing import empty_catalog
-from curate.columns.words import documented
+from curate.query.columns.hints import Names
+from curate.query.columns.listing import empty_catalog
+from curate.query.columns.words import documented
 from tests.curate.running import pipelines
 from tests.hostile import moving_square, write_video
 
@@ -150,15 +150,15 @@ def test_without_a_catalog_yet_a_gate_is_still_told(place, monkeypatch, tmp_path
 
 
 def test_a_catalog_that_cannot_be_read_does_not_hide_the_error(place, monkeypatch, capsys):
-    monkeypatch.setattr("curate.columns.hints.of_catalog", lambda sql: 1 / 0)
+    monkeypatch.setattr("curate.query.columns.hints.of_catalog", lambda sql: 1 / 0)
     assert main(["sql", "SELECT moton FROM clips", "--catalog", str(place / "catalog")]) == 2
     assert 'column "moton" not found' in capsys.readouterr().err
 
 
 def test_an_error_about_no_name_asks_nothing(place, capsys):
-    sys.modules.pop("curate.columns.hints", None)
+    sys.modules.pop("curate.query.columns.hints", None)
     assert main(["sql", "SELEC 1", "--catalog", str(place / "catalog")]) == 2
-    assert "curate.columns.hints" not in sys.modules and "syntax error" in capsys.readouterr().err
+    assert "curate.query.columns.hints" not in sys.modules and "syntax error" in capsys.readouterr().err
 
 
 with empty_catalog() as sql:

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from curate.columns.missing import Missing, missing_name
-from curate.columns.words import OWN, ColumnWords, documented, of_catalog, own_tables
 from curate.errors import UserError
+from curate.query.columns.missing import Missing, missing_name
+from curate.query.columns.words import OWN, ColumnWords, documented, of_catalog, own_tables
 from curate.recipe.load import pipelines_file
 from curate.recipe.registry import PARTS
 
@@ -46,7 +46,7 @@ def explained(error: BaseException, catalog: str | None, pipelines: str | Path |
 def _hint(missing: Missing, catalog: str | None, pipelines: str | Path | None) -> str:
     from curate.catalog.catalog import Catalog
     from curate.catalog.views import connect
-    from curate.columns.listing import empty_catalog
+    from curate.query.columns.listing import empty_catalog
 
     with empty_catalog() as sql:
         known = documented(sql)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
-from curate.columns.words import ColumnWords, documented, of_catalog, own_tables
 from curate.errors import UserError, did_you_mean
+from curate.query.columns.words import ColumnWords, documented, of_catalog, own_tables
 from curate.query.sql import write_rows
 
 if TYPE_CHECKING:
