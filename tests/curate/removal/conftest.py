@@ -29,7 +29,6 @@ recipes:
     stages:
       - encode: {vae: %s, buckets: ["9x64x96"], fps: 8, shard_clips: 3}
 """
-TINY_CLIP = Path(__file__).parents[3] / "curate" / "demo" / "tiny_clip"
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def make(folder: Path) -> None:
         (films / f"film_{number}.txt").write_text(f"what nobody else says of take {number} zq{number}zq")
     (films / "broken.mp4").write_bytes(b"no video at all" * 40)
     recipes = folder / "pipelines.yaml"
-    recipes.write_text(RECIPES % (json.dumps(str(TINY_CLIP)), json.dumps(str(vae_folder(folder / "vae")))))
+    recipes.write_text(RECIPES % (json.dumps("clipmill:tiny_clip"), json.dumps(str(vae_folder(folder / "vae")))))
     names = ["ingest", "captions", "embeddings", "unique", "latents"]
     inputs = [str(films), str(films / "film_1.mp4")]
     run_recipes(names, str(folder / "catalog"), inputs, recipes, (), INLINE)
