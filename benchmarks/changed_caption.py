@@ -29,7 +29,6 @@ from measuring import median, show
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
-from curate.demo import tiny_clip
 
 DISTINCT, FRAMES, SIDE = 8, 16, 32
 RECIPES = """\
@@ -46,7 +45,7 @@ recipes:
           vae: {vae}
           buckets: [1x32x32]
           fps: 8
-          text: {{model: {text}, captions: [caption]}}
+          text: {{model: "clipmill:tiny_clip", captions: [caption]}}
 """
 COUNTING = """\
 import json, sys, time
@@ -105,8 +104,7 @@ def build(folder: Path, rows: int) -> None:
         os.link(folder / f"drawn{number % DISTINCT}.mp4", films / f"{number:06d}.mp4")
     said = [[f"films/{number:06d}.mp4", f"film {number} of many"] for number in range(rows)]
     write_manifest(folder, [["path", "caption"], *said])
-    text = Path(tiny_clip.__file__).parent
-    (folder / "pipelines.yaml").write_text(RECIPES.format(vae=random_vae(folder / "vae"), text=text))
+    (folder / "pipelines.yaml").write_text(RECIPES.format(vae=random_vae(folder / "vae")))
     run(folder, "ingest", "captions", "latents")
     shutil.rmtree(films)
 

@@ -1,12 +1,10 @@
 """What `clipmill run` says when it ends: counts on its last line, and exit code 1 for new failures alone."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from curate.cli.main import main
-from curate.demo import tiny_clip
 from curate.progress_bar import ProgressBar
 from tests.curate.running import pipelines
 from tests.hostile import moving_square, write_video
@@ -23,8 +21,8 @@ recipes:
     stages: [caption: {manifest: {sidecar: .txt}}]
   vectors:
     select: SELECT * FROM clips
-    stages: [embed: {model: MODEL, pretrained: null}]
-""".replace("MODEL", str(Path(tiny_clip.__file__).parent))
+    stages: [embed: {model: "clipmill:tiny_clip", pretrained: null}]
+"""
 
 
 @pytest.fixture
