@@ -46,7 +46,7 @@ class Thumbnails:
             starts = self._starts(number)
             group = bisect_right(starts, row) - 1
             groups.setdefault((number, group), []).append((place, row - starts[group]))
-        found = {}
+        found: dict[int, bytes] = {}
         for (number, group), wanted in sorted(groups.items()):
             with self._lock:  # a file has one place of reading
                 column = self._file(number).read_row_group(group, columns=["jpeg"])["jpeg"]
