@@ -6,7 +6,7 @@ export function startExport() {
   find("show-export").onclick = () => telling(async () => {
     const found = await ask("export", {selection: state.selection});
     find("export-body").replaceChildren(
-      ...part("SQL, for `clipmill sql` and `--select`", found.sql),
+      ...part("SQL, for clipmill sql and for --select", found.sql),
       ...part("a dataset of its encoded clips (put a name for NAME)", found.dataset),
       make("p", {className: "said", textContent: "This page only reads: the command is yours to run."}));
     find("export").showModal();
