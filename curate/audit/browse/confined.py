@@ -67,7 +67,7 @@ def open_confined(catalog: Catalog, memory_gb: float) -> Confined:
     try:
         settings = {
             "memory_limit": f"{memory_gb:.3f}GB",
-            "max_temp_directory_size": "0B",  # nothing of the catalog is left on a disk
+            "temp_directory": "",  # nothing of the catalog is left on a disk, and no folder beside the user's files
             "enable_progress_bar": "false",  # it would stand on stdout, where the address is awaited
         }
         for setting, value in settings.items():

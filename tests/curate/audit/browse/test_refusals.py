@@ -305,11 +305,13 @@ def test_a_body_that_is_too_long_or_no_object_is_refused(served):
         "SELECT count(DISTINCT (a.x, b.x)) FROM range(100000000) a(x), range(1000) b(x)",
     ],
 )
-def test_a_query_of_any_size_costs_itself_and_not_the_server(browsed, text):
-    with serving(browsed / "catalog", "--memory-gb", "1") as served:
+def test_a_query_of_any_size_costs_itself_and_not_the_server_and_leaves_no_file(browsed, text, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with serving(browsed / "catalog", "--memory-gb", "1", cwd=tmp_path, env=environment) as served:
         began = time.monotonic()
         reply = served.post("ask/rows", {"text": text})
         assert reply.status == 400 and time.monotonic() - began < 60
         assert served.ask("schema")["clips"] > 0
         served.process.send_signal(signal.SIGINT)
         assert served.process.wait(30) == 0
+    assert not list(tmp_path.iterdir())
