@@ -23,8 +23,8 @@ yaml block of this kind is still loaded, which checks every setting. Any other f
 `--demo FOLDER` names what `clipmill demo -o FOLDER` has made, to save the minutes of another demo.
 
 docs/start-to-end.md runs in a folder of its own on drawn films, or on those of `--films` and `--captions`, where a
-command may exit with 1 (something failed); docs_walk.py lays them out and says what has to hold at the end. --keep names
-the new folder that it runs in. --write renews the page's table of seconds.
+command may exit with 1 (something failed); docs_walk.py lays them out and says what has to hold at the end. --keep
+names the new folder that it runs in. --write renews the page's table of seconds.
 """
 
 from __future__ import annotations
