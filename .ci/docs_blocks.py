@@ -1,6 +1,6 @@
 """Runs the blocks of README.md and docs/*.md as they are printed, and stops at the first one that fails.
 
-    docs_blocks.py [--write] [--demo FOLDER] [--films FOLDER --captions CSV] [FILE...]
+    docs_blocks.py [--write] [--demo FOLDER] [--films FOLDER --captions CSV [--keep FOLDER]] [FILE...]
                                                             default: README.md, then every page of docs/
 
 Everything runs in a scratch folder that holds a copy of what git would commit, where the README's `make demo` has
@@ -23,8 +23,8 @@ yaml block of this kind is still loaded, which checks every setting. Any other f
 `--demo FOLDER` names what `clipmill demo -o FOLDER` has made, to save the minutes of another demo.
 
 docs/start-to-end.md runs in a folder of its own on drawn films, or on those of `--films` and `--captions`, where a
-command may exit with 1 (something failed); docs_walk.py lays them out and says what has to hold at the end. --write
-renews the page's table of seconds.
+command may exit with 1 (something failed); docs_walk.py lays them out and says what has to hold at the end. --keep
+names the new folder that it runs in. --write renews the page's table of seconds.
 """
 
 from __future__ import annotations
@@ -118,44 +118,49 @@ def main() -> int:
     parser.add_argument("--demo", type=Path)
     parser.add_argument("--films", type=Path)
     parser.add_argument("--captions", type=Path)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("pages", nargs="*")
     options = parser.parse_args()
     if (options.films is None) != (options.captions is None):
         parser.error("--films and --captions go together")
-    given = (options.films.resolve(), options.captions.resolve()) if options.films else None
+    for name in ("demo", "films", "captions", "keep"):
+        if path := getattr(options, name):
+            setattr(options, name, path.resolve())  # pages run in other folders
     pages = options.pages or ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
     with tempfile.TemporaryDirectory(prefix="clipmill-docs-", ignore_cleanup_errors=True) as scratch:
         try:
-            return run_pages(pages, Path(scratch), options.demo, given, options.write)
+            return run_pages(pages, Path(scratch), options)
         except Failed as error:
             print(error, file=sys.stderr)
             return 1
 
 
-def run_pages(pages: list[str], scratch: Path, demo: Path | None, given: tuple[Path, Path] | None, write: bool) -> int:
+def run_pages(pages: list[str], scratch: Path, options: argparse.Namespace) -> int:
     blocks = {page: find_blocks(page) for page in pages}
     if Path(sys.prefix) == ROOT / ".venv":  # the scratch folder has a link to it: install what is left here, not there
         subprocess.run([sys.executable, ROOT / ".ci" / "setup.py"], check=True)
     project, home = scratch / "clipmill", scratch / "home"
     copy_project(project)
     (home / "Videos").mkdir(parents=True)
-    if demo is not None:
-        shutil.copytree(demo, project / "demo")
+    if options.demo is not None:
+        shutil.copytree(options.demo, project / "demo")
     subprocess.run([sys.executable, "-c", DRAW, home / "Videos"], check=True)
     os.environ |= {"HOME": str(home), "PATH": f"{project / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     os.chdir(project)
-    if "README.md" not in pages and set(pages) != {docs_walk.PAGE} and demo is None:
+    if "README.md" not in pages and set(pages) != {docs_walk.PAGE} and options.demo is None:
         run(["clipmill", "demo"], "the demo")
     done: Counter[str] = Counter()
     for page, found in blocks.items():
         began = time.monotonic()
         if page == docs_walk.PAGE:
-            printed = docs_walk.walk(found, run_page, scratch / "walk", given, ROOT / page if write else None)
+            given = (options.films, options.captions) if options.films else None
+            folder = options.keep or scratch / "walk"
+            printed = docs_walk.walk(found, run_page, folder, given, ROOT / page if options.write else None)
         else:
             printed = run_page(found)
         done.update(f"{block.language} {block.needs}".strip() for block in found)
         print(f"{page}: {len(found)} blocks in {time.monotonic() - began:.0f} s\n", flush=True)
-        if write and printed:
+        if options.write and printed:
             text = (ROOT / page).read_text(encoding="utf-8")
             for block, new in printed.items():
                 old = f"{block.text}```\n\n```text\n"

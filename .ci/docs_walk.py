@@ -128,7 +128,7 @@ def measured(seconds: Mapping[str, float], folder: Path) -> str:
     total = sum(seconds.values())
     return (
         f"| step | seconds |\n| --- | --- |\n{rows}| all | {total:.0f} |\n\n"
-        f"Of {films} files with {minutes:.1f} minutes of drawn video, {clips} clips, {kept} kept; "
+        f"Of {films} files with {minutes:.1f} minutes of video, {clips} clips, {kept} kept; "
         f"{datetime.date.today()}, {os.cpu_count()} cores of {processor()}, which others used too.\n"
     )
 
