@@ -1,5 +1,5 @@
 """Commands that ask a catalog, and tell it of what moved or is gone: sql, search, sheet, browse, gates, status, audit,
-verify, relocate, forget."""
+verify, trace, relocate, forget."""
 
 from __future__ import annotations
 
@@ -83,6 +83,16 @@ def add(commands: Commands) -> None:
     verify.add_argument("--rate", type=positive, metavar="N", help="look at so many sources a second at most")
     verify.add_argument("--hashes", action="store_true", help="read every source, not only those of another time")
     verify.set_defaults(command=_verify)
+
+    trace = commands.add_parser("trace", help="which datasets, training runs and checkpoints saw clips, and how often")
+    add_catalog(trace)
+    trace.add_argument("--where", required=True, metavar="SQL", help="a condition on the view clips")
+    runs = "runs, or folders of runs, that are not where they were made"
+    trace.add_argument("--runs", nargs="+", action="extend", default=[], metavar="DIR", help=runs)
+    trace.add_argument("--datasets", nargs="+", action="extend", default=[], metavar="DIR", help="the same of datasets")
+    trace.add_argument("--by-clip", action="store_true", help="a row for each clip, not for all of them together")
+    trace.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    trace.set_defaults(command=_trace)
 
     relocate = commands.add_parser("relocate", help="a folder or bucket of sources that moved; ids stay")
     relocate.add_argument("old", metavar="OLD", help="where the sources were: folder, file, or URI")
@@ -193,6 +203,12 @@ def _verify(args: argparse.Namespace) -> int:
     what = "ledger, tables, shards and sources agree" if args.sources else "ledger, tables and shards agree"
     print(f"{mismatches} mismatches" if mismatches else f"verified: {what}")
     return 1 if mismatches else 0
+
+
+def _trace(args: argparse.Namespace) -> int:
+    from curate.query.trace import print_trace
+
+    return print_trace(args.catalog, args.where, args.runs, args.datasets, args.format, args.by_clip)
 
 
 def _relocate(args: argparse.Namespace) -> int:

@@ -69,6 +69,11 @@ class Dataset:
     about: Mapping[str, Any] = field(repr=False)  # all of dataset.json
 
     @property
+    def identity(self) -> str:
+        """Tells this dataset from any other, also one of the same name."""
+        return f"{self.name} of {self.about['created']}, {self.samples} samples, contract {self.contract.digest}"
+
+    @property
     def latents(self) -> tuple[str, ...]:
         """Which latents there are: mean and perhaps logvar, or tokens."""
         return tuple(name for name in LATENTS if name in self.fields)

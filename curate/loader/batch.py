@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,16 @@ from torch import Tensor
 from curate.loader.buffers import Buffer, Layout
 from curate.loader.order import BatchPlan
 from curate.loader.texts import TextChoice
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample that could not be read, and the one that took its place."""
+
+    place: int  # in the global batch
+    clip_id: str
+    by: str  # id of the clip that took its place
+    why: str
 
 
 @dataclass
@@ -33,6 +43,7 @@ class Batch:
     text: Tensor | None = None
     text_mask: Tensor | None = None
     conditions: Tensor | None = None
+    skipped: list[Skipped] = field(default_factory=list)  # of this rank, by place
 
 
 class BatchJob:
@@ -49,7 +60,7 @@ class BatchJob:
         self.choice = TextChoice(choice.fields[own], choice.tokens[own]) if choice is not None else None
         self.memory = memoryview(buffer.array.data)
         self.arrays = layout.arrays(buffer.array)
-        self.replaced: list[str] = []  # why samples had to be replaced
+        self.skipped: list[Skipped] = []  # in any order
         self.error: BaseException | None = None
         self._open = 0
         self._lock = threading.Lock()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from curate.datasets.files import Dataset
 from curate.errors import UserError
-from curate.loader.batch import Batch, BatchJob
+from curate.loader.batch import Batch, BatchJob, Skipped
 from curate.loader.buffers import Buffers, Layout
 from curate.loader.errors import BadSample, log
 from curate.loader.order import BatchPlan, SampleOrder
@@ -52,8 +52,10 @@ class Filler:
         except BadSample as error:
             if not self.skip:
                 raise
-            job.samples[row] = self._replace(job, row, text, str(error))
-            job.replaced.append(str(error))
+            taken = self._replace(job, row, text, str(error))
+            clip, by = (self.samples.clip_ids[sample].as_py() for sample in (job.samples.item(row), taken))
+            job.skipped.append(Skipped(job.first + row, clip, by, str(error)))
+            job.samples[row] = taken
 
     def batch(self, job: BatchJob, tensors: dict[str, Tensor]) -> Batch:
         """The batch of a finished job, whose memory `tensors` are views of."""
@@ -69,6 +71,7 @@ class Filler:
             text=tensors.get("text"),
             text_mask=tensors.get("text_mask"),
             conditions=tensors.get("conditions"),
+            skipped=sorted(job.skipped, key=lambda each: each.place),
         )
 
     def _read(self, job: BatchJob, row: int, sample: int, text: int) -> None:

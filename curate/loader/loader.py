@@ -8,23 +8,20 @@ for batch in loader:  # endless; loader.state_dict() is what to resume from
 from __future__ import annotations
 
 import time
-import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
 from curate.datasets.files import Dataset, open_dataset, refuse_retired
 from curate.errors import UserError
 from curate.loader.batch import Batch, BatchJob
 from curate.loader.buffers import Buffers
-from curate.loader.errors import log
 from curate.loader.filling import Filler
-from curate.loader.order import BLOCK, WINDOW, Population, SampleOrder
-from curate.loader.permutation import key
+from curate.loader.order import BLOCK, WINDOW, SampleOrder
+from curate.loader.populations import identity, populations
 from curate.loader.sample_reader import SampleReader, Verify
 from curate.loader.shard_reader import ShardReader, open_shards
 from curate.loader.texts import Texts, TextShares
@@ -95,10 +92,10 @@ class Loader:
         if shards is None:
             shards = open_shards(self.dataset, root, cache, cache_gb)
         threads = threads or shards.threads
-        self.order = SampleOrder(_populations(self.dataset, batch_size, world, mix), seed, block, window)
+        self.order = SampleOrder(populations(self.dataset, batch_size, world, mix), seed, block, window)
         reader = SampleReader(self.dataset, shards, read, verify)
         self.filler = Filler(self.dataset, reader, self.order, texts, skip=bad == "skip")
-        self.identity = _identity(self.dataset, self.order)
+        self.identity = identity(self.dataset, self.order)
         self.step = 0
         self.skipped = 0  # samples of this rank that were replaced
         self.waited_s = 0.0  # that the trainer waited for batches
@@ -130,7 +127,7 @@ class Loader:
             job.buffer.taken = False
             self._drop()
             raise
-        self.skipped += len(job.replaced)
+        self.skipped += len(job.skipped)
         self.step += self.stride
         return batch
 
@@ -192,54 +189,3 @@ def _latents(dataset: Dataset, fields: Sequence[str] | None) -> list[str]:
         if field not in dataset.latents:
             raise UserError(f"the dataset has no latents {field!r}: it has {', '.join(dataset.latents)}")
     return [field for field in dataset.latents if fields is None or field in fields]
-
-
-def _populations(
-    dataset: Dataset, batch_size: int | Mapping[str, int], world: int, mix: Mapping[str, float] | None
-) -> list[Population]:
-    """The buckets with the draws of an epoch that weights and mix give them. UserError for what gives no batch."""
-    weights = dataset.columns(["weight"])["weight"].to_numpy() if dataset.weighted else None
-    for name, share in (mix or {}).items():
-        if name not in dataset.buckets or not 0 <= share < np.inf:
-            raise UserError(
-                f"mix {name}: {share!r}: expected buckets of {', '.join(dataset.buckets)} and shares from 0"
-            )
-    shares: dict[str, float] = {}
-    sums: dict[str, np.ndarray] = {}  # cumulative weights, if there are any
-    for name, bucket in dataset.buckets.items():
-        total = float(bucket.samples)
-        if weights is not None:
-            sums[name] = np.cumsum(weights[bucket.first : bucket.first + bucket.samples])
-            total = float(sums[name][-1])
-        shares[name] = total if mix is None else float(mix.get(name, 0.0)) * (total > 0)
-    whole = sum(shares.values())
-    if not whole > 0:
-        raise UserError("the shares of mix give no sample at all")
-    found = []
-    for name, bucket in dataset.buckets.items():
-        if shares[name] > 0:
-            size = batch_size if isinstance(batch_size, int) else batch_size.get(name, 0)
-            if size < 1 or size % world:
-                raise UserError(f"batch_size {size} of bucket {name}: expected a multiple of {world}, the ranks")
-            draws = max(1, round(dataset.samples * shares[name] / whole))
-            found.append(Population(name, bucket.first, bucket.samples, draws, size, sums.get(name)))
-    _refuse_too_few(dataset, found)
-    return found
-
-
-def _refuse_too_few(dataset: Dataset, populations: Sequence[Population]) -> None:
-    small = [p for p in populations if p.samples < p.batch_size]
-    said = ", ".join(f"{p.name} has {p.samples} for a batch of {p.batch_size}" for p in small)
-    if len(small) == len(populations):
-        raise UserError(f"too few clips for one batch: {said}. Take a smaller batch_size, or more clips")
-    if small:
-        log.warning("buckets with fewer clips than a batch, whose batches hold some twice: %s", said)
-
-
-def _identity(dataset: Dataset, order: SampleOrder) -> int:
-    """A hash of all that the order depends on, besides the seed."""
-    made = zlib.crc32(f"{dataset.name} {dataset.about.get('created')} {dataset.contract.digest}".encode())
-    numbers = [order.block, order.window, dataset.samples, made]
-    for population in order.populations:
-        numbers += [population.first, population.samples, population.draws, population.batch_size]
-    return key(*numbers) >> 1

@@ -35,6 +35,11 @@ class Population:
     cumulative: np.ndarray | None = None
 
     @property
+    def plain(self) -> bool:
+        """Whether every epoch draws each sample once."""
+        return self.cumulative is None and self.draws == self.samples
+
+    @property
     def stretch(self) -> int:
         """Places of the stream whose rows are computed at a time."""
         return min(STRETCH, max(self.draws, self.batch_size))
@@ -86,20 +91,32 @@ class SampleOrder:
         places = np.arange(first, end)
         return BatchPlan(step, epoch, bucket, population.name, rows, places)
 
+    def batches_before(self, step: int) -> list[int]:
+        """How many batches of each bucket the steps before this one take."""
+        epoch = self.epoch_of(step)
+        buckets, _ = self._scheduled(epoch)
+        inside = np.bincount(buckets[: step - self.epoch_start(epoch)], minlength=len(self.populations)).tolist()
+        return [self._batches(p, epoch) + more for p, more in zip(self.populations, inside, strict=True)]
+
+    def places(self, bucket: int, draws: np.ndarray, epoch: int) -> np.ndarray:
+        """The positions, among the draws of an epoch, at which these draws come: the inverse of its shuffle."""
+        return self._shuffle(bucket, epoch).inverse(draws)
+
     def replacement(self, bucket: int, place: int, attempt: int) -> int:
         """The row that replaces a bad one. It follows from the place alone, so it is the same on every rank."""
         population = self.populations[bucket]
         by = key(self.seed, REPLACEMENT, bucket, attempt)
         draw = mixed(np.array([place]), by) % np.uint64(population.draws)
-        return int(self._rows(bucket, draw.astype(np.int64), place // population.draws)[0])
+        return int(self.rows_of(bucket, draw.astype(np.int64), place // population.draws)[0])
 
-    def _rows(self, bucket: int, draws: np.ndarray, epoch: int) -> np.ndarray:
-        """Systematic sampling: a weight w of the sum W gets draws x w / W of an epoch, rounded up or down."""
+    def rows_of(self, bucket: int, draws: np.ndarray, epoch: int) -> np.ndarray:
+        """The rows that draws of an epoch give. Systematic sampling: a weight w of the sum W gets draws x w / W of an
+        epoch, rounded up or down.
+        """
         population = self.populations[bucket]
-        if population.cumulative is None and population.draws == population.samples:
+        if population.plain:
             return population.first + draws
-        offset = uniform(np.array([epoch]), key(self.seed, OFFSET, bucket))[0]
-        share = (draws + offset) / population.draws
+        share = (draws + self._offset(bucket, epoch)) / population.draws
         if population.cumulative is None:
             found = (share * population.samples).astype(np.int64)
         else:
@@ -107,6 +124,33 @@ class SampleOrder:
             # The clamp is only for rounding errors; it must not reach samples of weight 0 at the end.
             found = np.searchsorted(population.cumulative, np.minimum(share * total, np.nextafter(total, 0)), "right")
         return population.first + np.minimum(found, population.samples - 1)
+
+    def draws_of(self, bucket: int, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The draws of an epoch that give these rows of the bucket: (which of `rows`, its draw), one pair for each.
+
+        The inverse of `rows_of`: the draws around a row's part of the summed weights are tried.
+        """
+        population = self.populations[bucket]
+        own = rows - population.first
+        if population.plain:
+            return np.arange(len(rows)), own
+        if population.cumulative is None:
+            ends = np.stack([own, own + 1]) / population.samples
+        else:
+            before = np.where(own > 0, population.cumulative[own - 1], 0.0)
+            ends = np.stack([before, population.cumulative[own]]) / population.cumulative[-1]
+        low, high = ends * population.draws - self._offset(bucket, epoch)
+        low = np.clip(np.floor(low).astype(np.int64) - 1, 0, population.draws)
+        high = np.clip(np.ceil(high).astype(np.int64) + 2, 0, population.draws)
+        counts = high - low
+        numbers = np.repeat(np.arange(len(rows)), counts)
+        draws = np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts, counts) + low[numbers]
+        right = self.rows_of(bucket, draws, epoch) == rows[numbers]
+        return numbers[right], draws[right]
+
+    def _offset(self, bucket: int, epoch: int) -> float:
+        """Where in the first draw's share of the weights an epoch begins, from 0 to 1."""
+        return float(uniform(np.array([epoch]), key(self.seed, OFFSET, bucket))[0])
 
     def _batches(self, population: Population, epochs: int) -> int:
         return epochs * population.draws // population.batch_size
@@ -135,9 +179,12 @@ class SampleOrder:
             found = np.empty_like(positions)
             for epoch in np.unique(epochs).tolist():
                 here = epochs == epoch
-                shuffle = Shuffle(population.draws, key(self.seed, SHUFFLE, bucket, epoch), self.block, self.window)
-                found[here] = self._rows(bucket, shuffle(positions[here]), epoch)
+                found[here] = self.rows_of(bucket, self._shuffle(bucket, epoch)(positions[here]), epoch)
             if len(self._stretches) > 2 * len(self.populations):
                 self._stretches.clear()
             self._stretches[bucket, number] = found
         return found
+
+    def _shuffle(self, bucket: int, epoch: int) -> Shuffle:
+        draws = self.populations[bucket].draws
+        return Shuffle(draws, key(self.seed, SHUFFLE, bucket, epoch), self.block, self.window)

@@ -101,14 +101,41 @@ class Shuffle:
             found[here] = self._in_window(int(number), positions[here])
         return found
 
+    def inverse(self, elements: np.ndarray) -> np.ndarray:
+        """The position at which each of these elements (int64, in range(n)) comes."""
+        blocks, offsets = np.divmod(elements, self.block)
+        places = self.order.inverse(blocks)
+        numbers = places // self.window
+        found = np.empty_like(elements)
+        by_window = np.argsort(numbers, kind="stable")
+        for here in np.split(by_window, np.flatnonzero(np.diff(numbers[by_window])) + 1):
+            if here.size:
+                found[here] = self._to_positions(int(numbers[here[0]]), places[here], offsets[here])
+        return found
+
     def _in_window(self, number: int, positions: np.ndarray) -> np.ndarray:
-        first = number * self.window  # place of the window's first block in the new order
-        start = first * self.block - (self.lacking if self.short < first else 0)
-        places = min(self.window, self.blocks - first)
-        holds_short = first <= self.short < first + places
-        size = places * self.block - (self.lacking if holds_short else 0)
-        local = Permutation(size, key(self.by, 1, number))(positions - start)
+        first, start, holds_short, permutation = self._of_window(number)
+        local = permutation(positions - start)
         if holds_short:
             end = (self.short - first + 1) * self.block - self.lacking
             local = np.where(local < end, local, local + self.lacking)
         return self.order(first + local // self.block) * self.block + local % self.block
+
+    def _to_positions(self, number: int, places: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """The positions of elements `offsets` in blocks whose places in the new order lie in this window."""
+        first, start, holds_short, permutation = self._of_window(number)
+        local = (places - first) * self.block + offsets
+        if holds_short:
+            local = np.where(places > self.short, local - self.lacking, local)
+        return start + permutation.inverse(local)
+
+    def _of_window(self, number: int) -> tuple[int, int, bool, Permutation]:
+        """(place of its first block in the new order, its first position, whether it holds the short block, how its
+        samples are shuffled).
+        """
+        first = number * self.window
+        start = first * self.block - (self.lacking if self.short < first else 0)
+        places = min(self.window, self.blocks - first)
+        holds_short = first <= self.short < first + places
+        size = places * self.block - (self.lacking if holds_short else 0)
+        return first, start, holds_short, Permutation(size, key(self.by, 1, number))

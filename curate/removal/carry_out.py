@@ -100,7 +100,7 @@ def carry_out(catalog: Catalog, plan: Plan, ledgers: Mapping[str, Ledger]) -> Pa
 
 
 def _record(plan: Plan, searched: Searched, steps: Mapping[str, Any]) -> dict[str, Any]:
-    done = {name: value for name, value in plan.done.items() if name not in ("hashes", "caches", "counts")}
+    done = {name: value for name, value in plan.done.items() if name not in ("hashes", "caches", "counts", "seen")}
     missing: Sequence[str] = done.pop("datasets not found", ())
     return {
         "removal_id": plan.removal_id,
@@ -111,6 +111,7 @@ def _record(plan: Plan, searched: Searched, steps: Mapping[str, Any]) -> dict[st
         "clips": [digest(clip) for clip in sorted(plan.clip_ids)],
         "shards": {digest(old): made and made["shard"] for old, made in (plan.moved or {}).items()},
         "datasets": plan.datasets,
+        "seen": plan.done.get("seen"),
         "steps": done | dict(steps),
         "searched": searched.to_dict(),
         "found": len(searched.found),

@@ -1,7 +1,7 @@
 """Datasets that hold purged clips, or whose shards were written anew: each is retired, and a successor takes its place.
 
 A retired dataset keeps the number and order of its rows, so that what a run on it has seen can still be told; of a
-purged clip the row has digests alone. Nobody trains on it any more. A successor has what is left, in the new shards.
+purged clip the row has pseudonyms alone. Nobody trains on it any more. A successor has what is left, in the new shards.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pyarrow import parquet
 
 from curate.catalog.catalog import Catalog
 from curate.datasets.files import ABOUT, EMPTY, INDEX, NOWHERE, Dataset, open_dataset, write_dataset
+from curate.datasets.pseudonyms import pseudonym
 from curate.errors import UserError
 from curate.removal.plan import Plan, now
 from curate.removal.texts import without_values
@@ -31,7 +32,6 @@ from models.files import PART, remove_unfinished, write_whole
 from stages.scan.purged import digest
 from stages.shards.format import read_index
 
-GONE = "purged:"  # before the digest of an id, in the index of a retired dataset
 ORDER = ("bucket", "shard", "weight", "seconds")  # columns of an index that say nothing of one clip alone
 
 
@@ -144,14 +144,12 @@ def _retire(catalog: Catalog, plan: Plan, record: Mapping[str, Any]) -> None:
 
 
 def _stripped(index: pa.Table, gone: np.ndarray) -> pa.Table:
-    """The index with what decides the order of samples, and of purged rows nothing else but digests of their ids."""
+    """The index with what decides the order of samples, and of purged rows nothing else but pseudonyms."""
     mask, columns = pa.array(gone), {}
     for name in index.column_names:
         column = index[name]
         if name in ("clip_id", "source_id"):
-            hidden = [
-                GONE + digest(value) if out else value for value, out in zip(column.to_pylist(), gone, strict=True)
-            ]
+            hidden = [pseudonym(value) if out else value for value, out in zip(column.to_pylist(), gone, strict=True)]
             columns[name] = pa.chunked_array([pa.array(hidden, pa.string())])
         elif name in ORDER:
             columns[name] = column

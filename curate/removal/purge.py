@@ -13,6 +13,7 @@ from curate.removal.carry_out import NOT_REACHED, alone, carry_out, finish_unfin
 from curate.removal.choose import Asked, choose, read_list
 from curate.removal.plan import Plan, unfinished
 from curate.removal.show import Found, find, near_duplicates
+from curate.removal.trace import what_saw
 
 
 def purge(
@@ -51,6 +52,7 @@ def purge(
         if (now.sources, now.clips) != (plan.sources, plan.clips):
             raise UserError("the catalog has changed meanwhile: nothing was purged; look again")
         plan.done = {"hashes": sorted(found.hashes), "caches": list(caches), "counts": found.counts}
+        plan.done |= {"seen": what_saw(catalog, now.clip_ids)}
         plan.save(catalog)
         try:
             refuse_live(catalog, next(iter(ledgers.values())).run_id)  # one that began before it could see the plan

@@ -45,10 +45,13 @@ class PendingSources:
     already_purged: int = 0
     taken: int = 0
     left: int = 0  # beyond the limit
+    untaken: int = 0  # of new ones, beyond the limit
+    seen: IdSet = field(default_factory=IdSet)  # what the listing named
+    ledger: Ledger | None = None  # of sources
     see_inside: Callable[[Sequence[Source]], None] = lambda sources: None
 
     def __iter__(self) -> Iterator[Unit]:
-        seen, entries = IdSet(), iter(self.entries)
+        seen, entries = self.seen, iter(self.entries)
         while chunk := list(islice(entries, CHUNK)):
             held = (seen, self.done, self.failed, self.redo)
             names = self.naming.names([entry["uri"] for entry in chunk], held)
@@ -70,6 +73,16 @@ class PendingSources:
             placed = [entry | {"uri": self.naming.places.place(entry["uri"])} for entry in chunk]
             yield from self._units(names, placed, wanted, redone=True)
 
+    def account(self) -> dict[str, int]:
+        """How many of the sources that the listing named are done, failed and pending now, for the run's row."""
+        found = {"listed_done": 0, "listed_failed": 0, "pending": self.untaken}
+        for table in self.ledger.known() if self.ledger is not None else ():
+            if table.num_rows:
+                named = table.filter(self.seen.contains(pack(table["source_id"].to_pylist())))
+                for state in named["status"].to_pylist():
+                    found[f"listed_{state}"] += 1
+        return found
+
     def _units(
         self, names: list[str], entries: list[Entry], wanted: np.ndarray, redone: bool = False
     ) -> Iterator[Unit]:
@@ -78,6 +91,7 @@ class PendingSources:
         chosen = np.flatnonzero(wanted)[: max(0, most)]
         self.taken += len(chosen)
         self.left += int(wanted.sum()) - len(chosen)
+        self.untaken += 0 if redone else int(wanted.sum()) - len(chosen)
         sources = [self._source(names[at], entries[at]) for at in chosen]
         if not redone and (inside := [source for source in sources if source.place is not None]):
             self.see_inside(inside)
@@ -105,7 +119,7 @@ def pending_sources(
     """What the ledger of sources leaves to do of a listing, for rows to be made under `settings`. `again` are ids of
     sources to be done again whatever their settings.
     """
-    pending = PendingSources(listing, limit=limit, naming=naming or Naming(), purged=purged or Purged())
+    pending = PendingSources(listing, limit=limit, naming=naming or Naming(), purged=purged or Purged(), ledger=ledger)
     for table in ledger.known():
         if not table.num_rows:
             continue

@@ -31,7 +31,7 @@ def end_row(status: str, seconds: float, total: Tally, sources: PendingSources |
     """`status` is 'finished', 'stopped' or 'error'; `seconds` the wall time of the work."""
     counts: dict[str, Any] = {name: getattr(total, name) for name in ("done", "failed", "kept", "dropped")}
     if sources is not None and listing is not None:
-        counts |= {"listed": sources.listed, "left_out": listing.left_out}
+        counts |= {"listed": sources.listed, "left_out": listing.left_out, **sources.account()}
         counts |= {"purged": sources.already_purged + len(total.purged)}
     counts |= {"seconds": round(seconds, 3), "stage_seconds": dict(total.stage_seconds)}
     counts |= {"tables": {f"{table} {state}": n for (table, state), n in total.results.items()}}

@@ -94,11 +94,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
     from curate.training.console import training_console
     from curate.training.data import training_data
+    from curate.training.run_notes import note_descendant, note_run
     from curate.training.sinks import wandb_sink
     from train.devices.parallel import init_ranks
     from train.loop.tasks import objective_from
     from train.loop.training import Training
     from train.optimization.optimizer import DivergedError
+    from train.run.lineage import RUN_ID, ancestors_of
 
     with (
         init_ranks() as ranks,
@@ -139,6 +141,9 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
             sinks=wandb_sink(config, output, ranks),
             console=console,
         )
+        if ranks.first:
+            note_run(os.path.abspath(dataset), Path(output), training.about[RUN_ID])
+            note_descendant(ancestors_of(training.about), Path(output), training.about[RUN_ID])
         if resume and ranks.first and training.step >= config.steps:
             print(f"{output} has its {config.steps:,} steps already: nothing is left to do", file=sys.stderr)
         if resume and ranks.first and not training.step:

@@ -71,7 +71,7 @@ def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tupl
         loader=loader,
         contract=whole.contract.to_dict(),
         shapes={name: bucket.latent for name, bucket in whole.buckets.items()},
-        identity=f"{whole.name} of {whole.about['created']}, {whole.samples} samples, contract {whole.contract.digest}",
+        identity=whole.identity,
         empty_text=None if empty is None else as_tensor(empty, whole),
         scales=scales(trained),
         held_out=held_out,

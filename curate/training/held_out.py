@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.datasets.files import Dataset
+from curate.datasets.pseudonyms import held_out_hash
 from curate.errors import UserError
 from train.config.training import ValidationConfig
 
@@ -74,5 +74,4 @@ def one_source_note(sources: int) -> str:
 
 def _place(name: str) -> float:
     """A hash of the id, from 0 to 1."""
-    digest = hashlib.blake2b(f"held out/{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return int(held_out_hash(name), 16) / 2**64

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import EngineError, UserError
+from curate.storage import is_local, local_path
 from models.files import write_whole
 
 if TYPE_CHECKING:
@@ -33,8 +34,11 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
         import torch
 
         from curate.training.console import training_console
+        from curate.training.run_notes import note_descendant, note_run
         from curate.training.vae_clips import VAEClips
+        from curate.training.vae_split import CLIPS, write_split
         from train.optimization.optimizer import DivergedError
+        from train.run.lineage import RUN_ID, ancestors_of
         from train.vae.training import VAETraining
     except ImportError as error:
         raise UserError(f"training needs the package {error.name}: pip install 'clipmill[train]'") from error
@@ -49,9 +53,22 @@ def run_train_vae(config: dict[str, Any], catalog: str, output: str, resume: boo
         if not quiet:
             print(clips.summary, file=sys.stderr)
         try:
+            uri = local_path(catalog) if is_local(catalog) else catalog
             training = VAETraining(
-                settings, clips, output, device=device, resume=resume, stop=lambda: interrupts.seen, console=console
+                settings,
+                clips,
+                output,
+                device=device,
+                resume=resume,
+                stop=lambda: interrupts.seen,
+                console=console,
+                about={"catalog": uri},
             )
+            folder, run_id = Path(output), training.about[RUN_ID]
+            if not training.step or not (folder / CLIPS).exists():  # else the checkpoint is of the same clips
+                write_split(folder, clips.training, clips.validation)
+            note_run(uri, folder, run_id)
+            note_descendant(ancestors_of(training.about), folder, run_id)
             if not training.run():
                 print(f"stopped at step {training.step:,}; --resume goes on from there", file=sys.stderr)
                 return STOPPED

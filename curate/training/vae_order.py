@@ -46,9 +46,22 @@ class ClipOrder(Generic[Clip]):
         places = range(before * self.batch_size, (before + 1) * self.batch_size)
         return image, bucket, [clips[self._index(number, place, len(clips))] for place in places]
 
+    def counts_before(self, step: int) -> list[np.ndarray]:
+        """For each of `groups`, how often the steps before this one draw each of its clips."""
+        found = []
+        steps = np.bincount(self.numbers[:step], minlength=len(self.groups))
+        for number, (_, _, clips) in enumerate(self.groups):
+            epochs, rest = divmod(int(steps[number]) * self.batch_size, len(clips))
+            counts = np.full(len(clips), epochs)
+            counts[self._permutation(number, epochs, len(clips))[:rest]] += 1
+            found.append(counts)
+        return found
+
     def _index(self, number: int, place: int, count: int) -> int:
         epoch, index = divmod(place, count)
         if self._last[0] != (number, epoch):
-            rng = np.random.default_rng((self.seed, ORDER, number, epoch))
-            self._last = ((number, epoch), rng.permutation(count))
+            self._last = ((number, epoch), self._permutation(number, epoch, count))
         return int(self._last[1][index])
+
+    def _permutation(self, number: int, epoch: int, count: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, ORDER, number, epoch)).permutation(count)

@@ -36,6 +36,7 @@ class MadeBatch:
     text: Tensor | None
     text_mask: Tensor | None
     conditions: Tensor | None
+    skipped: list[Any] = field(default_factory=list)
 
 
 @dataclass

@@ -134,6 +134,7 @@ class TrainConfig(CheckedSettings):
     batch_size: int = 256  # clips in one step, over all ranks
     accumulate: int = 1  # micro-batches per step: gradients are accumulated over that many parts of a batch
     seed: int = 0  # of weights, order, noise, times, dropout
+    start: str | None = None  # a run, or a folder of its model, whose averaged weights are the initial ones
     ema: float = 0.9999  # decay of the averaged weights
     conditions: ConditionConfig = field(default_factory=ConditionConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -21,6 +21,7 @@ class Batch(Protocol):
     text: Tensor | None  # (B, L, D), zeros after the end of each text
     text_mask: Tensor | None  # (B, L) bool, true for the tokens of the text
     conditions: Tensor | None  # (B, K) float32, NaN where unknown
+    skipped: list[Any]  # clips that could not be read: `place` in the global batch, `clip_id`, `by` which replaced
 
 
 class ResumableLoader(Protocol):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from models.saved import transformer_files
 from models.settings.transformers import DiTSettings, TokenSettings, sized, sized_tokens
 from models.settings.validation import ConfigError
 from models.transformers.dit import DiT
@@ -16,6 +17,7 @@ from models.transformers.layers.blocks import Block
 from models.transformers.token_transformer import TokenTransformer
 from train.config.training import TrainConfig
 from train.data.batches import TrainingData
+from train.run.lineage import model_folder
 
 RECOMPILES = 64  # of a block, one per bucket, mask and training mode; after more, torch no longer compiles it
 
@@ -64,6 +66,21 @@ def build(config: TrainConfig, data: TrainingData) -> DiT | TokenTransformer:
             except ValueError as error:
                 raise ConfigError(f"bucket {bucket} of the dataset and the model of the config: {error}") from error
     return network
+
+
+def start_from(network: DiT | TokenTransformer, place: str) -> None:
+    """Gives the network the averaged weights of a run, or of a folder of its model. Raises ConfigError for none, or for
+    a network of other settings.
+    """
+    try:
+        found, _ = transformer_files.load(model_folder(place))
+    except ValueError as error:
+        raise ConfigError(f"start: {error}") from error
+    there, here = found.settings.to_dict(), network.settings.to_dict()
+    if odd := [f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in sorted({*there, *here})
+               if there.get(name) != here.get(name)]:  # fmt: skip
+        raise ConfigError(f"start: {place} is a network of other settings: {'; '.join(odd)}")
+    network.load_state_dict(found.state_dict())
 
 
 def prepare_blocks(network: DiT | TokenTransformer, compiled: bool, checkpointed: bool) -> None:

@@ -26,13 +26,14 @@ from train.devices.parallel import (
     parallelize,
 )
 from train.devices.throughput import measured_peak
-from train.loop.network import build, prepare_blocks
+from train.loop.network import build, prepare_blocks, start_from
 from train.loop.tasks import task_for
 from train.loop.validation import Validation
 from train.optimization.ema import EMA
 from train.optimization.optimizer import DivergedError, clip_gradient, learning_rate, make_optimizer, set_learning_rate
 from train.run import run_folder
 from train.run.checkpoints import Tensors
+from train.run.lineage import RUN_ID, START, Ancestor, about_run, ancestor
 from train.run.log import Console, Log, Sink
 
 DrawSamples = Callable[[int, nn.Module], None]  # draws and writes samples of a step, with the averaged weights
@@ -41,8 +42,9 @@ DrawSamples = Callable[[int, nn.Module], None]  # draws and writes samples of a 
 class Training:
     """A run in `folder`, ready to start: from the beginning, or with `resume` from its last checkpoint.
 
-    `extra` is written to RUN/model beside the weights. `stop` is asked in each step whether to end the run after it,
-    with a checkpoint. `draw` is called on the first rank, or on all where weights are sharded.
+    `extra` is written to RUN/model beside the weights. `learned_from` are the networks, besides the config's `start`,
+    that the run learns from, such as a teacher (train/run/lineage.py). `stop` is asked in each step whether to end the
+    run after it, with a checkpoint. `draw` is called on the first rank, or on all where weights are sharded.
     Raises ConfigError where the config contradicts itself, the dataset or the checkpoint.
     """
 
@@ -55,6 +57,7 @@ class Training:
         *,
         resume: bool = False,
         extra: dict[str, Any] | None = None,
+        learned_from: Sequence[Ancestor] = (),
         stop: Callable[[], bool] = lambda: False,
         draw: DrawSamples | None = None,
         sinks: Sequence[Sink] = (),
@@ -62,7 +65,7 @@ class Training:
         console: Console | None = None,
     ):
         self.config, self.data, self.ranks, self.stop, self.draw = config, data, ranks or Ranks(), stop, draw
-        self.extra, device = extra or {}, self.ranks.device
+        device = self.ranks.device
         self.share = config.batch_size // self.ranks.world  # clips of a step on this rank
         if config.batch_size % (self.ranks.world * config.accumulate):
             raise ConfigError(
@@ -72,6 +75,7 @@ class Training:
         self.network = build(config, data).to(device)
         self.task = task_for(config, self.network, data, device)
         self.folder = Path(folder)
+        ancestors = [*learned_from, *([ancestor(config.start, START)] if config.start else [])]
         self.numbers = {
             "model": {"kind": config.kind, **self.network.settings.to_dict()},
             "contract": data.contract,
@@ -83,6 +87,9 @@ class Training:
             run_folder.lock(self.folder)
         self.ranks.wait()
 
+        self.checkpoints = run_folder.open_checkpoints(self.folder, config.checkpoint.keep)
+        if config.start is not None and not (resume and self.checkpoints.steps()):
+            start_from(self.network, config.start)
         compiled = device.type == "cuda" if config.compile is None else config.compile
         prepare_blocks(self.network, compiled, config.activation_checkpointing)
         self.dtype = compute_dtype(config.dtype, device)
@@ -98,12 +105,15 @@ class Training:
             text=bool(self.network.settings.text_dim),
         )
         self.validation = Validation(self.task, self.conditions, data.held_out, self.ranks, config.validation.times)
-        self.checkpoints = run_folder.open_checkpoints(self.folder, config.checkpoint.keep)
         self.step = self._resume() if resume else 0
+        self.about = about_run(self.folder, ancestors, resumed=self.step > 0, identity=data.identity)
+        self.extra = {**(extra or {}), RUN_ID: self.about[RUN_ID]}
         first = self.ranks.first
         if first:
-            run_folder.write_config(self.folder, {**config.to_dict(), "dataset": self.extra.get("dataset")})
+            dataset = self.extra.get("dataset")
+            run_folder.write_config(self.folder, {**config.to_dict(), "dataset": dataset, **self.about})
         self.log = Log(self.folder, after=self.step if resume else None, sinks=tuple(sinks)) if first else None
+        self.replaced: list[dict[str, Any]] = []  # samples of the last step that could not be read, of all ranks
         self.console = console or Console(config.kind, config.steps, quiet=quiet or not first)
 
     def run(self) -> None:
@@ -147,8 +157,9 @@ class Training:
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(batch)
-        sums = torch.tensor([losses.double().sum().item(), float(self.stop())], dtype=torch.float64)
-        total, stop = self.ranks.sum(sums).tolist()
+        own = [losses.double().sum().item(), float(self.stop()), len(batch.skipped)]
+        total, stop, skipped = self.ranks.sum(torch.tensor(own, dtype=torch.float64)).tolist()
+        self.replaced = self._all_replaced(batch) if skipped else []
         if not math.isfinite(total):
             self._raise_diverged(batch, losses)
         norm = clip_gradient(self.network, config.optimizer.clip)
@@ -258,10 +269,15 @@ class Training:
             "tokens_per_s": round(tokens / seconds, 1),
             "mfu": round(flops / seconds / (peak * self.ranks.world), 5),
         }
-        skipped = {"skipped": count} if (count := getattr(self.data.loader, "skipped", 0)) else {}
+        skipped = {"skipped": len(self.replaced), "replaced": self.replaced} if self.replaced else {}
         self.log.write(self.step, **numbers, **skipped, epoch=batch.epoch, bucket=batch.bucket)
         shown = {name: numbers[name] for name in ("loss", "lr", "grad_norm", "tokens_per_s")}
         self.console.step(self.step, {**shown, "data wait": f"{waited / seconds:.0%}", "MFU": f"{numbers['mfu']:.1%}"})
+
+    def _all_replaced(self, batch: Batch) -> list[dict[str, Any]]:
+        """For the log: the samples of all ranks that could not be read, with their places and what took their place."""
+        own = [{"place": each.place, "clip_id": each.clip_id, "by": each.by} for each in batch.skipped]
+        return [each for rank in self.ranks.gathered(own) for each in rank]
 
     def _raise_diverged(self, batch: Batch, losses: Tensor) -> None:
         own = [name for name, loss in zip(batch.clip_ids, losses.tolist(), strict=True) if not math.isfinite(loss)]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from models.files import write_whole
 from models.saved import vae_files
 from models.settings.validation import ConfigError
 from models.vae.causal_vae import CausalVAE
@@ -23,6 +26,7 @@ from train.optimization.ema import EMA
 from train.optimization.optimizer import DivergedError, clip_gradient, learning_rate, make_optimizer, set_learning_rate
 from train.run import run_folder
 from train.run.checkpoints import Tensors
+from train.run.lineage import MODELS, START, about_run, ancestor, models_of
 from train.run.log import Console, Log
 from train.vae.losses.discriminator import PatchDiscriminator, discriminator_loss
 from train.vae.losses.losses import PairDistance, VAELosses, perceptual_term
@@ -41,7 +45,8 @@ class Critic:
 class VAETraining:
     """A run in `folder`, ready to start: from the beginning, or with `resume` from its last checkpoint.
 
-    `stop` is asked after each step whether to end the run, with a checkpoint. Raises ConfigError where the config
+    `stop` is asked after each step whether to end the run, with a checkpoint. `about` goes to config.json, beside what
+    the run itself records there. Raises ConfigError where the config
     contradicts itself or the checkpoint.
     """
 
@@ -56,6 +61,7 @@ class VAETraining:
         stop: Callable[[], bool] = lambda: False,
         quiet: bool = False,
         console: Console | None = None,
+        about: dict[str, Any] | None = None,
     ):
         self.config, self.clips, self.folder, self.stop = config, clips, Path(folder), stop
         self.device = torch.device(device)
@@ -80,7 +86,10 @@ class VAETraining:
         run_folder.lock(self.folder)
         self.checkpoints = run_folder.open_checkpoints(self.folder, config.checkpoint.keep)
         self.step = self._resume() if resume else 0
-        run_folder.write_config(self.folder, config.to_dict())
+        ancestors = [ancestor(config.start, START)] if config.start else []
+        resumed = self.step > 0
+        self.about = about_run(self.folder, ancestors, resumed, identity=clips.identity, **(about or {}))
+        run_folder.write_config(self.folder, {**config.to_dict(), **self.about})
         self.log = Log(self.folder, after=self.step if resume else None)
         self.console = console or Console("vae", config.steps, quiet=quiet)
 
@@ -157,7 +166,10 @@ class VAETraining:
         """Writes RUN/model: the averaged VAE with the statistics of its latents over training clips."""
         with self.ema.applied(), self.autocast():
             mean, std = latent_statistics(self.vae, self.clips.training_sample(), self.device)
-            vae_files.save(self.vae.float(), self.folder / run_folder.MODEL, latents_mean=mean, latents_std=std)
+            made = {**models_of(self.folder), vae_files.fingerprint(self.vae.float()): self.step}
+            # First: latents of a model that a later one has replaced are still known to be of this run.
+            write_whole(self.folder / MODELS, json.dumps(made, indent=2) + "\n")
+            vae_files.save(self.vae, self.folder / run_folder.MODEL, latents_mean=mean, latents_std=std)
 
     def autocast(self) -> torch.autocast:
         return autocast(self.device, self.dtype)

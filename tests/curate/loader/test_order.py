@@ -36,9 +36,11 @@ def test_a_permutation_gives_each_number_once_and_can_be_undone(n, by):
 
 @quick
 @given(st.integers(1, 3000), st.integers(0, 2**63), st.integers(1, 50), st.integers(1, 20))
-def test_a_shuffle_gives_each_number_once_whatever_blocks_and_windows(n, by, block, window):
-    found = Shuffle(n, by, block, window)(np.arange(n))
+def test_a_shuffle_gives_each_number_once_whatever_blocks_and_windows_and_can_be_undone(n, by, block, window):
+    shuffle = Shuffle(n, by, block, window)
+    found = shuffle(np.arange(n))
     assert np.array_equal(np.sort(found), np.arange(n))
+    assert np.array_equal(shuffle.inverse(found), np.arange(n))
 
 
 @quick

@@ -12,6 +12,7 @@ import pytest
 from curate.catalog.catalog import Catalog
 from curate.cli.main import main
 from curate.datasets.files import open_dataset
+from curate.datasets.pseudonyms import pseudonym
 from curate.errors import UserError
 from curate.loader.loader import Loader
 from curate.run.command import RunOptions, run_recipes
@@ -192,7 +193,7 @@ def test_a_dataset_is_retired_and_its_successor_has_the_same_samples_in_the_same
     with pytest.raises(UserError, match=r"was retired on .* 2 of its 10 samples were purged .* start a new run on its"):
         Loader(old, batch_size=1, text=None)
     retired = pq.read_table(old / "index.parquet")
-    hidden = [f"purged:{digest(clip)}" if clip in gone else clip for clip in index["clip_id"].to_pylist()]
+    hidden = [pseudonym(clip) if clip in gone else clip for clip in index["clip_id"].to_pylist()]
     assert retired["clip_id"].to_pylist() == hidden
     for name in ("bucket", "weight", "seconds", "shard"):
         assert retired[name].equals(index[name])
@@ -266,7 +267,7 @@ def test_caches_that_hold_it_are_emptied(made, tmp_path, monkeypatch):
     [
         (["--where", "uri = 'nobody'"], "nothing in .* matches WHERE uri = 'nobody'"),
         (["--where", "uri ="], "--where: Parser Error"),
-        (["--where", "nonsense > 1"], "--where: Binder Error: .*nonsense"),
+        (["--where", "nonsense > 1"], "--where: .*nonsense"),
         (["--where", "true) OR (true"], None),
         (["--where", "1=1); DROP TABLE x; SELECT (1"], "--where"),
         (["--where", "true", "--from-file", "x"], "not both"),

@@ -246,7 +246,10 @@ def test_a_damaged_shard_ends_the_run_in_one_line_that_names_the_clip_or_is_skip
     assert clip in line and len(read_log(tmp_path / "run")) < 8
     arguments = ["train", written(tmp_path, steps=8), "--dataset", str(folder), "-o", str(tmp_path / "skipped")]
     assert main([*arguments, "--set", "loader.bad=skip"]) == 0
-    assert read_log(tmp_path / "skipped")[-1]["skipped"] >= 1
+    replaced = [each for line in read_log(tmp_path / "skipped") for each in line.get("replaced", ())]
+    assert (
+        replaced and {each["clip_id"] for each in replaced} == {clip} and clip not in {each["by"] for each in replaced}
+    )
 
 
 @pytest.mark.parametrize("by", ["source", "clip"])

@@ -57,7 +57,7 @@ def test_a_line_for_every_step_and_the_model_that_samples_are_drawn_from(tmp_pat
     validations = [line["validation"] for line in lines if "validation" in line]
     assert len(validations) == 2 and len(validations[0]) == 11
     model, found = transformer_files.load(tmp_path / "run" / "model")
-    assert isinstance(model, DiT) and found == {**extra, "step": 4}
+    assert isinstance(model, DiT) and found == {**extra, "step": 4, "run_id": training.about["run_id"]}
     average = training.ema.state_dict()
     assert all(torch.equal(value, average[name]) for name, value in model.named_parameters())
     (mean,) = (value for name, value in model.named_buffers() if name.endswith("mean"))
