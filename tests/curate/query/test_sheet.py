@@ -93,7 +93,7 @@ def test_the_picture_is_drawn(catalog, tmp_path):
     [
         ({"output": "x.txt"}, "ends with"),
         ({"output": "no/such/x.html"}, "no folder"),
-        ({"by": "moton"}, "did you mean 'motion'"),
+        ({"by": "moton"}, "--by moton: clips have no such column"),
         ({"where": "motion >"}, "syntax error"),
         ({"where": "verdict = kept"}, "a text goes in single quotes: 'kept'"),
         ({"where": "motion > 900"}, "nothing to show"),

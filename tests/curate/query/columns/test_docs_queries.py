@@ -1,4 +1,4 @@
-"""The queries that README and docs show run on a reader's own catalog as well: or say which recipe makes what they ask."""
+"""Queries that README and docs show run on a reader's own catalog too, or name the recipe that makes what they ask."""
 
 import re
 from pathlib import Path
@@ -26,9 +26,7 @@ def queries(page):
             yield from (one or other for one, other in OF_DEMO.findall(text))
 
 
-ASKED = [
-    pytest.param(query, id=f"{page.name}-{number}") for page in PAGES for number, query in enumerate(queries(page))
-]
+ASKED = {f"{page.name}-{number}": query for page in PAGES for number, query in enumerate(queries(page))}
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +42,19 @@ def own(tmp_path_factory):
 
 
 def test_there_are_queries_to_ask():
-    assert len(ASKED) >= 8 and any("README" in param.id for param in ASKED)
+    assert len(ASKED) >= 8 and sum("README" in place for place in ASKED) >= 4
 
 
-@pytest.mark.parametrize("query", ASKED)
-def test_a_query_of_the_docs_runs_on_a_reader_s_catalog_or_names_the_recipe_to_run(own, query, monkeypatch, capsys):
+@pytest.mark.parametrize("place", ASKED)
+def test_a_query_of_the_docs_runs_on_a_reader_s_catalog_or_names_the_recipe_to_run(own, place, monkeypatch, capsys):
     monkeypatch.chdir(own)
-    code = main(["sql", query, "--catalog", "catalog"])
+    code = main(["sql", ASKED[place], "--catalog", "catalog"])
     said = capsys.readouterr().err
     assert code == 0 or (code == 2 and MADE_LATER.search(said)), said
 
 
-@pytest.mark.parametrize("param", [param for param in ASKED if param.id.startswith("README")][:3])
-def test_the_first_three_questions_run_after_ingest_alone(own, param, monkeypatch, capsys):
+@pytest.mark.parametrize("place", [place for place in ASKED if place.startswith("README")][:3])
+def test_the_first_three_questions_run_after_ingest_alone(own, place, monkeypatch, capsys):
     monkeypatch.chdir(own)
-    assert main(["sql", *param.values, "--catalog", "catalog"]) == 0
+    assert main(["sql", ASKED[place], "--catalog", "catalog"]) == 0
     assert "row" in capsys.readouterr().out
