@@ -108,6 +108,8 @@ def check_select(connection: duckdb.DuckDBPyConnection, text: str) -> None:
         if statements[0].type != duckdb.StatementType.SELECT:
             raise UserError(f"only a SELECT is taken here, not {statements[0].type.name}")
         tree = json.loads(connection.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0])
+    except duckdb.InterruptException:  # it was stopped; that says nothing of the text
+        raise
     except (duckdb.Error, RuntimeError, ValueError) as error:  # also for text that is no UTF-8, and deep nesting
         raise UserError(one_line(error)) from error
     if tree["error"]:
