@@ -221,7 +221,7 @@ def run(
         with connect(catalog) as sql:
             for number, reason in sql.execute("SELECT number, reason FROM sources ORDER BY number").fetchall():
                 outcome.failures[number] = reason
-            found = sql.execute("SELECT c.*, number FROM clips AS c JOIN sources USING (source_id) ORDER BY clip_id")
+            found = sql.execute("SELECT * FROM clips ORDER BY clip_id")
             names = [column[0] for column in found.description]
             for row in found.fetchall():
                 clip = dict(zip(names, row, strict=True))
