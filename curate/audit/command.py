@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from curate.audit.figure import AUDIT, Audit, Section, write_audit
+from curate.audit.page.page import PAGE, write_page
 from curate.audit.parts import Parts
+from curate.audit.pictures import pictures
 from curate.audit.relations import prepared
 from curate.audit.sections.registry import SECTIONS
 from curate.audit.selection import EVERY_CLIP, of_dataset, of_select
@@ -41,7 +44,7 @@ def run_audit(
     catalog: str, output: str, select: str | None = None, dataset: str | None = None, held_out: float | None = None,
     other: str | None = None,
 ) -> int:  # fmt: skip
-    """Writes OUTPUT/audit.json; returns the exit code 0. Raises UserError, before anything is written.
+    """Writes OUTPUT/audit.json and OUTPUT/index.html; returns the exit code 0. Raises UserError, before anything is written.
 
     `held_out` is the share of the sources that the trainer holds out, `other` the folder of a second dataset: what
     leaks between them is counted.
@@ -80,7 +83,13 @@ def run_audit(
             "versions": versions,
         }
         audit = Audit(about, subject.relations, tuple(sections))
+        jpegs = pictures(sql, audit)
     write_audit(folder / AUDIT, audit)
+    if (why_not := write_page(folder, audit, jpegs)) is not None:
+        print(f"{folder / PAGE} shows tables without plots: {why_not}", file=sys.stderr)
     totals = audit.figure("totals.clips").records()[0]
-    print(f"{folder / AUDIT}: {totals['clips']:,} clips, {totals['kept_clips']:,} of them kept")
+    print(
+        f"{folder / PAGE}: {totals['clips']:,} clips, {totals['kept_clips']:,} of them kept; "
+        f"every number beside its SQL: {folder / AUDIT}"
+    )
     return 0

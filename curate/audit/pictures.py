@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import duckdb
 
 from curate.audit.figure import Audit
 from curate.query.contact_sheet import thumbnails
 
 
-def pictures(
-    sql: duckdb.DuckDBPyConnection, audit: Audit, figures: Iterable[str] = ("examples.clips",)
-) -> dict[str, bytes]:
-    """The JPEG of each clip that these figures name in their column clip_id, where the catalog has one."""
-    named = [audit.figure(id) for id in figures]
-    ids = dict.fromkeys(clip for figure in named if "clip_id" in figure.columns for clip in figure.column("clip_id"))
-    return thumbnails(sql, list(ids))
+def pictures(sql: duckdb.DuckDBPyConnection, audit: Audit) -> dict[str, bytes]:
+    """The JPEG of each clip that a figure names in its column clip_id, where the catalog has one."""
+    named = [figure for figure in audit.figures() if "clip_id" in figure.columns]
+    ids = dict.fromkeys(clip for figure in named for clip in figure.column("clip_id"))
+    return thumbnails(sql, [clip for clip in ids if clip is not None])
