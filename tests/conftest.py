@@ -17,6 +17,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread eac
 import pytest
 from hypothesis import settings
 
+from tests.browser import browser  # noqa: F401 - the fixture of all tests of pages: a second one could not be started
+
 RAY_LOCK = pytest.StashKey[TextIO]()
 
 # No example fails because the machine is busy.

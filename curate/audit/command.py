@@ -44,7 +44,9 @@ def run_audit(
     catalog: str, output: str, select: str | None = None, dataset: str | None = None, held_out: float | None = None,
     other: str | None = None,
 ) -> int:  # fmt: skip
-    """Writes OUTPUT/audit.json and OUTPUT/index.html; returns the exit code 0. Raises UserError, before anything is written.
+    """Writes OUTPUT/audit.json and OUTPUT/index.html; returns the exit code 0.
+
+    Raises UserError, before anything is written.
 
     `held_out` is the share of the sources that the trainer holds out, `other` the folder of a second dataset: what
     leaks between them is counted.

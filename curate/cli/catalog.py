@@ -67,7 +67,7 @@ def add(commands: Commands) -> None:
     status.add_argument("--check", action="store_true", help="look at each source: is it gone, or changed?")
     status.set_defaults(command=_status)
 
-    audit = commands.add_parser("audit", help="what is in the catalog, what was lost and why: DIR/index.html and audit.json")
+    audit = commands.add_parser("audit", help="what is in the catalog, what was lost and why: a page and audit.json")
     add_catalog(audit)
     audit.add_argument("-o", "--output", required=True, type=filled, metavar="DIR")
     chosen = audit.add_mutually_exclusive_group()

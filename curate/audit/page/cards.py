@@ -91,4 +91,4 @@ def _place(row: Mapping[str, Any]) -> str:
     name = PurePosixPath(row["uri"] or "source unknown").name
     if row.get("start_s") is None or row.get("end_s") is None:
         return name
-    return f"{name} {row['start_s']:.2f}–{row['end_s']:.2f} s"
+    return f"{name} {row['start_s']:.2f} to {row['end_s']:.2f} s"

@@ -15,9 +15,9 @@ from curate.audit.page.html import readable
 from curate.audit.page.values import heading, number
 
 WIDTH = 350  # of a whole plot, pixels
-STEP, TWO_LINES, TALL = 20, 32, 130  # height of a bar's row, with a name of one or two lines, and of a histogram, pixels
+STEP, TWO_LINES, TALL = 20, 32, 130  # heights of a bar's row, of one with two lines, and of a histogram, pixels
 LABELS, CHARACTERS = 150, 21  # width of the names of bars, pixels, and letters in a line of them, in any font
-ROOM, MORE_ROOM = 1.4, 2.7  # length of the scale, against the longest bar: the numbers at its end need room
+LETTER, ROW = 7, 186  # width of a letter at most, and of the space for a bar and the numbers at its end, pixels
 ALL, PART, LOST, LINE, INK, PALE = (f"var(--{name})" for name in ("all", "part", "lost", "mark", "ink", "pale"))
 CONFIG = {
     "aria": False,  # what screen readers say stands in the page: a description and a table
@@ -48,8 +48,8 @@ def bars(rows: Sequence[tuple[str, float, float | None]], whole: str, part: str 
         {"name": name, "whole": all_, "part": some or 0, "at": max(all_, 0), "said": _said(all_, some, whole)}
         for name, (_, all_, some) in zip(names, rows, strict=True)
     ]
-    longest = max(abs(row[1]) for row in rows) * (ROOM if part is None else 1.25 * ROOM)
-    x = {"type": "quantitative", "axis": None, "scale": {"domainMax": longest or 1, "nice": False}}
+    end = _end([(each["at"], each["said"]) for each in values])
+    x = {"type": "quantitative", "axis": None, "scale": {"domainMax": end, "nice": False}}
     layers = [{"mark": {"type": "bar", "color": ALL if part else PART}, "encoding": {"x": {"field": "whole", **x}}}]
     if part:
         layers.append({"mark": {"type": "bar", "color": PART, "height": STEP * 0.55}, "encoding": {
@@ -67,8 +67,8 @@ def moves(rows: Sequence[tuple[str, float, float]], before: str, after: str, of:
     names = _names([row[0] for row in rows])
     values = [{"name": name, "before": a, "after": b, "said": f"{number(a, before)} → {number(b, after)}",
                "at": max(a, b)} for name, (_, a, b) in zip(names, rows, strict=True)]  # fmt: skip
-    longest = max(max(abs(a), abs(b)) for _, a, b in rows)
-    x = {"type": "quantitative", "axis": None, "scale": {"domainMax": longest * MORE_ROOM or 1, "zero": True, "nice": False}}
+    scale = {"domainMax": _end([(each["at"], each["said"]) for each in values]), "zero": True, "nice": False}
+    x = {"type": "quantitative", "axis": None, "scale": scale}
     layers: list[dict[str, Any]] = [
         {"mark": {"type": "rule", "color": PALE, "strokeWidth": 2},
          "encoding": {"x": {"field": "before", **x}, "x2": {"field": "after"}}},
@@ -86,9 +86,11 @@ def moves(rows: Sequence[tuple[str, float, float]], before: str, after: str, of:
 def both_ways(rows: Sequence[tuple[str, int, int]], gained: str, lost: str, of: int) -> Plot:
     """Bars to the right for what is gained, to the left for what is lost: (label, gained, lost)."""
     names = _names([row[0] for row in rows])
-    values = [{"name": name, "gained": a, "lost": -b, "up": f"+{a:,}" if a else "", "down": f"−{b:,}" if b else ""}
+    values = [{"name": name, "gained": a, "lost": -b, "up": f"+{a:,}" if a else "", "down": f"-{b:,}" if b else ""}
               for name, (_, a, b) in zip(names, rows, strict=True)]  # fmt: skip
-    furthest = 1.6 * max(max(a, b) for _, a, b in rows)
+    ends = [(a, each["up"]) for each, (_, a, _) in zip(values, rows, strict=True)]
+    ends += [(b, each["down"]) for each, (_, _, b) in zip(values, rows, strict=True)]
+    furthest = _end(ends, ROW / 2)
     x = {"type": "quantitative", "axis": None, "scale": {"domain": [-furthest, furthest], "nice": False}}
     layers = [
         {"mark": {"type": "bar", "color": PART}, "encoding": {"x": {"field": "gained", **x}}},
@@ -100,9 +102,7 @@ def both_ways(rows: Sequence[tuple[str, int, int]], gained: str, lost: str, of: 
     return Plot(_rows_spec(values, names, layers), said, (("part", gained), ("lost", lost)), _more(len(rows), of))
 
 
-def histogram(
-    counts: Sequence[tuple[float, float, int, int | None]], lines: Sequence[tuple[float, str, str]]
-) -> Plot:
+def histogram(counts: Sequence[tuple[float, float, int, int | None]], lines: Sequence[tuple[float, str, str]]) -> Plot:
     """Bars (at least, below, clips, kept clips) over their values, and lines (value, text, gate) of thresholds."""
     low, high = counts[0][0], counts[-1][1]
     if low == high:  # one value alone: its bar has no width of its own
@@ -121,14 +121,17 @@ def histogram(
         layers.append({"mark": {"type": "rect", "color": PART}, "encoding": {**span, "y": {"field": "kept", **y}}})
     inside = [(value, said) for value, said, _ in lines if low <= value <= high]
     if inside:
-        drawn = {"values": [{"at": value, "said": said, "end": value > (low + high) / 2} for value, said in inside]}
+        drawn = {
+            "values": [{"at": value, "said": readable(said), "end": value > (low + high) / 2} for value, said in inside]
+        }
         layers.append({"data": drawn, "mark": {"type": "rule", "color": LINE, "strokeWidth": 2, "strokeDash": [5, 3]},
                        "encoding": {"x": {"field": "at", **x}}})  # fmt: skip
         for end in (False, True):
             mark = {"type": "text", "align": "right" if end else "left", "dx": -4 if end else 4, "dy": -6,
                     "baseline": "bottom", "color": LINE, "fontSize": 11}  # fmt: skip
-            layers.append({"data": drawn, "transform": [{"filter": {"field": "end", "equal": end}}], "mark": mark,
-                           "encoding": {"x": {"field": "at", **x}, "y": {"value": 0}, "text": {"field": "said"}}})  # fmt: skip
+            place = {"x": {"field": "at", **x}, "y": {"value": 0}, "text": {"field": "said"}}
+            chosen = [{"filter": {"field": "end", "equal": end}}]
+            layers.append({"data": drawn, "transform": chosen, "mark": mark, "encoding": place})
     tallest = max(counts, key=lambda each: each[2])
     said = f"Histogram of {len(counts)} bars from {number(low)} to {number(high)}. "
     said += f"The tallest: {tallest[2]:,} clips from {number(tallest[0])} to {number(tallest[1])}."
@@ -144,7 +147,7 @@ def histogram(
 def _rows_spec(values: list[dict[str, Any]], names: list[str], layers: list[dict[str, Any]]) -> dict[str, Any]:
     axis = {"labelLimit": 0, "ticks": False, "domain": False, "labelPadding": 6, "minExtent": LABELS,
             "maxExtent": LABELS, "labelExpr": "split(datum.label, '\\n')"}  # fmt: skip
-    y = {"field": "name", "type": "nominal", "sort": names, "title": None, "axis": axis}
+    y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": axis}
     step = TWO_LINES if any("\n" in name for name in names) else STEP
     return {
         "width": WIDTH, "height": {"step": step}, "autosize": {"type": "fit-x", "contains": "padding"}, "padding": 4,
@@ -157,14 +160,20 @@ def _text(field_: str, encoding: dict[str, Any], left: bool = False) -> dict[str
     return {"mark": mark, "encoding": {**encoding, "text": {"field": field_}}}
 
 
+def _end(ends: Sequence[tuple[float, str]], space: float = ROW) -> float:
+    """Where a scale has to end so that each (value, text) finds room: the text begins where the bar ends."""
+    return max((value / max(0.1, 1 - (LETTER * len(text) + 8) / space) for value, text in ends), default=0) or 1
+
+
 def _names(labels: Sequence[str]) -> list[str]:
     """Labels of at most two lines, each its own: rows of one name would be drawn over each other."""
     found: list[str] = []
     for label in labels:
-        lines = [line for part in readable(label).split("\n") for line in textwrap.wrap(part, CHARACTERS)] or [""]
+        parts = readable(label).split("\n")
+        lines = [line for part in parts for line in textwrap.wrap(part, CHARACTERS, break_long_words=False)] or [""]
         if len(lines) > 2:
-            lines = [_cut(lines[0]), _cut(" ".join(readable(label).split("\n")[-1].split()))]
-        name = short = "\n".join(lines)
+            lines = [" ".join(parts[0].split()), " ".join(parts[-1].split())] if len(parts) > 1 else lines[:1]
+        name = short = "\n".join(map(_cut, lines))
         again = 1
         while name in found:
             again += 1
@@ -178,10 +187,10 @@ def _cut(line: str) -> str:
 
 
 def _said(whole: float, part: float | None, column: str) -> str:
-    return number(whole, column) if part is None or part == whole else f"{number(part, column)} of {number(whole, column)}"
+    return (
+        number(whole, column) if part is None or part == whole else f"{number(part, column)} of {number(whole, column)}"
+    )
 
 
 def _more(shown: int, of: int, which: str = "") -> list[str]:
     return [f"The first {shown} of {of:,}{which}; the table has all."] if shown < of else []
-
-

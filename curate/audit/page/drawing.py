@@ -1,4 +1,4 @@
-"""Draws Vega-Lite specifications as SVG with vl-convert, in a process of its own: a fault of it costs the plots alone."""
+"""Draws Vega-Lite specifications as SVG with vl-convert, in a process of its own: its faults cost the plots alone."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ for line in sys.stdin:
 TAGS = {"svg", "g", "path", "text", "line", "rect", "tspan"}
 ATTRIBUTES = {
     "width", "height", "viewBox", "fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-miterlimit", "opacity",
-    "fill-opacity", "transform", "d", "x", "y", "x2", "y2", "text-anchor", "font-family", "font-size", "font-weight",
-    "class", "display",
+    "fill-opacity", "transform", "d", "x", "y", "x2", "y2", "dx", "dy", "text-anchor", "font-family",
+    "font-size", "font-weight", "class", "display",
 }  # fmt: skip
 
 

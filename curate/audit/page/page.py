@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from curate.audit.figure import ABSENT, AUDIT, Audit, Figure, Section
+from curate.audit.figure import AUDIT, Audit, Figure, Section
 from curate.audit.page.cards import Pictures, cards
 from curate.audit.page.charts import Plot
 from curate.audit.page.drawing import NotDrawn, draw
@@ -107,16 +107,15 @@ def _summary(audit: Audit) -> Element:
     return node("ul", cells, class_="totals", aria_label="In short")
 
 
-def _section(
-    section: Section, plots: Mapping[str, Plot], drawn: Mapping[str, Element], pictures: Pictures
-) -> Element:
+def _section(section: Section, plots: Mapping[str, Plot], drawn: Mapping[str, Element], pictures: Pictures) -> Element:
     known = [figure for figure in section.figures if figure.known]
     absent = [figure for figure in section.figures if not figure.known]
+    figures = (_figure(each, plots.get(each.id), drawn.get(each.id), pictures) for each in known)
     name = anchor(section.name)
     return node(
         "section",
         node("h2", section.title, id=f"{name}-title"),
-        node("div", (_figure(each, plots.get(each.id), drawn.get(each.id), pictures) for each in known), class_="figures"),
+        node("div", figures, class_="figures"),
         node("ul", map(_absent, absent), class_="absent") if absent else None,
         node("p", node("a", "To the top", href="#top"), class_="top"),
         id=name,
@@ -125,20 +124,22 @@ def _section(
 
 
 def _absent(figure: Figure) -> Element:
-    return node("li", node("strong", figure.title), f": {ABSENT}{figure.note.removeprefix(ABSENT)}", id=anchor(figure.id))
+    return node("li", node("strong", figure.title), f": {figure.note}", id=anchor(figure.id))
 
 
 def _figure(figure: Figure, plotted: Plot | None, svg: Element | None, pictures: Pictures) -> Element:
     drawn = list(_drawn(plotted, svg)) if plotted is not None and svg is not None else cards(figure, pictures)
-    if len(figure.rows) == 1 and {"value", "values", "clips"} <= set(figure.columns):
+    pictured = svg is None and bool(drawn)
+    single = len(figure.rows) == 1 and {"value", "values", "clips"} <= set(figure.columns)
+    if single:
         row = figure.records()[0]
         drawn = [node("p", f"{text(row['value'], 'value') or '(empty)'}: all {row['clips']:,} clips")]
-    wide = svg is None and (set(figure.columns) >= {"clip_id"} or (not drawn and len(figure.columns) > NARROW))
+    wide = svg is None and bool(figure.rows) and (pictured or (not drawn and len(figure.columns) > NARROW))
     return node(
         "article",
         node("h3", figure.title),
         drawn,
-        node("p", figure.note, class_="note") if figure.note else None,
+        node("p", figure.note, class_="note") if figure.note and not single else None,
         _table(figure, folded_up=bool(drawn)),
         sql(figure),
         id=anchor(figure.id),
@@ -170,7 +171,7 @@ def _key(kind: str, said: str) -> Element:
 
 def _relations(audit: Audit) -> Element:
     """What the SQL of the figures names beside the views of the catalog."""
-    said = "The SQL of the figures queries the views of the catalog and these relations. To run it with `clipmill sql`, "
+    said = "The SQL of the figures queries the views of the catalog and these relations. To run it with clipmill sql, "
     said += "put them before it as common table expressions."
     shown = (
         node("details", node("summary", name), node("pre", node("code", relation)), class_="sql")

@@ -144,4 +144,3 @@ OWN: Mapping[str, Callable[[Figure], Plot | None]] = {
     "funnel.clips": _funnel,
     "counterfactual.thresholds": _thresholds,
 }
-

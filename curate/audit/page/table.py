@@ -37,7 +37,7 @@ def _heading(figure: Figure, column: str) -> Element:
 
 def _row(figure: Figure, row: tuple[Cell, ...]) -> Element:
     shown = list(zip(figure.columns, row, strict=True))
-    if shown[0] == ("value", None) and _stands_for(figure, row) > 1:  # the row of all values that have none of their own
+    if shown[0] == ("value", None) and _stands_for(figure, row) > 1:  # the rest
         shown[0] = ("value", "all others")
     return node("tr", (cell(v, name, "th" if at == 0 else "td") for at, (name, v) in enumerate(shown)))
 

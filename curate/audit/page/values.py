@@ -10,7 +10,7 @@ from curate.audit.page.html import node
 SHARES = ("share", "rate", "top_1", "top_10", "top_100", "top_percent", "gini")  # ends of names of columns
 UNITS = ("B", "KB", "MB", "GB", "TB", "PB", "EB")
 UNKNOWN = "unknown"
-NOTHING = "–"
+NOTHING = "-"
 
 
 def number(value: float, column: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser import DESKTOP, PHONE, browser  # noqa: F401 - a fixture
+from tests.browser import DESKTOP, PHONE
 from tests.curate.audit.browse.conftest import HOSTILE, SAID
 from tests.curate.audit.browse.serving import serving
 from tests.curate.running import ask
@@ -35,7 +35,7 @@ def home(served):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_clips_are_there_at_every_width_and_in_every_light(browser, home, browsed, size, dark):  # noqa: F811
+def test_the_clips_are_there_at_every_width_and_in_every_light(browser, home, browsed, size, dark):
     with browser.open(home, size=size, dark=dark) as watched:
         shown(watched, count(browsed, "true"))
         pictures_drawn(watched)
@@ -45,7 +45,7 @@ def test_the_clips_are_there_at_every_width_and_in_every_light(browser, home, br
         watched.nothing_wrong()
 
 
-def test_filters_are_added_and_removed_and_the_order_is_that_of_a_column(browser, home, browsed):  # noqa: F811
+def test_filters_are_added_and_removed_and_the_order_is_that_of_a_column(browser, home, browsed):
     with browser.open(home) as watched:
         page = watched.page
         shown(watched, count(browsed, "true"))
@@ -66,7 +66,7 @@ def test_filters_are_added_and_removed_and_the_order_is_that_of_a_column(browser
         watched.nothing_wrong()
 
 
-def test_a_clip_is_opened_played_and_explained(browser, home, browsed):  # noqa: F811
+def test_a_clip_is_opened_played_and_explained(browser, home, browsed):
     clips = ask(
         browsed / "catalog", f"SELECT end_s - start_s, frames FROM clips WHERE uri LIKE '%{HOSTILE[-6:]}' LIMIT 1"
     )
@@ -96,7 +96,7 @@ def test_a_clip_is_opened_played_and_explained(browser, home, browsed):  # noqa:
         watched.nothing_wrong()
 
 
-def test_a_query_shows_its_rows_its_mistakes_and_its_clips(browser, home, browsed):  # noqa: F811
+def test_a_query_shows_its_rows_its_mistakes_and_its_clips(browser, home, browsed):
     with browser.open(home) as watched:
         page = watched.page
         shown(watched, count(browsed, "true"))
@@ -121,7 +121,7 @@ def test_a_query_shows_its_rows_its_mistakes_and_its_clips(browser, home, browse
         watched.nothing_wrong()
 
 
-def test_a_changed_gate_shows_what_it_would_keep_before_it_is_in_force(browser, home, browsed):  # noqa: F811
+def test_a_changed_gate_shows_what_it_would_keep_before_it_is_in_force(browser, home, browsed):
     with browser.open(home) as watched:
         page = watched.page
         shown(watched, count(browsed, "true"))
@@ -144,7 +144,7 @@ def test_a_changed_gate_shows_what_it_would_keep_before_it_is_in_force(browser, 
     assert count(browsed, "verdict = 'kept'") < count(browsed, "luma_mean >= 114")
 
 
-def test_the_page_is_walked_by_keyboard(browser, home, browsed):  # noqa: F811
+def test_the_page_is_walked_by_keyboard(browser, home, browsed):
     with browser.open(home) as watched:
         page = watched.page
         shown(watched, count(browsed, "true"))
@@ -160,7 +160,7 @@ def test_the_page_is_walked_by_keyboard(browser, home, browsed):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_words_find_the_clips_that_clipmill_search_finds(browser, demo_run):  # noqa: F811
+def test_words_find_the_clips_that_clipmill_search_finds(browser, demo_run):
     from curate.catalog.catalog import Catalog
     from curate.query.search import TextSearch
 
