@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from curate.audit.command import run_audit
+from curate.audit.page.page import PAGE
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
 from curate.demo.films import FilmTruth, draw_films, read_truth, write_truth
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 RECIPES = ("ingest", "captions", "duplicates")
 MODEL_PACKAGES = ("torch", "open_clip", "transformers")  # that the tiny model needs
 TEXT = "a red circle"  # to search for
+AUDIT = "audit"  # the folder of the audit
 
 QUESTIONS = {
     "How many hours does each source bring, and how much of it is kept?": (
@@ -49,8 +52,8 @@ QUESTIONS = {
 
 
 def demo(folder: str | Path, engine: str = "auto", learning: bool = True) -> int:
-    """Makes films, films.jsonl (the truth about them), rights.csv (whose they are), pipelines.yaml, catalog, search.png
-    and, with `learning`, vae, datasets/demo, run, samples and index.html in `folder`. Continues where it was stopped.
+    """Makes films, films.jsonl (the truth about them), rights.csv (whose they are), pipelines.yaml, catalog, search.png,
+    audit and, with `learning`, vae, datasets/demo, run, samples and index.html in `folder`. Continues where it was stopped.
 
     Returns 0 if the files that are broken on purpose failed and no other, and samples show what their prompts say;
     else 1.
@@ -94,13 +97,16 @@ def demo(folder: str | Path, engine: str = "auto", learning: bool = True) -> int
             found += trained.described()
     else:
         console.print("\nEmbeddings, search and training were left out: pip install 'clipmill[clip,train]'")
+    console.print("\nWhat is in the catalog, what was lost and why?")
+    show("audit", "--catalog", str(catalog), "-o", str(folder / AUDIT))
+    run_audit(str(catalog), str(folder / AUDIT))
     console.print("\nCompared with what was drawn:")
     console.print("\n".join(found))
     console.print("\nThe same commands work on your own videos: give their folder as --input.")
     if trained is not None:
         from curate.demo.page import write_page
 
-        write_page(folder / "index.html", found, funnel, shown, trained)
+        write_page(folder / "index.html", found, funnel, shown, trained, f"{AUDIT}/{PAGE}")
         console.print(f"Pictures of all of it: {folder / 'index.html'}")
     good = trained is None or trained.good
     return 0 if result.only_the_broken_failed and not result.failed_clips and good else 1

@@ -34,10 +34,12 @@ def write_page(
     funnel: Sequence[Sequence[str]],
     commands: Sequence[str],
     trained: TrainingResult | None,
+    audit: str,
 ) -> None:
     """Writes one HTML file, which shows search.png, vae/, run/ and samples/ beside it if they are there.
 
-    `findings` are lines on what was found of what was drawn, `funnel` the rows of `curate.run.report.funnel_rows`.
+    `findings` are lines on what was found of what was drawn, `funnel` the rows of `curate.run.report.funnel_rows`,
+    `audit` where the page of the audit lies, from this page.
     """
     folder = path.parent
     parts = [
@@ -46,6 +48,8 @@ def write_page(
         _table(FUNNEL, funnel),
         "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in findings if not line.startswith(" ")) + "</ul>",
     ]
+    said = "The audit: what is in the catalog, what was lost and why, each number beside its SQL"
+    parts.append(f'<p><a href="{escape(audit)}">{said}</a></p>')
     if (folder / "search.png").exists():
         parts += ["<h2>Where is a red circle?</h2>", _picture("search.png", "the ten nearest clips")]
     if trained is not None:

@@ -8,6 +8,7 @@ import duckdb
 import pytest
 from rich.console import Console
 
+from curate.audit.figure import read_audit
 from curate.demo.demo import demo, make_films, write_pipelines
 from curate.demo.films import FilmTruth, read_truth
 from curate.demo.truth_check import compare, describe
@@ -29,6 +30,10 @@ def test_the_demo_finds_what_was_drawn(demo_run, capsys):
     assert recall >= 0.9
     assert cv2.imread(str(folder / "search.png")).shape[1] > 1000
     assert "all 4 failed" in told
+    assert f"$ clipmill audit --catalog {folder / 'catalog'} -o {folder / 'audit'}" in told
+    failed = read_audit(folder / "audit").figure("failures.sources")
+    assert sum(failed.column("sources")) == 4
+    assert (folder / "audit" / "index.html").read_text(encoding="utf-8").count("<svg") > 20
 
 
 def test_a_second_run_draws_and_decodes_nothing(demo_run, capsys):

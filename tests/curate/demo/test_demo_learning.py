@@ -63,17 +63,28 @@ class Sources(HTMLParser):
     def __init__(self):
         super().__init__()
         self.found = []
+        self.links = []
 
     def handle_starttag(self, tag, attrs):
+        if tag == "a":
+            self.links.append(dict(attrs)["href"])
         if tag == "img":
             self.found.append(dict(attrs)["src"])
 
 
 def test_the_page_shows_pictures_that_are_there(learnt):
     folder, found, _ = learnt
-    write_page(folder / "index.html", ["cut: 1 of 1 found"], [("(all)", "3", "")], ["clipmill run ingest"], found)
+    write_page(
+        folder / "index.html",
+        ["cut: 1 of 1 found"],
+        [("(all)", "3", "")],
+        ["clipmill run ingest"],
+        found,
+        "audit/index.html",
+    )
     page = Sources()
     page.feed((folder / "index.html").read_text())
+    assert page.links == ["audit/index.html"]
     assert len(page.found) == FEW + 2
     assert all((folder / source).exists() for source in page.found)
 
