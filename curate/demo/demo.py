@@ -52,8 +52,9 @@ QUESTIONS = {
 
 
 def demo(folder: str | Path, engine: str = "auto", learning: bool = True) -> int:
-    """Makes films, films.jsonl (the truth about them), rights.csv (whose they are), pipelines.yaml, catalog, search.png,
-    audit and, with `learning`, vae, datasets/demo, run, samples and index.html in `folder`. Continues where it was stopped.
+    """Makes films, films.jsonl (the truth about them), rights.csv (whose they are), pipelines.yaml, catalog, search.png
+    and audit, and with `learning` vae, datasets/demo, run, samples and index.html, in `folder`. Continues where it was
+    stopped.
 
     Returns 0 if the files that are broken on purpose failed and no other, and samples show what their prompts say;
     else 1.

@@ -44,7 +44,7 @@ class Plot:
 def bars(rows: Sequence[tuple[str, float, float | None]], whole: str, part: str | None, of: int) -> Plot:
     """Horizontal bars (label, whole, part), the part drawn over the whole."""
     names = _names([row[0] for row in rows])
-    values = [
+    values: list[dict[str, Any]] = [
         {"name": name, "whole": all_, "part": some or 0, "at": max(all_, 0), "said": _said(all_, some, whole)}
         for name, (_, all_, some) in zip(names, rows, strict=True)
     ]
@@ -65,8 +65,10 @@ def bars(rows: Sequence[tuple[str, float, float | None]], whole: str, part: str 
 def moves(rows: Sequence[tuple[str, float, float]], before: str, after: str, of: int) -> Plot:
     """A line from one value to another for each (label, before, after)."""
     names = _names([row[0] for row in rows])
-    values = [{"name": name, "before": a, "after": b, "said": f"{number(a, before)} → {number(b, after)}",
-               "at": max(a, b)} for name, (_, a, b) in zip(names, rows, strict=True)]  # fmt: skip
+    values: list[dict[str, Any]] = [
+        {"name": name, "before": a, "after": b, "said": f"{number(a, before)} → {number(b, after)}",
+         "at": max(a, b)} for name, (_, a, b) in zip(names, rows, strict=True)
+    ]  # fmt: skip
     scale = {"domainMax": _end([(each["at"], each["said"]) for each in values]), "zero": True, "nice": False}
     x = {"type": "quantitative", "axis": None, "scale": scale}
     layers: list[dict[str, Any]] = [
@@ -86,8 +88,10 @@ def moves(rows: Sequence[tuple[str, float, float]], before: str, after: str, of:
 def both_ways(rows: Sequence[tuple[str, int, int]], gained: str, lost: str, of: int) -> Plot:
     """Bars to the right for what is gained, to the left for what is lost: (label, gained, lost)."""
     names = _names([row[0] for row in rows])
-    values = [{"name": name, "gained": a, "lost": -b, "up": f"+{a:,}" if a else "", "down": f"-{b:,}" if b else ""}
-              for name, (_, a, b) in zip(names, rows, strict=True)]  # fmt: skip
+    values: list[dict[str, Any]] = [
+        {"name": name, "gained": a, "lost": -b, "up": f"+{a:,}" if a else "", "down": f"-{b:,}" if b else ""}
+        for name, (_, a, b) in zip(names, rows, strict=True)
+    ]
     ends = [(a, each["up"]) for each, (_, a, _) in zip(values, rows, strict=True)]
     ends += [(b, each["down"]) for each, (_, _, b) in zip(values, rows, strict=True)]
     furthest = _end(ends, ROW / 2)

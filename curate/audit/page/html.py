@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TypeAlias
 from xml.etree.ElementTree import Element, tostring
 
-Child = str | Element | None | Iterable["str | Element | None"]
+Child: TypeAlias = "str | Element | None | Iterable[Child]"
 
 # Characters that XML forbids: HTML parsers replace them, and the drawing of plots fails on them.
 FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -91,8 +91,8 @@ def _moves(figure: Figure, moves: Moves) -> Plot | None:
     rows = [row for row in figure.records() if row[moves.before] is not None and row[moves.after] is not None]
     longest = max((max(abs(row[moves.before]), abs(row[moves.after])) for row in rows), default=0)
     rows = [row for row in rows if abs(row[moves.after] - row[moves.before]) > SEEN * longest]
-    if moves.order is not None:
-        rows.sort(key=lambda row: row[moves.order] or 0, reverse=True)
+    if (order := moves.order) is not None:
+        rows.sort(key=lambda row: row[order] or 0, reverse=True)
     shown = [(_label(row, moves.labels), row[moves.before], row[moves.after]) for row in rows[:MOST]]
     return charts.moves(shown, moves.before, moves.after, len(rows)) if shown else None
 
