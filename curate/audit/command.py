@@ -1,4 +1,4 @@
-"""`clipmill audit`: counts a catalog, a selection or a dataset and writes what it finds into a folder."""
+"""`clipmill audit`: counts a catalog, a selection or a dataset, and writes figures and documents into a folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import datetime
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from curate.audit.documents.settings import read_settings
+from curate.audit.documents.write import write_documents
 from curate.audit.figure import AUDIT, Audit, Section, write_audit
 from curate.audit.parts import Parts
 from curate.audit.relations import prepared
@@ -14,7 +17,7 @@ from curate.audit.sections.registry import SECTIONS
 from curate.audit.selection import EVERY_CLIP, of_dataset, of_select
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
-from curate.datasets.files import open_dataset
+from curate.datasets.files import Dataset, open_dataset
 from curate.errors import UserError
 from curate.progress_bar import ProgressBar
 from curate.storage import is_local
@@ -39,12 +42,13 @@ def _made(folder: Path) -> Iterator[None]:
 
 def run_audit(
     catalog: str, output: str, select: str | None = None, dataset: str | None = None, held_out: float | None = None,
-    other: str | None = None,
+    other: str | None = None, settings: str | None = None,
 ) -> int:  # fmt: skip
-    """Writes OUTPUT/audit.json; returns the exit code 0. Raises UserError, before anything is written.
+    """Writes audit.json and the documents into OUTPUT; returns the exit code 0. Raises UserError, before anything is
+    written.
 
     `held_out` is the share of the sources that the trainer holds out, `other` the folder of a second dataset: what
-    leaks between them is counted.
+    leaks between them is counted. `settings` is a file with what only the provider knows.
     """
     if held_out is not None and not 0 < held_out < 1:
         raise UserError(f"--held-out {held_out}: a share of the sources, above 0 and below 1")
@@ -53,6 +57,7 @@ def run_audit(
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"-o {output} is a file: give a folder")
+    given = read_settings(settings)
     opened = Catalog.open(catalog)
     found = open_dataset(dataset) if dataset is not None else None
     parts = Parts(held_out, open_dataset(other) if other is not None else None)
@@ -74,6 +79,7 @@ def run_audit(
             "selection": chosen.said,
             "select": select,
             "dataset": str(found.folder) if found is not None else None,
+            "described": described(found) if found is not None else None,
             "held_out": held_out,
             "other": other,
             "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -81,6 +87,14 @@ def run_audit(
         }
         audit = Audit(about, subject.relations, tuple(sections))
     write_audit(folder / AUDIT, audit)
+    missing = write_documents(folder, audit, given)
     totals = audit.figure("totals.clips").records()[0]
     print(f"{folder / AUDIT}: {totals['clips']:,} clips, {totals['kept_clips']:,} of them kept")
+    if missing:
+        print(f"croissant.json lacks {', '.join(missing)}: give {', '.join(missing.values())} in --settings FILE")
     return 0
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What dataset.json says of where the dataset comes from."""
+    return {"name": dataset.name} | {name: dataset.about.get(name) for name in ("created", "parent")}

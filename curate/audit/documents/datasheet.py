@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 
 from curate.audit.documents.eu_summary import TODO
-from curate.audit.documents.facts import Facts, named_model
+from curate.audit.documents.facts import Facts
 from curate.audit.documents.markdown import escaped, shown, table
 from curate.audit.documents.questions import QUESTIONS
 from curate.audit.documents.settings import DocumentSettings
@@ -28,7 +28,9 @@ def datasheet(facts: Facts, settings: DocumentSettings) -> str:
         for each in questions:
             said, counted = settings.answer(each.key), list(ANSWERS.get(each.key, _nothing)(facts, settings))
             lines += [f"\n### {each.question}", *([] if said is None else ["", f"Provider: {escaped(said)}"]), *counted]
-            if said is None and (not counted or each.key in PARTLY):
+            if said is None and each.key.endswith("_other"):
+                lines.append("\nNothing is said.")
+            elif said is None and (not counted or each.key in PARTLY):
                 lines.append(f"\n{TODO} (settings: `datasheet.{each.key}`)")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
@@ -76,8 +78,10 @@ def _sample(facts: Facts, settings: DocumentSettings) -> Lines:
 
 def _contents(facts: Facts, settings: DocumentSettings) -> Lines:
     signals = [r["signal"] for r in facts.records("signals.quantiles")]
-    yield "\nA span of a source (start and end), its picture size and frame rate, and what was measured of it"
-    yield f"(figure `signals.quantiles`): {escaped(', '.join(signals)) or 'nothing'}."
+    yield (
+        "\nA span of a source (start and end), its picture size and frame rate, and what was measured of it "
+        f"(figure `signals.quantiles`): {escaped(', '.join(signals)) or 'nothing'}."
+    )
     for name, title in (("resolution", "Resolution"), ("fps", "Frames per second")):
         rows = [(r["value"], r["values"], facts.of(r, "clips")) for r in facts.rows(f"media.{name}")]
         yield from _figure(f"media.{name}", (title, "Values", "Clips"), rows)
@@ -105,8 +109,7 @@ def _missing(facts: Facts, settings: DocumentSettings) -> Lines:
 
 
 def _relations(facts: Facts, settings: DocumentSettings) -> Lines:
-    yield "\nClips name their source"
-    yield "and, where they were judged, the cluster of their duplicates and their concept."
+    yield "\nClips name their source and, where they were judged, the cluster of their duplicates and their concept."
     rows = [(r["kind"], r["clips"], r["redundant_clips"]) for r in facts.records("duplicates.kinds")]
     yield from _figure("duplicates.kinds", ("Duplicates", "Clips", "Redundant"), rows)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from curate.audit.documents.facts import Facts, Record, named_model
+from curate.audit.documents.facts import Facts, Record
 from curate.audit.documents.markdown import escaped, shown, table
 from curate.audit.documents.settings import DocumentSettings
 
