@@ -16,7 +16,8 @@ def top_domains_sql(where: str = "true", kept: bool = False) -> str:
     clips, seconds = ("kept_clips", "kept_seconds") if kept else ("clips", "seconds")
     return f"""
         WITH counted AS (SELECT domain, count(*) AS sources, count(*) FILTER (kept_clips > 0) AS kept_sources,
-                sum(clips) AS clips, sum(seconds) AS seconds, sum(kept_clips) AS kept_clips, sum(kept_seconds) AS kept_seconds, sum(bytes) AS bytes
+                sum(clips) AS clips, sum(seconds) AS seconds, sum(kept_clips) AS kept_clips,
+                sum(kept_seconds) AS kept_seconds, sum(bytes) AS bytes
                 FROM audited_sources WHERE domain IS NOT NULL AND {clips} > 0 AND {where} GROUP BY domain),
             placed AS (SELECT *, row_number() OVER (ORDER BY {seconds} DESC, {clips} DESC, domain) AS place,
                 count(*) OVER () AS domains FROM counted)

@@ -1,1 +1,1 @@
-"""Documents of an audit: Croissant, datasheet and EU summary. They read figures and a settings file, never a catalog."""
+"""Croissant, datasheet and EU summary of an audit. They read its figures and a settings file, never a catalog."""

@@ -45,12 +45,21 @@ INLINE = {
     "source_kinds": ("rights.kinds", ("source_kind", "media", "sources", "kept_sources", *COUNTS)),
     "datasets": ("rights.datasets", ("source_kind", "dataset", "dataset_licence", "sources", "kept_sources", *COUNTS)),
     "crawled_domains": ("rights.crawled_domains", ("domain", "sources", "kept_sources", *COUNTS)),
-    "opt_outs": ("rights.opt_outs", ("signal", "answer", "sources", "kept_sources", *COUNTS, "first_checked", "last_checked")),
+    "opt_outs": (
+        "rights.opt_outs",
+        ("signal", "answer", "sources", "kept_sources", *COUNTS, "first_checked", "last_checked"),
+    ),
     "funnel": ("funnel.clips", ("step", "lost_clips", "lost_hours", "clips_left", "hours_left")),
     "gates": ("counterfactual.gates", ("gate", "condition", "dropped_clips", "dropped_hours")),
 }  # fmt: skip
 COMPOSITION = ("value", "values", *COUNTS)
-INDEX_TYPES = {"string": "sc:Text", "double": "sc:Float", "float": "sc:Float", "int32": "sc:Integer", "int64": "sc:Integer"}
+INDEX_TYPES = {
+    "string": "sc:Text",
+    "double": "sc:Float",
+    "float": "sc:Float",
+    "int32": "sc:Integer",
+    "int64": "sc:Integer",
+}
 INDEX_COLUMNS = ("clip_id", "source_id", "bucket", "seconds", "weight", *RIGHTS_NAMES)
 
 
@@ -109,7 +118,14 @@ def _file(each: Mapping[str, Any]) -> Json:
 
 
 def _record_set(name: str, description: str, fields: Iterable[Json], **more: Any) -> Json:
-    return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": description, "field": list(fields), **more}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": name,
+        "name": name,
+        "description": description,
+        "field": list(fields),
+        **more,
+    }
 
 
 def _field(record_set: str, name: str, kind: str, source: Json | None = None) -> Json:

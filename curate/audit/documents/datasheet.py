@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from typing import Any
 
 from curate.audit.documents.eu_summary import TODO
 from curate.audit.documents.facts import Facts
@@ -12,6 +13,7 @@ from curate.audit.documents.questions import QUESTIONS
 from curate.audit.documents.settings import DocumentSettings
 
 Lines = Iterator[str]
+Rows = list[tuple[Any, ...]]
 COLUMNS = 10  # rows of what is unknown
 
 
@@ -62,15 +64,15 @@ def _counts(facts: Facts, settings: DocumentSettings) -> Lines:
     for record in facts.records("weights.samples"):
         yield (
             f"\nSamples are weighted: {shown(record['samples'])} of total weight {shown(record['weight'])}, of which "
-            f"{shown(record['of_weight_0'])} have weight 0; as diverse as {shown(record['effective_samples'])} of equal "
-            "weight (figure `weights.samples`)."
+            f"{shown(record['of_weight_0'])} have weight 0; as diverse as {shown(record['effective_samples'])} of "
+            "equal weight (figure `weights.samples`)."
         )
-    yield from _figure("composition.concept", ("Concept", "Clips", "Hours"), _composition(facts, "concept"))
+    yield from _figure("composition.concept", ("Concept", "Clips", "Hours"), facts.composition("composition.concept"))
 
 
 def _sample(facts: Facts, settings: DocumentSettings) -> Lines:
     yield "\nThe clips are what is left of all that was found:"
-    rows = [(r["step"], r["lost_clips"], r["clips_left"], r["hours_left"]) for r in facts.records("funnel.clips")]
+    rows: Rows = [(r["step"], r["lost_clips"], r["clips_left"], r["hours_left"]) for r in facts.records("funnel.clips")]
     yield from _figure("funnel.clips", ("Step", "Clips lost", "Clips left", "Hours left"), rows)
     rows = [(r["state"], r["reason"], r["sources"]) for r in facts.records("funnel.sources")]
     yield from _figure("funnel.sources", ("Sources", "Reason", "Number"), rows)
@@ -88,7 +90,7 @@ def _contents(facts: Facts, settings: DocumentSettings) -> Lines:
 
 
 def _labels(facts: Facts, settings: DocumentSettings) -> Lines:
-    rows = [(r["of_column"], r["source"], r["model"], r["revision"], facts.of(r, "clips"), facts.of(r, "words"))
+    rows: Rows = [(r["of_column"], r["source"], r["model"], r["revision"], facts.of(r, "clips"), facts.of(r, "words"))
             for r in facts.rows("captions.models")]  # fmt: skip
     yield "\nCaptions, by who wrote them:" if rows else "\nThere are no captions (figure `captions.models`)."
     yield from _figure("captions.models", ("Column", "Source", "Model", "Revision", "Clips", "Words"), rows)
@@ -101,8 +103,9 @@ def _missing(facts: Facts, settings: DocumentSettings) -> Lines:
     if not missing:
         yield "\nNo measured column lacks a value (figure `unknown.clips`)."
     else:
-        yield f"\nColumns with most clips without a value, of all {'' if facts.whole else 'selected '}clips; the first {COLUMNS}:"
-    rows = [(r["column_name"], r["unknown_clips"]) for r in missing[:COLUMNS]]
+        every = "all clips" if facts.whole else "all selected clips"
+        yield f"\nColumns with most clips without a value, of {every}; the first {COLUMNS}:"
+    rows: Rows = [(r["column_name"], r["unknown_clips"]) for r in missing[:COLUMNS]]
     yield from _figure("unknown.clips", ("Column", "Clips without a value"), rows)
     rows = [(r["reason"], r["sources"]) for r in facts.records("failures.sources")]
     yield from _figure("failures.sources", ("Sources that failed", "Number"), rows)
@@ -115,27 +118,29 @@ def _relations(facts: Facts, settings: DocumentSettings) -> Lines:
 
 
 def _splits(facts: Facts, settings: DocumentSettings) -> Lines:
-    rows = [(r["part"], r["sources"], r["clips"], r["hours"]) for r in facts.records("leakage.parts")]
+    rows: Rows = [(r["part"], r["sources"], r["clips"], r["hours"]) for r in facts.records("leakage.parts")]
     yield from _figure("leakage.parts", ("Part", "Sources", "Clips", "Hours"), rows)
     rows = [(r["one"], r["other"], r["kind"], r["shared"]) for r in facts.records("leakage.shared")]
     yield from _figure("leakage.shared", ("One part", "Other part", "What they share", "Number"), rows)
 
 
 def _noise(facts: Facts, settings: DocumentSettings) -> Lines:
-    rows = [(r["kind"], r["clips"], r["redundant_clips"], r["kept_redundant_clips"])
+    rows: Rows = [(r["kind"], r["clips"], r["redundant_clips"], r["kept_redundant_clips"])
             for r in facts.records("duplicates.kinds")]  # fmt: skip
-    yield from _figure("duplicates.kinds", ("Duplicates", "Clips", "Redundant", "Redundant and kept by the gates"), rows)
+    yield from _figure(
+        "duplicates.kinds", ("Duplicates", "Clips", "Redundant", "Redundant and kept by the gates"), rows
+    )
     rows = [(r["table_name"], r["reason"], r["clips"]) for r in facts.records("failures.stages")]
     yield from _figure("failures.stages", ("Stage that failed", "Reason", "Clips"), rows)
 
 
 def _self_contained(facts: Facts, settings: DocumentSettings) -> Lines:
     yield "\nClips are spans of source files, which stay where they are; latents in shards stand by themselves."
-    yield from _figure("composition.domain", ("Domain", "Clips", "Hours"), _composition(facts, "domain"))
+    yield from _figure("composition.domain", ("Domain", "Clips", "Hours"), facts.composition("composition.domain"))
 
 
 def _acquired(facts: Facts, settings: DocumentSettings) -> Lines:
-    rows = [(r["source_kind"], r["media"], facts.of(r, "sources"), facts.of(r, "clips"), facts.of(r, "hours"))
+    rows: Rows = [(r["source_kind"], r["media"], facts.of(r, "sources"), facts.of(r, "clips"), facts.of(r, "hours"))
             for r in facts.rows("rights.kinds")]  # fmt: skip
     yield from _figure("rights.kinds", ("Kind of source", "Media", "Sources", "Clips", "Hours"), rows)
     rows = [(r["source_kind"], r["dataset"], r["dataset_licence"], facts.of(r, "clips"))
@@ -149,8 +154,10 @@ def _timeframe(facts: Facts, settings: DocumentSettings) -> Lines:
 
 
 def _consent(facts: Facts, settings: DocumentSettings) -> Lines:
-    yield from _figure("composition.consent", ("Consent", "Clips", "Hours"), _composition(facts, "consent"))
-    rows = [(r["signal"], r["answer"], facts.of(r, "clips"), r["last_checked"] or "") for r in facts.rows("rights.opt_outs")]
+    yield from _figure("composition.consent", ("Consent", "Clips", "Hours"), facts.composition("composition.consent"))
+    rows = [
+        (r["signal"], r["answer"], facts.of(r, "clips"), r["last_checked"] or "") for r in facts.rows("rights.opt_outs")
+    ]
     yield from _figure("rights.opt_outs", ("Opt-out signal", "Answer", "Clips", "Last checked"), rows)
 
 
@@ -162,9 +169,11 @@ def _revocation(facts: Facts, settings: DocumentSettings) -> Lines:
 
 
 def _preprocessing(facts: Facts, settings: DocumentSettings) -> Lines:
-    rows = [(r["gate"], r["condition"], r["dropped_clips"]) for r in facts.records("counterfactual.gates")]
-    yield "\nVideos are cut into clips and measured; clips that a gate does not let pass are not used." if rows else (
-        "\nVideos are cut into clips and measured. No gate is in force (figure `counterfactual.gates`)."
+    rows: Rows = [(r["gate"], r["condition"], r["dropped_clips"]) for r in facts.records("counterfactual.gates")]
+    yield (
+        "\nVideos are cut into clips and measured; clips that a gate does not let pass are not used."
+        if rows
+        else ("\nVideos are cut into clips and measured. No gate is in force (figure `counterfactual.gates`).")
     )
     yield from _figure("counterfactual.gates", ("Gate", "Keeps", "Drops clips"), rows)
     rows = [(r["table_name"], r["model"], r["revision"], r["clips"]) for r in facts.records("runs.models")]
@@ -185,8 +194,11 @@ def _licence(facts: Facts, settings: DocumentSettings) -> Lines:
 
 
 def _restrictions(facts: Facts, settings: DocumentSettings) -> Lines:
-    for name, title in (("licence", "Licence of the sources"), ("dataset_licence", "Licence of the datasets they are of")):
-        yield from _figure(f"composition.{name}", (title, "Clips", "Hours"), _composition(facts, name))
+    for name, title in (
+        ("licence", "Licence of the sources"),
+        ("dataset_licence", "Licence of the datasets they are of"),
+    ):
+        yield from _figure(f"composition.{name}", (title, "Clips", "Hours"), facts.composition(f"composition.{name}"))
     rows = [(r["answer"], facts.of(r, "sources"), facts.of(r, "clips")) for r in facts.rows("rights.reserved")]
     yield from _figure("rights.reserved", ("Strictest opt-out signal", "Sources", "Clips"), rows)
 
@@ -202,15 +214,7 @@ def _old_versions(facts: Facts, settings: DocumentSettings) -> Lines:
         yield f"\nIt replaces the dataset {escaped(parent['name'])} (dataset.json)."
 
 
-def _composition(facts: Facts, name: str) -> list[tuple]:
-    """value, clips, hours of a composition; the rest in a row of its own."""
-    return [
-        (r["value"] if r["values"] == 1 else f"{shown(r['values'])} others", facts.of(r, "clips"), facts.of(r, "hours"))
-        for r in facts.rows(f"composition.{name}")
-    ]
-
-
-def _figure(id: str, head: tuple[str, ...], rows: list[tuple]) -> Lines:
+def _figure(id: str, head: tuple[str, ...], rows: Rows) -> Lines:
     """A table with the figure that its cells are of; nothing without a row."""
     if rows:
         yield f"\nFigure `{id}`:"

@@ -65,7 +65,7 @@ class _Form:
         yield "\n## 1. General information"
         yield from self.fields("1.1 Provider", [
             (title, escaped(value) if value else TODO, f"settings: `provider.{key}`")
-            for title, key in (("Name", "name"), ("Contact", "contact"), ("Authorised representative", "representative"))
+            for title, key in {"Name": "name", "Contact": "contact", "Representative": "representative"}.items()
             for value in [getattr(provider, key)]
         ])  # fmt: skip
         yield from self.fields("1.2 Model", [
@@ -87,7 +87,11 @@ class _Form:
                 yield name, f"{TODO} (no clip counts)", "figure `totals.clips`"
         else:
             words = [f"{record['of_column']}: {shown(facts.of(record, 'words'))} words" for record in written]
-            yield "Text", f"yes, captions ({escaped('; '.join(words))})" if written else "no", "figure `captions.models`"
+            yield (
+                "Text",
+                f"yes, captions ({escaped('; '.join(words))})" if written else "no",
+                "figure `captions.models`",
+            )
             if written:
                 yield self.given("Text: size in tokens", "text_size")
                 yield self.given("Text: types of content", "text_content")
@@ -143,11 +147,15 @@ class _Form:
         yield from self.counted(("Dataset", "Licence"), listed, ("dataset", "dataset_licence"), "rights.datasets")
         yield "\n### 2.2 Private datasets"
         yield from self.fields("2.2.1 Commercially licensed", self.kind("licensed"), level=4)
-        private = [*self.kind("private"), self.given("Publicly known datasets; description of the rest", "private_datasets")]
+        private = [
+            *self.kind("private"),
+            self.given("Publicly known datasets; description of the rest", "private_datasets"),
+        ]
         yield from self.fields("2.2.2 Other private datasets", private, level=4)
         yield from self.fields("2.3 Crawled and scraped data", [
             *self.kind("crawled"), self.given("Names of crawlers", "crawlers"),
-            self.given("Purposes", "crawl_purposes"), self.given("Behaviour (robots.txt, captchas, paywalls)", "crawl_behaviour"),
+            self.given("Purposes", "crawl_purposes"),
+            self.given("Behaviour (robots.txt, captchas, paywalls)", "crawl_behaviour"),
             self.given("Period", "crawl_period"), self.given("Kinds of content and of sources", "crawl_content"),
         ])  # fmt: skip
         yield from self._domains()
@@ -196,7 +204,7 @@ class _Form:
              r["first_checked"] or "", r["last_checked"] or "", r["read_from"] or "")
             for r in facts.rows("rights.opt_outs")
         ]  # fmt: skip
-        yield "\nOpt-out signals of the sources. `not checked`: nobody looked; `none found`: somebody looked, and there was none."
+        yield "\nOpt-out signals. `not checked`: nobody looked; `none found`: somebody looked, and there was none."
         head = ("Signal", "Answer", "Sources", "Clips", "Hours", "First checked", "Last checked", "Read from, such as")
         yield from self.figure("rights.opt_outs", head, answers)
         yield from self.fields("3.2 Removal of illegal content", [self.given("Measures", "illegal_content")])
@@ -234,9 +242,7 @@ class _Form:
         yield "| --- | --- | --- |"
         yield from (f"| {field} | {answer} | {source} |" for field, answer, source in rows)
 
-    def counted(
-        self, head: tuple[str, ...], records: list[Record], names: tuple[str, ...], id: str
-    ) -> Iterator[str]:
+    def counted(self, head: tuple[str, ...], records: list[Record], names: tuple[str, ...], id: str) -> Iterator[str]:
         """A table of values with their sources, clips and hours."""
         of = self.facts.of
         rows = [(*(r[name] for name in names), of(r, "sources"), of(r, "clips"), of(r, "hours")) for r in records]
@@ -249,13 +255,8 @@ class _Form:
 
     def _named(self, title: str, id: str, what: str) -> Iterator[str]:
         """A table of a composition, values that nobody knows as such."""
-        records = [record for record in self.facts.rows(id)]
-        if not any(record["value"] is not None for record in records):
+        if not any(record["value"] is not None for record in self.facts.rows(id)):
             yield f"\n{title}: {TODO} (the catalog knows no {what})."
             return
-        rows = [
-            (r["value"] if r["values"] == 1 else f"{shown(r['values'])} others", self.facts.of(r, "clips"), self.facts.of(r, "hours"))
-            for r in records
-        ]  # fmt: skip
         yield f"\n{title}."
-        yield from self.figure(id, (what.capitalize(), "Clips", "Hours"), rows)
+        yield from self.figure(id, (what.capitalize(), "Clips", "Hours"), self.facts.composition(id))

@@ -61,6 +61,14 @@ class Facts:
         """Models that wrote captions: `model` and `server`, `manifest` for texts that came with the sources."""
         return [record for record in self.rows("captions.models") if record["source"] in sources]
 
+    def composition(self, id: str) -> list[tuple[Any, ...]]:
+        """Value, clips and hours of a composition; the values that have no row of their own are counted."""
+        rows = []
+        for r in self.rows(id):
+            value = r["value"] if r["values"] == 1 else f"{shown(r['values'])} others"
+            rows.append((value, self.of(r, "clips"), self.of(r, "hours")))
+        return rows
+
     @property
     def name(self) -> str:
         """The dataset's name, or the last part of the catalog's URI."""

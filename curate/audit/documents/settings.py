@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
@@ -15,7 +15,8 @@ from stages.settings import Settings
 
 Text = Annotated[str, Field(min_length=1)]
 URL, MONTH = r"^[a-z][a-z0-9+.-]*:[^\s<>]+$", r"^(0[1-9]|1[0-2])/\d{4}$"
-Url, Month = Annotated[str, Field(pattern=URL)], Annotated[str, Field(pattern=MONTH)]
+Url = Annotated[str, Field(pattern=URL)]
+Month = Annotated[str, Field(pattern=MONTH)]
 EXPECTED = {
     URL: "expected a URL such as https://spdx.org/licenses/CC-BY-4.0",
     MONTH: "expected a month such as 01/2026",
@@ -81,12 +82,8 @@ class FormSettings(Settings):
     other: Text | None = Field(None, description="other information")
 
 
-DatasheetSettings: type[Settings] = create_model(
-    "DatasheetSettings",
-    __base__=Settings,
-    __doc__="Answers of the datasheet that only people know, by the key of the question.",
-    **{each.key: (Text | None, Field(None, description=each.question)) for each in QUESTIONS},  # type: ignore[call-overload]
-)
+ANSWERS: dict[str, Any] = {each.key: (Text | None, Field(None, description=each.question)) for each in QUESTIONS}
+DatasheetSettings = create_model("DatasheetSettings", __base__=Settings, **ANSWERS)  # by the key of the question
 
 
 class DocumentSettings(Settings):
@@ -121,7 +118,7 @@ def read_settings(path: str | None) -> DocumentSettings:
         if first["type"] == "extra_forbidden":
             known: type[BaseModel] = DocumentSettings if len(at) == 1 else type(getattr(DocumentSettings(), str(at[0])))
             raise UserError(f"{where}: unknown key {name!r}{did_you_mean(str(at[-1]), known.model_fields)}") from error
-        said = EXPECTED.get(first.get("ctx", {}).get("pattern"), first["msg"][0].lower() + first["msg"][1:])
+        said = EXPECTED.get(str(first.get("ctx", {}).get("pattern")), first["msg"][0].lower() + first["msg"][1:])
         scalar = isinstance(first["input"], int | float | datetime.date)
         quotes = "; put it in quotes" if first["type"] == "string_type" and scalar else ""
         raise UserError(f"{where}: {name}: {said}, got {str(first['input'])[:80]!r}{quotes}") from error
