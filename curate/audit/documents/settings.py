@@ -92,7 +92,7 @@ class DocumentSettings(Settings):
     provider: ProviderSettings = ProviderSettings()
     dataset: DatasetSettings = DatasetSettings()
     eu_summary: FormSettings = FormSettings()
-    datasheet: DatasheetSettings = DatasheetSettings()  # type: ignore[valid-type]
+    datasheet: DatasheetSettings = DatasheetSettings()
 
     def answer(self, key: str) -> str | None:
         """What people say to a question of the datasheet."""

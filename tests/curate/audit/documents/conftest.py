@@ -62,7 +62,7 @@ def with_rights(made: Made) -> Made:
     for number, row in enumerate(made.stages["captions"]):
         if row["status"] == "done":
             row["caption_source"] = ("model", "server", "manifest")[number % 3]
-            row["model"], row["revision"] = ((None, None) if number % 3 == 2 else (f"captioner {number % 3}", "r1"))
+            row["model"], row["revision"] = (None, None) if number % 3 == 2 else (f"captioner {number % 3}", "r1")
     return made
 
 
@@ -80,7 +80,9 @@ def rights(tmp_path_factory):
     counted = Recount(catalog, list(GATES.values()))
     (folder / "settings.yaml").write_text(SETTINGS)
     chosen = [clip for clip in counted.clips if counted.encoded(clip)][::2]
-    rows = [{"clip_id": c["clip_id"], "source_id": c["source_id"], "weight": float(n % 3)} for n, c in enumerate(chosen)]
+    rows = [
+        {"clip_id": c["clip_id"], "source_id": c["source_id"], "weight": float(n % 3)} for n, c in enumerate(chosen)
+    ]
     return catalog, counted, folder / "settings.yaml", write_dataset(folder / "chosen", rows, catalog)
 
 
