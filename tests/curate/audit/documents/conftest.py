@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from curate.audit.figure import Audit, read_audit
-from tests.curate.audit.made import GATES, Made, planted, write_dataset
+from tests.curate.audit.made import GATES, HOSTILE, Made, planted, write_dataset
 from tests.curate.audit.recount import Recount
 from tests.curate.running import clipmill
 
@@ -52,7 +52,7 @@ def with_rights(made: Made) -> Made:
     """Plants what owners said, each in turn, so that every kind meets every answer."""
     for number, source in enumerate(made.sources):
         source["source_kind"] = KINDS[number % len(KINDS)]
-        source["dataset"] = f"set {number % 3}" if source["source_kind"] == "public dataset" else None
+        source["dataset"] = f"set {number % 3} {HOSTILE}" if source["source_kind"] == "public dataset" else None
         source["dataset_licence"] = ("CC0-1.0", None)[number % 2] if source["dataset"] else None
         for signal, step in (("robots", 1), ("tdmrep", 7)):
             answer = ANSWERS[number // step % len(ANSWERS)]
