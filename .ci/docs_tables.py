@@ -2,7 +2,8 @@
 
 A page holds `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between them is replaced. NAME is
 `stages`, `measures`, `every column`, `every stage`, `formats X` where X is a table of tests/stages/decode/formats.py,
-`columns X` where X is a stage, or `settings X` where X is a part of the settings file of an audit's documents. With --check nothing is written and the exit code is 1 where a table is not current.
+`columns X` where X is a stage, or `settings X` where X is a part of the settings file of an audit's documents.
+With --check nothing is written and the exit code is 1 where a table is not current.
 What a stage does and how a measure is computed is the first sentence of the docstring of its class. Columns are those
 that `clipmill columns` prints. The pages that describe stages are named in docs/stages.yaml.
 """
