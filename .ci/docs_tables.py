@@ -2,7 +2,8 @@
 
 A page holds `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between them is replaced. NAME is
 `stages`, `measures`, `every column`, `every stage`, `formats X` where X is a table of tests/stages/decode/formats.py,
-or `columns X` where X is a stage. With --check nothing is written and the exit code is 1 where a table is not current.
+`columns X` where X is a stage, or `settings X` where X is a part of the settings file of an audit's documents.
+With --check nothing is written and the exit code is 1 where a table is not current.
 What a stage does and how a measure is computed is the first sentence of the docstring of its class. Columns are those
 that `clipmill columns` prints. The pages that describe stages are named in docs/stages.yaml.
 """
@@ -20,6 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from curate.audit.documents.settings import DocumentSettings  # noqa: E402
 from curate.query.columns.listing import empty_catalog, said_of  # noqa: E402
 from curate.query.columns.words import NAMED, ColumnWords, documented  # noqa: E402
 from curate.recipe.registry import BUILT_IN, KINDS, StageKind  # noqa: E402
@@ -79,6 +81,9 @@ def all_tables(pages: dict[str, str]) -> dict[str, str]:
         "every stage": markdown(["column", "type", "unit", "meaning"], every_stage_rows(columns)),
     }
     found |= {f"formats {name}": markdown(*format_table(rows)) for name, rows in FORMATS.items()}
+    for name, part in DocumentSettings():
+        rows = [[f"`{key}`", field.description or ""] for key, field in type(part).model_fields.items()]
+        found[f"settings {name}"] = markdown([f"`{name}:`", "meaning"], rows)
     for name in kinds:
         rows = [[f"`{c.column}`", c.type, with_unit(c)] for c in columns if c.stage == name and not c.of_every_stage]
         found[f"columns {name}"] = markdown(["column", "type", "meaning"], rows)

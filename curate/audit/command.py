@@ -1,4 +1,4 @@
-"""`clipmill audit`: counts a catalog, a selection or a dataset and writes what it finds into a folder."""
+"""`clipmill audit`: counts a catalog, a selection or a dataset, and writes figures and documents into a folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from curate.audit.documents.settings import read_settings
+from curate.audit.documents.write import write_documents
 from curate.audit.figure import AUDIT, Audit, Section, write_audit
 from curate.audit.page.page import PAGE, write_page
 from curate.audit.parts import Parts
@@ -17,7 +20,7 @@ from curate.audit.sections.registry import SECTIONS
 from curate.audit.selection import EVERY_CLIP, of_dataset, of_select
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
-from curate.datasets.files import open_dataset
+from curate.datasets.files import Dataset, open_dataset
 from curate.errors import UserError
 from curate.progress_bar import ProgressBar
 from curate.storage import is_local
@@ -42,14 +45,13 @@ def _made(folder: Path) -> Iterator[None]:
 
 def run_audit(
     catalog: str, output: str, select: str | None = None, dataset: str | None = None, held_out: float | None = None,
-    other: str | None = None,
+    other: str | None = None, settings: str | None = None,
 ) -> int:  # fmt: skip
-    """Writes OUTPUT/audit.json and OUTPUT/index.html; returns the exit code 0.
-
-    Raises UserError, before anything is written.
+    """Writes the page, audit.json and the documents into OUTPUT; returns the exit code 0. Raises UserError, before
+    anything is written.
 
     `held_out` is the share of the sources that the trainer holds out, `other` the folder of a second dataset: what
-    leaks between them is counted.
+    leaks between them is counted. `settings` is a file with what only the provider knows.
     """
     if held_out is not None and not 0 < held_out < 1:
         raise UserError(f"--held-out {held_out}: a share of the sources, above 0 and below 1")
@@ -58,6 +60,7 @@ def run_audit(
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"-o {output} is a file: give a folder")
+    given = read_settings(settings)
     opened = Catalog.open(catalog)
     found = open_dataset(dataset) if dataset is not None else None
     parts = Parts(held_out, open_dataset(other) if other is not None else None)
@@ -79,6 +82,7 @@ def run_audit(
             "selection": chosen.said,
             "select": select,
             "dataset": str(found.folder) if found is not None else None,
+            "described": described(found) if found is not None else None,
             "held_out": held_out,
             "other": other,
             "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -89,9 +93,17 @@ def run_audit(
     write_audit(folder / AUDIT, audit)
     if (why_not := write_page(folder, audit, jpegs)) is not None:
         print(f"{folder / PAGE} shows tables without plots: {why_not}", file=sys.stderr)
+    missing = write_documents(folder, audit, given)
     totals = audit.figure("totals.clips").records()[0]
     print(
         f"{folder / PAGE}: {totals['clips']:,} clips, {totals['kept_clips']:,} of them kept; "
         f"every number beside its SQL: {folder / AUDIT}"
     )
+    if missing:
+        print(f"croissant.json lacks {', '.join(missing)}: give {', '.join(missing.values())} in --settings FILE")
     return 0
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What dataset.json says of where the dataset comes from."""
+    return {"name": dataset.name} | {name: dataset.about.get(name) for name in ("created", "parent")}

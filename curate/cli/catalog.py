@@ -67,7 +67,9 @@ def add(commands: Commands) -> None:
     status.add_argument("--check", action="store_true", help="look at each source: is it gone, or changed?")
     status.set_defaults(command=_status)
 
-    audit = commands.add_parser("audit", help="what is in the catalog, what was lost and why: a page and audit.json")
+    audit = commands.add_parser(
+        "audit", help="what is in the catalog, what was lost and why: a page, figures and documents"
+    )
     add_catalog(audit)
     audit.add_argument("-o", "--output", required=True, type=filled, metavar="DIR")
     chosen = audit.add_mutually_exclusive_group()
@@ -75,6 +77,7 @@ def add(commands: Commands) -> None:
     chosen.add_argument("--dataset", metavar="DIR", help="audit the samples of this dataset, with their weights")
     audit.add_argument("--held-out", type=float, metavar="SHARE", help="what leaks to sources the trainer holds out")
     audit.add_argument("--other", metavar="DIR", help="what leaks to a second dataset")
+    audit.add_argument("--settings", metavar="FILE", help="YAML: what only you know, for the documents")
     audit.set_defaults(command=_audit)
 
     verify = commands.add_parser("verify", help="reconcile ledger, tables and shards; exit 1 on any mismatch")
@@ -175,7 +178,7 @@ def _status(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     from curate.audit.command import run_audit
 
-    return run_audit(args.catalog, args.output, args.select, args.dataset, args.held_out, args.other)
+    return run_audit(args.catalog, args.output, args.select, args.dataset, args.held_out, args.other, args.settings)
 
 
 def _verify(args: argparse.Namespace) -> int:

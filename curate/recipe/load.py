@@ -15,9 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from curate.catalog.gates import GateSettings
 from curate.errors import UserError, did_you_mean
 from curate.recipe.registry import KINDS
+from curate.recipe.yaml_lines import Path_, read_yaml
 
 RECIPE_KEYS = ("input", "select", "stages", "extensions")
-Path_ = tuple[str | int, ...]  # where in the file: ('recipes', 'ingest', 'stages', 0, 'probe')
 
 
 @dataclass(frozen=True)
@@ -80,23 +80,7 @@ def load_recipes(path: str | Path | None, names: list[str], overrides: tuple[str
     Raises UserError with file and line for an unknown key, a wrong type or value, or an unknown recipe.
     """
     file = pipelines_file(path)
-    try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read {file}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else str(file)
-        said = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{where}: not valid YAML: {said}") from error
-    lines: dict[Path_, int] = {}
-    try:
-        _number(str(file), node, (), lines)
-    except RecursionError as error:
-        raise UserError(f"{file}: an alias refers to what it stands in") from error
+    text, data, lines = read_yaml(file)
     return _Checker(str(file), text, data, lines).recipes(names, overrides)
 
 
@@ -106,23 +90,6 @@ def pipelines_file(path: str | Path | None) -> Path:
         return Path(path)
     here = Path("pipelines.yaml")
     return here if here.exists() else Path(__file__).with_name("pipelines.yaml")
-
-
-def _number(file: str, node: yaml.Node | None, at: Path_, lines: dict[Path_, int]) -> None:
-    """Notes the line of every key and item; a key given twice is an error, not the last one's win."""
-    if node is None:
-        return
-    lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            path = (*at, key.value)
-            if path in lines:
-                raise UserError(f"{file}:{key.start_mark.line + 1}: {key.value!r} is given twice; keep one")
-            lines[path] = key.start_mark.line + 1
-            _number(file, value, path, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _number(file, value, (*at, index), lines)
 
 
 class _Checker:

@@ -16,9 +16,11 @@ LOOPING = 0.3  # share of repeated word triples from which a text counts as repe
 
 def figures(subject: Subject) -> Iterator[Figure]:
     texts = ("captions.texts", "Captions: texts, words, repetition, agreement with the picture")
+    models = ("captions.models", "Models that wrote captions, with their revisions")
     samples = ("captions.samples", "Samples of captions")
     if not subject.captions:
         yield subject.absent(*texts, "a column of captions")
+        yield subject.absent(*models, "a column of captions")
         yield subject.absent(*samples, "a column of captions")
         return
     parts = " UNION ALL ".join(_texts_sql(number, each, subject) for number, each in enumerate(subject.captions))
@@ -27,6 +29,12 @@ def figures(subject: Subject) -> Iterator[Figure]:
         f"SELECT * EXCLUDE (number) FROM ({parts}) ORDER BY number",
         f"different: texts that differ, by a hash of 64 bits; repetitive: at least {LOOPING} of the word triples stood "
         "in the text before; their distributions are with the signals",
+    )
+    parts = " UNION ALL ".join(_models_sql(number, each, subject) for number, each in enumerate(subject.captions))
+    yield subject.figure(
+        *models,
+        f"SELECT * EXCLUDE (number) FROM ({parts}) ORDER BY number, source, model, revision",
+        "source: `model`, `server` or `manifest` (a text that came with the sources), null where it is not recorded",
     )
     yield subject.figure(*samples, _samples_sql(subject), f"texts are cut after {SHOWN} characters")
 
@@ -49,6 +57,21 @@ def _texts_sql(number: int, captions: Captions, subject: Subject) -> str:
             {measured("clip_match", "median({0})")}::DOUBLE AS match_median,
             {measured("clip_match", "quantile_cont({0}, 0.05)")}::DOUBLE AS match_q05
         FROM audited"""
+
+
+def _models_sql(number: int, captions: Captions, subject: Subject) -> str:
+    there, column = subject.tables[captions.table], quote(captions.column)
+    names = {"source": f"{captions.column}_source", "model": "model", "revision": "revision"}
+    made = ", ".join(f"{quote(name) if name in there else 'NULL::VARCHAR'} AS {shown}" for shown, name in names.items())
+    done = " AND status = 'done'" if "status" in there else ""
+    return f"""
+        SELECT {number} AS number, {literal(captions.column)} AS of_column, source, model, revision,
+            count(*) AS clips, coalesce(sum(seconds), 0) / 3600 AS hours,
+            count(*) FILTER (kept) AS kept_clips, coalesce(sum(seconds) FILTER (kept), 0) / 3600 AS kept_hours,
+            coalesce(sum(words), 0)::BIGINT AS words, coalesce(sum(words) FILTER (kept), 0)::BIGINT AS kept_words
+        FROM (SELECT clip_id, seconds, kept, {quote(captions.measure("words"))} AS words FROM audited)
+        JOIN (SELECT clip_id, {made} FROM {quote(captions.table)} WHERE {column} IS NOT NULL{done}) USING (clip_id)
+        GROUP BY ALL"""
 
 
 def _done_sql(captions: Captions, subject: Subject) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from curate.audit.domains import TOP_NOTE, top_domains_sql
 from curate.audit.figure import Figure
 from curate.audit.groups import SOURCE_TITLES, groups
 from curate.audit.ranked import REST_NOTE, ranked_sql
 from curate.audit.subject import Subject
 
 TOP_SOURCES = 50
-TOP_DOMAINS = 10_000  # rows of the tenth of the domains with most hours
 
 
 def figures(subject: Subject) -> Iterator[Figure]:
@@ -41,18 +41,4 @@ def figures(subject: Subject) -> Iterator[Figure]:
     if "domain" not in subject.source_columns:
         yield subject.absent("composition.domain_top", title, "the column domain")
         return
-    yield subject.figure(
-        "composition.domain_top",
-        title,
-        f"""
-        WITH counted AS (SELECT domain, count(*) AS sources, sum(clips) AS clips, sum(seconds) AS seconds,
-                sum(kept_seconds) AS kept_seconds, sum(bytes) AS bytes
-                FROM audited_sources WHERE domain IS NOT NULL GROUP BY domain),
-            placed AS (SELECT *, row_number() OVER (ORDER BY seconds DESC, clips DESC, domain) AS place,
-                count(*) OVER () AS domains FROM counted)
-        SELECT domain, sources, CAST(clips AS BIGINT) AS clips, seconds / 3600 AS hours,
-            kept_seconds / 3600 AS kept_hours, CAST(bytes AS BIGINT) AS bytes, domains
-        FROM placed WHERE place <= least({TOP_DOMAINS}, ceil(domains / 10)) ORDER BY place""",
-        f"by hours of clips, at most {TOP_DOMAINS:,} domains; bytes are those of whole sources; the last column is the "
-        "number of all domains",
-    )
+    yield subject.figure("composition.domain_top", title, top_domains_sql(), TOP_NOTE)

@@ -19,6 +19,7 @@ from curate.audit.figure import Audit, read_audit
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import Gate
 from curate.catalog.ledger import Ledger
+from curate.catalog.rights import RIGHTS
 from tests.catalog_rows import commit_rows
 from tests.curate.loader.latents import contract
 
@@ -37,13 +38,12 @@ MOVED = {
 }
 TYPES = {
     "clips": {"motion": "double", "luma": "double", "sharpness": "double"},
-    "sources": dict.fromkeys(
-        ("domain", "licence", "dataset_licence", "language", "source_kind", "dataset"), "string"
-    ),
+    "sources": {field.name: field.type for field in RIGHTS},
     "captions": {
         "caption": "string", "caption_words": "int32", "caption_repetition": "double", "caption_language": "string",
         "caption_truncated": "bool", "caption_refusal": "string", "caption_boilerplate": "string",
-        "caption_clip_match": "double", "model": "string", "revision": "string", "status": "string", "reason": "string",
+        "caption_clip_match": "double", "caption_source": "string", "model": "string",
+        "revision": "string", "status": "string", "reason": "string",
     },
     "duplicates": {
         "duplicate_cluster": "string", "duplicate_kind": "string", "duplicate_keep": "bool", "duplicate_of": "string",

@@ -21,11 +21,12 @@ def files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
-def test_an_audit_is_a_page_and_a_file_of_figures_and_leaves_the_catalog_as_it_was(catalog, tmp_path):
+def test_an_audit_is_a_page_figures_and_documents_and_leaves_the_catalog_as_it_was(catalog, tmp_path):
     before = files(catalog)
     done = clipmill("audit", "--catalog", catalog, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir(tmp_path / "out")) == ["audit.json", "index.html"]
+    made = ["audit.json", "croissant.json", "datasheet.md", "eu_summary.md", "index.html"]
+    assert sorted(os.listdir(tmp_path / "out")) == made
     assert files(catalog) == before
     found = read_audit(tmp_path / "out")
     clips = found.figure("totals.clips").value("clips")
