@@ -11,7 +11,11 @@ from tests.curate.audit.recount import Recount
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     catalog = planted().write(folder / "catalog")
-    run = {"run_id": "r", "recipe": "ingest", "inputs": ["films"], "settings": {"sources": "s1"}}
+    films = folder / "films"
+    films.mkdir()
+    (films / "pending.mp4").touch()
+    run = {"recipe": "ingest", "recipe_text": "recipes: {ingest: {stages: []}}", "inputs": [str(films)]}
+    run |= {"settings": {"sources": "s1"}}
     opened = Catalog.open(catalog)
     for listed in (40, 41):
         opened.start_run(run | {"run_id": f"r{listed}"})
