@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from curate.audit.against import find_against
 from curate.audit.figure import AUDIT, Audit, Section, write_audit
-from curate.audit.parts import Parts
-from curate.audit.relations import prepared
+from curate.audit.parts import Parts, second_part
+from curate.audit.relations import describe_other, prepared
+from curate.audit.sections.against import comparison
 from curate.audit.sections.registry import SECTIONS
 from curate.audit.selection import EVERY_CLIP, of_dataset, of_select
 from curate.catalog.catalog import Catalog
@@ -39,12 +41,13 @@ def _made(folder: Path) -> Iterator[None]:
 
 def run_audit(
     catalog: str, output: str, select: str | None = None, dataset: str | None = None, held_out: float | None = None,
-    other: str | None = None,
+    other: str | None = None, against: str | None = None,
 ) -> int:  # fmt: skip
     """Writes OUTPUT/audit.json; returns the exit code 0. Raises UserError, before anything is written.
 
     `held_out` is the share of the sources that the trainer holds out, `other` the folder of a second dataset: what
-    leaks between them is counted.
+    leaks between them is counted. `against` is a version of the catalog, another catalog or a dataset: what came, went
+    and moved since is counted.
     """
     if held_out is not None and not 0 < held_out < 1:
         raise UserError(f"--held-out {held_out}: a share of the sources, above 0 and below 1")
@@ -55,16 +58,18 @@ def run_audit(
         raise UserError(f"-o {output} is a file: give a folder")
     opened = Catalog.open(catalog)
     found = open_dataset(dataset) if dataset is not None else None
-    parts = Parts(held_out, open_dataset(other) if other is not None else None)
+    compared = find_against(opened, against) if against is not None else None
+    parts = Parts(held_out, second_part(open_dataset(other) if other is not None else None, compared))
     versions = opened.snapshot()
     with connect(opened, versions) as sql, ExitStack() as stack:
         if found is not None:
             chosen = of_dataset(found)
         else:
             chosen = EVERY_CLIP if select is None else of_select(sql, select)
+        beside = describe_other(sql, compared, select) if compared is not None else None
         stack.enter_context(_made(folder))
         progress = stack.enter_context(ProgressBar("audit", len(SECTIONS), "sections"))
-        subject = stack.enter_context(prepared(sql, opened, chosen, parts, folder))
+        subject = stack.enter_context(prepared(sql, opened, chosen, parts, folder, beside))
         sections = []
         for maker in SECTIONS:
             sections.append(Section(maker.name, maker.title, tuple(maker.figures(subject))))
@@ -76,6 +81,8 @@ def run_audit(
             "dataset": str(found.folder) if found is not None else None,
             "held_out": held_out,
             "other": other,
+            "against": against,
+            "compared_with": compared.said if compared is not None else None,
             "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": versions,
         }
@@ -83,4 +90,6 @@ def run_audit(
     write_audit(folder / AUDIT, audit)
     totals = audit.figure("totals.clips").records()[0]
     print(f"{folder / AUDIT}: {totals['clips']:,} clips, {totals['kept_clips']:,} of them kept")
+    if compared is not None:
+        print(comparison(audit, compared.said))
     return 0
