@@ -52,6 +52,11 @@ def find_against(catalog: Catalog, text: str) -> Against:
     return Against(version.said, catalog, version.tables, version.moment, same_catalog=True)
 
 
+def attach_other(text: str, catalog: Catalog, sql: duckdb.DuckDBPyConnection) -> None:
+    """Adds the views of what `--against TEXT` names to a catalog's connection, as `other.clips` and so on."""
+    find_against(catalog, text).attach(sql)
+
+
 def _dataset(catalog: Catalog, folder: str) -> Against:
     """The samples of a dataset, as the catalog that it was made of judges them now."""
     dataset = open_dataset(folder)

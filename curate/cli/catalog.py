@@ -4,6 +4,7 @@ verify, trace, relocate, forget."""
 from __future__ import annotations
 
 import argparse
+import functools
 
 from curate.cli.arguments import Commands, add_catalog, filled, port, positive
 
@@ -120,7 +121,12 @@ def add(commands: Commands) -> None:
 def _sql(args: argparse.Namespace) -> int:
     from curate.query.sql import print_query
 
-    return print_query(args.catalog, args.query, args.format, args.output, args.layout, args.against)
+    beside = None
+    if args.against is not None:
+        from curate.audit.against import attach_other
+
+        beside = functools.partial(attach_other, args.against)
+    return print_query(args.catalog, args.query, args.format, args.output, args.layout, beside)
 
 
 def _columns(args: argparse.Namespace) -> int:

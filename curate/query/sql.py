@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -26,24 +27,21 @@ if TYPE_CHECKING:
 
 def print_query(
     catalog: str, text: str, form: str | None, output: str | None, layout: Layout | None = None,
-    against: str | None = None,
+    beside: Callable[[Catalog, duckdb.DuckDBPyConnection], None] | None = None,
 ) -> int:  # fmt: skip
     """Prints the rows of a query, or writes them to the file `output`; returns 0.
 
     `form` is 'table', 'csv' or 'json'; None takes it from the name of the output. A table is 'wide', with every column
     side by side, or 'vertical', a column a line; None shows every column, but of a `SELECT *` on a terminal those that
-    stand side by side and say most. `against` is a version of the catalog, another catalog or a dataset whose catalog
-    has its views as `other.clips` and so on. Raises UserError.
+    stand side by side and say most. `beside` may add the views of something else to the connection. Raises UserError.
     """
     form = form or {".csv": "csv", ".json": "json"}.get(Path(output or "").suffix, "table")
     if layout is not None and form != "table":
         raise UserError(f"--{layout} is for tables, and {form} has every column: leave one of them out")
     opened = Catalog.open(catalog)
     with connect(opened) as sql:
-        if against is not None:
-            from curate.audit.against import find_against
-
-            find_against(opened, against).attach(sql)
+        if beside is not None:
+            beside(opened, sql)
         names, rows = query(sql, text)
         if output is None and form == "table" and layout is None and sys.stdout.isatty():
             _print_readable(sql, text, _text_table(names, rows))
