@@ -124,7 +124,8 @@ def view_columns(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
     tables: dict[str, dict[str, str]] = {}
     rows = sql.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns() "
-        "WHERE schema_name = 'main' AND NOT internal ORDER BY table_name, column_index"
+        "WHERE schema_name = 'main' AND database_name = current_database() AND NOT internal "
+        "ORDER BY table_name, column_index"
     ).fetchall()
     for table, column, kind in rows:
         tables.setdefault(table, {})[column] = kind

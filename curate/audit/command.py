@@ -9,13 +9,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from curate.audit.against import find_against
 from curate.audit.documents.settings import read_settings
 from curate.audit.documents.write import write_documents
 from curate.audit.figure import AUDIT, Audit, Section, write_audit
 from curate.audit.page.page import PAGE, write_page
-from curate.audit.parts import Parts
+from curate.audit.parts import Parts, second_part
 from curate.audit.pictures import pictures
-from curate.audit.relations import prepared
+from curate.audit.relations import describe_other, prepared
+from curate.audit.sections.against import comparison
 from curate.audit.sections.registry import SECTIONS
 from curate.audit.selection import EVERY_CLIP, of_dataset, of_select
 from curate.catalog.catalog import Catalog
@@ -45,13 +47,14 @@ def _made(folder: Path) -> Iterator[None]:
 
 def run_audit(
     catalog: str, output: str, select: str | None = None, dataset: str | None = None, held_out: float | None = None,
-    other: str | None = None, settings: str | None = None,
+    other: str | None = None, settings: str | None = None, against: str | None = None,
 ) -> int:  # fmt: skip
     """Writes the page, audit.json and the documents into OUTPUT; returns the exit code 0. Raises UserError, before
     anything is written.
 
     `held_out` is the share of the sources that the trainer holds out, `other` the folder of a second dataset: what
-    leaks between them is counted. `settings` is a file with what only the provider knows.
+    leaks between them is counted. `settings` is a file with what only the provider knows. `against` is a version of the
+    catalog, another catalog or a dataset: what came, went and moved since is counted.
     """
     if held_out is not None and not 0 < held_out < 1:
         raise UserError(f"--held-out {held_out}: a share of the sources, above 0 and below 1")
@@ -63,16 +66,18 @@ def run_audit(
     given = read_settings(settings)
     opened = Catalog.open(catalog)
     found = open_dataset(dataset) if dataset is not None else None
-    parts = Parts(held_out, open_dataset(other) if other is not None else None)
+    compared = find_against(opened, against) if against is not None else None
+    parts = Parts(held_out, second_part(open_dataset(other) if other is not None else None, compared))
     versions = opened.snapshot()
     with connect(opened, versions) as sql, ExitStack() as stack:
         if found is not None:
             chosen = of_dataset(found)
         else:
             chosen = EVERY_CLIP if select is None else of_select(sql, select)
+        beside = describe_other(sql, compared, select) if compared is not None else None
         stack.enter_context(_made(folder))
         progress = stack.enter_context(ProgressBar("audit", len(SECTIONS), "sections"))
-        subject = stack.enter_context(prepared(sql, opened, chosen, parts, folder))
+        subject = stack.enter_context(prepared(sql, opened, chosen, parts, folder, beside))
         sections = []
         for maker in SECTIONS:
             sections.append(Section(maker.name, maker.title, tuple(maker.figures(subject))))
@@ -85,6 +90,8 @@ def run_audit(
             "described": described(found) if found is not None else None,
             "held_out": held_out,
             "other": other,
+            "against": against,
+            "compared_with": compared.said if compared is not None else None,
             "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": versions,
         }
@@ -99,6 +106,8 @@ def run_audit(
         f"{folder / PAGE}: {totals['clips']:,} clips, {totals['kept_clips']:,} of them kept; "
         f"every number beside its SQL: {folder / AUDIT}"
     )
+    if compared is not None:
+        print(comparison(audit, compared.said))
     if missing:
         print(f"croissant.json lacks {', '.join(missing)}: give {', '.join(missing.values())} in --settings FILE")
     return 0

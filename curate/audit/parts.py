@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.audit.against import Against
 from curate.catalog.gates import literal
 from curate.catalog.superseded_rows import no_glob
 from curate.datasets.files import INDEX, Dataset
+from curate.errors import UserError
 
 HELD_OUT = "held_out.parquet"  # beside audit.json: the sources that are held out, by source_id
 TRAINED, HELD, OTHER = "trained on", "held out", "second dataset"
@@ -18,25 +20,43 @@ class Parts:
     """Which clips are held out of training, by their sources' hashes as the trainer does it, and a second dataset."""
 
     held_out: float | None = None  # share, as `validation.share` of the trainer's config
-    other: Dataset | None = None
+    other: str | None = None  # SQL of clip_id, source_id and content_hash of the second dataset's clips
 
     @property
     def there(self) -> bool:
         return self.held_out is not None or self.other is not None
 
     def relations(self, folder: Path) -> dict[str, str]:
-        """SQL of the relation `parts`: clip_id, source_id, part. A clip may stand in several parts."""
+        """SQL of the relation `parts`: clip_id, source_id, content_hash, part. A clip may stand in several parts."""
         if not self.there:
             return {}
         part = literal(TRAINED)
         if self.held_out is not None:
             held = f"SELECT source_id FROM {_file_sql(folder / HELD_OUT)}"
             part = f"CASE WHEN source_id IN ({held}) THEN {literal(HELD)} ELSE {part} END"
-        text = f"SELECT clip_id, source_id, {part} AS part FROM audited"
+        files = "(SELECT source_id, content_hash FROM sources)"
+        text = (
+            f"SELECT clip_id, source_id, content_hash, {part} AS part FROM audited LEFT JOIN {files} USING (source_id)"
+        )
         if self.other is not None:
-            index = _file_sql(self.other.folder / INDEX)
-            text += f" UNION ALL SELECT DISTINCT clip_id, source_id, {literal(OTHER)} FROM {index}"
+            text += f" UNION ALL SELECT DISTINCT clip_id, source_id, content_hash, {literal(OTHER)} FROM ({self.other})"
         return {"parts": text}
+
+
+def second_part(dataset: Dataset | None, against: Against | None) -> str | None:
+    """The SQL of a second dataset's clips: of an index, or of another catalog or dataset that is compared with. An
+    earlier version of the same catalog is no second dataset. UserError for an index without content hashes.
+    """
+    if dataset is not None:
+        if "content_hash" not in dataset.index_columns():
+            raise UserError(f"{dataset.folder / INDEX} has no column 'content_hash': make the dataset again")
+        return f"SELECT clip_id, source_id, content_hash FROM {_file_sql(dataset.folder / INDEX)}"
+    if against is None or (against.same_catalog and against.chosen.sql is None):
+        return None
+    return (
+        "SELECT clip_id, source_id, content_hash FROM other_audited "
+        "LEFT JOIN (SELECT source_id, content_hash FROM other.main.sources) USING (source_id)"
+    )
 
 
 def write_held_out(path: Path, sources: list[str], share: float) -> None:

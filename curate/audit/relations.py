@@ -2,7 +2,8 @@
 
 `chosen` are the ids of what is selected; `judged` is a row for each clip of the catalog, with its signals and what each
 gate says of it; `audited` are those rows of it that are selected; `audited_sources` is a row for each of their sources,
-with its facts and its counts of clips.
+with its facts and its counts of clips. With something to compare with, the relations of the same names behind `other_`
+are its own, `compared` is a row for each clip of either, and `moved` says how far each distribution is from the other.
 """
 
 from __future__ import annotations
@@ -16,31 +17,38 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from curate.audit import columns as found
+from curate.audit.against import PREFIX, Against, as_other, selected
 from curate.audit.columns import JudgedGate
+from curate.audit.movement import compared_relations
 from curate.audit.parts import HELD_OUT, Parts, write_held_out
 from curate.audit.selection import Chosen
 from curate.audit.subject import Subject
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import literal, one_line, quote
+from curate.catalog.views import of_other
 from curate.errors import UserError
 from curate.run.selection import interruptible, with_nulls_sql
 from curate.shards.inventory import tables_with_shards
 
 MEMORY = "2500MB"  # of DuckDB: what is more lies on disk meanwhile
 WORK = "audit_work"  # the database on disk, for as long as the audit takes
-VIEWS = ("audited",)  # relations that are not kept, as they are others with a condition
+VIEWS = ("audited", "other_audited")  # relations that are not kept, as they are others with a condition
 
 
 @contextmanager
 def prepared(
-    sql: duckdb.DuckDBPyConnection, catalog: Catalog, chosen: Chosen, parts: Parts, beside: Path
-) -> Iterator[Subject]:
+    sql: duckdb.DuckDBPyConnection, catalog: Catalog, chosen: Chosen, parts: Parts, beside: Path,
+    other: Subject | None = None,
+) -> Iterator[Subject]:  # fmt: skip
     """The subject of an audit; its relations lie in a temporary folder in `beside` until the block ends.
 
     Raises UserError for a selection that is wrong.
     """
-    subject = describe(sql, catalog, chosen)
-    relations = {**subject.relations, **parts.relations(beside)}
+    subject = replace(describe(sql, catalog, chosen), other=other)
+    relations = {**subject.relations}
+    if other is not None:
+        relations |= {**other.relations, **compared_relations(subject, other)}
+    relations |= parts.relations(beside)
     with TemporaryDirectory(dir=beside, prefix=".audit-") as folder:
         sql.execute(f"SET memory_limit = '{MEMORY}'")
         sql.execute(f"SET temp_directory = {literal(folder)}")
@@ -64,6 +72,16 @@ def prepared(
             for name in relations:
                 sql.execute(f"DROP VIEW IF EXISTS temp.{name}")
             sql.execute(f"DETACH {WORK}")
+
+
+def describe_other(sql: duckdb.DuckDBPyConnection, against: Against, select: str | None) -> Subject:
+    """The subject that another one is compared with; its views are attached as those of the database `other`."""
+    against.attach(sql)
+    chosen = selected(sql, against, select)
+    with of_other(sql):
+        found = describe(sql, against.catalog, chosen)
+    relations = {PREFIX + name: as_other(sql, text, found.tables) for name, text in found.relations.items()}
+    return replace(found, relations=relations)
 
 
 def _refuse_strangers(subject: Subject) -> None:

@@ -37,6 +37,7 @@ class Subject:
     captions: Sequence[Captions]
     chosen: Chosen
     tables: Mapping[str, Mapping[str, str]]  # view of the catalog -> column -> type
+    other: Subject | None = None  # what it is compared with, whose relations are `other_audited` and so on
 
     @property
     def stage_tables(self) -> list[str]:

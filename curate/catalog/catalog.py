@@ -203,9 +203,17 @@ class Catalog:
         self.append("gates", rows or [now | {"position": 0}])
         return True
 
-    def gates(self, version: int | None = None, without: str | None = None) -> list[Gate]:
-        """The gates in force: the latest of each recipe (but one), recipes in the order of their first gates."""
+    def gates(
+        self, version: int | None = None, without: str | None = None, until: datetime.datetime | None = None
+    ) -> list[Gate]:
+        """The gates in force, or those of an earlier time: the latest of each recipe (but one), recipes in the order
+        of their first gates.
+        """
         history = [row for row in self.rows("gates", version=version) if row["recipe"] != without]
+        if until is not None:
+            since = datetime.datetime.fromtimestamp(0, datetime.UTC)
+            last = (until - since) // datetime.timedelta(microseconds=1)
+            history = [row for row in history if row["set_at"] <= last]
         first: dict[str, int] = {}
         latest: dict[str, int] = {}
         for row in sorted(history, key=lambda row: row["generation"]):

@@ -8,7 +8,9 @@ Neither shows rows that were not committed as whole units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import datetime
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
@@ -29,6 +31,7 @@ from curate.storage import is_local
 
 # (connection, table's name, table) -> the relation of the table's data files, in SQL
 Files = Callable[[duckdb.DuckDBPyConnection, str, DeltaTable], str]
+OTHER = "other"  # the database of another version or catalog
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
@@ -51,26 +54,63 @@ def connect(
             "python_enable_replacements": "false",  # a table name is no variable of ours
         }
     )
+    _run(connection, "SET parquet_metadata_cache = true")
+    add_views(connection, catalog, at, without_gates_of, files)
+    return connection
+
+
+def connect_beside(
+    connection: duckdb.DuckDBPyConnection, catalog: Catalog, at: Mapping[str, int], until: datetime.datetime | None
+) -> None:
+    """Adds the views of another catalog, or of another version of the same, as those of a database `other`: they are
+    `other.clips` and so on. The gates that were in force at the time `until` judge.
+    """
+    _run(connection, f"ATTACH ':memory:' AS {OTHER}")
+    with of_other(connection):
+        add_views(connection, catalog, at, until=until)
+
+
+@contextmanager
+def of_other(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """While the block lasts, a name without its database is one of the database `other`."""
+    before = _run(connection, "SELECT current_database()")[0][0]
+    _run(connection, f"USE {OTHER}")
+    try:
+        yield
+    finally:
+        _run(connection, f"USE {quote(before)}")
+
+
+def add_views(
+    connection: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    at: Mapping[str, int] | None = None,
+    without_gates_of: str | None = None,
+    files: Files | None = None,
+    until: datetime.datetime | None = None,
+) -> None:
+    """Makes the views of a catalog, as `connect` describes, in the connection's present database."""
     if files is None:
         files = parquet_files
-        if not is_local(catalog.uri):
+        if not is_local(catalog.uri) and not connection.filesystem_is_registered(catalog.fs.protocol[0]):
             connection.register_filesystem(catalog.fs)
-    _run(connection, "SET parquet_metadata_cache = true")
     _run(connection, "CREATE SCHEMA raw")
     tables = catalog.open_tables(at)
     joined = [name for name, table in tables.items() if owner(table) == (name, "clip_id")]
     places = read_places(catalog)
     for name in sorted({*BASE, *tables}):
-        _run(connection, f"CREATE VIEW raw.{quote(name)} AS {_stored_sql(connection, name, tables, files)}")
+        stored = _stored_sql(connection, name, tables, files)
+        if name == "gates" and until is not None:
+            stored = f"SELECT * FROM ({stored}) WHERE set_at <= {_time_sql(until)}"
+        _run(connection, f"CREATE VIEW raw.{quote(name)} AS {stored}")
         if name not in ("clips", *OWN_TABLES):
             _run(connection, f"CREATE VIEW {quote(name)} AS {_shown_sql(connection, name, places)}")
-    gates = catalog.gates(None if at is None else at.get("gates"), without=without_gates_of)
+    gates = catalog.gates(None if at is None else at.get("gates"), without=without_gates_of, until=until)
     _run(connection, f"CREATE VIEW clips AS {_clips_sql(connection, gates, joined, places)}")
     _run(connection, f"CREATE VIEW runs AS {_runs_sql(live_runs(catalog.uri))}")
     _run(connection, f"CREATE VIEW gates AS {GATES_SQL}")
     _run(connection, "CREATE VIEW places AS SELECT * FROM raw.places ORDER BY number")
     _run(connection, "CREATE VIEW removals AS SELECT * FROM raw.removals ORDER BY removed_at, kind, digest")
-    return connection
 
 
 def query(connection: duckdb.DuckDBPyConnection, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -152,6 +192,11 @@ def _latest_rows_sql(
     if found is None or state_table is None or not has_superseded(state_table):
         return ""
     return f" WHERE {latest_sql(found.key, files(connection, found.state, state_table))}"
+
+
+def _time_sql(moment: datetime.datetime) -> str:
+    """A time as views show times: in UTC, without a zone."""
+    return f"TIMESTAMP '{moment.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:

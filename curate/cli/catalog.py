@@ -4,6 +4,7 @@ verify, trace, relocate, forget."""
 from __future__ import annotations
 
 import argparse
+import functools
 
 from curate.cli.arguments import Commands, add_catalog, filled, port, positive
 
@@ -19,6 +20,8 @@ def add(commands: Commands) -> None:
     layout = sql.add_mutually_exclusive_group()
     layout.add_argument("--wide", dest="layout", action="store_const", const="wide", help="all columns side by side")
     layout.add_argument("--vertical", dest="layout", action="store_const", const="vertical", help="one column a line")
+    other = "a version, catalog or dataset, whose views are other.clips, other.sources, ..."
+    sql.add_argument("--against", type=filled, metavar="VERSION|DIR", help=other)
     sql.set_defaults(command=_sql)
 
     columns = commands.add_parser("columns", help="every table and column: type, unit, stage that makes it, meaning")
@@ -78,6 +81,10 @@ def add(commands: Commands) -> None:
     audit.add_argument("--held-out", type=float, metavar="SHARE", help="what leaks to sources the trainer holds out")
     audit.add_argument("--other", metavar="DIR", help="what leaks to a second dataset")
     audit.add_argument("--settings", metavar="FILE", help="YAML: what only you know, for the documents")
+    against = (
+        "what came, went and moved since a version (a run's number or id, or a time), or from a catalog or dataset"
+    )
+    audit.add_argument("--against", type=filled, metavar="VERSION|DIR", help=against)
     audit.set_defaults(command=_audit)
 
     verify = commands.add_parser("verify", help="reconcile ledger, tables and shards; exit 1 on any mismatch")
@@ -117,7 +124,12 @@ def add(commands: Commands) -> None:
 def _sql(args: argparse.Namespace) -> int:
     from curate.query.sql import print_query
 
-    return print_query(args.catalog, args.query, args.format, args.output, args.layout)
+    beside = None
+    if args.against is not None:
+        from curate.audit.against import attach_other
+
+        beside = functools.partial(attach_other, args.against)
+    return print_query(args.catalog, args.query, args.format, args.output, args.layout, beside)
 
 
 def _columns(args: argparse.Namespace) -> int:
@@ -178,7 +190,9 @@ def _status(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     from curate.audit.command import run_audit
 
-    return run_audit(args.catalog, args.output, args.select, args.dataset, args.held_out, args.other, args.settings)
+    return run_audit(
+        args.catalog, args.output, args.select, args.dataset, args.held_out, args.other, args.settings, args.against
+    )
 
 
 def _verify(args: argparse.Namespace) -> int:

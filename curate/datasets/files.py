@@ -85,12 +85,19 @@ class Dataset:
         try:
             table = parquet.read_table(path, columns=names, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} can't be read ({first_line(error)}): make the dataset again") from error
+            raise _unreadable(path, error) from error
         missing = [name for name in names if name not in table.column_names]
         if missing or table.num_rows != self.samples:
             what = f"it has no column {missing[0]!r}" if missing else f"it has {table.num_rows:,} rows"
             raise UserError(f"{path} is not the index of this dataset of {self.samples:,} samples: {what}")
         return {name: table[name] for name in names}
+
+    def index_columns(self) -> list[str]:
+        """The names of the columns of the index."""
+        try:
+            return parquet.read_schema(self.folder / INDEX).names
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(self.folder / INDEX, error) from error
 
     def empty_text(self, name: str = "text") -> np.ndarray | None:
         """The encoded empty prompt (L, D) of a text field; None for a dataset without text."""
@@ -116,7 +123,7 @@ def open_dataset(folder: str | Path | Dataset) -> Dataset:
             "--select SQL`"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({first_line(error)}): make the dataset again") from error
+        raise _unreadable(path, error) from error
     if not isinstance(about, dict) or about.get("kind") != KIND:
         raise UserError(f"{path} does not describe a {KIND}")
     try:
@@ -151,6 +158,10 @@ def open_dataset(folder: str | Path | Dataset) -> Dataset:
         raise UserError(f"{path} lacks {error} or is of another version of clipmill: make the dataset again") from error
     except ContractError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} can't be read ({first_line(error)}): make the dataset again")
 
 
 def refuse_retired(dataset: Dataset) -> Dataset:

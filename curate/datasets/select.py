@@ -15,7 +15,7 @@ from stages.shards.contract import Contract, ContractError
 from stages.shards.rights import RIGHTS_NAMES
 
 # Columns of a dataset's index; those of rights are as `clips` has them when the dataset is made.
-OWN = ("clip_id", "source_id", "shard", "bucket", "window_fps", "weight", "seconds", *RIGHTS_NAMES)
+OWN = ("clip_id", "source_id", "shard", "bucket", "window_fps", "weight", "seconds", "content_hash", *RIGHTS_NAMES)
 SHOWN = 3  # contracts that are described where a selection mixes several
 
 
@@ -79,7 +79,7 @@ class DatasetSelection:
 
     def samples(self, weight: str | None, conditions: Sequence[str]) -> pa.Table:
         """One row for each sample, sorted by bucket, shard and clip: clip_id, source_id, shard, bucket, window_fps,
-        weight, the rights and the conditions.
+        weight, content_hash of the source, the rights and the conditions.
 
         `weight` is a SQL expression on the columns of `clips` and those that the selection adds.
         """
@@ -106,12 +106,13 @@ class DatasetSelection:
         self._check_weights(weight)
         columns = "".join(f", c{i}" for i in range(len(conditions)))
         names = ["clip_id", "source_id", "shard", "bucket", "window_fps", "weight"]
-        rights = ", ".join(f"of.{name}" for name in RIGHTS_NAMES)
+        rights = ", ".join(["files.content_hash", *(f"of.{name}" for name in RIGHTS_NAMES)])
         found = self.sql.sql(f"""
             SELECT {", ".join(f"encoded.{name}" if name != "weight" else name for name in names)}, {rights}{columns}
             FROM encoded JOIN weighed USING (clip_id) JOIN clips AS of ON of.clip_id = encoded.clip_id
+            LEFT JOIN sources AS files ON files.source_id = encoded.source_id
             ORDER BY encoded.bucket, encoded.shard, encoded.clip_id""").to_arrow_table()  # fmt: skip
-        return found.rename_columns([*names, *RIGHTS_NAMES, *conditions])
+        return found.rename_columns([*names, "content_hash", *RIGHTS_NAMES, *conditions])
 
     def all_columns(self) -> list[str]:
         """The columns that weights and conditions may name: those of the selection, then the others of `clips`."""

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -24,17 +25,23 @@ if TYPE_CHECKING:
     from curate.query.text_table import Layout, TextTable
 
 
-def print_query(catalog: str, text: str, form: str | None, output: str | None, layout: Layout | None = None) -> int:
+def print_query(
+    catalog: str, text: str, form: str | None, output: str | None, layout: Layout | None = None,
+    beside: Callable[[Catalog, duckdb.DuckDBPyConnection], None] | None = None,
+) -> int:  # fmt: skip
     """Prints the rows of a query, or writes them to the file `output`; returns 0.
 
     `form` is 'table', 'csv' or 'json'; None takes it from the name of the output. A table is 'wide', with every column
     side by side, or 'vertical', a column a line; None shows every column, but of a `SELECT *` on a terminal those that
-    stand side by side and say most. Raises UserError.
+    stand side by side and say most. `beside` may add the views of something else to the connection. Raises UserError.
     """
     form = form or {".csv": "csv", ".json": "json"}.get(Path(output or "").suffix, "table")
     if layout is not None and form != "table":
         raise UserError(f"--{layout} is for tables, and {form} has every column: leave one of them out")
-    with connect(Catalog.open(catalog)) as sql:
+    opened = Catalog.open(catalog)
+    with connect(opened) as sql:
+        if beside is not None:
+            beside(opened, sql)
         names, rows = query(sql, text)
         if output is None and form == "table" and layout is None and sys.stdout.isatty():
             _print_readable(sql, text, _text_table(names, rows))

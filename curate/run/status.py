@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote
-from curate.catalog.idset import IdSet, pack
-from curate.catalog.places import read_places
 from curate.catalog.state import owner
 from curate.catalog.views import connect
-from curate.errors import UserError
-from curate.recipe.load import endings
-from curate.removal.memory import purged_sources, read_purged
-from curate.run.listing import Listing
-from curate.run.moved import new_place
-from curate.run.naming import Naming
-from curate.run.pending import PendingSources
+from curate.removal.memory import purged_sources
+from curate.run.listed import list_again
 from curate.run.presence import Presence, what_to_do
 from curate.run.report import FUNNEL, funnel_rows, hours, report_console, table_of
 from curate.run.verify_sources import SourceProblem, source_problems
@@ -55,18 +47,18 @@ def print_status(catalog: Catalog, check: bool = False) -> int:
         ).fetchall()[0][0]
         stages = _stages(catalog, sql)
         changed = [found for table in tables_with_shards(sql) if (found := find_changed(sql, table)) is not None]
-        pending, trouble = _pending(sql, catalog)
+        listed = list_again(sql, catalog)
         purged = purged_sources(catalog)
         vanished = list(_checked(catalog) if check else _vanished(sql, catalog))
     done, failed = states.get("done", 0), states.get("failed", 0)
-    counted = "unknown" if pending is None else f"{pending:,}"
+    counted = f"{listed.pending:,}" if listed.known else "unknown"
     console.print(
         f"sources: {done:,} done ({hours(watched)} hours), {failed:,} failed, {counted} pending"
         + (f", {purged:,} removed (purged)" if purged else "")
     )
     if stale:
         console.print(f"{stale:,} of them are still from before the last run's stages changed: run it again")
-    for line in trouble:
+    for line in listed.out_of_reach:
         console.print(f"pending is not known: {line}")
     for line in vanished:
         console.print(line)
@@ -131,35 +123,3 @@ def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
         ).fetchall()[0][0]
         rows.append((name, f"{states.get('done', 0):,}", f"{states.get('failed', 0):,}", f"{without:,}"))
     return rows
-
-
-def _pending(sql: Any, catalog: Catalog) -> tuple[int | None, list[str]]:
-    """Sources that the inputs of all runs name and the catalog does not hold, and the inputs out of reach."""
-    known, places, purged = IdSet(), read_places(catalog), read_purged(catalog)
-    reader = sql.sql("SELECT source_id FROM sources").to_arrow_reader(100_000)
-    for batch in reader:
-        if batch.num_rows:
-            known.add(pack(batch["source_id"].to_pylist()))
-    rows = sql.execute("SELECT DISTINCT recipe_text, recipe, inputs FROM runs").fetchall()
-    wanted = {(one, _extensions(text, name)) for text, name, inputs in rows for one in json.loads(inputs)}
-    found, trouble = 0, []
-    for one, extensions in sorted(wanted, key=str):
-        listing = Listing((new_place(places, one),), extensions)
-        try:
-            listing.check()
-            for unit in PendingSources(listing, done=known, naming=Naming(places, listing.inputs), purged=purged):
-                found += 1
-                known.add(pack([unit.unit_id]))
-        except (UserError, OSError) as error:
-            trouble.append(str(error) if one in str(error) else f"{one}: {error}")
-    trouble = list(dict.fromkeys(trouble))
-    return (None if trouble else found), trouble
-
-
-def _extensions(recipe_text: str, recipe: str) -> tuple[str, ...] | None:
-    """The file endings that the recipe of an earlier run asked for."""
-    import yaml
-
-    body = yaml.safe_load(recipe_text)["recipes"][recipe]
-    given = body.get("extensions") or []
-    return endings((given,) if isinstance(given, str) else tuple(given))

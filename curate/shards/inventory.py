@@ -62,7 +62,8 @@ def tables_with_shards(sql: duckdb.DuckDBPyConnection) -> list[str]:
     """The tables whose rows name shards: those with SHARD_COLUMNS."""
     columns: dict[str, set[str]] = {}
     for table, name in sql.execute(
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'raw'"
+        "SELECT table_name, column_name FROM duckdb_columns() "
+        "WHERE schema_name = 'raw' AND database_name = current_database()"
     ).fetchall():
         columns.setdefault(table, set()).add(name)
     return sorted(

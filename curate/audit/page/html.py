@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 from xml.etree.ElementTree import Element, tostring
 
-Child: TypeAlias = "str | Element | None | Iterable[Child]"
+Child: TypeAlias = "str | Element | Iterable[Child] | None"
 
 # Characters that XML forbids: HTML parsers replace them, and the drawing of plots fails on them.
 FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

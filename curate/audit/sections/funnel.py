@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from curate.audit.figure import Figure
 from curate.audit.subject import Subject
 from curate.catalog.gates import literal, quote
+from curate.run.listed import list_again
 from curate.shards.inventory import tables_with_shards
 
+OUT_OF_REACH = 3  # inputs that are named
 LENGTH = "coalesce(TRY_CAST(duration_s AS DECIMAL(18, 6)), 0)"  # of a source, in seconds
 
 
@@ -24,6 +26,7 @@ def figures(subject: Subject) -> Iterator[Figure]:
         FROM sources GROUP BY ALL ORDER BY state, sources DESC, reason""",
         "seconds of a failed source are those that its header states, 0 where it could not be read",
     )
+    yield _accounts(subject)
     yield subject.figure(
         "funnel.listed",
         "Sources that the last run of each recipe and input listed",
@@ -32,7 +35,7 @@ def figures(subject: Subject) -> Iterator[Figure]:
             arg_max(json_extract(counts, '$.listed')::BIGINT, started_at) AS listed,
             arg_max(json_extract_string(counts, '$.left_out'), started_at) AS left_out
         FROM runs WHERE json_extract(counts, '$.listed') IS NOT NULL GROUP BY ALL ORDER BY recipe, inputs""",
-        "as the runs recorded it; inputs may overlap; `clipmill status` lists them again and says how many are pending",
+        "as the runs recorded it; inputs may overlap, and funnel.accounts has what all of them name now",
     )
     yield subject.figure(
         "funnel.removed",
@@ -55,6 +58,42 @@ def figures(subject: Subject) -> Iterator[Figure]:
     )
     yield _clips(subject)
     yield _not_encoded(subject)
+
+
+def _accounts(subject: Subject) -> Figure:
+    """listed = done + failed + pending + removed, by listing the inputs of all runs again, beside what the tables hold.
+
+    A listing is no query: its counts stand in the SQL as they were found.
+    """
+    listed = list_again(subject.sql, subject.catalog)
+    counts = {"done": listed.done, "failed": listed.failed, "pending": listed.pending, "removed": listed.removed}
+    found = ", ".join(
+        f"({number}, '{state}', {count if listed.known else 'NULL'}::BIGINT)"
+        for number, (state, count) in enumerate(counts.items(), 1)
+    )
+    note = (
+        "listed: named by the inputs of the runs at the time of the audit; not listed: in the catalog, or purged, and "
+        "named by no input any more; the last row sums up the others"
+    )
+    for line in listed.out_of_reach[:OUT_OF_REACH]:
+        note += f"; not known, since an input is out of reach: {line}"
+    return subject.figure(
+        "funnel.accounts",
+        "Every source that the inputs of the runs name, by what came of it: done, failed, pending or removed",
+        f"""
+        WITH listed(step, state, listed_sources) AS (VALUES {found}),
+            there AS (SELECT status AS state, count(*) AS sources FROM sources GROUP BY 1
+                UNION ALL SELECT 'removed', count(DISTINCT digest) FROM removals WHERE kind IN ('source', 'copy')),
+            beside AS (SELECT step, state, listed_sources, CASE WHEN state = 'pending' THEN listed_sources
+                ELSE coalesce(sources, 0) END AS sources FROM listed LEFT JOIN there USING (state)),
+            summed AS (SELECT * FROM beside UNION ALL
+                SELECT {len(counts) + 1}, 'all', CASE WHEN count(listed_sources) = count(*) THEN sum(listed_sources)
+                    END, CASE WHEN count(sources) = count(*) THEN sum(sources) END FROM beside)
+        SELECT state, CAST(listed_sources AS BIGINT) AS listed_sources,
+            CAST(sources - listed_sources AS BIGINT) AS not_listed_sources, CAST(sources AS BIGINT) AS sources
+        FROM summed ORDER BY step""",
+        note,
+    )
 
 
 def _clips(subject: Subject) -> Figure:

@@ -61,7 +61,11 @@ def figures(subject: Subject) -> Iterator[Figure]:
 
 def _keys(subject: Subject) -> dict[str, str]:
     """What two parts may share -> SQL that gives it, in the relation of `_counted_sql`; NULL where there is none."""
-    keys = {"the clip": "parts.clip_id", "the source": "parts.source_id", "a source of the same bytes": "content_hash"}
+    keys = {
+        "the clip": "parts.clip_id",
+        "the source": "parts.source_id",
+        "a source of the same bytes": "parts.content_hash",
+    }
     if subject.has("duplicate_cluster", "duplicate_kind"):
         keys["exact duplicates"] = "CASE WHEN duplicate_kind = 'exact' THEN duplicate_cluster END"
         keys["duplicates of any kind"] = "CASE WHEN duplicate_kind IS NOT NULL THEN duplicate_cluster END"
@@ -72,10 +76,7 @@ def _keys(subject: Subject) -> dict[str, str]:
 
 def _counted_sql(keys: dict[str, str]) -> str:
     """Rows of a kind, key and part with their number of clips."""
-    known = (
-        "parts LEFT JOIN judged USING (clip_id) LEFT JOIN (SELECT source_id, content_hash FROM sources) AS files "
-        "ON files.source_id = parts.source_id"
-    )
+    known = "parts LEFT JOIN judged USING (clip_id)"
     return " UNION ALL ".join(
         f"SELECT {number} AS number, {literal(kind)} AS kind, {key} AS key, part, count(*) AS clips FROM {known} "
         f"WHERE {key} IS NOT NULL GROUP BY ALL"

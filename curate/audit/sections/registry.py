@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from curate.audit.figure import Figure
 from curate.audit.sections import (
+    against,
     captions,
     composition,
     concentration,
@@ -49,6 +50,7 @@ SECTIONS = (
     SectionMaker("unknown", "What is unknown", unknowns.figures),
     SectionMaker("captions", "Captions", captions.figures),
     SectionMaker("leakage", "Leakage", leakage.figures),
+    SectionMaker("against", "Compared with", against.figures),
     SectionMaker("examples", "Clips to look at", examples.figures),
     SectionMaker("failures", "Failures", failures.figures),
     SectionMaker("weights", "What a trainer sees", weights.figures),

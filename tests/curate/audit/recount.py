@@ -92,3 +92,10 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def classed(reason: str | None) -> str:
     return "unknown" if reason is None else reason.split(":")[0]
+
+
+def index_row(clip: Row, counted: Recount) -> Row:
+    """What the index of a dataset has of a clip, as far as an audit reads it."""
+    source = counted.sources[clip["source_id"]]
+    found = {"clip_id": clip["clip_id"], "source_id": clip["source_id"], "content_hash": source["content_hash"]}
+    return found | {"weight": 1.0}

@@ -10,6 +10,7 @@ import pytest
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.ledger import Ledger
+from curate.catalog.views import connect
 from curate.datasets.create import run_dataset_create
 from curate.datasets.files import open_dataset
 from curate.errors import DamagedError, UserError
@@ -71,6 +72,14 @@ def test_every_row_points_to_the_bytes_that_were_written(catalog, tmp_path):
                 assert row[f"{field}_offset"] == -1
         assert row["text_tokens"] == len(wanted["text"])
     assert "text_mask_offset" not in index.column_names  # the length says it
+
+
+def test_every_row_has_the_hash_of_its_sources_content(catalog, tmp_path):
+    _, index = create(catalog, tmp_path)
+    with connect(Catalog.open(catalog)) as sql:
+        hashes = dict(sql.execute("SELECT source_id, content_hash FROM sources").fetchall())
+    assert len(hashes) > 1
+    assert all(row["content_hash"] == hashes[row["source_id"]] for row in index.to_pylist())
 
 
 def test_samples_of_a_bucket_lie_together_as_they_lie_in_their_shards(catalog, tmp_path):
