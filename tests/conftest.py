@@ -6,10 +6,14 @@ that a test asks for, else 50; `--hypothesis-profile thorough` draws 1,000 where
 
 import fcntl
 import os
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import TextIO
 
+# Compiled modules are kept, whatever the shell says: else every worker rewrites the assertions of all tests (11 s of
+# CPU), and each of the hundreds of processes that tests start compiles all of clipmill.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it; read when torch is loaded
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread each, in processes they start too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,6 +23,7 @@ from hypothesis import settings
 
 from tests.browser import browser  # noqa: F401 - the fixture of all tests of pages: a second one could not be started
 
+sys.dont_write_bytecode = False
 RAY_LOCK = pytest.StashKey[TextIO]()
 
 # No example fails because the machine is busy.
