@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.curate.running import PIPELINES, as_json, clipmill, ingest, make_folder, pipelines
+from tests.curate.running import PIPELINES, as_json, clipmill, clipmill_process, ingest, make_folder, pipelines
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,6 @@ def refused(done, *words):
         assert word in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -80,7 +79,7 @@ def test_a_wrong_key_is_told_with_file_and_line(place, tmp_path):
     ],
 )
 def test_wrong_usage_exits_with_2(place, arguments):
-    done = clipmill(*arguments, cwd=place)
+    done = clipmill_process(*arguments, cwd=place)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
@@ -148,7 +147,7 @@ def test_status_counts_done_failed_and_pending(place, tmp_path):
 
 
 def test_a_run_ends_with_the_funnel_failures_and_time_and_exits_with_1_for_a_failed_source(place, tmp_path):
-    done = clipmill("run", "ingest", "--input", place / "films", "--catalog", tmp_path / "catalog",
+    done = clipmill_process("run", "ingest", "--input", place / "films", "--catalog", tmp_path / "catalog",
                     "--engine", "inline", "--pipelines", place / "pipelines.yaml", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 1
     for word in ("clips left", "cut.min_seconds", "text, not a video", "CPU seconds", "1 failed"):

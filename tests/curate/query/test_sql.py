@@ -6,9 +6,8 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 import threading
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
@@ -41,13 +40,9 @@ def catalog(tmp_path_factory):
 
 
 def on_terminal(catalog, query, *arguments, columns=100):
-    """(what a terminal of so many columns shows, stderr): stdout of a process of its own is a pseudo-terminal."""
+    """(what a terminal of so many columns shows, stderr): stdout is a pseudo-terminal."""
     parent, child = pty.openpty()
-    command = [sys.executable, "-m", "curate.cli", "sql", query, "--catalog", catalog, *arguments]
-    settings = os.environ | {"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"}
-    process = subprocess.Popen(command, stdout=child, stderr=subprocess.PIPE, env=settings)
-    os.close(child)
-    shown = bytearray()
+    shown, errors = bytearray(), io.StringIO()
 
     def read():
         try:
@@ -58,10 +53,14 @@ def on_terminal(catalog, query, *arguments, columns=100):
 
     reader = threading.Thread(target=read)
     reader.start()
-    errors = process.communicate(timeout=120)[1].decode()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"}.items():
+            patch.setenv(name, value)
+        with open(child, "w") as terminal, redirect_stdout(terminal), redirect_stderr(errors):
+            main(["sql", query, "--catalog", catalog, *arguments])
     reader.join()
     os.close(parent)
-    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace("\r\n", "\n"), errors
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace("\r\n", "\n"), errors.getvalue()
 
 
 def head(shown):
