@@ -55,14 +55,15 @@ def die(uri, wanted, at, after, files=False) -> bool:
     return child.exitcode != 0
 
 
-def check(uri, *allowed) -> None:
-    """Every source is whole at one of the allowed states, or absent; verify is content."""
+def check(uri, *allowed) -> dict[str, tuple[str, int, int]]:
+    """Every source is whole at one of the allowed states, or absent; verify is content. What is seen."""
     if not os.path.exists(uri) and "://" not in uri:
-        return
+        return {}
     now = seen(uri)
     for key, state in now.items():
         assert state in [expected(wanted).get(key) for wanted in allowed]
     assert verify(Catalog.open(uri)) == []
+    return now
 
 
 def finish(uri, wanted) -> None:
@@ -90,8 +91,7 @@ def test_a_replacement_killed_at_any_commit_leaves_each_source_old_or_new(tmp_pa
         uri = str(shutil.copytree(tmp_path / "before", tmp_path / f"{at}"))
         if not die(uri, NEW, max(at, 1), after=at > 0):
             break
-        check(uri, OLD, NEW)
-        assert set(seen(uri)) >= set(OLD)  # none was given up before its new rows were whole
+        assert set(check(uri, OLD, NEW)) >= set(OLD)  # none was given up before its new rows were whole
         finish(uri, NEW)
     assert at > 20
 

@@ -14,6 +14,7 @@ from curate.demo.queries import Question, questions, recall
 from curate.demo.scenes import Painter
 
 
+# Drawing all films takes 15 s of CPU: what looks at them is slow, and shares them with the tests of the demo.
 @pytest.fixture(scope="module")
 def drawn(drawn_films):
     """The folder of all films and the truth about them, by name."""
@@ -37,12 +38,14 @@ def videos(truth: dict[str, FilmTruth]) -> list[FilmTruth]:
     return [film for film in truth.values() if film.media == "video" and not film.duplicate_of]
 
 
+@pytest.mark.slow
 def test_every_file_of_the_truth_is_in_the_folder_and_nothing_else(drawn):
     folder, truth = drawn
     captions = {film.caption_file for film in truth.values() if film.caption_file}
     assert {path.name for path in folder.iterdir()} == set(truth) | captions
 
 
+@pytest.mark.slow
 def test_a_film_of_one_shot_has_its_caption_beside_it(drawn):
     folder, truth = drawn
     captioned = [film for film in truth.values() if film.caption_file]
@@ -69,6 +72,7 @@ def test_the_picture_changes_most_at_the_hard_cuts_and_nowhere_else(drawn):
     assert checked >= 12
 
 
+@pytest.mark.slow
 def test_a_cross_fade_lies_between_its_two_scenes(drawn):
     folder, truth = drawn
     film = truth["cross_fades.mp4"]
@@ -81,6 +85,7 @@ def test_a_cross_fade_lies_between_its_two_scenes(drawn):
         assert np.abs(middle - (before + after) / 2).mean() < far / 3
 
 
+@pytest.mark.slow
 def test_a_dip_is_black_in_its_middle_and_bright_outside(drawn):
     folder, truth = drawn
     film = truth["dips.mp4"]
@@ -92,6 +97,7 @@ def test_a_dip_is_black_in_its_middle_and_bright_outside(drawn):
         assert min(inside) < 20 < min(around)
 
 
+@pytest.mark.slow
 def test_sizes_are_as_displayed(drawn):
     folder, truth = drawn
     for film in videos(truth):
@@ -102,6 +108,7 @@ def test_sizes_are_as_displayed(drawn):
     assert truth["phone.mp4"].height > truth["phone.mp4"].width
 
 
+@pytest.mark.slow
 def test_a_turned_film_is_upright_once_its_header_is_followed(drawn):
     folder, _ = drawn
     script = next(s for s in film_scripts(np.random.default_rng(0)) if s.name == "phone.mp4")
@@ -111,6 +118,7 @@ def test_a_turned_film_is_upright_once_its_header_is_followed(drawn):
     assert np.corrcoef(expected.ravel(), shown.ravel())[0, 1] > 0.98
 
 
+@pytest.mark.slow
 def test_the_flaws_are_there(drawn):
     folder, truth = drawn
     largest_change = {}
@@ -127,6 +135,7 @@ def test_the_flaws_are_there(drawn):
     assert {flaw for film in truth.values() for flaw in film.flaws} == {"static", "dark", "short", "bars"}
 
 
+@pytest.mark.slow
 def test_no_broken_file_yields_a_frame_and_every_other_file_does(drawn):
     folder, truth = drawn
     for film in truth.values():
@@ -139,6 +148,7 @@ def test_no_broken_file_yields_a_frame_and_every_other_file_does(drawn):
             assert small_frames(folder / film.name)
 
 
+@pytest.mark.slow
 def test_every_kind_of_duplicate_is_there_and_is_what_it_says(drawn):
     folder, truth = drawn
     copies = {film.change: film for film in truth.values() if film.duplicate_of}
@@ -164,6 +174,7 @@ def test_every_kind_of_duplicate_is_there_and_is_what_it_says(drawn):
                 assert np.abs(a - b).mean() < 5, (change, here)
 
 
+@pytest.mark.slow
 def test_there_are_fifty_questions_in_words_each_with_its_answers(drawn):
     _, truth = drawn
     asked = questions(list(truth.values()))
@@ -188,6 +199,7 @@ def test_a_clip_belongs_to_the_shot_that_its_middle_lies_in():
     assert [shot_at(film, *span) for span in ((0, 1.9), (1.9, 5), (1.5, 3))] == [0, 1, None]
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_bytes_and_another_seed_other_ones(tmp_path, drawn):
     folder, _ = drawn
     for seed, same in ((0, True), (1, False)):
@@ -220,6 +232,7 @@ def test_captions_tell_where_the_shape_goes():
         assert centre(0.9) < centre(0.1) - 40
 
 
+@pytest.mark.slow
 def test_truth_survives_its_file(tmp_path, drawn):
     _, truth = drawn
     write_truth(tmp_path / "films.jsonl", list(truth.values()))
