@@ -179,6 +179,7 @@ def test_forgetting_rewrites_only_files_that_hold_the_keys(tmp_path):
     assert set(seen(uri)) == set(OLD) - {"a"}
 
 
+@pytest.mark.slow
 def test_a_log_gets_checkpoints_and_can_be_read_before_and_after_them(tmp_path):
     uri = str(tmp_path)
     with open_ledger(uri) as ledger:

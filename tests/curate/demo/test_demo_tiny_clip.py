@@ -4,7 +4,6 @@ import json
 import socket
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 
@@ -18,6 +17,8 @@ FILES = ("open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json
 @pytest.fixture(scope="module")
 def loaded():
     """(network, preprocessing, tokenizer) through OpenCLIP's own functions, with every connection refused."""
+
+    import open_clip
 
     def refuse(*_):
         raise AssertionError("the tiny model asked for the network")

@@ -169,6 +169,7 @@ def test_an_export_goes_on_where_it_was_killed_and_every_file_is_whole(made, tmp
     assert not [name for name in names(tmp_path / "out") if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_more_clips_join_a_folder_and_changed_captions_are_renewed_without_a_decode(
     made, tmp_path, capsys, monkeypatch
 ):
@@ -276,6 +277,7 @@ def test_shards_are_read_by_webdataset_hold_each_clip_once_and_go_on(made, tmp_p
     assert sorted(listed) == [clip[0] for clip in clips]
 
 
+@pytest.mark.slow
 def test_a_shard_ends_at_its_size_and_the_same_clips_give_the_same_bytes(made, tmp_path):
     catalog = Catalog.open(str(made))
     settings = ClipFileSettings(copy_streams=False)
@@ -307,6 +309,7 @@ def test_files_can_be_read_by_whom_the_umask_lets(made, tmp_path):
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o640}
 
 
+@pytest.mark.slow
 def test_clips_of_a_bucket_go_into_a_bucket(made, tmp_path, bucket):  # noqa: F811
     """Sources read from a store, files written to one, and an export that goes on there."""
     films = make_folder(tmp_path / "films", 1)

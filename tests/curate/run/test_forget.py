@@ -110,6 +110,7 @@ def test_a_run_at_work_keeps_its_sources(desk):
     assert states(desk)["failed"] == 1
 
 
+@pytest.mark.slow
 def test_any_column_of_a_manifest_may_be_named(desk):
     rows = [{"uri": str(desk.a / "lost.mp4"), "shelf": 7}, {"uri": str(desk.a / "one.mp4"), "shelf": 3}]
     manifest = desk.at / "more.jsonl"
@@ -131,6 +132,7 @@ def test_status_counts_what_is_gone_and_names_the_ways_out(desk):
     assert f"the folder {desk.a / 'below'}/ with 1 of them" in forget(desk, "vanished", "--dry-run")
 
 
+@pytest.mark.slow
 def test_a_look_at_each_source_also_finds_changed_ones(desk):
     assert "all done sources are there" in desk("status", "--check")
     film(desk.a / "one.mp4", frames=40)
@@ -138,6 +140,7 @@ def test_a_look_at_each_source_also_finds_changed_ones(desk):
     assert "1 done sources were changed" in desk("status", "--check")
 
 
+@pytest.mark.slow
 def test_a_folder_is_listed_once_and_no_file_is_looked_at(desk, monkeypatch):
     for number in range(3):
         shutil.copy(desk.a / "one.mp4", desk.a / f"{number}.mp4")
@@ -160,6 +163,7 @@ def test_an_unmounted_folder_is_not_taken_for_deleted_without_a_word(desk):
     assert f"the folder {desk.a}/ with 1 of them is not there" in said and "relocate" in said and "mount" in said
 
 
+@pytest.mark.slow
 def test_sources_in_a_bucket_are_listed_and_forgotten(desk, bucket):  # noqa: F811
     import fsspec
 
@@ -216,6 +220,7 @@ def test_rows_of_every_stage_and_shards_of_nothing_else_go_and_the_rest_is_named
     assert main(["verify", "--catalog", latents.uri]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_dataset_is_told_of_and_keeps_its_shards(latents, tmp_path, capsys):
     datasets = ["-o", str(tmp_path / "datasets"), "--select", "FROM clips", "--catalog", latents.uri]
     assert main(["dataset", "create", "all", *datasets]) == 0
@@ -229,6 +234,7 @@ def test_a_dataset_is_told_of_and_keeps_its_shards(latents, tmp_path, capsys):
     assert "it may hold some of these clips" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_crash_in_the_middle_is_finished_by_the_same_command(latents, capsys, monkeypatch):
     asked = ["forget", "--catalog", latents.uri, "--where", "vanished", "--yes"]
     whole = Ledger.forget

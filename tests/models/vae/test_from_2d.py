@@ -210,6 +210,7 @@ def test_what_is_no_2d_vae_is_refused_by_name(tmp_path, weights_2d):
         load_2d(made(), weights_2d, how="centre")
 
 
+@pytest.mark.slow
 def test_diffusers_autoencoder_gives_the_same_latents_and_images():
     diffusers = pytest.importorskip("diffusers")
     flat = diffusers.AutoencoderKL(

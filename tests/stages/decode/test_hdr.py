@@ -113,7 +113,7 @@ def test_the_same_scene_has_about_the_luma_and_contrast_that_it_has_in_sdr(kind)
     assert abs(left.std() - grays["sdr"].std()) > 0.3 * grays["sdr"].std()
 
 
-@pytest.mark.parametrize("size", [(192, 112), (1920, 1080)])
+@pytest.mark.parametrize("size", [(192, 112), pytest.param((1920, 1080), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_pictures_of_every_size_and_kind_show_the_same(kind, size):
     soft = cv2.GaussianBlur(scene(3, *size), (0, 0), size[0] / 60)

@@ -38,7 +38,10 @@ def test_windows_of_many_sources_come_in_the_order_asked(films, pool):
     assert all(same(pixels, window) for window, pixels in answers)
 
 
-@pytest.mark.parametrize("ahead", [1, 3 * 3 * 32 * 48 * 3, 1 << 20])
+@pytest.mark.parametrize(
+    "ahead",
+    [pytest.param(1, marks=pytest.mark.slow), 3 * 3 * 32 * 48 * 3, pytest.param(1 << 20, marks=pytest.mark.slow)],
+)
 def test_pixels_that_are_kept_stay_what_they_are(films, ahead):
     """However little memory the pool shares with its children: it is used again only when nobody looks at it."""
     windows = [
@@ -219,6 +222,7 @@ def test_an_error_of_whoever_asks_ends_the_fetch_and_not_the_pool(films, pool):
     assert len(list(pool.fetch(windows_of(films / "mpeg4.mp4")))) == 4
 
 
+@pytest.mark.slow
 def test_hostile_files_give_pixels_or_reasons_and_touch_nothing(tmp_path, pool):
     with Canary(tmp_path) as canary:
         expected = make_hostile_folder(tmp_path, canary.port)
