@@ -12,18 +12,18 @@ ROOT = Path(__file__).resolve().parents[4]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(sh|sql)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OF_DEMO = re.compile(
-    r'clipmill sql (?:--catalog demo/catalog "([^"]+)"|"([^"]+)" --catalog demo/catalog)', re.MULTILINE
+    r'clipmill sql (?:--catalog demo/catalog "([^"]+)"|"([^"]+)" --catalog demo/catalog)( --against \w+)?', re.MULTILINE
 )
 MADE_LATER = re.compile(r"run `clipmill run \w+` first|the stage `\w+` makes|`measure: \[\w+\]` makes")
 
 
 def queries(page):
-    """What a page asks of the demo's catalog."""
+    """What a page asks of the demo's catalog: the query and other arguments."""
     for language, text in BLOCK.findall(page.read_text()):
         if language == "sql":
-            yield from (query.strip() for query in text.split(";") if query.strip())
+            yield from ([query.strip()] for query in text.split(";") if query.strip())
         else:
-            yield from (one or other for one, other in OF_DEMO.findall(text))
+            yield from ([one or other, *more.split()] for one, other, more in OF_DEMO.findall(text))
 
 
 ASKED = {f"{page.name}-{number}": query for page in PAGES for number, query in enumerate(queries(page))}
@@ -48,7 +48,7 @@ def test_there_are_queries_to_ask():
 @pytest.mark.parametrize("place", ASKED)
 def test_a_query_of_the_docs_runs_on_a_reader_s_catalog_or_names_the_recipe_to_run(own, place, monkeypatch, capsys):
     monkeypatch.chdir(own)
-    code = main(["sql", ASKED[place], "--catalog", "catalog"])
+    code = main(["sql", *ASKED[place], "--catalog", "catalog"])
     said = capsys.readouterr().err
     assert code == 0 or (code == 2 and MADE_LATER.search(said)), said
 
@@ -56,5 +56,5 @@ def test_a_query_of_the_docs_runs_on_a_reader_s_catalog_or_names_the_recipe_to_r
 @pytest.mark.parametrize("place", [place for place in ASKED if place.startswith("README")][:3])
 def test_the_first_three_questions_run_after_ingest_alone(own, place, monkeypatch, capsys):
     monkeypatch.chdir(own)
-    assert main(["sql", ASKED[place], "--catalog", "catalog"]) == 0
+    assert main(["sql", *ASKED[place], "--catalog", "catalog"]) == 0
     assert "row" in capsys.readouterr().out
