@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from curate.catalog.catalog import Catalog
-from curate.loader.cached_shards import default_folder
 from curate.removal.plan import Plan, files_of
 from models.files import PART
 from stages.captions.answer_cache import FOLDER as ANSWERS
@@ -21,6 +20,8 @@ def answers_of(catalog: Catalog, clips: Collection[str]) -> list[str]:
 
 def cache_folders(others: Iterable[str]) -> list[Path]:
     """Where loaders keep pieces of remote shards: the usual folder, and others."""
+    from curate.loader.cached_shards import default_folder  # torch comes with it, which takes seconds
+
     return list(dict.fromkeys([default_folder(), *(Path(other).expanduser().absolute() for other in others)]))
 
 
