@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import urllib.parse
+from pathlib import Path
 from typing import Any
 
 from curate.errors import UserError, missing_extra
@@ -45,6 +46,11 @@ def local_path(uri: str) -> str:
         uri = os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
     path = os.path.abspath(os.path.expanduser(uri))
     return path[1:] if path.startswith("//") else path  # POSIX keeps two leading slashes; nobody means them
+
+
+def shard_cache() -> Path:
+    """The folder of a loader's pieces of remote shards, where its user names no other one."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipmill" / "shards"
 
 
 def storage_options(uri: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from curate.datasets.files import ShardFile
 from curate.errors import UserError, first_line
 from curate.loader.local_shards import OpenFile, OpenFiles, Span, missing_shards, read_spans
-from curate.storage import filesystem, join
+from curate.storage import filesystem, join, shard_cache
 
 PIECE = 16 << 20  # bytes
 REMOTE_THREADS = 16  # a store takes long to answer, and answers many requests at once
@@ -50,7 +50,7 @@ class CachedShards:
     ):
         self.root, self.shards, self.piece, self.sleep = root, shards, piece, sleep
         self.limit = int(cache_gb * 2**30)
-        self.folder = Path(cache) if cache is not None else default_folder()
+        self.folder = Path(cache) if cache is not None else shard_cache()
         if self.limit < 4 * piece:
             raise UserError(f"cache_gb {cache_gb}: the cache holds too little; take {4 * piece / 2**30:.2g} or more")
         self.fs, self.path = filesystem(root)
@@ -181,8 +181,3 @@ class CachedShards:
                 f"{join(self.root, self.shards[0].path)} has {about['size']:,} bytes, not {self.shards[0].bytes:,}: "
                 "copy the shards again, or make the dataset again"
             )
-
-
-def default_folder() -> Path:
-    """The folder of pieces where `cache` names none."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipmill" / "shards"

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from curate.catalog.catalog import Catalog
-from curate.loader.cached_shards import default_folder
 from curate.removal.plan import Plan, files_of
+from curate.storage import shard_cache
 from models.files import PART
 from stages.captions.answer_cache import FOLDER as ANSWERS
 
@@ -21,7 +21,7 @@ def answers_of(catalog: Catalog, clips: Collection[str]) -> list[str]:
 
 def cache_folders(others: Iterable[str]) -> list[Path]:
     """Where loaders keep pieces of remote shards: the usual folder, and others."""
-    return list(dict.fromkeys([default_folder(), *(Path(other).expanduser().absolute() for other in others)]))
+    return list(dict.fromkeys([shard_cache(), *(Path(other).expanduser().absolute() for other in others)]))
 
 
 def pieces_of(folders: Iterable[Path], hashes: Collection[str]) -> list[Path]:

@@ -179,6 +179,14 @@ def test_help_needs_nothing_heavy(place):
     assert out.splitlines()[-1] == "set()"
 
 
+def test_commands_that_need_no_model_load_no_torch():
+    """It takes seconds at each start."""
+    modules = "curate.run.command, curate.run.relocate, curate.run.status, curate.run.verify, curate.removal.purge"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(place, tmp_path):
     code = (
         "import sys; sys.modules['decord'] = None\n"
