@@ -205,7 +205,7 @@ def test_a_later_manifest_of_another_kind_is_refused_by_column_and_types(tmp_pat
         ("m.csv", "path,a\nx,1\ny,2,3\n", "Row #3: Expected 2 columns"),
         ("m.csv", "path,a\nx,1\n,2\n", "row 2: path is None"),
         ("m.jsonl", '{"path": "x"}\n{"url": "y"}\n', "row 2: path is None"),
-        ("m.csv", "path,a\nx,\xe9\n", "invalid UTF8"),
+        ("m.csv", "path,a\nx,\xe9\n", r"is not UTF-8 \(row 2\): save it as UTF-8"),
     ],
 )
 def test_a_wrong_manifest_is_one_clear_line_before_any_row(tmp_path, name, text, words):
