@@ -13,6 +13,7 @@ import duckdb
 
 from curate.audit.selection import EVERY_CLIP, Chosen, of_dataset, of_select
 from curate.catalog.catalog import MARKER, Catalog
+from curate.catalog.syntax_tree import parse
 from curate.catalog.versions import find_version
 from curate.catalog.views import OTHER, connect_beside, of_other
 from curate.datasets.files import ABOUT, open_dataset
@@ -81,7 +82,7 @@ def selected(sql: duckdb.DuckDBPyConnection, against: Against, select: str | Non
 
 def as_other(sql: duckdb.DuckDBPyConnection, text: str, views: Mapping[str, Any]) -> str:
     """A query over the views of a catalog and the relations of an audit, as one over those of the other."""
-    tree = json.loads(sql.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
+    tree = parse(sql, text)
     if tree["error"]:
         raise UserError(f"a query that can't be asked of the other: {tree['error_message']}")
     own = _names_of_ctes(tree)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import duckdb
 
 from curate.catalog.gates import Gate
+from curate.catalog.syntax_tree import nodes, parse
 
 FRAME = "SELECT ("  # what stands before the condition where its places are counted from
 ORDER = {
@@ -50,10 +50,10 @@ class Threshold:
 def thresholds(connection: duckdb.DuckDBPyConnection, gate: Gate) -> list[Threshold]:
     """The thresholds of a gate, which was checked when it was put in force, in the order of its text."""
     text = f"{FRAME}{gate.where}\n) FROM clips"
-    tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
+    tree = parse(connection, text)
     if tree["error"]:
         return []
-    found = [each for node in _nodes(tree["statements"][0]["node"]["select_list"]) for each in _of_node(node)]
+    found = [each for node in nodes(tree["statements"][0]["node"]["select_list"]) for each in _of_node(node)]
     return sorted(found, key=lambda each: each.start)
 
 
@@ -86,12 +86,3 @@ def _literal(node: dict[str, Any]) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        yield tree
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for child in tree:
-            yield from _nodes(child)

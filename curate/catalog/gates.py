@@ -9,16 +9,16 @@ every gate whose condition was NULL: a gate named in both lists dropped the clip
 from __future__ import annotations
 
 import datetime
-import json
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from curate.catalog.syntax_tree import nodes, parse
 from curate.errors import UserError
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _wrong(gate: Gate, what: str) -> UserError:
 def _check(connection: duckdb.DuckDBPyConnection, gate: Gate) -> None:
     import duckdb
 
-    called = [n["function_name"] for n in _nodes(_expression(connection, gate)) if n.get("class") == "FUNCTION"]
+    called = [n["function_name"] for n in nodes(_expression(connection, gate)) if n.get("class") == "FUNCTION"]
     if boundless := BOUNDLESS & {name.lower() for name in called}:
         raise _wrong(gate, f"calls {min(boundless)}, which can make a value of any size")
     try:
@@ -238,7 +238,7 @@ def _expression(connection: duckdb.DuckDBPyConnection, gate: Gate) -> dict[str, 
     frame.pop("select_list")
     if len(chosen) != 1 or _without_places(tree) != _without_places(frame):
         raise _wrong(gate, "must be one condition, such as motion >= 0.25")
-    for node in _nodes(chosen[0]):
+    for node in nodes(chosen[0]):
         names = node["column_names"] if node.get("class") == "COLUMN_REF" else ["clips"]
         if len(names) > 1 and (len(names) > 2 or names[0].lower() != "clips"):
             raise UserError(f"gate {gate.name!r} ({gate.where}): name a column alone, without a table")
@@ -249,22 +249,13 @@ def _expression(connection: duckdb.DuckDBPyConnection, gate: Gate) -> dict[str, 
 
 def _parse(connection: duckdb.DuckDBPyConnection, gate: Gate, condition: str) -> dict[str, Any]:
     text = f"SELECT ({condition}\n) FROM clips"
-    tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
+    tree = parse(connection, text)
     if tree["error"]:
         said = "; ".join(tree["error_message"].split("\nLINE ")[0].split("\n"))
         raise _wrong(gate, said)
     if len(tree["statements"]) != 1:
         raise _wrong(gate, "must be one condition, such as motion >= 0.25")
     return tree["statements"][0]["node"]
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        yield tree
-        tree = tree.values()
-    if not isinstance(tree, str) and isinstance(tree, Iterable):
-        for child in tree:
-            yield from _nodes(child)
 
 
 def _without_places(tree: Any) -> Any:
@@ -274,7 +265,7 @@ def _without_places(tree: Any) -> Any:
 
 
 def _references(tree: dict[str, Any]) -> set[str]:
-    return {n["column_names"][-1] for n in _nodes(tree) if n.get("class") == "COLUMN_REF"}
+    return {n["column_names"][-1] for n in nodes(tree) if n.get("class") == "COLUMN_REF"}
 
 
 class Judge:

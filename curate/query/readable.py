@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import duckdb
 
 from curate.catalog.gates import referenced_columns
 from curate.catalog.schema import BOOKKEEPING
+from curate.catalog.syntax_tree import nodes, parse
 from curate.query.columns.words import own_tables
 from curate.query.gates import gates_in_force
 from curate.query.text_table import TextTable
@@ -32,7 +31,7 @@ def readable_columns(sql: duckdb.DuckDBPyConnection, text: str, table: TextTable
     force judge by; then the others in their order. A column of NULL alone is left out, and what is noted of a row.
     """
     tree = _tree(sql, text)
-    read = {node["table_name"].lower() for node in _nodes(tree) if node.get("type") == "BASE_TABLE"}
+    read = {node["table_name"].lower() for node in nodes(tree) if node.get("type") == "BASE_TABLE"}
     own = [words for words in own_tables().values() if words.name in read]
     first = [name for node in _chosen(tree) if (name := node.get("alias") or (node.get("column_names") or [""])[-1])]
     first += [column for words in own for column in words.first] or ["clip_id"]
@@ -62,7 +61,7 @@ def shortened(name: str, value: str) -> str:
 
 def _tree(sql: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
     """The syntax tree of a query; empty for what is no SELECT, such as EXPLAIN."""
-    tree = json.loads(sql.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
+    tree = parse(sql, text)
     return {} if tree["error"] else tree["statements"][0]["node"]
 
 
@@ -71,11 +70,3 @@ def _chosen(tree: dict[str, Any]) -> list[dict[str, Any]]:
     while "left" in tree:
         tree = tree["left"]
     return tree.get("select_list", [])
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        yield tree
-    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-    for child in children:
-        yield from _nodes(child)

@@ -8,7 +8,6 @@ SELECT at a time is taken, without the table functions that open files.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from deltalake import DeltaTable
 from curate.audit.browse.thumbnails import Thumbnails
 from curate.catalog.catalog import Catalog, file_paths
 from curate.catalog.gates import literal, one_line, quote
+from curate.catalog.syntax_tree import nodes, parse
 from curate.catalog.views import connect, parquet_files
 from curate.errors import UserError
 from curate.storage import is_local
@@ -107,14 +107,14 @@ def check_select(connection: duckdb.DuckDBPyConnection, text: str) -> None:
             raise UserError(f"expected one SELECT, not {len(statements)} statements")
         if statements[0].type != duckdb.StatementType.SELECT:
             raise UserError(f"only a SELECT is taken here, not {statements[0].type.name}")
-        tree = json.loads(connection.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0])
+        tree = parse(connection, text)
     except duckdb.InterruptException:  # it was stopped; that says nothing of the text
         raise
     except (duckdb.Error, RuntimeError, ValueError) as error:  # also for text that is no UTF-8, and deep nesting
         raise UserError(one_line(error)) from error
     if tree["error"]:
         raise UserError(one_line(ValueError(tree["error_message"])))
-    for node in _nodes(tree):
+    for node in nodes(tree):
         if node.get("type") == "TABLE_FUNCTION" and (name := _function(node)) not in FUNCTIONS:
             raise UserError(f"{name}() can't be asked here: the tables of the schema are all there is")
 
@@ -122,14 +122,3 @@ def check_select(connection: duckdb.DuckDBPyConnection, text: str) -> None:
 def _function(node: dict[str, Any]) -> str:
     function = node.get("function")
     return str(function.get("function_name")).lower() if isinstance(function, dict) else "a table function"
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    waiting = [tree]
-    while waiting:  # no recursion: a query may be nested deeply
-        found = waiting.pop()
-        if isinstance(found, dict):
-            yield found
-            waiting.extend(found.values())
-        elif isinstance(found, list):
-            waiting.extend(found)
