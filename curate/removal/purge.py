@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from curate.catalog.catalog import Catalog
@@ -11,6 +10,7 @@ from curate.errors import UserError
 from curate.removal.caches import cache_folders
 from curate.removal.carry_out import NOT_REACHED, alone, carry_out, finish_unfinished, refuse_live
 from curate.removal.choose import Asked, choose, read_list
+from curate.removal.confirm import confirm
 from curate.removal.plan import Plan, unfinished
 from curate.removal.show import Found, find, near_duplicates
 from curate.removal.trace import what_saw
@@ -46,7 +46,7 @@ def purge(
     if dry_run:
         print("nothing was changed (--dry-run)")
         return 0
-    _ask(yes)
+    confirm("Purge all of that? It can't be undone.", yes)
     with alone(catalog) as ledgers:
         now, found = _look(catalog, asked, caches, quiet=True)
         if (now.sources, now.clips) != (plan.sources, plan.clips):
@@ -78,12 +78,3 @@ def _look(
         if duplicates and not quiet:
             found.lines.extend(near_duplicates(catalog, sql))
         return plan, found
-
-
-def _ask(yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UserError("this can't be undone: say --yes, or answer at a terminal; nothing was changed")
-    if input("purge all of that? it can't be undone [y/N] ").strip().lower() not in ("y", "yes"):
-        raise UserError("nothing was changed")

@@ -23,7 +23,7 @@ from curate.catalog.views import connect, query
 from curate.datasets.holding import datasets_that_hold, shards_that_hold
 from curate.errors import UserError
 from curate.progress_bar import ProgressBar
-from curate.run.confirm import confirm
+from curate.removal.confirm import confirm
 from curate.run.presence import Presence
 from curate.run.report import hours
 from curate.shards.inventory import collect_orphans, tables_with_shards
