@@ -1,8 +1,10 @@
-"""Write a file so that readers see it whole or not at all, after a crash or a power cut too. Local paths only."""
+"""Write a file so that readers see it whole or not at all, after a crash or a power cut too; read one that may not be
+there. Local paths only."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import secrets
@@ -10,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 PART = ".part"  # the end of a temporary file's name, which begins with a dot
 # What fsync of a folder raises on file systems that can't do it (some FUSE and network mounts).
@@ -64,6 +67,15 @@ def remove_unfinished(path: str | Path) -> None:
     for entry in path.parent.iterdir():
         if unfinished.fullmatch(entry.name):
             entry.unlink(missing_ok=True)
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file; empty for a file that is not there or holds none."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sync(path: str | Path) -> None:

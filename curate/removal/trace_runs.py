@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import UserError
+from models.files import read_object
 from train.run.lineage import CONFIG, MODEL, RUN_ID, Ancestor, ancestors_of, models_of
 
 KINDS = ("dit", "tokens", "vae")
@@ -54,7 +55,7 @@ class RunRecord:
     def weights(self) -> list[Weights]:
         """By step. The last step is named where its weights were not saved, or not yet."""
         found = [Weights("checkpoint", step) for step in self.checkpoints()]
-        about = _json(self.folder / MODEL / CONFIG)
+        about = read_object(self.folder / MODEL / CONFIG)
         step = self.models.get(about.get("fingerprint", "")) if self.is_vae else about.get("extra", {}).get("step")
         if isinstance(step, int):
             found.append(Weights("model", step))
@@ -70,7 +71,7 @@ class RunRecord:
     def recorded_order(self) -> int | None:
         """The identity of the loader's order in the last checkpoint; None without one."""
         for step in self.checkpoints()[-1:]:
-            loader = _json(self.folder / CHECKPOINTS / f"{step:08d}" / "numbers.json").get("loader") or {}
+            loader = read_object(self.folder / CHECKPOINTS / f"{step:08d}" / "numbers.json").get("loader") or {}
             return loader.get("order")
         return None
 
@@ -99,7 +100,7 @@ class RunRecord:
 
 def read_run(folder: Path) -> RunRecord | None:
     """The run in a folder; None where there is none."""
-    config = _json(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     if config.get("kind") not in KINDS:
         return None
     there = any((folder / name).exists() for name in (LOG, CHECKPOINTS, MODEL))
@@ -122,14 +123,6 @@ def runs_below(place: str) -> list[RunRecord]:
             f"--runs {place}: no run of `clipmill train` is in this folder or below it (no {CONFIG} of one)"
         )
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _line(text: bytes) -> dict[str, Any] | None:

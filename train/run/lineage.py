@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from models.files import read_object
 
 START, TEACHER = "start", "teacher"
 CONFIG, MODEL = "config.json", "model"  # of a run folder
@@ -29,12 +30,12 @@ def ancestor(path: str | Path, how: str) -> Ancestor:
     """What is recorded of the network at `path`: a run, its folder model/ or a copy of that, or a file of weights."""
     place = Path(path).absolute()
     model = model_folder(place)
-    about = _read(model / CONFIG)
+    about = read_object(model / CONFIG)
     extra, fingerprint = about.get("extra", {}), about.get("fingerprint")
     run = model.parent  # a VAE's model does not say which run made it
     step = models_of(run).get(str(fingerprint))
     if step is not None:
-        return Ancestor(how, str(place), _read(run / CONFIG).get(RUN_ID), step, fingerprint)
+        return Ancestor(how, str(place), read_object(run / CONFIG).get(RUN_ID), step, fingerprint)
     return Ancestor(how, str(place), extra.get(RUN_ID), extra.get("step"), fingerprint)
 
 
@@ -46,14 +47,14 @@ def model_folder(path: str | Path) -> Path:
 
 def run_id(folder: Path) -> str:
     """The id of the run in the folder, or one for a new run."""
-    return _read(folder / CONFIG).get(RUN_ID) or uuid.uuid4().hex
+    return read_object(folder / CONFIG).get(RUN_ID) or uuid.uuid4().hex
 
 
 def about_run(folder: Path, ancestors: Sequence[Ancestor], resumed: bool, **more: Any) -> dict[str, Any]:
     """What config.json records beside the settings. A resumed run keeps the ancestors of its beginning, which may have
     been trained on since.
     """
-    found = _read(folder / CONFIG).get(LEARNED_FROM) if resumed else None
+    found = read_object(folder / CONFIG).get(LEARNED_FROM) if resumed else None
     return {
         RUN_ID: run_id(folder),
         LEARNED_FROM: [asdict(each) for each in ancestors] if found is None else found,
@@ -68,12 +69,4 @@ def ancestors_of(config: Mapping[str, Any]) -> list[Ancestor]:
 
 def models_of(folder: Path) -> dict[str, int]:
     """Fingerprint -> step of every network that a run of a VAE has written to model/."""
-    return _read(folder / MODELS)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_object(folder / MODELS)
