@@ -13,16 +13,11 @@ from curate.catalog.catalog import Catalog
 from curate.cli.main import main
 from curate.loader import Loader
 from curate.shards.kept import dataset_notes, noted
-from stages.encode.network import Network
 from stages.shards.format import read_header, read_index, read_sample
-from stages.text_encoders.encoder import TextEncoder
 from tests.clip_model import clip_folder
 from tests.curate.running import ask
 from tests.hostile import moving_square, write_video
-from tests.s3 import bucket, s3_server
 from tests.vae_models import vae_folder
-
-__all__ = ["bucket", "s3_server"]
 
 pytestmark = pytest.mark.slow
 
@@ -124,25 +119,6 @@ def place(encoded, tmp_path):
     shutil.copytree(tmp_path / "kept", encoded.folder)
     encoded.measure, encoded.encode["text"] = ["motion"], {"model": str(clip_folder()), "captions": ["caption"]}
     encoded.encode.pop("conditions", None)
-
-
-@pytest.fixture
-def seen(monkeypatch):
-    """The texts that are encoded, the empty prompt aside, and the numbers of videos that go through the VAE."""
-    found = {"texts": [], "videos": 0}
-    texts, videos = TextEncoder.encode, Network.encode
-
-    def count_texts(self, some):
-        found["texts"] += [text for text in some if text]
-        return texts(self, some)
-
-    def count_videos(self, some):
-        found["videos"] += len(some)
-        return videos(self, some)
-
-    monkeypatch.setattr(TextEncoder, "encode", count_texts)
-    monkeypatch.setattr(Network, "encode", count_videos)
-    return found
 
 
 def test_a_changed_caption_is_named_by_verify_dataset_create_and_status_with_what_mends_it(place, capsys):

@@ -6,8 +6,6 @@ import json
 import pytest
 
 from curate.cli.main import main
-from stages.encode.network import Network
-from stages.text_encoders.encoder import TextEncoder
 from tests.clip_model import clip_folder
 from tests.curate.running import ask, pipelines
 from tests.hostile import moving_square, write_video
@@ -27,25 +25,6 @@ recipes:
     select: SELECT * FROM clips
     stages: [encode: %(encode)s]
 """
-
-
-@pytest.fixture
-def seen(monkeypatch):
-    """The texts and the number of videos that were encoded."""
-    found = {"texts": [], "videos": 0}
-    texts, videos = TextEncoder.encode, Network.encode
-
-    def count_texts(self, some):
-        found["texts"] += [text for text in some if text]
-        return texts(self, some)
-
-    def count_videos(self, some):
-        found["videos"] += len(some)
-        return videos(self, some)
-
-    monkeypatch.setattr(TextEncoder, "encode", count_texts)
-    monkeypatch.setattr(Network, "encode", count_videos)
-    return found
 
 
 def write(path, captions):
