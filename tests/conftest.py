@@ -21,7 +21,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread eac
 import pytest
 from hypothesis import settings
 
-from tests.browser import browser  # noqa: F401 - the fixture of all tests of pages: a second one could not be started
+# Fixtures of the whole session. A module that imported one would start another: a second browser, which can't be, or a
+# second S3 server, whose clients are not those of the first.
+from tests.browser import browser  # noqa: F401
+from tests.s3 import bucket, s3_server  # noqa: F401
 
 sys.dont_write_bytecode = False
 RAY_LOCK = pytest.StashKey[TextIO]()

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from s3fs import S3FileSystem
 
 # moto prints the port it was given; port 0 lets the kernel choose a free one.
 SERVER = """
@@ -58,7 +57,6 @@ def s3_server() -> Iterator[str]:
             patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
             patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-            S3FileSystem.clear_instance_cache()  # those of another module's server
             _wait_for(endpoint)
             yield endpoint
     finally:

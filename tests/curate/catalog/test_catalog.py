@@ -26,7 +26,6 @@ from curate.run.verify import verify
 from curate.storage import filesystem, join
 from tests.catalog_rows import commit_rows
 from tests.curate.ledgers import rows_of, work
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -252,7 +251,7 @@ def test_a_second_run_is_refused_while_the_first_lives_and_let_in_when_it_was_ki
     acquire(place, "sources", "third").release()
 
 
-def test_a_silent_holder_on_another_host_is_waited_for_and_then_replaced(bucket, monkeypatch):  # noqa: F811
+def test_a_silent_holder_on_another_host_is_waited_for_and_then_replaced(bucket, monkeypatch):
     mine = curate.catalog.lease._boot()
     monkeypatch.setattr(curate.catalog.lease, "_boot", lambda: "another machine")
     first = acquire(bucket, "sources", "first")
@@ -272,7 +271,7 @@ def test_a_silent_holder_on_another_host_is_waited_for_and_then_replaced(bucket,
     assert [name for name in fs.ls(folder) if "probe" in name] == []
 
 
-def test_the_heartbeat_keeps_a_remote_lease(bucket, monkeypatch):  # noqa: F811
+def test_the_heartbeat_keeps_a_remote_lease(bucket, monkeypatch):
     mine = curate.catalog.lease._boot()
     monkeypatch.setattr(curate.catalog.lease, "BEAT_SECONDS", 0.2)
     monkeypatch.setattr(curate.catalog.lease, "_boot", lambda: "another machine")

@@ -18,7 +18,6 @@ from curate.errors import DamagedError, UserError
 from curate.run.verify import verify
 from tests.curate.ledgers import SCHEMAS, before_each_change, expected, files_of, in_child, open_ledger, seen, work
 from tests.full_disk import files_of_at_most
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +134,7 @@ def work_refused(environment: dict[str, str], uri: str, wanted: dict[str, str], 
             os._exit(3 if "\n" not in str(error) else 4)
 
 
-def test_credentials_that_are_refused_in_the_middle_cost_nothing_but_time(bucket, s3_server):  # noqa: F811
+def test_credentials_that_are_refused_in_the_middle_cost_nothing_but_time(bucket, s3_server):
     uri = f"{bucket}/catalog"
     for at, wanted in ((2, OLD), (5, OLD), (7, OLD), (3, NEW), (6, NEW), (9, NEW)):
         child = in_child(work_refused, uri, wanted, at, s3_server)
@@ -151,7 +150,7 @@ def test_credentials_that_are_refused_in_the_middle_cost_nothing_but_time(bucket
     assert verify(Catalog.open(uri)) == []
 
 
-def test_a_refused_driver_says_so_in_one_line_and_its_lease_does_not_hide_it(bucket, s3_server):  # noqa: F811
+def test_a_refused_driver_says_so_in_one_line_and_its_lease_does_not_hide_it(bucket, s3_server):
     uri = f"{bucket}/catalog"
     work(uri, OLD)
     with open_ledger(uri) as ledger:

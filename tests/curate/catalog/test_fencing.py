@@ -17,7 +17,6 @@ from curate.errors import UserError
 from curate.run.verify import verify
 from curate.storage import filesystem, join
 from tests.curate.ledgers import SCHEMAS, commit, expected, files_of, known_of, open_ledger, seen, work
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 OLD = dict.fromkeys("abcde", "old")
 OVERTAKEN = r"another run took 'sources' of .* over; this one has stopped"
@@ -196,7 +195,7 @@ def take_over(uri: str, run_id: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_driver_that_lost_its_lease_of_a_bucket_is_refused_at_its_next_commit(bucket):  # noqa: F811
+def test_a_driver_that_lost_its_lease_of_a_bucket_is_refused_at_its_next_commit(bucket):
     uri = f"{bucket}/catalog"
     with open_ledger(uri) as ledger:
         files = files_of(ledger, ledger.begin(SCHEMAS), OLD)
@@ -211,7 +210,7 @@ def test_a_driver_that_lost_its_lease_of_a_bucket_is_refused_at_its_next_commit(
 
 
 @pytest.mark.slow
-def test_two_drivers_on_a_bucket_of_which_one_was_asleep_keep_one_truth(bucket):  # noqa: F811
+def test_two_drivers_on_a_bucket_of_which_one_was_asleep_keep_one_truth(bucket):
     uri = f"{bucket}/catalog"
     work(uri, {"a": "old"})
     with asleep(uri) as first:

@@ -38,7 +38,6 @@ from tests.curate.ledgers import (
     work_and_die,
     work_in_peace,
 )
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
 
@@ -242,7 +241,7 @@ def test_an_overwrite_shows_the_old_table_or_the_new_one(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(("at", "after"), [(9, False), (21, True)])
-def test_a_run_killed_on_s3_is_resumed_there(bucket, at, after):  # noqa: F811
+def test_a_run_killed_on_s3_is_resumed_there(bucket, at, after):
     uri = f"{bucket}/a catalog"
     die(uri, OLD, at, after)
     check(uri, OLD)

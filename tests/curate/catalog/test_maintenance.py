@@ -31,7 +31,6 @@ from tests.curate.ledgers import (
     seen,
     work,
 )
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 OLD = dict.fromkeys("abcde", "old")
 SECRET = "Zebra crossing 4711"

@@ -21,7 +21,6 @@ from curate.exports.clip_rows import ClipFileSettings
 from curate.exports.clips import export_clips
 from curate.storage import filesystem
 from tests.curate.running import INLINE, PIPELINES, ask, ingest, make_folder, pipelines, run_recipes
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 CAPTIONS = """\
   captions:
@@ -310,7 +309,7 @@ def test_files_can_be_read_by_whom_the_umask_lets(made, tmp_path):
 
 
 @pytest.mark.slow
-def test_clips_of_a_bucket_go_into_a_bucket(made, tmp_path, bucket):  # noqa: F811
+def test_clips_of_a_bucket_go_into_a_bucket(made, tmp_path, bucket):
     """Sources read from a store, files written to one, and an export that goes on there."""
     films = make_folder(tmp_path / "films", 1)
     fs, path = filesystem(f"{bucket}/films")

@@ -13,7 +13,6 @@ from curate.errors import UserError
 from curate.loader import Loader
 from curate.loader.cached_shards import CachedShards
 from tests.curate.loader.latents import make_catalog
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 PIECE = 4096
 SMALL = 6 * PIECE / 2**30  # GB, of a cache that holds six pieces
@@ -143,7 +142,7 @@ def test_pieces_of_the_usual_size_give_the_same(dataset, remote, tmp_path):
             assert bytes_of(next(loader)) == wanted
 
 
-def test_a_dataset_of_a_catalog_in_a_bucket_is_made_and_read(dataset, bucket, tmp_path):  # noqa: F811
+def test_a_dataset_of_a_catalog_in_a_bucket_is_made_and_read(dataset, bucket, tmp_path):
     uri = make_catalog(f"{bucket}/catalog")
     run_dataset_create("all", uri, "SELECT clip_id FROM clips", output=str(tmp_path))
     with Loader(tmp_path / "all", batch_size=4, cache=str(tmp_path / "cache")) as loader:

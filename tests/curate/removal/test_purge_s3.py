@@ -9,9 +9,6 @@ from curate.datasets.files import open_dataset
 from curate.loader.loader import Loader
 from tests.curate.loader.latents import BUCKETS, clip_ids, fields_of, make_catalog
 from tests.curate.running import ask
-from tests.s3 import bucket, s3_server
-
-__all__ = ["bucket", "s3_server"]
 
 pytestmark = pytest.mark.slow
 

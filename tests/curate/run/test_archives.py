@@ -21,7 +21,7 @@ from curate.shards.verify import shard_problems
 from tests.archives import film, samples, write_tar, write_zip
 from tests.clip_model import clip_folder
 from tests.curate.running import INLINE, ask, ingest
-from tests.s3 import bucket, fetched, s3_server  # noqa: F401 - fixtures
+from tests.s3 import fetched
 from tests.vae_models import vae_folder
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ def tar(tmp_path_factory):
     return write_tar(tmp_path_factory.mktemp("tar") / "00000.tar", samples(FILMS, width=192, height=128))
 
 
-def put(tar, bucket):  # noqa: F811
+def put(tar, bucket):
     """The URI of a folder in the bucket with the tar."""
     import s3fs
 
@@ -67,7 +67,7 @@ def put(tar, bucket):  # noqa: F811
     return f"{bucket}/set"
 
 
-def test_a_tar_of_200_films_in_a_bucket_is_read_about_once_by_every_pass(bucket, s3_server, tmp_path, file, tar):  # noqa: F811
+def test_a_tar_of_200_films_in_a_bucket_is_read_about_once_by_every_pass(bucket, s3_server, tmp_path, file, tar):
     folder = put(tar, bucket)
     uri, size, catalog = f"{folder}/00000.tar", tar.stat().st_size, str(tmp_path / "catalog")
     before, passes = 0, {}
@@ -92,7 +92,7 @@ def test_a_tar_of_200_films_in_a_bucket_is_read_about_once_by_every_pass(bucket,
 
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "parquet"])
-def test_other_archives_in_a_bucket_are_read_about_once_too(bucket, s3_server, tmp_path, file, kind):  # noqa: F811
+def test_other_archives_in_a_bucket_are_read_about_once_too(bucket, s3_server, tmp_path, file, kind):
     import s3fs
 
     films = samples(20, width=384, height=256)
@@ -110,7 +110,7 @@ def test_other_archives_in_a_bucket_are_read_about_once_too(bucket, s3_server, t
 
 
 @pytest.mark.ray
-def test_ids_are_the_same_whatever_the_engine_and_ray_reads_the_tar_once_too(bucket, s3_server, tmp_path, file, tar):  # noqa: F811
+def test_ids_are_the_same_whatever_the_engine_and_ray_reads_the_tar_once_too(bucket, s3_server, tmp_path, file, tar):
     folder, found = put(tar, bucket), {}
     uri, before = f"{folder}/00000.tar", 0
     for engine in ("inline", "ray"):

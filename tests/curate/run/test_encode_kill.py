@@ -20,11 +20,8 @@ from stages.shards.format import read_index, read_sample
 from tests.clip_model import clip_folder
 from tests.curate.killing import kill, run_and_kill, tree
 from tests.curate.running import INLINE, ask, make_folder, often
-from tests.s3 import bucket, s3_server
 from tests.vae_models import vae_folder
 from tests.waiting import wait_until
-
-__all__ = ["bucket", "s3_server"]
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("CLIPMILL_KILLS", "3"))

@@ -15,7 +15,6 @@ from curate.cli.main import main
 from curate.run.presence import Presence
 from tests.catalog_rows import commit_rows
 from tests.curate.run.test_relocate import Desk, film
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 from tests.shard_catalogs import clips_of, commit, encoded, publish, rows_of
 from tests.vae_models import vae_folder
 
@@ -164,7 +163,7 @@ def test_an_unmounted_folder_is_not_taken_for_deleted_without_a_word(desk):
 
 
 @pytest.mark.slow
-def test_sources_in_a_bucket_are_listed_and_forgotten(desk, bucket):  # noqa: F811
+def test_sources_in_a_bucket_are_listed_and_forgotten(desk, bucket):
     import fsspec
 
     store = fsspec.filesystem("s3")

@@ -14,9 +14,6 @@ from curate.catalog.catalog import Catalog
 from curate.run.verify import verify
 from tests.curate.killing import run_and_kill
 from tests.curate.running import CLIPS, ask, ingest, make_folder, often, pipelines
-from tests.s3 import bucket, s3_server
-
-__all__ = ["bucket", "s3_server"]
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("CLIPMILL_KILLS", "4"))

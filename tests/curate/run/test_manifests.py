@@ -13,7 +13,6 @@ from curate.catalog.views import connect
 from curate.cli.main import main
 from tests.curate.running import ask, pipelines
 from tests.hostile import moving_square, write_video
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
 
@@ -138,7 +137,7 @@ def test_the_metadata_of_a_hugging_face_folder_is_a_manifest(films, ingest):
     assert ask(films / "catalog", "SELECT uri, text FROM sources") == [(str(films / "a0.mp4"), "hello")]
 
 
-def test_a_manifest_in_a_bucket_is_read_twice_as_well(bucket, films, ingest):  # noqa: F811
+def test_a_manifest_in_a_bucket_is_read_twice_as_well(bucket, films, ingest):
     import s3fs
 
     store = s3fs.S3FileSystem()

@@ -11,7 +11,6 @@ from curate.catalog.lease import acquire
 from curate.cli.main import main
 from tests.curate.running import CLIPS, pipelines
 from tests.hostile import moving_square, write_video
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 from tests.vae_models import vae_folder
 
 RECIPES = """\
@@ -201,7 +200,7 @@ def test_no_move_is_noted_while_a_run_is_at_work(desk):
         lease.release()
 
 
-def test_a_folder_moves_into_a_bucket_and_back(desk, bucket):  # noqa: F811
+def test_a_folder_moves_into_a_bucket_and_back(desk, bucket):
     import s3fs
 
     desk.ingest(desk.a)

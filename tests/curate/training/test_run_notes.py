@@ -11,7 +11,6 @@ import torch
 from curate.training.run_notes import NOTES, RunNote, note_run, run_notes
 from models.saved import transformer_files
 from models.settings.validation import ConfigError
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 from tests.train.made_up import data
 from tests.train.runs import config, train
 from train.loop.network import build, start_from

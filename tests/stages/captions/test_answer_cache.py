@@ -9,10 +9,7 @@ from stages.captions.answer_cache import AnswerCache
 from stages.captions.answers import Answer
 from stages.captions.stage import Caption
 from tests.caption_server import CaptionServer
-from tests.s3 import bucket, s3_server
 from tests.stages.captions.made import rows_of, run, served, unit_of
-
-__all__ = ["bucket", "s3_server"]
 
 
 @pytest.mark.parametrize("store", ["path", "file uri", pytest.param("bucket", marks=pytest.mark.slow)])

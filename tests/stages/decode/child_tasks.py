@@ -18,7 +18,6 @@ import psutil
 from stages.decode.messages import ITEM, PREFIX, Message
 from stages.decode.pyav_reader import PyAVReader
 from stages.frames import SourceError
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 HERE = "tests.stages.decode.child_tasks"
 

@@ -15,7 +15,6 @@ import pytest
 
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.frames import SourceError
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 from tests.stages.decode.child_tasks import HERE, alive, ask, eventually
 
 

@@ -20,7 +20,6 @@ from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.reading import SafeFile
 from stages.frames import SourceError
 from tests.hostile import moving_square, write_video
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 from tests.stages.decode.child_tasks import ask, eventually
 
 
@@ -89,7 +88,7 @@ def test_a_call_without_a_source_has_no_file(child):
         list(ask(child, "reads"))
 
 
-def test_a_remote_source_is_read_through_the_parent_alone(child, bucket):  # noqa: F811
+def test_a_remote_source_is_read_through_the_parent_alone(child, bucket):
     import s3fs
 
     data = np.random.default_rng(1).bytes(3 * ranges.BLOCK + 17)

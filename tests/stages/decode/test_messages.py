@@ -9,7 +9,6 @@ import pytest
 
 from stages.decode.child import Child, ChildDied, ChildError, ChildTimeout
 from stages.decode.messages import DONE, HEADER_BYTES, ITEM, PREFIX, Message, pack
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 from tests.stages.decode.child_tasks import HERE, ask, framed
 
 

@@ -9,7 +9,6 @@ import s3fs
 
 from tests.curate.audit.browse.serving import serving
 from tests.curate.running import ask
-from tests.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 
 @pytest.mark.parametrize("text", [
@@ -42,7 +41,7 @@ def test_clips_thumbnails_and_rows_of_a_bucket_are_those_of_the_folder_it_was_co
 
 
 @pytest.fixture(scope="module")
-def remote(browsed, s3_server, tmp_path_factory):  # noqa: F811
+def remote(browsed, s3_server, tmp_path_factory):
     """(server, bucket, the local catalog that was copied into it)."""
     import uuid
 
