@@ -14,12 +14,15 @@ def array(values: Sequence[Any], kind: pa.DataType | None = None) -> pa.Array:
 
     Raises pa.ArrowInvalid or pa.ArrowTypeError for values that do not fit (1.5 among integers).
     """
-    plain = [v.item() if isinstance(v, np.generic) else v for v in values]
-    if any(type(v) is str for v in plain):  # file names may hold bytes that are no UTF-8; SQL must still show them
-        plain = [v.encode("utf-8", "backslashreplace").decode() if type(v) is str else v for v in plain]
-    if kind is not None and pa.types.is_integer(kind):
-        plain = [_whole(v) if type(v) is float else v for v in plain]
-    return pa.array(plain, kind, from_pandas=True)
+    kinds = set(map(type, values))  # most columns hold one type, and need none of the passes below
+    if any(issubclass(found, np.generic) for found in kinds):
+        values = [v.item() if isinstance(v, np.generic) else v for v in values]
+        kinds = set(map(type, values))
+    if str in kinds:  # file names may hold bytes that are no UTF-8; SQL must still show them
+        values = [v.encode("utf-8", "backslashreplace").decode() if type(v) is str else v for v in values]
+    if float in kinds and kind is not None and pa.types.is_integer(kind):
+        values = [_whole(v) if type(v) is float else v for v in values]
+    return pa.array(values, kind, from_pandas=True)
 
 
 def _whole(value: float) -> int | None:

@@ -249,15 +249,16 @@ def rows_to_table(
             raise UserError(
                 f"column {column!r} of {name} is {duckdb_type(declared[column])}, not {duckdb_type(kind)}: rename yours"
             )
-    columns = dict.fromkeys(declared)
+    given: dict[str, None] = {}
     for row in rows:
-        columns.update(dict.fromkeys(row))
+        given.update(dict.fromkeys(row))
     arrays: dict[str, pa.Array] = {}
-    for column in columns:
+    for column in declared | given:
         same = lowered.setdefault(column.lower(), column)
         if same != column:
             raise UserError(f"columns {same!r} and {column!r} of {name} differ only in case: rename one")
-        made = _column(name, column, [row.get(column) for row in rows], declared.get(column))
+        values = [row.get(column) for row in rows] if column in given else [None] * len(rows)
+        made = _column(name, column, values, declared.get(column))
         if made is not None:
             arrays[column] = made
     return pa.table(arrays)

@@ -32,7 +32,8 @@ class Tally:
         for name in ("done", "failed", "kept", "dropped", "clips", "video_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("results", "reasons", "stage_seconds"):
-            getattr(self, name).update(getattr(other, name))
+            if counts := getattr(other, name):
+                getattr(self, name).update(counts)
         self.purged += other.purged
 
     def fail(self, source_id: str, reason: str) -> None:
