@@ -37,7 +37,7 @@ WEIGHT = "1 / sqrt(count(*) OVER (PARTITION BY source_id))"
 def make(folder: Path, clips: int, per_shard: int) -> str:
     """A catalog with `clips` clips of five fields each; its URI."""
     text = {"encoder": "", "fingerprint": "", "dim": DIM, "max_tokens": 77, "fields": {"text": "caption"}}
-    contract = Contract("", "", 1, 8.0, 8, 4, True, 8, (0.0,) * 8, (1.0,) * 8, "float16", None, text)
+    contract = Contract("", "", 1, 8.0, 8, 4, True, 8, (0.0,) * 8, (1.0,) * 8, "float16", text=text)
     catalog = Catalog.open_or_create(str(folder))
     catalog.create()
     rng = np.random.default_rng(0)

@@ -112,7 +112,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             yield Unit(str(at), [Clip(row, source) for row, source in rows[at : at + SHARD_CLIPS]])
 
     ready = []  # in memory of its own
-    for window, pixels in encode.pool.fetch(windows()):
+    for window, pixels in encode.prefetcher.fetch(windows()):
         if isinstance(pixels, str):
             raise SystemExit(f"{window.clip_id}: {pixels}")
         ready.append(pixels.video.copy())
@@ -121,7 +121,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     waiting: list[float] = []
 
     def decode() -> None:
-        for _ in encode.pool.fetch(windows()):
+        for _ in encode.prefetcher.fetch(windows()):
             pass
 
     def network() -> None:
@@ -130,9 +130,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     def both() -> None:
         shutil.rmtree(folder / "catalog", ignore_errors=True)
-        began, waited = time.perf_counter(), encode.pool.waited_s
+        began, waited = time.perf_counter(), encode.prefetcher.waited_s
         done = [clip.results["latents"]["status"] for unit in encode.stream(units()) for clip in unit.clips]
-        waiting.append((encode.pool.waited_s - waited) / (time.perf_counter() - began))
+        waiting.append((encode.prefetcher.waited_s - waited) / (time.perf_counter() - began))
         if done != ["done"] * len(rows):
             raise SystemExit(f"{done.count('done')} of {len(rows)} clips were encoded")
 

@@ -66,7 +66,7 @@ def make_dataset(folder: Path, count: int) -> Path:
     import pyarrow as pa
 
     text = {"encoder": "random", "fingerprint": "", "dim": DIM, "max_tokens": TOKENS, "fields": {"text": "caption"}}
-    contract = Contract("random", "", 1, 8.0, 16, 4, True, 8, (0.0,) * 16, (1.0,) * 16, "float16", None, text)
+    contract = Contract("random", "", 1, 8.0, 16, 4, True, 8, (0.0,) * 16, (1.0,) * 16, "float16", text=text)
     shards, rows = {}, []
     for begin in range(0, count, PER_SHARD):
         with ShardWriter(str(folder), contract, BUCKET) as writer:

@@ -17,8 +17,6 @@ from stages.shards.contract import Contract
 from stages.shards.format import read_index, read_sample
 from stages.shards.writer import ShardWriter
 
-CHANNELS = 8  # of a latent
-
 
 def prepared(args: argparse.Namespace, folder: Path) -> str:
     """Writes random clips to a file and their latents to a shard, as the recipe does except for the text, which is
@@ -30,8 +28,8 @@ def prepared(args: argparse.Namespace, folder: Path) -> str:
     np.save(folder / "clips.npy", clips)
     vae = vae_of(args)
     contract = Contract(
-        vae="clipmill causal VAE", fingerprint="0" * 64, preprocessing=1, fps=8.0, channels=CHANNELS, time_stride=4,
-        first_frame=True, space_stride=8, mean=(0.0,) * CHANNELS, std=(1.0,) * CHANNELS, dtype="float16",
+        vae="clipmill causal VAE", fingerprint="0" * 64, preprocessing=1, fps=8.0, channels=args.channels, time_stride=4,
+        first_frame=True, space_stride=8, mean=(0.0,) * args.channels, std=(1.0,) * args.channels, dtype="float16",
     )  # fmt: skip
     bucket = f"{frames}x{height}x{width}"
     with ShardWriter(str(folder / "shards"), contract, bucket) as writer:
@@ -47,7 +45,7 @@ def prepared(args: argparse.Namespace, folder: Path) -> str:
 
 def vae_of(args: argparse.Namespace) -> CausalVAE:
     torch.manual_seed(0)
-    vae = CausalVAE(sized(args.vae_size, channels=CHANNELS)).to(args.device, getattr(torch, args.dtype)).eval()
+    vae = CausalVAE(sized(args.vae_size, channels=args.channels)).to(args.device, getattr(torch, args.dtype)).eval()
     if args.compile:
         vae.encoder.compile()
     return vae

@@ -35,7 +35,6 @@ import torch
 from measuring import interleaved, show
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from train_feeds import CHANNELS, feeds, prepared
 from vae_encode import Watch, matrices, seconds
 
 from models.settings.transformers import sized
@@ -44,6 +43,7 @@ from train.objectives.objective import Objective
 from train.optimization.ema import EMA
 
 GOAL = 0.45
+CHANNELS = 8  # of a latent
 CONDITIONS = ("motion", "fps", "height")
 KINDS = {
     "full": {},
@@ -175,6 +175,8 @@ def stepped(args: argparse.Namespace, case: Case) -> dict[str, Any]:
 
 
 def fed(args: argparse.Namespace) -> dict[str, Any]:
+    from train_feeds import feeds, prepared  # these need pydantic
+
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         shard = prepared(args, folder)
@@ -244,6 +246,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch on a CPU")
     parser.add_argument("--no-feeds", action="store_true", help="the steps only")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.set_defaults(channels=CHANNELS)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpu.report import Report
 from torch import Tensor, nn
 
+from gpu.report import Report
 from models.settings.transformers import sized, sized_tokens
 from models.settings.vae import sized as sized_vae
 from models.transformers.dit import DiT
@@ -163,7 +163,11 @@ def channels_last(vae: nn.Module, device: str) -> dict[str, Any]:
             layer.register_forward_pre_hook(look)
     own.decode(own.encode(drawn(1, 3, 9, 64, 64).float().to(device)).mean)  # type: ignore[operator]
     # On a CPU the VAE has no need of it.
-    return {"inputs": seen, "ok": device != "cuda" or not seen[False], "shown": f"{seen[True]} inputs, {seen[False]} others"}
+    return {
+        "inputs": seen,
+        "ok": device != "cuda" or not seen[False],
+        "shown": f"{seen[True]} inputs, {seen[False]} others",
+    }
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:

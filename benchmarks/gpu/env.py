@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
+
 from gpu.report import Report
 from gpu.timing import matrix_rate, median_seconds
 
@@ -18,7 +19,13 @@ def run(report: Report, device: str) -> None:
     report.case("machine", lambda: machine(device))
     report.case("copy", lambda: copies(device))
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    report.case("matrices", lambda: {"tflop_per_s": (rate := matrix_rate(device, dtype) / 1e12), "shown": f"{rate:.4g} TFLOP/s, expected ~790 on an H100 or H200"})
+    report.case(
+        "matrices",
+        lambda: {
+            "tflop_per_s": (rate := matrix_rate(device, dtype) / 1e12),
+            "shown": f"{rate:.4g} TFLOP/s, expected ~790 on an H100 or H200",
+        },
+    )
 
 
 def machine(device: str) -> dict[str, Any]:

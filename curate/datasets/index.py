@@ -6,19 +6,21 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.catalog.catalog import Catalog
 from curate.datasets.files import LATENTS, NOWHERE, NUMPY
 from curate.errors import DamagedError
 from curate.progress_bar import ProgressBar
 from curate.storage import join
 from stages.shards.contract import Contract, sizes
 from stages.shards.format import INDEX, index_path
+
+if TYPE_CHECKING:
+    from curate.catalog.catalog import Catalog
 
 READERS = 8  # indexes that are read at once: waiting for a store takes longer than the work here
 PLACE = {"offset": NOWHERE, "length": 0, "xxh3": 0}  # the parts of a field's place, and their values where it is absent

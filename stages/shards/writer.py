@@ -205,9 +205,8 @@ class ShardWriter:
 
     def _header_json(self) -> bytes:
         own = {"contract": self.contract.to_dict(), "digest": self.contract.digest, "bucket": self.bucket}
-        version = importlib.metadata.version("clipmill")
         try:
-            return canonical({**self.header, **own, "clipmill": version}).encode()
+            return canonical({**self.header, **own, "clipmill": _version()}).encode()
         except (TypeError, ValueError) as error:
             raise ShardError(f"what the header of a shard should say is no JSON ({error})") from error
 
@@ -268,6 +267,14 @@ class ShardWriter:
         self._folder.publish(self._parts[0], f"{name}.tar")
         self._parts, self._file = [], None
         return Published(f"{self.bucket}/{name}.tar", digest, size, index_hash, len(self.clips))
+
+
+@lru_cache
+def _version() -> str:
+    try:
+        return importlib.metadata.version("clipmill")
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
+        return "not installed"
 
 
 def _named(place: tuple[int, np.dtype, tuple[int, ...]]) -> tuple[int, str, tuple[int, ...]]:
