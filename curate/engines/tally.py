@@ -13,9 +13,9 @@ from stages.unit import PURGED, Unit
 class Tally:
     """Counts of finished units; tallies add up.
 
-    `results` counts rows of stages on clips by (table, 'done', 'failed' or 'unfit'); `reasons` counts failures by their class,
-    and `unfit` clips that a stage does not take.
-    `purged` are ids of sources that were met under new names and left out, since their bytes were purged.
+    `results` counts rows of stages on clips by (table, 'done', 'failed' or 'unfit'); `reasons` counts failures by their
+    class, and `unfit` the clips that a stage does not take. `purged` are ids of sources that were met under new names
+    and left out, since their bytes were purged.
     """
 
     done: int = 0  # sources

@@ -64,7 +64,8 @@ class ManifestCaptions(CaptionSource):
         if column is None:
             return f"manifest.column names no column for {name!r}"
         if self.settings.sidecar:
-            return f"the manifest has no {column!r} for this source and no {self.settings.sidecar} file with it is beside it"
+            ending = self.settings.sidecar
+            return f"the manifest has no {column!r} for this source and no {ending} file with it beside the source"
         return f"the manifest has no {column!r} for this source; add it there, and the next run takes it"
 
     def _sidecar(self, uri: str) -> dict[str, Any] | str | None:

@@ -1,8 +1,8 @@
 """The stage `encode:` writes clips of one bucket into one shard of latents, and its rows for the table `latents`.
 
 Child processes decode ahead of the network, also for the next shard. A clip that can't be decoded fails with its
-reason, one that fits no bucket or has no caption is unfit with its reason, and the shard goes on without it. A shard is published before its rows leave the stage, so a
-row never names a shard that is missing or incomplete.
+reason, one that fits no bucket or has no caption is unfit with its reason, and the shard goes on without it. A shard is
+published before its rows leave the stage, so a row never names a shard that is missing or incomplete.
 
 A clip of which only captions or conditions have changed since it was encoded keeps its latents: they are copied into a
 new shard, and no video is decoded. Such clips are in shards of their own.
@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from stages.base import ClipError, Column, Context, Needs, SettingsError, ShardStage, UnfitError
-from stages.encode.columns import check_captions, choose_conditions, condition_values
+from stages.encode.columns import check_captions, check_rendering, choose_conditions, condition_values
 from stages.encode.earlier import EarlierSamples
 from stages.encode.network import Network
 from stages.encode.settings import EncodeSettings
@@ -275,7 +275,7 @@ class Encode(ShardStage[EncodeSettings]):
                 if isinstance(bucket, str):
                     raise UnfitError(bucket)
                 self.texts.captions(clip.row)
-                self._check_rendering(clip.row)
+                check_rendering(clip.row, self.settings)
             except ClipError as error:
                 self.add(clip, error)
                 job.finished += 1
@@ -387,13 +387,6 @@ class Encode(ShardStage[EncodeSettings]):
     def _row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """A clip's columns; without its letterbox where the settings do not crop to it."""
         return row if self.settings.letterbox else {**row, "crop_x": None, "crop_w": None}
-
-    def _check_rendering(self, row: Mapping[str, Any]) -> None:
-        """Raises ClipError for a clip whose signals were measured on frames that were rendered in another way."""
-        for name, wanted in (("hdr", self.settings.hdr), ("deinterlace", self.settings.deinterlace)):
-            found = row.get(name)
-            if found is not None and found != wanted:
-                raise ClipError(f"scanned with probe.{name}: {found}: set encode.{name} alike, or scan it again")
 
 
 @contextmanager

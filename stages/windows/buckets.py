@@ -54,10 +54,10 @@ def choose(row: Mapping[str, Any], buckets: Iterable[Bucket], fps: float, max_up
         shortest = min(bucket.frames for bucket in buckets)
         if row.get("media") == "image":
             return f"a still image is one frame, and the shortest bucket has {shortest}; add a bucket of one frame"
-        least = _seconds(float(shortest / rate(fps)))
+        seconds = _seconds(math.ceil(1000 * shortest / rate(fps)) / 1000)
         return (
-            f"shorter than the shortest bucket, {shortest} frames at {fps:g} fps; add a shorter one, or select only clips "
-            f"WHERE end_s - start_s >= {least}: its {_seconds(float(_length(row)))} s are {have}"
+            f"shorter than the shortest bucket, {shortest} frames at {fps:g} fps; add a shorter one, or select only "
+            f"clips WHERE end_s - start_s >= {seconds}: its {_seconds(float(_length(row)))} s are {have}"
         )
     try:
         fitting = [bucket for bucket in long_enough if _upscale(row, bucket) <= max_upscale * (1 + 1e-9)]

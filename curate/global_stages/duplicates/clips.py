@@ -76,7 +76,8 @@ def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: Dup
             CASE WHEN s.content_hash IS NOT NULL
                 THEN md5_number_lower(concat_ws('|', s.content_hash, c.start_pts, c.end_pts)) END AS content,
             md5_number_lower([s.content_hash, c.source_id, c.media, c.start_pts::VARCHAR, c.end_pts::VARCHAR,
-                c.width::VARCHAR, c.height::VARCHAR, c.score::VARCHAR, c.captioned::VARCHAR, c.phash_frames]::VARCHAR) AS basis
+                c.width::VARCHAR, c.height::VARCHAR, c.score::VARCHAR, c.captioned::VARCHAR,
+                c.phash_frames]::VARCHAR) AS basis
         FROM {JUDGED} AS j JOIN (
             SELECT clip_id, source_id, coalesce(media, '') AS media, start_pts, end_pts, width, height,
                 {"phash_frames" if settings.near else "NULL::VARCHAR AS phash_frames"},
@@ -113,7 +114,12 @@ class _Columns:
     """
 
     def __init__(self, count: int):
-        types: dict[str, type[np.generic] | type[bool]] = {"area": np.int64, "score": np.float64, "known": bool, "captioned": bool}
+        types: dict[str, type[np.generic] | type[bool]] = {
+            "area": np.int64,
+            "score": np.float64,
+            "known": bool,
+            "captioned": bool,
+        }
         types |= {name: np.uint64 for name in ("source", "media", "content", "basis")}
         self.columns = {name: np.zeros(count, kind) for name, kind in types.items()}
         self._places: list[np.ndarray] = []

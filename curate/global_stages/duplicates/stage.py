@@ -1,8 +1,8 @@
 """The stage `duplicates`: finds duplicates among all committed clips; see docs/duplicates.md.
 
 Duplicates are links between clips, and a component is all clips that links join. In each component the best clip is
-kept (a source that is there, largest picture, best score, a caption, smallest id), and its cluster is the clips that are
-duplicates of it; the best of the rest is kept too, and so on. The result follows from the set of clips, and of the
+kept (a source that is there, largest picture, best score, a caption, smallest id), and its cluster is the clips that
+are duplicates of it; the best of the rest is kept too, and so on. The result follows from the set of clips, and of the
 sources that are there, alone, so order, retries and the number of runs change nothing.
 """
 
