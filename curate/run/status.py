@@ -19,6 +19,7 @@ from curate.shards.changed import find_changed
 from curate.shards.inventory import tables_with_shards
 
 FOLDERS = 3  # that are named
+STATES = ("done", "failed", "unfit")  # of a row of a stage on clips
 REASONS = ("reason", "table", "status", "clips")
 MOST_REASONS = 10  # of a table that are shown
 
@@ -71,7 +72,9 @@ def print_status(catalog: Catalog, check: bool = False) -> int:
         console.print(table_of("done without a clip", ("reason", "sources"), rows))
     console.print(table_of("clips", FUNNEL, clips))
     if stages:
-        console.print(table_of("clips by stage", ("table", "done", "failed", "unfit", "kept clips without"), stages))
+        states = STATES if any(counts.get("unfit") for _, counts, _ in stages) else STATES[:2]
+        rows_of = [(name, *(f"{counts.get(s, 0):,}" for s in states), f"{left:,}") for name, counts, left in stages]
+        console.print(table_of("clips by stage", ("table", *states, "kept clips without"), rows_of))
     if clip_reasons:
         console.print(table_of("kept clips that a stage has not done", REASONS, clip_reasons))
     for one in changed:
@@ -113,16 +116,16 @@ def _checked(catalog: Catalog) -> Iterator[str]:
         yield f"{counts['unreadable']:,} done sources can't be looked at: {first['unreadable']}"
 
 
-def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
-    """For each table of a stage on clips: rows done, failed and unfit, and kept clips that it has not done."""
-    rows: list[tuple[str, ...]] = []
+def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, dict[str, int], int]]:
+    """Each table of a stage on clips, how many of its rows have which status, and kept clips that it has not done."""
+    rows: list[tuple[str, dict[str, int], int]] = []
     for name in _stage_tables(catalog):
         states = dict(sql.execute(f"SELECT status, count(*) FROM {quote(name)} GROUP BY 1").fetchall())
         without = sql.execute(
             f"SELECT count(*) FROM clips WHERE verdict = 'kept' AND clip_id NOT IN "
             f"(SELECT clip_id FROM {quote(name)} WHERE status = 'done')"
         ).fetchall()[0][0]
-        rows.append((name, *(f"{states.get(state, 0):,}" for state in ("done", "failed", "unfit")), f"{without:,}"))
+        rows.append((name, states, without))
     return rows
 
 
