@@ -133,9 +133,11 @@ def _clip_reasons(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
     """Why kept clips are not done by a stage: reasons without their figures, the most frequent first."""
     rows: list[tuple[str, ...]] = []
     for name in _stage_tables(catalog):
+        if "reason" not in {row[0] for row in sql.execute(f"DESCRIBE {quote(name)}").fetchall()}:
+            continue  # of a stage over all clips, which fails none
         found = sql.execute(
             f"SELECT split_part(reason, ':', 1), status, count(*) FROM {quote(name)} WHERE status <> 'done' "
-            f"AND clip_id IN (SELECT clip_id FROM clips WHERE verdict = 'kept') "
+            "AND clip_id IN (SELECT clip_id FROM clips WHERE verdict = 'kept') "
             f"GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MOST_REASONS}"
         ).fetchall()
         rows += [(reason, name, status, f"{number:,}") for reason, status, number in found]

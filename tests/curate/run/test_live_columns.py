@@ -244,7 +244,7 @@ def test_rows_that_name_no_film_and_films_that_two_rows_name_are_named(run, film
     assert captions(catalog) == [(0, "first"), (1, "first"), (0, "blue"), (1, "blue")]
 
 
-def test_of_copies_the_one_that_the_captions_name_is_kept(run, films, catalog, tmp_path):
+def test_of_copies_the_one_that_the_captions_name_is_kept(run, films, catalog, tmp_path, capsys):
     """It has the largest clip_id, so that no other rule chooses it."""
     pipelines(tmp_path, RECIPES + DUPLICATES)
     (films / "b.mp4").unlink()
@@ -260,6 +260,8 @@ def test_of_copies_the_one_that_the_captions_name_is_kept(run, films, catalog, t
     assert run("unique")[0] == 0
     kept = ask(catalog, "SELECT DISTINCT parse_filename(uri), caption FROM clips WHERE duplicate_keep")
     assert kept == [(last, "the original")]
+    assert main(["status", "--catalog", str(catalog)]) == 0
+    assert "no 'caption' for this source; add it there" in capsys.readouterr().out
     # a caption that moves to another copy moves the choice
     other = ask(catalog, "SELECT min(parse_filename(uri)) FROM clips WHERE NOT duplicate_keep")[0][0]
     own = write(tmp_path / "own.csv", f"{other},the original")
