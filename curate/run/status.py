@@ -72,9 +72,9 @@ def print_status(catalog: Catalog, check: bool = False) -> int:
         console.print(table_of("done without a clip", ("reason", "sources"), rows))
     console.print(table_of("clips", FUNNEL, clips))
     if stages:
-        states = STATES if any(counts.get("unfit") for _, counts, _ in stages) else STATES[:2]
-        rows_of = [(name, *(f"{counts.get(s, 0):,}" for s in states), f"{left:,}") for name, counts, left in stages]
-        console.print(table_of("clips by stage", ("table", *states, "kept clips without"), rows_of))
+        shown = STATES if any(counts.get("unfit") for _, counts, _ in stages) else STATES[:2]
+        rows_of = [(name, *(f"{counts.get(s, 0):,}" for s in shown), f"{left:,}") for name, counts, left in stages]
+        console.print(table_of("clips by stage", ("table", *shown, "kept clips without"), rows_of))
     if clip_reasons:
         console.print(table_of("kept clips that a stage has not done", REASONS, clip_reasons))
     for one in changed:
