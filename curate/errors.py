@@ -39,7 +39,10 @@ def first_line(error: BaseException) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: '; did you mean …?', or the list of what there is."""
     names = [str(name) for name in known]
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there is {', '.join(names)}" if names else ""
+    return nearest(word, names) or (f"; there is {', '.join(names)}" if names else "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name, where one is spelled alike: '; did you mean …?', else ''."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

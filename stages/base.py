@@ -38,6 +38,10 @@ class ClipError(Exception):
     """Why one clip could not be scored: the reason in its row."""
 
 
+class UnfitError(ClipError):
+    """Why a stage does not take a clip as it is, and what would make it fit: no failure, and nothing to try again."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """What one worker of a stage takes, in logical CPUs and GPUs, and how many workers it may have at most."""
@@ -283,7 +287,8 @@ class ClipStage(TableStage[M], UnitStage[M]):
         """Keeps a clip's row of this stage's table."""
         row: Row = {"clip_id": clip.row["clip_id"], "source_id": clip.row["source_id"]}
         if isinstance(answer, ClipError):
-            row |= {"status": "failed", "reason": one_line(answer)[:500]}
+            status = "unfit" if isinstance(answer, UnfitError) else "failed"
+            row |= {"status": status, "reason": one_line(answer)[:500]}
         else:
             row |= {"status": "done", "reason": None} | {self.column(name): value for name, value in answer.items()}
         clip.results[self.table] = row

@@ -140,8 +140,8 @@ STATE = pa.schema(
     {
         "clip_id": TEXT,
         "source_id": TEXT,
-        "status": TEXT,  # 'done' or 'failed'
-        "reason": TEXT,  # why it failed
+        "status": TEXT,  # 'done', 'failed', or 'unfit': the stage does not take the clip as it is
+        "reason": TEXT,  # why it is not done
         "content_hash": TEXT,  # of the source that the row was made of
         "manifest_hash": TEXT,  # of the manifest's cells that the row was made of
         "settings": TEXT,  # hash of the settings that made the row

@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
     sql.set_defaults(command=_sql)
 
     columns = commands.add_parser("columns", help="every table and column: type, unit, stage that makes it, meaning")
-    columns.add_argument("table", nargs="?", metavar="TABLE", help="default: all")
+    columns.add_argument("name", nargs="?", metavar="NAME", help="a table, or a column of any table; default: all")
     columns.add_argument("--catalog", type=filled, metavar="URI", help="default: the columns that clipmill documents")
     columns.add_argument("--format", choices=("table", "csv", "json"), default="table")
     columns.set_defaults(command=_columns)
@@ -135,7 +135,7 @@ def _sql(args: argparse.Namespace) -> int:
 def _columns(args: argparse.Namespace) -> int:
     from curate.query.columns.listing import print_columns
 
-    return print_columns(args.catalog, args.table, args.format)
+    return print_columns(args.catalog, args.name, args.format)
 
 
 def _search(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from curate.cli.arguments import Commands, add_catalog, filled, positive
 
@@ -37,8 +38,11 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from curate.recipe.load import SHIPPED, pipelines_file
     from curate.run.command import RunOptions, run_recipes
 
+    if pipelines_file(args.pipelines) == SHIPPED:
+        print("no pipelines.yaml in this folder: these are clipmill's own recipes", file=sys.stderr)
     options = RunOptions(args.engine, args.limit, args.retry_failed, args.rebuild)
     return run_recipes(args.recipes, args.catalog, args.input, args.pipelines, tuple(args.set), options)
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from curate.cli import catalog, curating, datasets, removal, training
-from curate.errors import DamagedError, EngineError, UserError
+from curate.errors import DamagedError, EngineError, UserError, nearest
 from curate.interrupts import STOPPED
 from curate.query.columns.missing import missing_name
 
 FAILED, USAGE = 1, 2
+_CHOICE = re.compile(r"invalid choice: '(?P<word>[^']*)' \(choose from (?P<known>.*)\)")  # argparse says
 STORAGE_PACKAGES = ("duckdb", "_duckdb", "_internal", "deltalake", "botocore", "aiobotocore")  # deltalake's _internal
 
 
@@ -67,9 +69,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports wrong usage in one line."""
+    """Reports wrong usage in one line, by the command that it is about and with the word that is meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = re.findall(r"--[a-z][a-z-]*", self.format_help())
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{nearest(unknown[0].partition('=')[0], options)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
+        if choice := _CHOICE.search(message):
+            message += nearest(choice["word"], re.findall(r"[\w-]+", choice["known"]))
         self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 

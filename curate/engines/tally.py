@@ -13,8 +13,9 @@ from stages.unit import PURGED, Unit
 class Tally:
     """Counts of finished units; tallies add up.
 
-    `results` counts rows of stages on clips by (table, 'done' or 'failed'); `reasons` counts failures by their class.
-    `purged` are ids of sources that were met under new names and left out, since their bytes were purged.
+    `results` counts rows of stages on clips by (table, 'done', 'failed' or 'unfit'); `reasons` counts failures by their
+    class, and `unfit` the clips that a stage does not take. `purged` are ids of sources that were met under new names
+    and left out, since their bytes were purged.
     """
 
     done: int = 0  # sources
@@ -25,13 +26,14 @@ class Tally:
     video_seconds: float = 0.0
     results: Counter[tuple[str, str]] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    unfit: Counter[str] = field(default_factory=Counter)
     stage_seconds: Counter[str] = field(default_factory=Counter)
     purged: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         for name in ("done", "failed", "kept", "dropped", "clips", "video_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("results", "reasons", "stage_seconds"):
+        for name in ("results", "reasons", "unfit", "stage_seconds"):
             if counts := getattr(other, name):
                 getattr(self, name).update(counts)
         self.purged += other.purged
@@ -67,8 +69,9 @@ def tally(units: Iterable[Unit], tables: Iterable[str] = ()) -> Tally:
         for clip in unit.clips:
             for table, row in clip.results.items():
                 found.results[table, row["status"]] += 1
-                if row["status"] == "failed":
-                    found.reasons[f"{table}: {reason_class(row['reason'])}"] += 1
+                if row["status"] != "done":
+                    counted = found.reasons if row["status"] == "failed" else found.unfit
+                    counted[f"{table}: {reason_class(row['reason'])}"] += 1
             for table in tables if unit.failure is not None else ():
                 if clip.lacks(table):
                     found.results[table, "failed"] += 1

@@ -17,6 +17,7 @@ from curate.errors import UserError, did_you_mean
 from curate.recipe.registry import KINDS
 from curate.recipe.yaml_lines import Path_, read_yaml
 
+SHIPPED = Path(__file__).with_name("pipelines.yaml")  # the recipes of a folder without a pipelines.yaml
 RECIPE_KEYS = ("input", "select", "stages", "extensions")
 
 
@@ -89,7 +90,7 @@ def pipelines_file(path: str | Path | None) -> Path:
     if path is not None:
         return Path(path)
     here = Path("pipelines.yaml")
-    return here if here.exists() else Path(__file__).with_name("pipelines.yaml")
+    return here if here.exists() else SHIPPED
 
 
 class _Checker:

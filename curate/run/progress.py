@@ -82,7 +82,11 @@ class ClipProgress:
         found = self.total.results
         if not self.total.clips:
             self.bar.begin()
-        each = [f"{table} {found[table, 'done']:,} done {found[table, 'failed']:,} failed" for table in self.tables]
+        each = [
+            f"{table} {found[table, 'done']:,} done {found[table, 'failed']:,} failed"
+            + (f" {found[table, 'unfit']:,} unfit" if found[table, "unfit"] else "")
+            for table in self.tables
+        ]
         self.bar.update(self.total.clips, " · ".join(each))
 
 

@@ -108,8 +108,8 @@ def _refuse_shared_places(sql: duckdb.DuckDBPyConnection, old: str, new: str, ca
     if taken:
         raise UserError(
             f"{taken[0][1]:,} of the sources under {old} would come to lie where the catalog knows another one "
-            f"(first: {taken[0][0]}): was {new} ingested before this? Make a new catalog from {new}, or relocate "
-            "before the next ingest of a folder that moved"
+            f"(first: {taken[0][0]}): was {new} ingested before this? Then `clipmill forget --where vanished` lets the "
+            "old ones go; the next time relocate before the ingest of what moved"
         )
 
 

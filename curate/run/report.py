@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curate.catalog.catalog import Catalog
-from curate.catalog.gates import quote
+from curate.catalog.gates import literal, quote
 from curate.catalog.views import connect
 from curate.engines.tally import Tally
 from curate.recipe.plan import Plan
@@ -41,7 +41,7 @@ def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = Fal
     """
     tables = list(dict.fromkeys(table for outcome in outcomes for table in outcome.plan.state_tables))
     with connect(catalog) as sql:
-        failed = failed_by_table(sql, tables)
+        failed, unfit = rows_by_table(sql, tables, "failed"), rows_by_table(sql, tables, "unfit")
         funnel = funnel_rows(sql, [gate.name for gate in catalog.gates()])
         whole = catalog_line(sql)
     code = 1 if any(_failed_now(outcome.total) for outcome in outcomes) else 0
@@ -52,23 +52,25 @@ def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = Fal
         for line in _heading(outcome):
             console.print(line)
     console.print(table_of("clips", FUNNEL, funnel))
+    any_unfit = any(outcome.total.unfit for outcome in outcomes)
     rows = [
-        _stage_row(table, outcome.total, outcome.selection)
+        _stage_row(table, outcome.total, outcome.selection, any_unfit)
         for outcome in outcomes
         for table in outcome.plan.state_tables
         if table != "sources"
     ]
     if rows:
-        console.print(
-            table_of("clips by stage", ("table", "done before", "done in this run", "failed in this run"), rows)
-        )
-    reasons, seconds = Counter[str](), Counter[str]()
+        names = ("table", "done before", "done in this run", "failed in this run")
+        console.print(table_of("clips by stage", (*names, "unfit in this run") if any_unfit else names, rows))
+    reasons, not_taken, seconds = Counter[str](), Counter[str](), Counter[str]()
     for outcome in outcomes:
         reasons.update(outcome.total.reasons)
+        not_taken.update(outcome.total.unfit)
         seconds.update(outcome.total.stage_seconds)
-    if reasons:
-        counted = [(reason, f"{n:,}") for reason, n in reasons.most_common()]
-        console.print(table_of("failures of this run", ("reason", "number"), counted))
+    for title, counter in (("failures of this run", reasons), ("unfit in this run", not_taken)):
+        if counter:
+            counted = [(reason, f"{n:,}") for reason, n in counter.most_common()]
+            console.print(table_of(title, ("reason", "number"), counted))
     if seconds:
         spent = [(stage, f"{s:,.1f}") for stage, s in seconds.most_common()]
         console.print(table_of("time by stage", ("stage", "CPU seconds"), spent))
@@ -79,6 +81,13 @@ def report_runs(catalog: Catalog, outcomes: Sequence[Outcome], quiet: bool = Fal
         console.print(
             f"{number:,} failed {named}, {min(now, number):,} of them in this run (--retry-failed takes them again): "
             f"clipmill sql \"SELECT {columns} FROM {table} WHERE status = 'failed'\" "
+            f"--catalog {shlex.quote(catalog.uri)}"
+        )
+    for table, number in unfit.items():
+        now = sum(outcome.total.results[table, "unfit"] for outcome in outcomes)
+        console.print(
+            f"{number:,} clips unfit for {table}, {min(now, number):,} of them in this run (no failures; a retry would "
+            f"not help): clipmill sql \"SELECT clip_id, reason FROM {table} WHERE status = 'unfit'\" "
             f"--catalog {shlex.quote(catalog.uri)}"
         )
     console.print(f"{_pending_line(outcomes)}; {whole}")
@@ -146,21 +155,22 @@ def _purged(sources: int) -> str:
     return f", {sources:,} removed (purged)" if sources else ""
 
 
-def _stage_row(table: str, total: Tally, selection: Selection | None) -> tuple[str, str, str, str]:
+def _stage_row(table: str, total: Tally, selection: Selection | None, unfit: bool) -> tuple[str, ...]:
     before: int = selection.done.get(table, 0) if selection is not None else 0
-    now, failed = total.results[table, "done"], total.results[table, "failed"]
+    now = total.results[table, "done"]
     if selection is not None and total.done:  # what the decode pass handed on is in the catalog by then
         before = max(0, before - now)
-    return table, f"{before:,}", f"{now:,}", f"{failed:,}"
+    states = ("failed", "unfit") if unfit else ("failed",)
+    return table, f"{before:,}", f"{now:,}", *(f"{total.results[table, state]:,}" for state in states)
 
 
-def failed_by_table(sql: Any, tables: list[str]) -> dict[str, int]:
-    """How many rows of state tables say 'failed', where any do."""
+def rows_by_table(sql: Any, tables: list[str], status: str) -> dict[str, int]:
+    """How many rows of state tables have this status, where any have."""
     found = {}
     there = {row[0] for row in sql.execute("SELECT view_name FROM duckdb_views() WHERE schema_name = 'raw'").fetchall()}
     for table in tables:
         if table in there:
-            query = f"SELECT count(*) FROM raw.{quote(table)} WHERE status = 'failed'"
+            query = f"SELECT count(*) FROM raw.{quote(table)} WHERE status = {literal(status)}"
             found[table] = sql.execute(query).fetchall()[0][0]
     return {table: number for table, number in found.items() if number}
 

@@ -74,7 +74,7 @@ class Selection:
                 joins += f" LEFT JOIN {rows} AS m{index} ON m{index}.clip_id = clips.clip_id"
             else:
                 row, status, fresh = "false", "CAST(NULL AS VARCHAR)", "false"
-            over = "false" if retry_failed else f"coalesce({fresh} AND {status} = 'failed', false)"
+            over = "false" if retry_failed else f"coalesce({fresh} AND {status} IN ('failed', 'unfit'), false)"
             flags += [
                 f"{row} AS row{index}",
                 f"coalesce({fresh} AND {status} = 'done', false) AS done{index}",

@@ -19,6 +19,9 @@ from curate.shards.changed import find_changed
 from curate.shards.inventory import tables_with_shards
 
 FOLDERS = 3  # that are named
+STATES = ("done", "failed", "unfit")  # of a row of a stage on clips
+REASONS = ("reason", "table", "status", "clips")
+MOST_REASONS = 10  # of a table that are shown
 
 
 def print_status(catalog: Catalog, check: bool = False) -> int:
@@ -45,7 +48,7 @@ def print_status(catalog: Catalog, check: bool = False) -> int:
             "SELECT count(*) FROM sources WHERE settings <> (SELECT max_by(json_extract_string(settings, '$.sources'), "
             "started_at) FROM runs WHERE json_extract_string(settings, '$.sources') IS NOT NULL)"
         ).fetchall()[0][0]
-        stages = _stages(catalog, sql)
+        stages, clip_reasons = _stages(catalog, sql), _clip_reasons(catalog, sql)
         changed = [found for table in tables_with_shards(sql) if (found := find_changed(sql, table)) is not None]
         listed = list_again(sql, catalog)
         purged = purged_sources(catalog)
@@ -69,7 +72,11 @@ def print_status(catalog: Catalog, check: bool = False) -> int:
         console.print(table_of("done without a clip", ("reason", "sources"), rows))
     console.print(table_of("clips", FUNNEL, clips))
     if stages:
-        console.print(table_of("clips by stage", ("table", "done", "failed", "kept clips without"), stages))
+        shown = STATES if any(counts.get("unfit") for _, counts, _ in stages) else STATES[:2]
+        rows_of = [(name, *(f"{counts.get(s, 0):,}" for s in shown), f"{left:,}") for name, counts, left in stages]
+        console.print(table_of("clips by stage", ("table", *shown, "kept clips without"), rows_of))
+    if clip_reasons:
+        console.print(table_of("kept clips that a stage has not done", REASONS, clip_reasons))
     for one in changed:
         console.print(one.line(catalog))
     if runs:
@@ -109,17 +116,35 @@ def _checked(catalog: Catalog) -> Iterator[str]:
         yield f"{counts['unreadable']:,} done sources can't be looked at: {first['unreadable']}"
 
 
-def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
-    """For each table of a stage on clips: rows done and failed, and kept clips that it has no row of."""
-    rows: list[tuple[str, ...]] = []
-    for name in catalog.tables():
-        table = catalog.table(name)
-        if table is None or owner(table) != (name, "clip_id"):
-            continue
+def _stages(catalog: Catalog, sql: Any) -> list[tuple[str, dict[str, int], int]]:
+    """Each table of a stage on clips, how many of its rows have which status, and kept clips that it has not done."""
+    rows: list[tuple[str, dict[str, int], int]] = []
+    for name in _stage_tables(catalog):
         states = dict(sql.execute(f"SELECT status, count(*) FROM {quote(name)} GROUP BY 1").fetchall())
         without = sql.execute(
             f"SELECT count(*) FROM clips WHERE verdict = 'kept' AND clip_id NOT IN "
             f"(SELECT clip_id FROM {quote(name)} WHERE status = 'done')"
         ).fetchall()[0][0]
-        rows.append((name, f"{states.get('done', 0):,}", f"{states.get('failed', 0):,}", f"{without:,}"))
+        rows.append((name, states, without))
     return rows
+
+
+def _clip_reasons(catalog: Catalog, sql: Any) -> list[tuple[str, ...]]:
+    """Why kept clips are not done by a stage: reasons without their figures, the most frequent first."""
+    rows: list[tuple[str, ...]] = []
+    for name in _stage_tables(catalog):
+        if "reason" not in {row[0] for row in sql.execute(f"DESCRIBE {quote(name)}").fetchall()}:
+            continue  # of a stage over all clips, which fails none
+        found = sql.execute(
+            f"SELECT split_part(reason, ':', 1), status, count(*) FROM {quote(name)} WHERE status <> 'done' "
+            "AND clip_id IN (SELECT clip_id FROM clips WHERE verdict = 'kept') "
+            f"GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MOST_REASONS}"
+        ).fetchall()
+        rows += [(reason, name, status, f"{number:,}") for reason, status, number in found]
+    return rows
+
+
+def _stage_tables(catalog: Catalog) -> list[str]:
+    """The tables of stages on clips."""
+    tables = ((name, catalog.table(name)) for name in catalog.tables())
+    return [name for name, table in tables if table is not None and owner(table) == (name, "clip_id")]

@@ -75,14 +75,14 @@ STAGE_CHECKS = {
         "clip_id",
         "SELECT clip_id, count(*) || ' rows' FROM {table} GROUP BY clip_id HAVING count(*) > 1",
     ),
-    "a row is neither done nor failed": (
+    "a row is neither done nor failed nor unfit": (
         "status",
         "SELECT clip_id, 'status ' || coalesce(status, 'NULL') FROM {table} "
-        "WHERE coalesce(status NOT IN ('done', 'failed'), true)",
+        "WHERE coalesce(status NOT IN ('done', 'failed', 'unfit'), true)",
     ),
-    "a failed row has no reason": (
+    "a row that is not done has no reason": (
         "reason",
-        "SELECT clip_id, 'failed' FROM {table} WHERE status = 'failed' AND coalesce(trim(reason), '') = ''",
+        "SELECT clip_id, status FROM {table} WHERE status <> 'done' AND coalesce(trim(reason), '') = ''",
     ),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -167,6 +168,9 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
             if ranks.first:
                 print(f"stopped after step {training.step:,}; --resume goes on", file=sys.stderr)
             return STOPPED
+        if ranks.first:
+            command = f"clipmill sample {shlex.quote(output)} --prompt TEXT -o samples.png"
+            print(f"{output} holds the network after {training.step:,} steps: {command}", file=sys.stderr)
     return 0
 
 

@@ -63,8 +63,10 @@ class ManifestCaptions(CaptionSource):
         column = self.column(name)
         if column is None:
             return f"manifest.column names no column for {name!r}"
-        beside = f" and no {self.settings.sidecar} file with it beside the source" if self.settings.sidecar else ""
-        return f"the manifest has no {column!r} for this source{beside}"
+        if self.settings.sidecar:
+            ending = self.settings.sidecar
+            return f"the manifest has no {column!r} for this source and no {ending} file with it beside the source"
+        return f"the manifest has no {column!r} for this source; add it there, and the next run takes it"
 
     def _sidecar(self, uri: str) -> dict[str, Any] | str | None:
         last = self._last  # taken once: other threads may put theirs

@@ -1,11 +1,14 @@
-"""The columns of clips that an encoding takes: captions, which are texts, and conditions, which are numbers."""
+"""The columns of clips that an encoding takes: captions, which are texts, and conditions, which are numbers; and
+how a clip was rendered.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from stages.base import MissingColumn, SettingsError
+from stages.base import ClipError, MissingColumn, SettingsError
+from stages.encode.settings import EncodeSettings
 
 # What is known to help a video network: rate, size and crop as micro-conditions (SDXL, arXiv:2307.01952), how much a
 # clip moves, and how it looks (Stable Video Diffusion, arXiv:2311.15127).
@@ -55,3 +58,11 @@ def _is_number(kind: Any) -> bool:
     import pyarrow as pa
 
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def check_rendering(row: Mapping[str, Any], settings: EncodeSettings) -> None:
+    """Raises ClipError for a clip whose signals were measured on frames that were rendered in another way."""
+    for name, wanted in (("hdr", settings.hdr), ("deinterlace", settings.deinterlace)):
+        found = row.get(name)
+        if found is not None and found != wanted:
+            raise ClipError(f"scanned with probe.{name}: {found}: set encode.{name} alike, or scan it again")

@@ -23,7 +23,7 @@ BucketSetting = Annotated[Any, BeforeValidator(_bucket), PlainSerializer(str)]
 class CaptionEmbeddingSettings(TextEncoderSettings):
     """`text:` whose embeddings of a clip's captions go into the shards beside its latents."""
 
-    missing: Literal["fail", "empty"] = "fail"  # a clip without a caption: failed, or with the empty prompt
+    missing: Literal["fail", "empty"] = "fail"  # a clip without a caption: unfit, or with the empty prompt
 
 
 class DecoderSettings(FetchSettings):

@@ -1,8 +1,8 @@
 """The stage `encode:` writes clips of one bucket into one shard of latents, and its rows for the table `latents`.
 
-Child processes decode ahead of the network, also for the next shard. A clip that can't be decoded or has no caption
-fails with its reason, and the shard goes on without it. A shard is published before its rows leave the stage, so a
-row never names a shard that is missing or incomplete.
+Child processes decode ahead of the network, also for the next shard. A clip that can't be decoded fails with its
+reason, one that fits no bucket or has no caption is unfit with its reason, and the shard goes on without it. A shard is
+published before its rows leave the stage, so a row never names a shard that is missing or incomplete.
 
 A clip of which only captions or conditions have changed since it was encoded keeps its latents: they are copied into a
 new shard, and no video is decoded. Such clips are in shards of their own.
@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stages.base import ClipError, Column, Context, Needs, SettingsError, ShardStage
-from stages.encode.columns import check_captions, choose_conditions, condition_values
+from stages.base import ClipError, Column, Context, Needs, SettingsError, ShardStage, UnfitError
+from stages.encode.columns import check_captions, check_rendering, choose_conditions, condition_values
 from stages.encode.earlier import EarlierSamples
 from stages.encode.network import Network
 from stages.encode.settings import EncodeSettings
@@ -46,7 +46,7 @@ from stages.windows.window import PREPROCESSING_VERSION, Pixels, Window
 PROGRESS_CLIPS = 64  # finished clips after which a unit reports its progress ...
 PROGRESS_SECONDS = 2.0  # ... or fewer of them after so long
 CAPTION_TOKENS, OTHER_BYTES = 64, 4096  # of a sample, estimated for the size of shards
-UNFIT_CLIPS = 1000  # clips that fit no bucket, failed together
+UNFIT_CLIPS = 1000  # clips that fit no bucket, in one unit
 
 
 class Encode(ShardStage[EncodeSettings]):
@@ -267,15 +267,15 @@ class Encode(ShardStage[EncodeSettings]):
                 job.close()
 
     def _job(self, unit: Unit) -> ShardJob:
-        """The windows to decode for a unit; a clip that no bucket takes or that lacks a caption fails at once."""
+        """The windows to decode for a unit; a clip that no bucket takes or that lacks a caption is unfit."""
         job = ShardJob(unit)
         for clip in unit.lacking(self.table):
             try:
                 bucket = self._bucket(clip.row)
                 if isinstance(bucket, str):
-                    raise ClipError(bucket)
+                    raise UnfitError(bucket)
                 self.texts.captions(clip.row)
-                self._check_rendering(clip.row)
+                check_rendering(clip.row, self.settings)
             except ClipError as error:
                 self.add(clip, error)
                 job.finished += 1
@@ -366,6 +366,14 @@ class Encode(ShardStage[EncodeSettings]):
                 self.add(job.clips[clip], shared | said)
         return job.end()
 
+    def add(self, clip: Clip, answer: Row | ClipError) -> None:
+        """Keeps a clip's row; of an unfit one with what it was judged by, so that a run after a change takes it."""
+        super().add(clip, answer)
+        if isinstance(answer, UnfitError):
+            seen = {"contract": self.contract.to_json(), "captions_hash": self.texts.hash(clip.row)}
+            seen["crop_hash"] = crop_hash(clip.row) if self.settings.letterbox else None
+            clip.results[self.table] |= {self.column(name): value for name, value in seen.items()}
+
     def _failed(self, job: ShardJob, clip: Clip, error: ClipError) -> None:
         self.add(clip, error)
         job.finished += 1
@@ -379,13 +387,6 @@ class Encode(ShardStage[EncodeSettings]):
     def _row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """A clip's columns; without its letterbox where the settings do not crop to it."""
         return row if self.settings.letterbox else {**row, "crop_x": None, "crop_w": None}
-
-    def _check_rendering(self, row: Mapping[str, Any]) -> None:
-        """Raises ClipError for a clip whose signals were measured on frames that were rendered in another way."""
-        for name, wanted in (("hdr", self.settings.hdr), ("deinterlace", self.settings.deinterlace)):
-            found = row.get(name)
-            if found is not None and found != wanted:
-                raise ClipError(f"scanned with probe.{name}: {found}: set encode.{name} alike, or scan it again")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.base import ClipError
+from stages.base import UnfitError
 from stages.encode.settings import CaptionEmbeddingSettings
 from stages.encode.shard import text_arrays
 from stages.pretrained.lookup import named_path
@@ -40,12 +40,15 @@ class Texts:
         self.encoder = None
 
     def captions(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """A clip's captions by column. Raises ClipError for a missing one where the settings require it."""
+        """A clip's captions by column. Raises UnfitError for a missing one where the settings require it."""
         found: dict[str, str] = {}
         for column in self.fields.values():
             text = (row.get(column) or "").strip()
             if not text and self.settings is not None and self.settings.missing == "fail":
-                raise ClipError(f"no caption in column {column!r}")
+                raise UnfitError(
+                    f"no caption in column {column!r}; a run after it has one takes it, or select only clips "
+                    f"WHERE {column} IS NOT NULL"
+                )
             found[column] = text
         return found
 

@@ -53,9 +53,12 @@ def choose(row: Mapping[str, Any], buckets: Iterable[Bucket], fps: float, max_up
     if not long_enough:
         shortest = min(bucket.frames for bucket in buckets)
         if row.get("media") == "image":
-            return f"a still image is one frame; the shortest bucket has {shortest}"
-        frames = "1 frame" if have == 1 else f"{have} frames"
-        return f"{_seconds(float(_length(row)))} s at {fps:g} fps are {frames}; the shortest bucket has {shortest}"
+            return f"a still image is one frame, and the shortest bucket has {shortest}; add a bucket of one frame"
+        seconds = _seconds(math.ceil(1000 * shortest / rate(fps)) / 1000)
+        return (
+            f"shorter than the shortest bucket, {shortest} frames at {fps:g} fps; add a shorter one, or select only "
+            f"clips WHERE end_s - start_s >= {seconds}: its {_seconds(float(_length(row)))} s are {have}"
+        )
     try:
         fitting = [bucket for bucket in long_enough if _upscale(row, bucket) <= max_upscale * (1 + 1e-9)]
     except SourceError as error:
@@ -64,8 +67,8 @@ def choose(row: Mapping[str, Any], buckets: Iterable[Bucket], fps: float, max_up
         least = min(long_enough, key=lambda bucket: (_upscale(row, bucket), bucket))
         _, _, w, h = _picture(row)
         return (
-            f"{w}x{h} pixels would be enlarged {_upscale(row, least):.2f} times for the bucket {least}; "
-            f"at most {max_upscale:g} is allowed"
+            f"too small for the buckets; add a smaller one, or raise max_upscale ({max_upscale:g}): "
+            f"{w}x{h} pixels would be enlarged {_upscale(row, least):.2f} times for {least}"
         )
     most = max(bucket.frames for bucket in fitting)
     return min(

@@ -24,6 +24,9 @@ from curate.audit.browse.questions import QUESTIONS
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import one_line, time_limit
 from curate.errors import DamagedError, UserError, first_line
+from curate.query.columns.hints import reworded
+from curate.query.columns.missing import missing_name
+from curate.query.columns.words import ColumnWords, of_catalog
 
 AT_ONCE = 4  # questions
 SPARE_BYTES = 6 << 30  # of address space, beside twice the memory of DuckDB: libraries, threads, Arrow
@@ -69,19 +72,28 @@ class Answers:
         try:
             answer, body = self._found(asked)
         except UserError as error:
-            answer, body = {"error": str(error)}, b""
+            answer, body = {"error": self._explained(error, str(error))}, b""
         except duckdb.InterruptException:
             answer, body = {"error": f"stopped, or over {asked['seconds']:g} s: ask for less"}, b""
         except duckdb.OutOfMemoryException:
             answer, body = {"error": "takes more memory than `--memory-gb` allows: ask for less"}, b""
         except duckdb.Error as error:
-            answer, body = {"error": one_line(error)}, b""
+            answer, body = {"error": self._explained(error, one_line(error))}, b""
         except MemoryError:
             answer, body = {"error": "takes more memory than there is: ask for less"}, b""
         except Exception as error:  # the page says it; the process goes on
             answer, body = {"error": f"{type(error).__name__}: {first_line(error)}", "ours": True}, b""
         with self._sending, contextlib.suppress(OSError):
             self._channel.send_bytes(json.dumps({"id": asked["id"], **answer}).encode() + b"\n" + body)
+
+    def _explained(self, error: Exception, said: str) -> str:
+        """What an error says; of one about a column or table that is not there with the one that is meant."""
+        missing = missing_name(error)
+        return said if missing is None else reworded(said, missing, self._columns)
+
+    def _columns(self) -> list[ColumnWords]:
+        with self._confined.cursor() as cursor:
+            return of_catalog(cursor)
 
     def _found(self, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         if asked["question"] == "thumbnail":

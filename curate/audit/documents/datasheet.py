@@ -131,7 +131,7 @@ def _noise(facts: Facts, settings: DocumentSettings) -> Lines:
         "duplicates.kinds", ("Duplicates", "Clips", "Redundant", "Redundant and kept by the gates"), rows
     )
     rows = [(r["table_name"], r["reason"], r["clips"]) for r in facts.records("failures.stages")]
-    yield from _figure("failures.stages", ("Stage that failed", "Reason", "Clips"), rows)
+    yield from _figure("failures.stages", ("Stage", "Reason", "Clips"), rows)
 
 
 def _self_contained(facts: Facts, settings: DocumentSettings) -> Lines:

@@ -30,14 +30,14 @@ def figures(subject: Subject) -> Iterator[Figure]:
         FROM sources WHERE status = 'done' AND clips = 0 GROUP BY 1 ORDER BY sources DESC, reason LIMIT {MOST}""",
     )
     stages = [name for name in subject.stage_tables if {"status", "reason"} <= set(subject.tables[name])]
-    title = "Clips of which a stage failed, by reason"
+    title = "Clips of which a stage failed, or which it does not take (unfit), by reason"
     if not stages:
         yield subject.absent("failures.stages", title, "a stage on clips")
         return
     parts = " UNION ALL ".join(
-        f"SELECT {literal(name)} AS table_name, coalesce(split_part(reason, ':', 1), 'unknown') AS reason, "
+        f"SELECT {literal(name)} AS table_name, status, coalesce(split_part(reason, ':', 1), 'unknown') AS reason, "
         f"count(*) AS clips, min(clip_id) AS example, substr(arg_min(reason, clip_id), 1, {SHOWN}) AS said "
-        f"FROM {quote(name)} WHERE status = 'failed' GROUP BY 2"
+        f"FROM {quote(name)} WHERE status <> 'done' GROUP BY 2, 3"
         for name in stages
     )
     text = f"SELECT * FROM ({parts}) ORDER BY table_name, clips DESC, reason LIMIT {MOST}"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from curate.catalog.gates import quote
 from curate.catalog.vectors import read_embeddings
 from curate.global_stages.duplicates.frames import FrameHashes
 from curate.global_stages.duplicates.semantic import CellIndex
@@ -35,6 +36,7 @@ class ClipColumns:
     content: np.ndarray  # a number for each span of content that several clips share, -1 for other clips
     area: np.ndarray  # pixels
     score: np.ndarray  # NaN where there is none
+    captioned: np.ndarray  # bool: whether the clip has a caption
     basis: np.ndarray  # uint64
     frames: FrameHashes | None
     embeddings: CellIndex | None
@@ -65,19 +67,22 @@ def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: Dup
         CREATE OR REPLACE TEMP TABLE {JUDGED} AS
         SELECT CAST(row_number() OVER (ORDER BY clip_id) - 1 AS INTEGER) AS clip, clip_id
         FROM (SELECT DISTINCT clip_id FROM ({select}\n))""")
+    captions = [quote(name) for name in there if f"{name}_words" in there]  # the stage `caption` counts their words
     count = connection.sql(f"SELECT count(*) FROM {JUDGED}").fetchall()[0][0]
     rows = connection.sql(f"""
-        SELECT j.clip, c.source_id, c.score, c.phash_frames,
+        SELECT j.clip, c.source_id, c.score, c.captioned, c.phash_frames,
             md5_number_lower(c.source_id) AS source, md5_number_lower(c.media) AS media,
             coalesce(CAST(c.width AS BIGINT) * c.height, 0) AS area,
             CASE WHEN s.content_hash IS NOT NULL
                 THEN md5_number_lower(concat_ws('|', s.content_hash, c.start_pts, c.end_pts)) END AS content,
             md5_number_lower([s.content_hash, c.source_id, c.media, c.start_pts::VARCHAR, c.end_pts::VARCHAR,
-                c.width::VARCHAR, c.height::VARCHAR, c.score::VARCHAR, c.phash_frames]::VARCHAR) AS basis
+                c.width::VARCHAR, c.height::VARCHAR, c.score::VARCHAR, c.captioned::VARCHAR,
+                c.phash_frames]::VARCHAR) AS basis
         FROM {JUDGED} AS j JOIN (
             SELECT clip_id, source_id, coalesce(media, '') AS media, start_pts, end_pts, width, height,
                 {"phash_frames" if settings.near else "NULL::VARCHAR AS phash_frames"},
-                CAST(({settings.score or "NULL"}\n) AS DOUBLE) AS score
+                CAST(({settings.score or "NULL"}\n) AS DOUBLE) AS score,
+                coalesce({", ".join(["NULL", *captions])}) IS NOT NULL AS captioned
             FROM clips
         ) AS c USING (clip_id) LEFT JOIN sources AS s ON s.source_id = c.source_id""").to_arrow_reader(BATCH_ROWS)
     table = _Columns(count)
@@ -92,6 +97,7 @@ def read_clips(connection: duckdb.DuckDBPyConnection, select: str, settings: Dup
         _shared(columns["content"], columns["known"]) if settings.exact else np.full(count, -1, np.int64),
         columns["area"],
         columns["score"],
+        columns["captioned"],
         columns["basis"],
         hashes if settings.near else None,
         None,
@@ -108,7 +114,12 @@ class _Columns:
     """
 
     def __init__(self, count: int):
-        types: dict[str, type[np.generic] | type[bool]] = {"area": np.int64, "score": np.float64, "known": bool}
+        types: dict[str, type[np.generic] | type[bool]] = {
+            "area": np.int64,
+            "score": np.float64,
+            "known": bool,
+            "captioned": bool,
+        }
         types |= {name: np.uint64 for name in ("source", "media", "content", "basis")}
         self.columns = {name: np.zeros(count, kind) for name, kind in types.items()}
         self._places: list[np.ndarray] = []
@@ -121,6 +132,7 @@ class _Columns:
             for name in ("area", "basis", "source", "media"):
                 self.columns[name][at] = batch.column(name).to_numpy()
             self.columns["score"][at] = batch.column("score").to_numpy(zero_copy_only=False)  # NULL is NaN
+            self.columns["captioned"][at] = batch.column("captioned").to_numpy(zero_copy_only=False)
             self.columns["known"][at] = batch.column("content").is_valid().to_numpy(zero_copy_only=False)
             self.columns["content"][at] = batch.column("content").fill_null(0).to_numpy()
             self._places.append(at)

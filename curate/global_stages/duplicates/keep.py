@@ -11,12 +11,12 @@ ROUNDS = 100  # after so many clips of one component are kept, all that are left
 Alike = Callable[[np.ndarray, np.ndarray], np.ndarray]  # clips (m,), clips (m,) -> (m,) bool
 
 
-def rule_order(gone: np.ndarray, area: np.ndarray, score: np.ndarray) -> np.ndarray:
+def rule_order(gone: np.ndarray, area: np.ndarray, score: np.ndarray, captioned: np.ndarray) -> np.ndarray:
     """(n,): the place of each clip in order: those of sources that are not `gone`, then the largest picture, then the
-    best score (NaN last), then the smallest id.
+    best score (NaN last), then those with a caption, then the smallest id.
     """
     best = np.where(np.isnan(score), -np.inf, score)
-    order = np.lexsort((np.arange(len(area)), -best, -area, gone))
+    order = np.lexsort((np.arange(len(area)), ~captioned, -best, -area, gone))
     place = np.empty(len(area), np.int64)
     place[order] = np.arange(len(area))
     return place

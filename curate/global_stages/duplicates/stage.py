@@ -1,8 +1,8 @@
 """The stage `duplicates`: finds duplicates among all committed clips; see docs/duplicates.md.
 
 Duplicates are links between clips, and a component is all clips that links join. In each component the best clip is
-kept (a source that is there, largest picture, best score, smallest id), and its cluster is the clips that are
-duplicates of it; the best of the rest is kept too, and so on. The result follows from the set of clips, and of the
+kept (a source that is there, largest picture, best score, a caption, smallest id), and its cluster is the clips that
+are duplicates of it; the best of the rest is kept too, and so on. The result follows from the set of clips, and of the
 sources that are there, alone, so order, retries and the number of runs change nothing.
 """
 
@@ -26,7 +26,7 @@ from curate.global_stages.duplicates.presence import gone
 from curate.global_stages.duplicates.settings import DuplicateSettings
 from stages.base import Column, GlobalStage, SettingsError
 
-VERSION = 1  # changes whenever the same clips would be judged differently
+VERSION = 2  # changes whenever the same clips would be judged differently
 
 
 class Duplicates(GlobalStage[DuplicateSettings]):
@@ -79,7 +79,8 @@ class Duplicates(GlobalStage[DuplicateSettings]):
                 fresh[earlier.clips] = False
             component, redone = _components(kinds, fresh, earlier)
             together = np.bincount(component, minlength=len(clips))[component] > 1
-            place = rule_order(gone(connection, clips.source_ids, np.flatnonzero(together)), clips.area, clips.score)
+            away = gone(connection, clips.source_ids, np.flatnonzero(together))
+            place = rule_order(away, clips.area, clips.score, clips.captioned)
             return _table(clips, kinds, component, place, redone, earlier)
 
     def _kinds(self, clips: ClipColumns) -> list[Kind]:

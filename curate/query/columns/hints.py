@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,20 @@ ALIKE = 0.7  # least likeness of two names that may be meant for one another, as
 
 def explained(error: BaseException, catalog: str | None, pipelines: str | Path | None = None) -> str:
     """The text of an error; of one about a name that is not there with what is meant in place of DuckDB's guess."""
-    said = str(error)
-    missing = missing_name(error)
+    return reworded(str(error), missing_name(error), lambda: _columns(catalog), pipelines)
+
+
+def reworded(
+    said: str,
+    missing: Missing | None,
+    columns: Callable[[], Sequence[ColumnWords]],
+    pipelines: str | Path | None = None,
+) -> str:
+    """The text of an error about a missing name with what is meant by it; `columns` gives those that are there."""
     if missing is None or _QUOTES in said:
         return said
     try:
-        hint = _hint(missing, catalog, pipelines)
+        hint = _hint(missing, columns(), pipelines)
     except Exception:  # a catalog that can't be read, for instance: the error stands for itself
         return said
     if not hint:
@@ -43,22 +51,25 @@ def explained(error: BaseException, catalog: str | None, pipelines: str | Path |
     return f"{_DUCKDB.sub(f'there is no {missing.kind} {missing.name}', _GUESS.sub('', said))}; {hint}"
 
 
-def _hint(missing: Missing, catalog: str | None, pipelines: str | Path | None) -> str:
+def _columns(catalog: str | None) -> Sequence[ColumnWords]:
     from curate.catalog.catalog import Catalog
     from curate.catalog.views import connect
+
+    if catalog is None:
+        return ()
+    try:
+        opened = Catalog.open(catalog)
+    except UserError:  # the first run of a new catalog
+        return ()
+    with connect(opened) as sql:
+        return of_catalog(sql)
+
+
+def _hint(missing: Missing, there: Sequence[ColumnWords], pipelines: str | Path | None) -> str:
     from curate.query.columns.listing import empty_catalog
 
     with empty_catalog() as sql:
         known = documented(sql)
-    there = known[:0]
-    if catalog is not None:
-        try:
-            opened = Catalog.open(catalog)
-        except UserError:  # the first run of a new catalog
-            pass
-        else:
-            with connect(opened) as sql:
-                there = of_catalog(sql)
     names = Names(there, known, pipelines)
     return names.of_table(missing.name) if missing.kind == "table" else names.of_column(missing.name)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect
-from curate.errors import UserError, did_you_mean
+from curate.errors import UserError, did_you_mean, nearest
 from curate.query.columns.words import ColumnWords, documented, of_catalog, own_tables
 from curate.query.sql import write_rows
 
@@ -27,9 +27,9 @@ def empty_catalog() -> Iterator[duckdb.DuckDBPyConnection]:
         yield sql
 
 
-def print_columns(catalog: str | None, table: str | None, form: str) -> int:
-    """Prints the columns of a catalog, or without one those that clipmill documents; returns 0. UserError for a table
-    that is not there.
+def print_columns(catalog: str | None, name: str | None, form: str) -> int:
+    """Prints the columns of a catalog, or without one those that clipmill documents: of one table, of one name in every
+    table, or all of them; returns 0. UserError for a name that is not there.
     """
     if catalog is None:
         with empty_catalog() as sql:
@@ -38,17 +38,20 @@ def print_columns(catalog: str | None, table: str | None, form: str) -> int:
         with connect(Catalog.open(catalog)) as sql:
             found = of_catalog(sql)
     tables = list(dict.fromkeys(words.table for words in found))
-    if table is not None and table not in tables:
-        where = "is documented" if catalog is None else f"is in {catalog}"
-        raise UserError(f"no table {table!r} {where}{did_you_mean(table, tables)}")
-    found = [words for words in found if table in (None, words.table)]
+    if name is not None:
+        chosen = [one for one in found if one.table == name] or [one for one in found if one.column == name]
+        if not chosen:
+            where = "is documented" if catalog is None else f"is in {catalog}"
+            like = nearest(name, [*tables, *(one.column for one in found)]) or did_you_mean(name, tables)
+            raise UserError(f"no table or column {name!r} {where}{like}")
+        found = chosen
     if form != "table":
         rows = [(words.table, *_row(words)) for words in found]
         write_rows(sys.stdout, ["table", *SHOWN], rows, form)
         return 0
-    for name in tables:
-        if table in (None, name):
-            _print_table(name, [_row(words) for words in found if words.table == name])
+    for table in tables:
+        if rows := [_row(words) for words in found if words.table == table]:
+            _print_table(table, rows)
     return 0
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import duckdb
 
 CHUNK = 16_384  # rows of a file at a time
+MOST_NAMED = 3  # rows that name no clip
 BASENAME = "regexp_extract({}, '[^/]*$')"
 
 
@@ -72,7 +73,10 @@ def clip_cells(sql: duckdb.DuckDBPyConnection, stages: Sequence[ClipStage], quie
     with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
         rows, joined = Path(folder, "rows.parquet"), Path(folder, "joined.parquet")
         key, types = _write_rows(rows, file, stage.source_columns())
-        said = _join(sql, rows, joined, key, list(types))
+        try:
+            said = _join(sql, rows, joined, key, list(types))
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
         if not quiet:
             print(f"{file}: {said}", file=sys.stderr, flush=True)
         query = f"SELECT * FROM read_parquet({literal(str(joined))})"
@@ -96,7 +100,10 @@ def _write_rows(path: Path, file: str, wanted: Sequence[str]) -> tuple[str, dict
     found = manifest.reader.types(naming)
     types = {name: found[name].type for name in wanted if name in found}
     if not set(wanted) & set(columns):
-        raise UserError(f"{file}: no column {wanted[0]!r}, only {', '.join(map(repr, columns))}: name another")
+        raise UserError(
+            f"{file}: no column {wanted[0]!r}, only {', '.join(map(repr, columns))}: rename one, or name another by "
+            "`manifest: {column: NAME}`"
+        )
     types |= {name: TEXT for name in wanted if name in columns and name not in types}
     read = types | ({by_id: TEXT} if by_id and by_name else {})
     named = {"id": TEXT, "key": TEXT, "uri": TEXT}
@@ -146,6 +153,21 @@ def _join(sql: duckdb.DuckDBPyConnection, rows: Path, joined: Path, key: str, na
         f"{with_given} SELECT (SELECT count(*) FROM given), (SELECT count(DISTINCT matched.row) FROM matched), "
         f"(SELECT count(*) FROM read_parquet({literal(str(joined))}))"
     ).fetchall()[0]
+    if not total:
+        raise UserError("no rows: expected one for each film or clip with a caption")
+    unused = sql.execute(
+        f"{with_given} SELECT coalesce(id, key) FROM given WHERE row NOT IN (SELECT row FROM matched) "
+        f"ORDER BY row LIMIT {MOST_NAMED}"
+    ).fetchall()
+    such = ", ".join(repr(name) for (name,) in unused)
     if not clips:
-        raise UserError(f"none of its {total:,} rows names a clip of this catalog by {key}")
-    return f"{total:,} rows, of which {used:,} name {clips:,} clips by {key}, and {total - used:,} name none"
+        uris = sql.execute("SELECT uri FROM sources WHERE status = 'done' ORDER BY uri LIMIT 1").fetchall()
+        there = f"; a film of it is {uris[0][0]!r}" if uris else ""
+        raise UserError(f"none of its {total:,} rows names a clip of this catalog by {key}, such as {such}{there}")
+    twice = sql.execute(
+        f"{with_given} SELECT min(name), count(*) FROM (SELECT coalesce(id, uri) AS key, any_value(coalesce(id, key)) "
+        "AS name FROM given GROUP BY 1 HAVING count(*) > 1)"
+    ).fetchall()[0]
+    said = f"{total:,} rows, of which {used:,} name {clips:,} clips by {key}, and {total - used:,} name none"
+    said += f" (such as {such})" if unused else ""
+    return said + (f"; {twice[1]:,} named by several rows, such as {twice[0]!r}: the first counts" if twice[1] else "")

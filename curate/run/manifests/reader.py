@@ -59,7 +59,8 @@ class ManifestReader(ABC):
             with fs.open(path, "rb") as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"can't read the manifest {self.manifest}: {first_line(error)}") from error
+            why = "there is no such file" if isinstance(error, FileNotFoundError) else first_line(error)
+            raise UserError(f"can't read the manifest {self.manifest}: {why}") from error
 
     @contextmanager
     def opened_text(self) -> Iterator[BinaryIO]:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from curate.cli.main import main
 from tests.curate.running import PIPELINES, as_json, clipmill, clipmill_process, ingest, make_folder, pipelines
 
 
@@ -82,6 +83,24 @@ def test_wrong_usage_exits_with_2(place, arguments):
     done = clipmill_process(*arguments, cwd=place)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["statu", "--catalog", "x"], "did you mean 'status'?"),
+        (
+            ["run", "ingest", "--catalog", "x", "--inptu", "y"],
+            "--inptu y; did you mean '--input'? (see clipmill run --help)",
+        ),
+        (["sql", "SELECT 1", "--catalog", "x", "--vertcal"], "did you mean '--vertical'? (see clipmill sql --help)"),
+    ],
+)
+def test_a_misspelled_command_or_option_names_the_one_that_is_meant(capsys, arguments, words):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and words in said and said.count("\n") == 1
 
 
 def test_csv_and_json_print_data_and_nothing_else(place):

@@ -247,18 +247,42 @@ def test_new_columns_are_no_change_of_what_was_encoded(place):
     assert place.run("latents") == 0 and place.shards() == made
 
 
-def test_a_caption_that_is_gone_fails_its_clip_and_comes_back(place):
+def test_a_clip_without_its_caption_is_unfit_and_the_run_after_it_has_one_takes_it(place, capsys):
     clip = place.ids()[1]
     place.caption(1, "", "")
     place.run("captions", "--rebuild")
-    assert place.run("latents") == 1
-    assert ask(place.catalog, "SELECT clip_id, reason FROM latents WHERE status = 'failed'") == [
-        (clip, "no caption in column 'caption'")
-    ]
+    assert place.run("latents") == 0
+    [(found, reason)] = ask(place.catalog, "SELECT clip_id, reason FROM latents WHERE status = 'unfit'")
+    assert found == clip and reason.startswith("no caption in column 'caption'; a run after it has one takes it")
     place.caption(1, "back again", "1")
     place.run("captions", "--retry-failed")
-    assert place.run("latents", "--retry-failed") == 0
+    capsys.readouterr()
+    assert place.run("latents") == 0
+    assert "3 clips selected, 1 taken" in capsys.readouterr().out
     assert place.sample(clip)["json"]["captions"] == {"caption": "back again"}
+    assert place.ask("verify") == 0
+
+
+def test_clips_shorter_than_every_bucket_are_counted_as_unfit_with_the_fix_and_not_taken_again(place, capsys):
+    place.encode["buckets"] = ["17x32x48"]
+    try:
+        assert place.run("latents", "--rebuild") == 0
+        said = capsys.readouterr().out
+        assert "shorter than the shortest bucket, 17 frames at 8 fps; add a shorter one, or select only" in said
+        assert "WHERE end_s - start_s >= 2.125" in said
+        assert "3 clips unfit for latents, 3 of them in this run" in said and "--retry-failed" not in said
+        assert place.run("latents") == 0
+        said = capsys.readouterr().out
+        assert "3 clips selected, 0 taken" in said and "3 clips unfit for latents, 0 of them in this run" in said
+        assert place.ask("status") == 0
+        said = capsys.readouterr().out
+        assert next(line.split() for line in said.splitlines() if line.startswith("│ latents")) == [
+            "│", "latents", "│", "0", "│", "0", "│", "3", "│", "3", "│"
+        ]  # fmt: skip
+        assert "shorter than the shortest bucket" in said
+        assert place.ask("verify") == 0
+    finally:
+        place.encode["buckets"] = ["9x32x48"]
 
 
 def test_a_damaged_shard_costs_its_clip_a_decode_and_never_goes_on(place, seen):

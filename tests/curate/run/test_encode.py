@@ -188,16 +188,16 @@ def test_a_clip_s_captions_are_each_stored_and_embedded(go, tmp_path):
         assert len(fields["text_short_caption"]) < len(fields["text"])
 
 
-def test_a_clip_without_a_caption_is_failed_and_the_shard_goes_on_without_it(go, tmp_path, ingested):
+def test_a_clip_without_a_caption_is_unfit_and_the_shard_goes_on_without_it(go, tmp_path, ingested):
     films = tmp_path / "films"
     shutil.copytree(ingested / "films", films)
     (films / "film_0.txt").write_text("")
     shutil.rmtree(tmp_path / "catalog")
     go("ingest", "captions", films=films)
-    assert go("latents", text={"model": str(clip_folder()), "captions": ["caption"]}) == 1
+    assert go("latents", text={"model": str(clip_folder()), "captions": ["caption"]}) == 0
     rows = ask(tmp_path / "catalog", ROWS)
-    failed = [row for row in rows if row[3] == "failed"]
-    assert len(failed) == 2 and all("no caption" in row[4] and row[1] is None for row in failed)
+    unfit = [row for row in rows if row[3] == "unfit"]
+    assert len(unfit) == 2 and all("no caption" in row[4] and row[1] is None for row in unfit)
     (shard,) = shards(tmp_path)
     assert sorted(clips_of(shard)) == sorted(row[0] for row in rows if row[3] == "done")
     assert verify(catalog(tmp_path)) == []
@@ -366,8 +366,8 @@ def test_a_catalog_without_kept_clips_is_said(go, tmp_path):
 def test_a_bucket_that_no_clip_fits_is_named(go, tmp_path, capfd):
     assert go(buckets=["9x32x48", "81x32x48"]) == 0
     assert "no clip" in (said := capfd.readouterr().err) and "81x32x48" in said
-    assert go(buckets=["81x32x48"], options=RunOptions(engine="inline", quiet=True, rebuild=True)) == 1
-    reasons = {row[4] for row in ask(tmp_path / "catalog", ROWS) if row[3] == "failed"}
+    assert go(buckets=["81x32x48"], options=RunOptions(engine="inline", quiet=True, rebuild=True)) == 0
+    reasons = {row[4] for row in ask(tmp_path / "catalog", ROWS) if row[3] == "unfit"}
     assert len(reasons) == 1 and "81" in reasons.pop()
 
 

@@ -27,6 +27,12 @@ recipes:
     stages:
       - caption: {source: manifest}
 """
+DUPLICATES = """\
+  unique:
+    select: SELECT * FROM clips
+    stages:
+      - duplicates: {near: false}
+"""
 
 
 @pytest.fixture
@@ -226,16 +232,58 @@ def test_a_name_of_two_sources_is_nobody_s(run, films, tmp_path):
     run("ingest", "--input", films)
     own = write(tmp_path / "own.csv", "a.mp4,which one", "sub/a.mp4,this one")
     code, said = run("captions", "--set", f"caption.manifest={{file: {own}}}")
-    assert code == 1 and "2 rows, of which 1 name 2 clips by `path`, and 1 name none" in said
+    assert code == 1 and "2 rows, of which 1 name 2 clips by `path`, and 1 name none (such as 'a.mp4')" in said
+
+
+def test_rows_that_name_no_film_and_films_that_two_rows_name_are_named(run, films, catalog, tmp_path):
+    run("ingest", "--input", films)
+    own = write(tmp_path / "own.csv", "a.mp4,first", "a.mp4,second", "b.mp4,blue", "c.mp4,none")
+    code, said = run("captions", "--set", f"caption.manifest={{file: {own}}}")
+    assert code == 0 and "4 rows, of which 3 name 4 clips by `path`, and 1 name none (such as 'c.mp4')" in said
+    assert "1 named by several rows, such as 'a.mp4': the first counts" in said
+    assert captions(catalog) == [(0, "first"), (1, "first"), (0, "blue"), (1, "blue")]
+
+
+def test_of_copies_the_one_that_the_captions_name_is_kept(run, films, catalog, tmp_path, capsys):
+    """It has the largest clip_id, so that no other rule chooses it."""
+    pipelines(tmp_path, RECIPES + DUPLICATES)
+    (films / "b.mp4").unlink()
+    for number in range(4):
+        shutil.copy(films / "a.mp4", films / f"copy_{number}.mp4")
+    run("ingest", "--input", films)
+    last = ask(catalog, "SELECT max_by(parse_filename(uri), clip_id) FROM clips")[0][0]
+    own = write(tmp_path / "own.csv", f"{last},the original")
+    code, said = run("captions", "--set", f"caption.manifest={{file: {own}}}")
+    assert (
+        code == 1 and "the manifest has no 'caption' for this source; add it there, and the next run takes it" in said
+    )
+    assert run("unique")[0] == 0
+    kept = ask(catalog, "SELECT DISTINCT parse_filename(uri), caption FROM clips WHERE duplicate_keep")
+    assert kept == [(last, "the original")]
+    assert main(["status", "--catalog", str(catalog)]) == 0
+    assert "no 'caption' for this source; add it there" in capsys.readouterr().out
+    # a caption that moves to another copy moves the choice
+    other = ask(catalog, "SELECT min(parse_filename(uri)) FROM clips WHERE NOT duplicate_keep")[0][0]
+    own = write(tmp_path / "own.csv", f"{other},the original")
+    run("captions", "--set", f"caption.manifest={{file: {own}}}", "--rebuild")
+    assert run("unique")[0] == 0
+    kept = ask(catalog, "SELECT DISTINCT parse_filename(uri), caption FROM clips WHERE duplicate_keep")
+    assert kept == [(other, "the original")]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("own.csv", "clip_id,text\nx,y\n", "no column 'caption', only 'clip_id', 'text': name another"),
+        ("own.csv", "clip_id,text\nx,y\n", "only 'clip_id', 'text': rename one, or name another by"),
         ("own.csv", "name,caption\nx,y\n", "no column `uri`"),
         ("own.txt", "x", "expected a .csv, .jsonl or .parquet file"),
-        ("gone.csv", None, "can't read the manifest"),
+        (
+            "own.csv",
+            "file,caption\nc.mp4,y\n",
+            "none of its 1 rows names a clip of this catalog by `file`, such as 'c.mp4'",
+        ),
+        ("own.csv", "file,caption\n", "own.csv: no rows: expected one for each film or clip"),
+        ("gone.csv", None, "gone.csv: there is no such file"),
     ],
 )
 def test_a_wrong_file_of_captions_is_one_clear_line(run, films, tmp_path, name, text, words):

@@ -35,7 +35,7 @@ def test_the_manifest_s_caption_is_that_of_every_clip_of_the_source():
 def test_a_clip_without_a_caption_is_failed_with_the_reason(empty):
     rows = captions({"caption": empty})
     assert rows[1]["status"] == "failed"
-    assert rows[1]["reason"] == "the manifest has no 'caption' for this source"
+    assert rows[1]["reason"] == "the manifest has no 'caption' for this source; add it there, and the next run takes it"
 
 
 def test_what_is_no_text_is_no_caption():
@@ -48,7 +48,10 @@ def test_several_captions_come_from_several_columns():
     assert (rows[1]["caption_short"], rows[1]["caption_long"]) == (columns["alt"], columns["about"])
     assert rows[1]["caption_long_words"] == 7
     rows = captions(columns | {"alt": None}, manifest={"column": {"short": "alt", "long": "about"}})
-    assert rows[1]["reason"] == "the manifest has no 'alt' for this source (caption 'short')"
+    assert (
+        rows[1]["reason"]
+        == "the manifest has no 'alt' for this source; add it there, and the next run takes it (caption 'short')"
+    )
 
 
 def test_another_table_s_captions_stand_beside_the_first_s():

@@ -73,13 +73,22 @@ def test_a_clip_has_the_frames_that_have_their_whole_time_in_it(row, fps, frames
 @pytest.mark.parametrize(
     ("row", "names", "reason"),
     [
-        (clip(1.2), ["33x256x256", "81x256x256"], "1.2 s at 16 fps are 19 frames; the shortest bucket has 33"),
-        (clip(0.04), ["5x256x256"], "0.04 s at 16 fps are 1 frame; the shortest bucket has 5"),
-        (clip(1, media="image"), ["17x256x256"], "a still image is one frame; the shortest bucket has 17"),
+        (
+            clip(1.2),
+            ["33x256x256", "81x256x256"],
+            "shorter than the shortest bucket, 33 frames at 16 fps; add a shorter one, or select only clips WHERE "
+            "end_s - start_s >= 2.063: its 1.2 s are 19",
+        ),
+        (
+            clip(1, media="image"),
+            ["17x256x256"],
+            "a still image is one frame, and the shortest bucket has 17; add a bucket of one frame",
+        ),
         (
             clip(2.0, 320, 180),
             ["17x256x256", "17x512x512"],
-            "320x180 pixels would be enlarged 1.42 times for the bucket 17x256x256; at most 1 is allowed",
+            "too small for the buckets; add a smaller one, or raise max_upscale (1): "
+            "320x180 pixels would be enlarged 1.42 times for 17x256x256",
         ),
         (
             clip(crop_x=0, crop_y=100, crop_w=640, crop_h=300),

@@ -98,10 +98,17 @@ def test_without_a_catalog_the_documented_columns_are_listed(capsys):
     assert list(rows[0]) == ["table", "column", "type", "unit", "stage", "meaning"]
 
 
+def test_a_column_is_shown_by_its_name_alone_in_every_table_that_has_it(capsys):
+    assert main(["columns", "motion", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["table"], row["column"], row["stage"]) for row in rows] == [("clips", "motion", "measure: [motion]")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["clip"], "no table 'clip' is documented; did you mean 'clips'?"),
+        (["motoin"], "did you mean 'motion'?"),
+        (["clip"], "no table or column 'clip' is documented; did you mean 'clips'?"),
         (["clips", "--catalog", "nowhere"], "no catalog at"),
         (["clips", "--catalog", ""], "got an empty text"),
     ],
