@@ -28,8 +28,9 @@ def prepared(args: argparse.Namespace, folder: Path) -> str:
     np.save(folder / "clips.npy", clips)
     vae = vae_of(args)
     contract = Contract(
-        vae="clipmill causal VAE", fingerprint="0" * 64, preprocessing=1, fps=8.0, channels=args.channels, time_stride=4,
-        first_frame=True, space_stride=8, mean=(0.0,) * args.channels, std=(1.0,) * args.channels, dtype="float16",
+        vae="clipmill causal VAE", fingerprint="0" * 64, preprocessing=1, fps=8.0, channels=args.channels,
+        time_stride=4, first_frame=True, space_stride=8, mean=(0.0,) * args.channels, std=(1.0,) * args.channels,
+        dtype="float16",
     )  # fmt: skip
     bucket = f"{frames}x{height}x{width}"
     with ShardWriter(str(folder / "shards"), contract, bucket) as writer:

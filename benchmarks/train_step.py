@@ -219,6 +219,8 @@ def one_peak(args: argparse.Namespace) -> dict[str, float]:
     step = Step(args, args.fed_size, "full")
     step(*batch_of(args, (1, CHANNELS, 1, 2, 2)))  # allocates gradients and averages
     watch = Watch(args.device)
+    from train_feeds import feeds
+
     batch = feeds(args, Path(folder), shard)[way]()
     for _ in range(3):
         step(*batch())

@@ -41,14 +41,12 @@ def rate(queries: int, keys: int, head: int, backend: str, device: str, masked: 
         return torch.randn(1, heads, length, head, device=device, dtype=dtype, requires_grad=True)
 
     q, k, v = made(queries), made(keys), made(keys)
-    mask = torch.arange(keys, device=device) < keys - 20 if masked else None
+    mask = (torch.arange(keys, device=device) < keys - 20).expand(queries, -1) if masked else None
     upstream = torch.randn(1, heads, queries, head, device=device, dtype=dtype)
 
     def step() -> None:
         with sdpa_kernel(BACKENDS[backend]):
-            found = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=None if mask is None else mask.expand(queries, -1)
-            )
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         found.backward(upstream)
         q.grad = k.grad = v.grad = None
 

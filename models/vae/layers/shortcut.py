@@ -31,8 +31,8 @@ class PatchesIn(CausalConv3d):
         super().__init__(3, channels, (STRIDE, side, side), (STRIDE, side, side), pad="none")
 
     def _in_2d(self, x: Tensor, outputs: int) -> Tensor:
-        """A matrix product, as no patch overlaps another. (In bfloat16 on CPUs with AMX, oneDNN 3.11 gives wrong numbers
-        for convolutions of 8 x 8 with a stride of 8 and 12 channels.)
+        """A matrix product, as no patch overlaps another. (In bfloat16 on CPUs with AMX, oneDNN 3.11 gives wrong
+        numbers for convolutions of 8 x 8 with a stride of 8 and 12 channels.)
         """
         side = self.kernel_size[1]
         x = x[:, :, : outputs * STRIDE].unflatten(4, (-1, side)).unflatten(3, (-1, side)).unflatten(2, (-1, STRIDE))
