@@ -75,7 +75,7 @@ def snapshot(model: str, revision: str | None, patterns: Sequence[str], complete
     except Exception as error:  # the HTTP client's own classes: no network, a proxy's refusal, offline mode
         raise SettingsError(
             f"model {model!r} is no folder here and the hub can't be asked for it ({one_line(error)[:200]}): "
-            "give the path of a folder that holds it"
+            "give the path of a folder that holds it (a model of your own must be trained first)"
         ) from error
 
 
