@@ -20,7 +20,7 @@ from curate.audit import columns as found
 from curate.audit.against import PREFIX, Against, as_other, selected
 from curate.audit.columns import JudgedGate
 from curate.audit.movement import compared_relations
-from curate.audit.parts import HELD_OUT, Parts, write_held_out
+from curate.audit.parts import Parts
 from curate.audit.selection import Chosen
 from curate.audit.subject import Subject
 from curate.catalog.catalog import Catalog
@@ -56,9 +56,7 @@ def prepared(
         sql.execute(f"ATTACH {literal(str(Path(folder, 'audit.duckdb')))} AS {WORK}")
         try:
             for name, text in relations.items():
-                if name == "parts" and parts.held_out is not None:
-                    ids = [row[0] for row in subject.rows("SELECT source_id FROM audited_sources")]
-                    write_held_out(beside / HELD_OUT, ids, parts.held_out)
+                parts.write(name, subject, beside)
                 if name not in VIEWS:
                     interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {text}")
                     text = f"SELECT * FROM {WORK}.{name}"
