@@ -85,6 +85,28 @@ def moves(rows: Sequence[tuple[str, float, float]], before: str, after: str, of:
     return Plot(_rows_spec(values, names, layers), said, keys, _more(len(rows), of, " that differ"))
 
 
+def bars_and_ticks(rows: Sequence[tuple[str, float, float | None]], bar: str, tick: str, of: int) -> Plot:
+    """Horizontal bars (label, bar, tick) of a number, and a tick where another one lies, which may be unknown."""
+    names = _names([row[0] for row in rows])
+    values: list[dict[str, Any]] = [
+        {"name": name, "bar": a, "tick": b, "at": max(a, b or 0), "said": f"{number(a)} / {'-' if b is None else number(b)}"}
+        for name, (_, a, b) in zip(names, rows, strict=True)
+    ]
+    scale = {"domainMax": _end([(each["at"], each["said"]) for each in values]), "zero": True, "nice": False}
+    x = {"type": "quantitative", "axis": None, "scale": scale}
+    known = [{"filter": "isValid(datum.tick)"}]
+    layers: list[dict[str, Any]] = [
+        {"mark": {"type": "bar", "color": ALL}, "encoding": {"x": {"field": "bar", **x}}},
+        {"transform": known, "mark": {"type": "tick", "color": LOST, "thickness": 3, "height": STEP * 0.8},
+         "encoding": {"x": {"field": "tick", **x}}},
+        _text("said", {"x": {"field": "at", **x}}),
+    ]  # fmt: skip
+    first = rows[0]
+    said = f"Bars of {bar} with a tick at {tick}: {len(rows)} of {of:,} rows. "
+    said += f"The first: {first[0]}, {number(first[1])}{'' if first[2] is None else f' and {number(first[2])}'}."
+    return Plot(_rows_spec(values, names, layers), said, (("all", bar), ("lost", tick)), _more(len(rows), of))
+
+
 def both_ways(rows: Sequence[tuple[str, int, int]], gained: str, lost: str, of: int) -> Plot:
     """Bars to the right for what is gained, to the left for what is lost: (label, gained, lost)."""
     names = _names([row[0] for row in rows])

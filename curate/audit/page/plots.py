@@ -50,6 +50,8 @@ BARS = {
     "unknown.gates": Bars(("gate",), "unknown_share"),
     "unknown.sources": Bars(("column_name",), "unknown_share"),
     "leakage.shared": Bars(("one", "other", "kind"), "other_share"),
+    "against.clips": Bars(("change", "verdict"), "clips"),
+    "against.verdicts": Bars(("change", "gate"), "clips"),
     "failures.sources": Bars(("reason",), "sources"),
     "failures.empty": Bars(("reason",), "sources"),
     "failures.stages": Bars(("table_name", "reason"), "clips"),
@@ -58,6 +60,7 @@ BARS = {
 MOVES = {
     "counterfactual.hits": Moves(("gate", "by_column", "value"), "base_rate", "rate", "beyond"),
     "weights.composition": Moves(("by_column", "value"), "stored_share", "drawn_share"),
+    "against.values": Moves(("by_column", "value"), "other_share", "share"),
 }
 
 
@@ -140,7 +143,18 @@ def _thresholds(figure: Figure) -> Plot | None:
     return charts.both_ways(shown[:MOST], "newly kept clips", "newly dropped clips", len(shown)) if shown else None
 
 
+def _movers(figure: Figure) -> Plot | None:
+    """How far each column moved. One that only one side has did not move."""
+    rows = [row for row in figure.records() if row["distance"] is not None]
+    far = [row for row in rows if max(row["distance"], row["kept_distance"] or 0) > 0]
+    shown = [(row["name"], row["distance"], row["kept_distance"]) for row in far]
+    if not shown:
+        return None
+    return charts.bars_and_ticks(shown[:MOST], "distance of all clips", "distance of kept clips", len(shown))
+
+
 OWN: Mapping[str, Callable[[Figure], Plot | None]] = {
     "funnel.clips": _funnel,
     "counterfactual.thresholds": _thresholds,
+    "against.movers": _movers,
 }
