@@ -10,7 +10,8 @@ from typing import Any
 from curate.audit.figure import Audit, Figure
 from curate.audit.page import charts
 from curate.audit.page.charts import Plot
-from curate.audit.page.values import NOTHING, UNKNOWN, number, text
+from curate.audit.page.values import UNKNOWN, number, text
+from curate.audit.sections.against import NOW_DROPPED, NOW_KEPT
 
 MOST = 15  # bars of a plot; the table has all rows
 SEEN = 0.005  # of the longest bar: a smaller difference is not drawn
@@ -35,6 +36,7 @@ class Moves:
     order: str | None = None  # the rows with most of this column; None: in their order
 
 
+SHORT = {NOW_KEPT: "dropped, now kept", NOW_DROPPED: "kept, now dropped"}  # values that are long for a name of a bar
 RANKED = Bars(("value",), "clips", "kept_clips")
 BARS = {
     "funnel.sources": Bars(("state", "reason"), "sources"),
@@ -104,7 +106,7 @@ def _label(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     """The values of these columns as one name; of a URI the file's name."""
     if columns == ("value",) and row["value"] is None and (row["values"] or 1) > 1:
         return "all others"
-    parts = [UNKNOWN if row[name] is None else text(row[name], name) for name in columns]
+    parts = [UNKNOWN if row[name] is None else text(SHORT.get(row[name], row[name]), name) for name in columns]
     if columns == ("uri",):
         parts = [PurePosixPath(parts[0]).name]
     parts = [part for part in parts if part] or ["(empty)"]
@@ -134,7 +136,7 @@ def _funnel(figure: Figure) -> Plot | None:
 def _thresholds(figure: Figure) -> Plot | None:
     shown = [
         (
-            f"{row['gate']}\n{row['signal'] or NOTHING} {row['operator']} {number(row['tried'])}",
+            f"{row['gate']}\n{row['signal'] or ''} {row['operator']} {number(row['tried'])}".replace("\n ", "\n"),
             row["newly_kept_clips"], row["newly_dropped_clips"],
         )
         for row in figure.records()

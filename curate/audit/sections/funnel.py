@@ -54,7 +54,7 @@ def figures(subject: Subject) -> Iterator[Figure]:
                 USING (source_id)),
             summed AS (SELECT coalesce(sum(length_s), 0) AS all_s, coalesce(sum(clips_s), 0) AS clips_s,
                 coalesce(sum(greatest(length_s - clips_s, 0)), 0) AS none_s FROM each)
-        SELECT unnest(['in sources that are done', 'in clips beyond the length of their source', 'in no clip',
+        SELECT unnest(['in sources that are done', 'in clips beyond their source', 'in no clip',
                 'in clips']) AS step,
             unnest([all_s, none_s + clips_s - all_s, none_s, clips_s]) AS seconds,
             unnest([all_s, none_s + clips_s - all_s, none_s, clips_s]) / 3600 AS hours
