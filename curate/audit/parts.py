@@ -30,8 +30,8 @@ class Parts:
         return self.held_out is not None or self.other is not None
 
     def relations(self, folder: Path) -> dict[str, str]:
-        """SQL of the relation `parts`: clip_id, source_id, content_hash, part. A clip may stand in several parts. And of
-        `across`, where the second dataset is of another catalog: see `write_across`.
+        """SQL of the relation `parts`: clip_id, source_id, content_hash, part. A clip may stand in several.
+        And of `across`, where the second dataset is of another catalog: see `write_across`.
         """
         if not self.there:
             return {}

@@ -149,7 +149,11 @@ def test_an_audit_of_a_million_concepts_ends_and_stays_small(tmp_path):
     }  # fmt: skip
     catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
     catalog.put_gates("ingest", [Gate(name="g", where="motion >= 0.25")], None)
-    for state, names in {"sources": ["clips", "sources"], "clusters": ["clusters"], "duplicates": ["duplicates"]}.items():
+    for state, names in {
+        "sources": ["clips", "sources"],
+        "clusters": ["clusters"],
+        "duplicates": ["duplicates"],
+    }.items():
         with Ledger(catalog, state, "source_id" if state == "sources" else "clip_id", "made") as ledger:
             given = {name: pa.table(tables[name]) for name in names}
             writer = ledger.begin({name: rows.schema for name, rows in given.items()})

@@ -90,7 +90,10 @@ def test_a_catalog_in_a_folder_is_compared_with_one_in_a_bucket(places, tmp_path
 
 
 def test_a_bucket_without_a_catalog_is_one_line(places, bucket, tmp_path):
-    for arguments in (["--catalog", f"{bucket}/nothing"], ["--catalog", places[0][0], "--against", f"{bucket}/nothing"]):
+    for arguments in (
+        ["--catalog", f"{bucket}/nothing"],
+        ["--catalog", places[0][0], "--against", f"{bucket}/nothing"],
+    ):
         done = clipmill("audit", "-o", tmp_path / "out", *arguments)
         assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
         assert "no catalog at" in done.stderr
