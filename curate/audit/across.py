@@ -115,9 +115,9 @@ def _compared(subject: Subject, search: Search, second: str) -> Iterator[pa.Tabl
             for kind, finder in compared.items():
                 links = finder.links(members, side)
                 found[kind] = links.first, links.second
-            first, second_ = (np.concatenate([links[at] for links in found.values()]) for at in (0, 1))
-            for kind, links in {**found, ANY: (first, second_)}.items():
-                yield _rows(part, kind, second, ids, side, *links)
+            every = [np.concatenate(ends) for ends in zip(*found.values(), strict=True)]
+            for kind, (first, other) in {**found, ANY: (every[0], every[1])}.items():
+                yield _rows(part, kind, second, ids, side, first, other)
 
 
 def _parts(subject: Subject, ids: pa.Array, second: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -18,8 +18,8 @@ MEASURED = (
 BOTH, HERE, THERE = "both", "only here", "only in the other"
 
 
-def compared_relations(subject: Subject, other: Subject) -> dict[str, str]:
-    """SQL of `compared`, a row for each clip of either side, and of `moved`, a row for each column.
+def compared_relations(subject: Subject, other: Subject) -> dict[str, list[str]]:
+    """SQL of the parts of `compared`, a row for each clip of either side, and of `moved`, a row for each column.
 
     The columns of `compared` for the other side begin with `other_`. `moved` has kind, name, side and those of
     MEASURED: clips with a value, shares without one, distance and psi. The distance, from 0 to 1, is that of Kolmogorov
@@ -27,7 +27,7 @@ def compared_relations(subject: Subject, other: Subject) -> dict[str, str]:
     value, or of any set of values. psi is the population stability index, sum of (p - q) * ln(p / q).
     Those that begin with `kept_` are of the clips that the gates of each side keep.
     """
-    return {"compared": _COMPARED, "moved": " UNION ALL ".join([_NOTHING_MOVED, *_moved(subject, other)])}
+    return {"compared": [_COMPARED], "moved": [_NOTHING_MOVED, *_moved(subject, other)]}
 
 
 def shared_groups(subject: Subject, other: Subject) -> list[Group]:
