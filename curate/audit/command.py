@@ -14,7 +14,7 @@ from curate.audit.documents.settings import read_settings
 from curate.audit.documents.write import write_documents
 from curate.audit.figure import AUDIT, Audit, Section, write_audit
 from curate.audit.page.page import PAGE, write_page
-from curate.audit.parts import Parts, second_part
+from curate.audit.parts import find_parts
 from curate.audit.pictures import pictures
 from curate.audit.relations import describe_other, prepared
 from curate.audit.sections.against import comparison
@@ -67,7 +67,7 @@ def run_audit(
     opened = Catalog.open(catalog)
     found = open_dataset(dataset) if dataset is not None else None
     compared = find_against(opened, against) if against is not None else None
-    parts = Parts(held_out, second_part(open_dataset(other) if other is not None else None, compared))
+    parts = find_parts(held_out, open_dataset(other) if other is not None else None, compared)
     versions = opened.snapshot()
     with connect(opened, versions) as sql, ExitStack() as stack:
         if found is not None:

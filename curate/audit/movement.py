@@ -18,8 +18,8 @@ MEASURED = (
 BOTH, HERE, THERE = "both", "only here", "only in the other"
 
 
-def compared_relations(subject: Subject, other: Subject) -> dict[str, str]:
-    """SQL of `compared`, a row for each clip of either side, and of `moved`, a row for each column.
+def compared_relations(subject: Subject, other: Subject) -> dict[str, list[str]]:
+    """SQL of the parts of `compared`, a row for each clip of either side, and of `moved`, a row for each column.
 
     The columns of `compared` for the other side begin with `other_`. `moved` has kind, name, side and those of
     MEASURED: clips with a value, shares without one, distance and psi. The distance, from 0 to 1, is that of Kolmogorov
@@ -27,7 +27,7 @@ def compared_relations(subject: Subject, other: Subject) -> dict[str, str]:
     value, or of any set of values. psi is the population stability index, sum of (p - q) * ln(p / q).
     Those that begin with `kept_` are of the clips that the gates of each side keep.
     """
-    return {"compared": _COMPARED, "moved": " UNION ALL ".join([_NOTHING_MOVED, *_moved(subject, other)])}
+    return {"compared": [_COMPARED], "moved": [_NOTHING_MOVED, *_moved(subject, other)]}
 
 
 def shared_groups(subject: Subject, other: Subject) -> list[Group]:
@@ -99,7 +99,7 @@ def _signal_sql(name: str) -> str:
                         (2 * sum(other_clips) OVER below - other_clips) * {TENTHS}
                             // nullif(2 * sum(other_clips) OVER every, 0) AS tenth
                     FROM bins WINDOW below AS (PARTITION BY kept ORDER BY edge), every AS (PARTITION BY kept)),
-                tenths AS (SELECT kept, sum(p) AS p, sum(q) AS q FROM upto
+                tenths AS (SELECT kept, {_sum("p")} AS p, {_sum("q")} AS q FROM upto
                     GROUP BY kept, least({TENTHS - 1}, tenth))
             SELECT {literal(SIGNAL)}, {literal(name)}, {literal(BOTH)}, a.n, b.n,
                 1 - a.n / nullif(a.every, 0), 1 - b.n / nullif(b.every, 0), {distances}
@@ -125,6 +125,7 @@ def _group_sql(group: Group) -> str:
                 coalesce(b.{column}, 0) / (SELECT nullif(sum({column}), 0) FROM b) AS q
             FROM a FULL JOIN b ON a.value IS NOT DISTINCT FROM b.value"""
 
+    distance = f"{_sum('abs(p - q)')} / 2"
     return f"""
         SELECT * FROM (
             WITH a AS ({counted.format("")}), b AS ({counted.format("other_")}),
@@ -133,12 +134,17 @@ def _group_sql(group: Group) -> str:
                 CAST(coalesce(sum(clips) FILTER (value IS NOT NULL), 0) AS BIGINT),
                 CAST(coalesce(sum(other_clips) FILTER (value IS NOT NULL), 0) AS BIGINT),
                 coalesce(sum(p) FILTER (value IS NULL), 0), coalesce(sum(q) FILTER (value IS NULL), 0),
-                sum(abs(p - q)) / 2, {_psi()},
-                (SELECT sum(abs(p - q)) / 2 FROM kept_shares), (SELECT {_psi()} FROM kept_shares)
+                {distance}, {_psi()},
+                (SELECT {distance} FROM kept_shares), (SELECT {_psi()} FROM kept_shares)
             FROM shares)"""
 
 
 def _psi() -> str:
     """The index of shares p and q; NULL where either side has no clip."""
     p, q = (f"greatest({each}, {LEAST_SHARE})" for each in "pq")
-    return f"sum(CASE WHEN p IS NOT NULL AND q IS NOT NULL THEN ({p} - {q}) * ln({p} / {q}) END)"
+    return _sum(f"CASE WHEN p IS NOT NULL AND q IS NOT NULL THEN ({p} - {q}) * ln({p} / {q}) END")
+
+
+def _sum(term: str) -> str:
+    """The sum of a term of shares p and q in an order of its own: the same to the last digit at every time."""
+    return f"sum({term} ORDER BY p, q)"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.audit.across import ACROSS, write_across
 from curate.audit.against import Against
+from curate.audit.subject import Subject
 from curate.catalog.gates import literal
 from curate.catalog.superseded_rows import no_glob
 from curate.datasets.files import INDEX, Dataset
@@ -21,13 +23,16 @@ class Parts:
 
     held_out: float | None = None  # share, as `validation.share` of the trainer's config
     other: str | None = None  # SQL of clip_id, source_id and content_hash of the second dataset's clips
+    across: bool = False  # whether these are clips of another catalog, whose duplicates here are looked for
 
     @property
     def there(self) -> bool:
         return self.held_out is not None or self.other is not None
 
     def relations(self, folder: Path) -> dict[str, str]:
-        """SQL of the relation `parts`: clip_id, source_id, content_hash, part. A clip may stand in several parts."""
+        """SQL of the relation `parts`: clip_id, source_id, content_hash, part. A clip may stand in several.
+        And of `across`, where the second dataset is of another catalog: see `write_across`.
+        """
         if not self.there:
             return {}
         part = literal(TRAINED)
@@ -40,13 +45,27 @@ class Parts:
         )
         if self.other is not None:
             text += f" UNION ALL SELECT DISTINCT clip_id, source_id, content_hash, {literal(OTHER)} FROM ({self.other})"
-        return {"parts": text}
+        return {"parts": text} | ({"across": f"SELECT * FROM {_file_sql(folder / ACROSS)}"} if self.across else {})
+
+    def write(self, relation: str, subject: Subject, folder: Path) -> None:
+        """Writes the file that a relation reads, once all relations before it are there."""
+        if relation == "parts" and self.held_out is not None:
+            ids = [row[0] for row in subject.rows("SELECT source_id FROM audited_sources")]
+            write_held_out(folder / HELD_OUT, ids, self.held_out)
+        if relation == "across":
+            write_across(folder / ACROSS, subject, OTHER)
 
 
-def second_part(dataset: Dataset | None, against: Against | None) -> str | None:
-    """The SQL of a second dataset's clips: of an index, or of another catalog or dataset that is compared with. An
-    earlier version of the same catalog is no second dataset. UserError for an index without content hashes.
+def find_parts(held_out: float | None, dataset: Dataset | None, against: Against | None) -> Parts:
+    """The parts, of which the second dataset's clips are those of an index, or of another catalog or dataset that is
+    compared with. An earlier version of the same catalog is no second dataset. UserError for an index without content
+    hashes.
     """
+    across = dataset is None and against is not None and not against.same_catalog
+    return Parts(held_out, _second_part(dataset, against), across)
+
+
+def _second_part(dataset: Dataset | None, against: Against | None) -> str | None:
     if dataset is not None:
         if "content_hash" not in dataset.index_columns():
             raise UserError(f"{dataset.folder / INDEX} has no column 'content_hash': make the dataset again")

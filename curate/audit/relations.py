@@ -2,8 +2,9 @@
 
 `chosen` are the ids of what is selected; `judged` is a row for each clip of the catalog, with its signals and what each
 gate says of it; `audited` are those rows of it that are selected; `audited_sources` is a row for each of their sources,
-with its facts and its counts of clips. With something to compare with, the relations of the same names behind `other_`
-are its own, `compared` is a row for each clip of either, and `moved` says how far each distribution is from the other.
+with its facts and its counts of clips; `quantiles` is a row for each signal. With something to compare with, the
+relations of the same names behind `other_` are its own, `compared` is a row for each clip of either, and `moved` says
+how far each distribution is from the other.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from curate.audit import columns as found
 from curate.audit.against import PREFIX, Against, as_other, selected
 from curate.audit.columns import JudgedGate
 from curate.audit.movement import compared_relations
-from curate.audit.parts import HELD_OUT, Parts, write_held_out
+from curate.audit.parts import Parts
+from curate.audit.quantiles import quantile_rows
 from curate.audit.selection import Chosen
 from curate.audit.subject import Subject
 from curate.catalog.catalog import Catalog
@@ -45,9 +47,13 @@ def prepared(
     Raises UserError for a selection that is wrong.
     """
     subject = replace(describe(sql, catalog, chosen), other=other)
+    parted = {"quantiles": quantile_rows(subject.signals, "audited")}
     relations = {**subject.relations}
     if other is not None:
-        relations |= {**other.relations, **compared_relations(subject, other)}
+        relations |= other.relations
+        parted |= {"other_quantiles": quantile_rows(other.signals, "other_audited")}
+        parted |= compared_relations(subject, other)
+    relations |= {name: " UNION ALL ".join(selects) for name, selects in parted.items() if selects}
     relations |= parts.relations(beside)
     with TemporaryDirectory(dir=beside, prefix=".audit-") as folder:
         sql.execute(f"SET memory_limit = '{MEMORY}'")
@@ -56,11 +62,12 @@ def prepared(
         sql.execute(f"ATTACH {literal(str(Path(folder, 'audit.duckdb')))} AS {WORK}")
         try:
             for name, text in relations.items():
-                if name == "parts" and parts.held_out is not None:
-                    ids = [row[0] for row in subject.rows("SELECT source_id FROM audited_sources")]
-                    write_held_out(beside / HELD_OUT, ids, parts.held_out)
+                parts.write(name, subject, beside)
                 if name not in VIEWS:
-                    interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {text}")
+                    first, *others = parted.get(name) or [text]
+                    interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {first}")
+                    for each in others:
+                        interruptible(sql, f"INSERT INTO {WORK}.{name} {each}")
                     text = f"SELECT * FROM {WORK}.{name}"
                 sql.execute(f"CREATE TEMP VIEW {name} AS {text}")
             if chosen.sql is not None:

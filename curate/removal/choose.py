@@ -93,24 +93,26 @@ def _add(sql: duckdb.DuckDBPyConnection, view: str, where: str) -> None:
 
 def _listed(catalog: Catalog, sql: duckdb.DuckDBPyConnection, lines: Sequence[str]) -> list[str]:
     """Fills the tables by a list; returns the ids and hashes that the catalog does not hold."""
-    places, unknown = read_places(catalog), []
-    for line in lines:
-        ids = (
-            [line] if ID.fullmatch(line) else [source_id(name) for name in places.names(canonical(line, ".")) or [line]]
-        )
-        sources = "SELECT source_id FROM raw.sources WHERE source_id IN (SELECT unnest($1)) OR content_hash = $2"
-        clips = "SELECT clip_id FROM raw.clips WHERE clip_id = $1"
-        before = _count(sql)
-        sql.execute(f"INSERT INTO gone_sources {sources}", [ids, line])
-        sql.execute(f"INSERT INTO gone_clips {clips}", [line])
-        if _count(sql) == before:
-            unknown.append(ids[0])
-    return unknown
-
-
-def _count(sql: duckdb.DuckDBPyConnection) -> int:
-    text = "SELECT (SELECT count(*) FROM gone_sources) + (SELECT count(*) FROM gone_clips)"
-    return int(sql.execute(text).fetchall()[0][0])
+    if not lines:
+        return []
+    places = read_places(catalog)
+    ids = {
+        line: [line] if ID.fullmatch(line) else [source_id(n) for n in places.names(canonical(line, ".")) or [line]]
+        for line in lines
+    }
+    keys = {"ids": [one for some in ids.values() for one in some], "lines": list(ids)}
+    sources = sql.execute(
+        "SELECT source_id, content_hash FROM raw.sources WHERE source_id IN (SELECT unnest($ids)) "
+        "OR content_hash IN (SELECT unnest($lines))",
+        keys,
+    ).fetchall()
+    clips = sql.execute(
+        "SELECT clip_id FROM raw.clips WHERE clip_id IN (SELECT unnest($lines))", {"lines": keys["lines"]}
+    ).fetchall()
+    for kind, rows in {"sources": sources, "clips": clips}.items():
+        sql.execute(f"INSERT INTO gone_{kind} SELECT unnest($1::VARCHAR[])", [[row[0] for row in rows]])
+    held = {value for row in (*sources, *clips) for value in row}
+    return [some[0] for line, some in ids.items() if held.isdisjoint([line, *some])]
 
 
 def _add_same_bytes(sql: duckdb.DuckDBPyConnection) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.catalog.idset import IdSet, pack
+from curate.catalog.idset import IdSet, pack, pack_column
 from curate.catalog.ledger import Ledger
 from curate.catalog.schema import BASE, PASS
 from curate.run.archive_listing import PLACE
@@ -76,11 +76,10 @@ class PendingSources:
     def account(self) -> dict[str, int]:
         """How many of the sources that the listing named are done, failed and pending now, for the run's row."""
         found = {"listed_done": 0, "listed_failed": 0, "pending": self.untaken}
-        for table in self.ledger.known() if self.ledger is not None else ():
-            if table.num_rows:
-                named = table.filter(self.seen.contains(pack(table["source_id"].to_pylist())))
-                for state in named["status"].to_pylist():
-                    found[f"listed_{state}"] += 1
+        for table in self.ledger.known(("source_id", "status")) if self.ledger is not None else ():
+            named = table["status"].filter(self.seen.contains(pack_column(table["source_id"])))
+            for counted in named.value_counts().to_pylist():
+                found[f"listed_{counted['values']}"] += counted["counts"]
         return found
 
     def _units(

@@ -78,11 +78,33 @@ def moves(rows: Sequence[tuple[str, float, float]], before: str, after: str, of:
          "encoding": {"x": {"field": "before", **x}}},
         {"mark": {"type": "point", "filled": True, "size": 55, "opacity": 1, "color": LOST},
          "encoding": {"x": {"field": "after", **x}}},
-        _text("said", {"x": {"field": "at", **x}}),
+        _text("said", {"x": {"field": "at", **x}}, away=8),
     ]  # fmt: skip
     said = f"From {heading(before)} to {heading(after)}: {len(rows)} of {of:,} rows."
     keys = (("all", heading(before)), ("lost", heading(after)))
     return Plot(_rows_spec(values, names, layers), said, keys, _more(len(rows), of, " that differ"))
+
+
+def bars_and_ticks(rows: Sequence[tuple[str, float, float | None]], bar: str, tick: str, of: int) -> Plot:
+    """Horizontal bars (label, bar, tick) of a number, and a tick where another one lies, which may be unknown."""
+    names = _names([row[0] for row in rows])
+    values: list[dict[str, Any]] = [
+        {"name": name, "bar": a, "tick": b, "at": max(a, b or 0),
+         "said": f"{a:.2f} / {'-' if b is None else f'{b:.2f}'}"} for name, (_, a, b) in zip(names, rows, strict=True)
+    ]  # fmt: skip
+    scale = {"domainMax": _end([(each["at"], each["said"]) for each in values]), "zero": True, "nice": False}
+    x = {"type": "quantitative", "axis": None, "scale": scale}
+    known = [{"filter": "isValid(datum.tick)"}]
+    layers: list[dict[str, Any]] = [
+        {"mark": {"type": "bar", "color": ALL}, "encoding": {"x": {"field": "bar", **x}}},
+        {"transform": known, "mark": {"type": "tick", "color": LOST, "thickness": 3, "height": STEP * 0.8},
+         "encoding": {"x": {"field": "tick", **x}}},
+        _text("said", {"x": {"field": "at", **x}}),
+    ]  # fmt: skip
+    first = rows[0]
+    said = f"Bars of {bar} with a tick at {tick}: {len(rows)} of {of:,} rows. "
+    said += f"The first: {first[0]}, {number(first[1])}{'' if first[2] is None else f' and {number(first[2])}'}."
+    return Plot(_rows_spec(values, names, layers), said, (("all", bar), ("lost", tick)), _more(len(rows), of))
 
 
 def both_ways(rows: Sequence[tuple[str, int, int]], gained: str, lost: str, of: int) -> Plot:
@@ -159,8 +181,9 @@ def _rows_spec(values: list[dict[str, Any]], names: list[str], layers: list[dict
     }  # fmt: skip
 
 
-def _text(field_: str, encoding: dict[str, Any], left: bool = False) -> dict[str, Any]:
-    mark = {"type": "text", "align": "right" if left else "left", "dx": -4 if left else 4, "color": INK, "fontSize": 11}
+def _text(field_: str, encoding: dict[str, Any], left: bool = False, away: int = 4) -> dict[str, Any]:
+    mark: dict[str, Any] = {"type": "text", "align": "right" if left else "left", "dx": -away if left else away}
+    mark |= {"color": INK, "fontSize": 11}
     return {"mark": mark, "encoding": {**encoding, "text": {"field": field_}}}
 
 

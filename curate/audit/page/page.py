@@ -78,6 +78,7 @@ def _page(audit: Audit, sections: Sequence[Element], why_not: str | None, pictur
 
 def _about(audit: Audit) -> Element:
     names = {"selection": "Selected", "made": "Made", "held_out": "Held out", "other": "Second dataset"}
+    names["compared_with"] = "Compared with"
     lines = [(title, audit.about.get(name)) for name, title in names.items()]
     lines.append(("Data", f"{AUDIT}, beside this page"))
     return node("dl", ([node("dt", title), node("dd", text(value))] for title, value in lines if value), class_="about")

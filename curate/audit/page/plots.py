@@ -10,7 +10,8 @@ from typing import Any
 from curate.audit.figure import Audit, Figure
 from curate.audit.page import charts
 from curate.audit.page.charts import Plot
-from curate.audit.page.values import NOTHING, UNKNOWN, number, text
+from curate.audit.page.values import UNKNOWN, number, text
+from curate.audit.sections.against import NOW_DROPPED, NOW_KEPT
 
 MOST = 15  # bars of a plot; the table has all rows
 SEEN = 0.005  # of the longest bar: a smaller difference is not drawn
@@ -35,6 +36,7 @@ class Moves:
     order: str | None = None  # the rows with most of this column; None: in their order
 
 
+SHORT = {NOW_KEPT: "dropped, now kept", NOW_DROPPED: "kept, now dropped"}  # values that are long for a name of a bar
 RANKED = Bars(("value",), "clips", "kept_clips")
 BARS = {
     "funnel.sources": Bars(("state", "reason"), "sources"),
@@ -50,6 +52,8 @@ BARS = {
     "unknown.gates": Bars(("gate",), "unknown_share"),
     "unknown.sources": Bars(("column_name",), "unknown_share"),
     "leakage.shared": Bars(("one", "other", "kind"), "other_share"),
+    "against.clips": Bars(("change", "verdict"), "clips"),
+    "against.verdicts": Bars(("change", "gate"), "clips"),
     "failures.sources": Bars(("reason",), "sources"),
     "failures.empty": Bars(("reason",), "sources"),
     "failures.stages": Bars(("table_name", "reason"), "clips"),
@@ -58,6 +62,7 @@ BARS = {
 MOVES = {
     "counterfactual.hits": Moves(("gate", "by_column", "value"), "base_rate", "rate", "beyond"),
     "weights.composition": Moves(("by_column", "value"), "stored_share", "drawn_share"),
+    "against.values": Moves(("by_column", "value"), "other_share", "share"),
 }
 
 
@@ -101,7 +106,7 @@ def _label(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     """The values of these columns as one name; of a URI the file's name."""
     if columns == ("value",) and row["value"] is None and (row["values"] or 1) > 1:
         return "all others"
-    parts = [UNKNOWN if row[name] is None else text(row[name], name) for name in columns]
+    parts = [UNKNOWN if row[name] is None else text(SHORT.get(row[name], row[name]), name) for name in columns]
     if columns == ("uri",):
         parts = [PurePosixPath(parts[0]).name]
     parts = [part for part in parts if part] or ["(empty)"]
@@ -131,7 +136,7 @@ def _funnel(figure: Figure) -> Plot | None:
 def _thresholds(figure: Figure) -> Plot | None:
     shown = [
         (
-            f"{row['gate']}\n{row['signal'] or NOTHING} {row['operator']} {number(row['tried'])}",
+            f"{row['gate']}\n{row['signal'] or ''} {row['operator']} {number(row['tried'])}".replace("\n ", "\n"),
             row["newly_kept_clips"], row["newly_dropped_clips"],
         )
         for row in figure.records()
@@ -140,7 +145,18 @@ def _thresholds(figure: Figure) -> Plot | None:
     return charts.both_ways(shown[:MOST], "newly kept clips", "newly dropped clips", len(shown)) if shown else None
 
 
+def _movers(figure: Figure) -> Plot | None:
+    """How far each column moved. One that only one side has did not move."""
+    rows = [row for row in figure.records() if row["distance"] is not None]
+    far = [row for row in rows if max(row["distance"], row["kept_distance"] or 0) > 0]
+    shown = [(row["name"], row["distance"], row["kept_distance"]) for row in far]
+    if not shown:
+        return None
+    return charts.bars_and_ticks(shown[:MOST], "distance of all clips", "distance of kept clips", len(shown))
+
+
 OWN: Mapping[str, Callable[[Figure], Plot | None]] = {
     "funnel.clips": _funnel,
     "counterfactual.thresholds": _thresholds,
+    "against.movers": _movers,
 }

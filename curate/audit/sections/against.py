@@ -8,6 +8,7 @@ from typing import Any
 from curate.audit.columns import JudgedGate
 from curate.audit.figure import Audit, Figure
 from curate.audit.movement import BOTH, EDGES, LEAST_SHARE, shared_groups
+from curate.audit.quantiles import quantile
 from curate.audit.subject import Subject
 from curate.catalog.gates import literal, quote, referenced_columns
 
@@ -61,7 +62,7 @@ def figures(subject: Subject) -> Iterator[Figure]:
     movers = f"SELECT * FROM moved ORDER BY {FARTHEST}, kind, name"
     yield _figure(subject, "movers", movers, MOVED_NOTE)
     if signals:
-        yield _figure(subject, "signals", _signals_sql(signals), "quantiles are exact")
+        yield _figure(subject, "signals", _signals_sql(), "quantiles are exact")
         note = "known: it has a value here and had none in the other; unknown: the reverse"
         yield _figure(subject, "scores", _scores_sql(signals), note)
     else:
@@ -188,22 +189,17 @@ def _of_gate(gate: JudgedGate | None, relation: str) -> list[str]:
     return [literal(gate.gate.where), literal(gate.gate.unknown), dropped]
 
 
-def _signals_sql(signals: list[str]) -> str:
-    def measured(name: str, prefix: str) -> str:
-        value = f"{quote(name)}::DOUBLE"
-        listed = f"quantile_cont({value}, {list(QUANTILES.values())})"
-        return f"SELECT {listed} AS q, avg({value}) FILTER (isfinite({value})) AS mean FROM {prefix}audited"
-
-    parts = " UNION ALL ".join(
-        f"SELECT {literal(name)} AS name, a.q AS q, a.mean AS mean, b.q AS other_q, b.mean AS other_mean "
-        f"FROM ({measured(name, '')}) AS a, ({measured(name, 'other_')}) AS b"
-        for name in signals
+def _signals_sql() -> str:
+    shown = ", ".join(
+        f"{quantile(share, f'{side}.q')} AS {before}{name}"
+        for name, share in QUANTILES.items()
+        for side, before in (("a", ""), ("b", "other_"))
     )
-    shown = ", ".join(f"{p}q[{at}] AS {p}{q}" for at, q in enumerate(QUANTILES, 1) for p in ("", "other_"))
     return f"""
-        SELECT found.name AS signal, distance, kept_distance, psi, kept_psi, clips, other_clips, mean, other_mean,
+        SELECT signal, distance, kept_distance, psi, kept_psi, clips, other_clips, a.mean, b.mean AS other_mean,
             {shown}
-        FROM ({parts}) AS found JOIN moved ON moved.name = found.name AND moved.kind = 'signal'
+        FROM quantiles AS a JOIN other_quantiles AS b USING (signal)
+            JOIN moved ON moved.name = signal AND moved.kind = 'signal'
         ORDER BY {FARTHEST}, signal"""
 
 

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 from curate.audit.figure import Figure
 from curate.audit.histogram import histogram_sql, value_range
+from curate.audit.quantiles import QUANTILES, quantile
 from curate.audit.subject import Subject
 from curate.catalog.gates import literal, quote
-
-QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-HUGE = 1e100  # values beyond would make mean and deviation overflow
 
 
 def figures(subject: Subject) -> Iterator[Figure]:
@@ -19,7 +17,7 @@ def figures(subject: Subject) -> Iterator[Figure]:
         yield subject.absent(*quantiles, "a signal (measure, score or match) of clips")
         return
     note = "quantiles are exact; the values of neighbours are interpolated"
-    yield subject.figure(*quantiles, _quantiles_sql(subject), note)
+    yield subject.figure(*quantiles, _quantiles_sql(), note)
     yield _thresholds(subject)
     for signal in subject.signals:
         drawn = [t.value for gate in subject.gates for t in gate.thresholds if t.is_of(signal)]
@@ -32,20 +30,11 @@ def figures(subject: Subject) -> Iterator[Figure]:
             yield subject.figure(id, title, histogram_sql(quote(signal), found), note)
 
 
-def _quantiles_sql(subject: Subject) -> str:
-    listed = ", ".join(f"q[{at}] AS q{round(100 * share):02d}" for at, share in enumerate(QUANTILES, 1))
-    parts = " UNION ALL ".join(
-        f"SELECT {number} AS number, {literal(name)} AS signal, count({quote(name)}) AS known_clips, "
-        f"count(*) - count({quote(name)}) AS unknown_clips, min({quote(name)})::DOUBLE AS least, "
-        f"quantile_cont({quote(name)}::DOUBLE, {list(QUANTILES)}) AS q, max({quote(name)})::DOUBLE AS greatest, "
-        f"avg({quote(name)}) FILTER (abs({quote(name)}) < {HUGE}) AS mean, "
-        f"stddev_pop({quote(name)}) FILTER (abs({quote(name)}) < {HUGE}) AS deviation, "
-        f"median({quote(name)}) FILTER (kept) AS kept_median FROM audited"
-        for number, name in enumerate(subject.signals)
-    )
+def _quantiles_sql() -> str:
+    listed = ", ".join(f"{quantile(share)} AS q{round(100 * share):02d}" for share in QUANTILES)
     return f"""
         SELECT signal, known_clips, unknown_clips, least, {listed}, greatest, mean, deviation, kept_median
-        FROM ({parts}) ORDER BY number"""
+        FROM quantiles ORDER BY number"""
 
 
 def _thresholds(subject: Subject) -> Figure:

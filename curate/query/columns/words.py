@@ -146,7 +146,7 @@ def of_catalog(sql: duckdb.DuckDBPyConnection) -> list[ColumnWords]:
                                            "NOT internal ORDER BY view_name").fetchall()]  # fmt: skip
     tables = [*OWN, *(name for name in shown if name not in OWN)]
     known: dict[str, dict[str, ColumnWords]] = {}
-    made_by = _stages_of_tables(sql)
+    made_by = stages_of_tables(sql)
     for table in tables[len(OWN) :]:
         name, settings = made_by.get(table, ("", {}))
         known[table] = {words.column: words for words in stage_columns(name, table, settings)}
@@ -179,7 +179,7 @@ def _undeclared(table: str, column: str, made_by: Mapping[str, tuple[str, Any]])
     return ColumnWords(table, column, "", "", stage, "its stage does not say")
 
 
-def _stages_of_tables(sql: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, dict[str, Any]]]:
+def stages_of_tables(sql: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, dict[str, Any]]]:
     """Table -> (name, settings) of the stage that filled it in the last run that did."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for (text,) in sql.execute("SELECT stages FROM runs WHERE stages IS NOT NULL ORDER BY started_at").fetchall():

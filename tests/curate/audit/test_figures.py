@@ -54,6 +54,7 @@ def test_the_funnel_of_sources_and_hours(whole, counted):
     assert found["in sources that are done"] == pytest.approx(scanned)
     assert found["in clips"] == pytest.approx(total(counted.clips), abs=1e-9)
     assert found["in no clip"] == pytest.approx(scanned - total(counted.clips), abs=1e-6)
+    assert found["in clips beyond their source"] == 0
 
 
 def test_what_runs_listed_is_as_they_recorded_it(whole):

@@ -5,15 +5,21 @@ import tempfile
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from curate.audit.figure import read_audit
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import Gate
+from curate.catalog.ledger import Ledger
 from curate.catalog.views import connect, query
+from tests.catalog_rows import write_files
 from tests.curate.audit.made import GATES, HOSTILE, Made, audit, gates, planted
 from tests.curate.audit.recount import Recount, seconds
+from tests.curate.running import clipmill
 
 FEW = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 NAMES = st.sampled_from([HOSTILE, "", " ", "'", '"', "\\", "NULL", "%s {0}", "日本 \u202e", "a" * 300, None])
@@ -62,12 +68,33 @@ def test_the_funnel_sums_exactly_and_compositions_sum_to_all(made):
         counted = Recount(catalog, list(GATES.values()) if made.gates else [], unknown)
         assert found.figure("totals.clips").value("kept_clips") == sum(clip["kept"] for clip in counted.clips)
         assert sum(found.figure("funnel.sources").column("sources")) == len(made.sources)
+        here, beyond, none, in_clips = (Fraction(str(s)) for s in found.figure("funnel.hours").column("seconds"))
+        assert abs(here + beyond - none - in_clips) < Fraction(1, 1000) and min(beyond, none) >= 0
         for figure in found.figures():
             if figure.id.startswith("composition.") and "share" in figure.columns:
                 assert sum(figure.column("clips")) == len(made.clips), figure.id
                 assert sum(figure.column("values")) == len(set(figure.column("value"))) or len(figure.rows) > 50
             assert figure.known == bool(figure.sql)
         json.loads(Path(folder, "audit/audit.json").read_text(), parse_constant=pytest.fail)  # no NaN
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(0, 10**6), st.sampled_from([0, 17]))
+@FEW
+def test_a_film_that_is_clips_from_end_to_end_has_no_time_less_than_none_outside_of_them(frames, first, missing):
+    """Thirds of a second have no whole microseconds: 40 clips are up to 20 microseconds longer than their film."""
+    made = Made(sources=[{"source_id": "f" * 32, "uri": "film.mp4", "status": "done", "media": "video",
+                          "clips": len(frames), "duration_s": (sum(frames) + missing) / 24}])  # fmt: skip
+    at = first
+    for number, count in enumerate(frames):
+        made.clips.append({"clip_id": f"{number:032x}", "source_id": "f" * 32, "media": "video", "start_s": at / 24,
+                           "end_s": (at + count) / 24})  # fmt: skip
+        at += count
+    with tempfile.TemporaryDirectory() as folder:
+        found = audit(made.write(Path(folder, "catalog")), Path(folder, "audit")).figure("funnel.hours")
+    here, beyond, none, in_clips = (Fraction(str(value)) for value in found.column("seconds"))
+    assert here + beyond == none + in_clips == max(here, in_clips)
+    assert 0 <= beyond <= Fraction(len(frames) + 1, 10**6)
+    assert abs(none - Fraction(missing, 24)) <= Fraction(len(frames) + 1, 10**6)
 
 
 def test_an_empty_catalog_has_an_audit(tmp_path):
@@ -102,6 +129,46 @@ def test_of_many_concepts_those_of_most_clips_have_rows_and_one_row_the_rest(tmp
     assert figure.records()[-1]["values"] == len({row["concept"] for row in rows}) - 50
     assert sum(figure.column("clips")) == len(made.clips)
     assert sum(figure.column("share")) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_an_audit_of_a_million_concepts_ends_and_stays_small(tmp_path):
+    """Names that all differ, of concepts, domains, licences and clusters of duplicates: none gets a million rows."""
+    sources, clips = 100_000, 1_000_000
+    numbers = np.arange(clips)
+    ids, keys = (np.array([f"{n:032x}" for n in range(count)]) for count in (clips, sources))
+    tables = {
+        "clips": {"clip_id": ids, "source_id": keys[numbers % sources], "media": np.full(clips, "video"),
+                  "start_s": numbers * 0.0, "end_s": 1 + numbers % 7 / 10, "motion": numbers % 1000 / 500},
+        "sources": {"source_id": keys, "uri": np.char.add("s3://x/", keys), "status": np.full(sources, "done"),
+                    "media": np.full(sources, "video"), "clips": np.full(sources, 10),
+                    "domain": np.char.add(keys, ".example"), "licence": np.char.add("licence ", keys)},
+        "clusters": {"clip_id": ids, "concept": numbers.astype(np.int32), "concept_name": np.char.add("name ", ids)},
+        "duplicates": {"clip_id": ids, "duplicate_cluster": ids[numbers // 2], "duplicate_keep": numbers % 2 == 0,
+                       "duplicate_kind": np.full(clips, "near")},
+    }  # fmt: skip
+    catalog = Catalog.open_or_create(str(tmp_path / "catalog"))
+    catalog.put_gates("ingest", [Gate(name="g", where="motion >= 0.25")], None)
+    for state, names in {
+        "sources": ["clips", "sources"],
+        "clusters": ["clusters"],
+        "duplicates": ["duplicates"],
+    }.items():
+        with Ledger(catalog, state, "source_id" if state == "sources" else "clip_id", "made") as ledger:
+            given = {name: pa.table(tables[name]) for name in names}
+            writer = ledger.begin({name: rows.schema for name, rows in given.items()})
+            ledger.commit(write_files(writer, given))
+    done = clipmill("audit", "--catalog", tmp_path / "catalog", "-o", tmp_path / "audit")
+    assert done.returncode == 0, done.stderr
+    found = read_audit(tmp_path / "audit")
+    assert max(len(figure.rows) for figure in found.figures()) <= 10_000  # the tenth of the domains with most hours
+    for column, values in (("concept", clips), ("domain", sources), ("licence", sources)):
+        rows = found.figure(f"composition.{column}").records()
+        assert (len(rows), rows[-1]["values"], sum(row["clips"] for row in rows)) == (51, values - 50, clips)
+    largest = {path.name: path.stat().st_size for path in (tmp_path / "audit").iterdir()}
+    assert largest["audit.json"] < 4 << 20 and largest["index.html"] < 4 << 20, largest
+    assert "more rows are in audit.json" in (tmp_path / "audit/index.html").read_text()
+    assert largest["eu_summary.md"] + largest["datasheet.md"] < 4 << 20, largest
 
 
 def test_names_of_gates_and_conditions_can_be_anything(tmp_path):

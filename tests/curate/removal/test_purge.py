@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.catalog.catalog import Catalog
+from curate.catalog.views import connect
 from curate.cli.main import main
 from curate.datasets.files import open_dataset
 from curate.datasets.pseudonyms import pseudonym
 from curate.errors import UserError
 from curate.loader.loader import Loader
+from curate.removal.choose import Asked, choose
 from curate.run.command import RunOptions, run_recipes
 from curate.run.verify import verify
 from stages.scan.purged import digest
@@ -155,6 +157,38 @@ def test_a_list_takes_uris_ids_and_content_hashes(made, tmp_path, capsys):
     shutil.copy(made.film(3), missing)
     ingest(made, made.films, missing)
     assert ask(made.catalog, "SELECT count(*) FROM sources WHERE status = 'done'") == [(3,)]
+
+
+class Counting:
+    """A connection that counts what is asked of it."""
+
+    def __init__(self, sql):
+        self.sql, self.asked = sql, 0
+
+    def execute(self, *arguments):
+        self.asked += 1
+        return self.sql.execute(*arguments)
+
+
+def test_a_list_of_any_length_is_looked_up_at_once_and_as_line_by_line(made):
+    catalog = Catalog.open(str(made.catalog))
+    known = ask(made.catalog, "SELECT source_id, uri, content_hash FROM sources ORDER BY 1")
+    lines = [value for row in known[:3] for value in row if value] + [f"/nowhere/{n}.mp4" for n in range(400)]
+    lines += [clip for (clip,) in ask(made.catalog, "SELECT clip_id FROM clips ORDER BY 1 LIMIT 3")]
+
+    def chosen(some):
+        with connect(catalog) as sql:
+            counting = Counting(sql)
+            plan = choose(catalog, counting, Asked(lines=some))
+        return counting.asked, {s.source_id for s in plan.sources}, {c.clip_id for c in plan.clips}, set(plan.named)
+
+    asked, sources, clips, unknown = chosen(lines)
+    assert asked == chosen(lines[:1])[0]
+    single = [chosen([line, known[4][0]]) for line in lines[:9] + lines[-3:]]  # each beside one that is there
+    beside = chosen([known[4][0]])
+    assert sources == set().union(*(each[1] for each in single)) - (beside[1] - sources)
+    assert clips == set().union(*(each[2] for each in single)) - (beside[2] - clips)
+    assert len(unknown) == 400
 
 
 def test_copies_that_are_in_the_catalog_go_too(made, tmp_path):

@@ -29,9 +29,13 @@ CUT = """[...document.querySelectorAll('.plot text')].filter((text) => text.text
   .map((text) => text.textContent)"""
 
 
-@pytest.fixture(scope="module", params=["whole", "weighed"])
-def folder(request, made, weighed):
-    """The folder of an audit of the planted catalog, and of a dataset of it."""
+@pytest.fixture(scope="module", params=["whole", "weighed", "compared"])
+def folder(request, made, weighed, tmp_path_factory):
+    """The folder of an audit of the planted catalog, of a dataset of it, and of a catalog beside another."""
+    if request.param == "compared":
+        folder = tmp_path_factory.mktemp("compared")
+        audit(made[1], folder / "audit", against=planted(seed=3, sources=20).write(folder / "other"))
+        return folder / "audit"
     return made[0] / request.param
 
 
@@ -54,6 +58,8 @@ def test_every_plot_and_picture_is_drawn_and_nothing_leaves_the_page(browser, fo
     found = read_audit(folder)
     wanted = {anchor(each.id) for each in found.figures() if each.known and plot(each, found) is not None}
     assert len(wanted) > 25
+    compared = {"against.clips", "against.verdicts", "against.movers", "against.values"}
+    assert compared & wanted == (compared if found.figure("against.clips").known else set())
     with browser.open(url, size=size, dark=dark) as watched:
         drawn = watched.page.evaluate(DRAWN)
         assert drawn.keys() == wanted
