@@ -60,11 +60,13 @@ def prepared(
                     ids = [row[0] for row in subject.rows("SELECT source_id FROM audited_sources")]
                     write_held_out(beside / HELD_OUT, ids, parts.held_out)
                 if name not in VIEWS:
-                    interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {text}")
+                    _fill(sql, name, text)
                     text = f"SELECT * FROM {WORK}.{name}"
                 sql.execute(f"CREATE TEMP VIEW {name} AS {text}")
             if chosen.sql is not None:
                 _refuse_strangers(subject)
+            if chosen.weighted:
+                _refuse_weights(subject)
             yield replace(subject, relations=relations)
         except duckdb.OutOfMemoryException as error:
             raise UserError(f"the audit needs more memory or room on disk than there is: {one_line(error)}") from error
@@ -94,6 +96,24 @@ def _refuse_strangers(subject: Subject) -> None:
             f"{chosen:,} of {chosen:,} chosen clips are not in the catalog {subject.catalog.uri}: "
             f"{subject.chosen.said}; a dataset is audited with the catalog that it was made of"
         )
+
+
+def _fill(sql: duckdb.DuckDBPyConnection, name: str, text: str) -> None:
+    """Makes a table of the audit. UserError for a selection that fails on some row."""
+    try:
+        interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {text}")
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        if name != "chosen":
+            raise
+        raise UserError(f"--select: {one_line(error)}") from error
+
+
+def _refuse_weights(subject: Subject) -> None:
+    wrong = "weight IS NULL OR NOT isfinite(weight) OR weight < 0"
+    if number := subject.rows(f"SELECT count(*) FROM chosen WHERE {wrong}")[0][0]:
+        raise UserError(f"--select gives {number:,} clips a weight that is no number from 0 on")
 
 
 def describe(sql: duckdb.DuckDBPyConnection, catalog: Catalog, chosen: Chosen) -> Subject:

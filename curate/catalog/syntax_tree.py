@@ -9,7 +9,6 @@ from typing import Any
 
 import duckdb
 
-
 QUERIES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}  # that change nothing
 _QUERY = re.compile(r'"type":"(\w+_NODE)"')  # quotes of the user's own texts are escaped there
 

@@ -172,7 +172,9 @@ def test_duckdb_itself_refuses_what_the_check_before_it_refuses(browsed, tmp_pat
     sql = open_confined(Catalog.open(str(tmp_path / "catalog")), 1.0).connection
     before = contents(tmp_path)
     walls = [
-        text for text in REFUSED if " (COPY " in text or text.startswith(("COPY", "EXPORT", "SET", "RESET", "INSTALL", "LOAD", "UPDATE E"))
+        text
+        for text in REFUSED
+        if " (COPY " in text or text.startswith(("COPY", "EXPORT", "SET", "RESET", "INSTALL", "LOAD", "UPDATE E"))
     ]
     walls += [text for text in REFUSED if "secret.csv" in text and not text.startswith(("PRAGMA", "DESCRIBE"))]
     walls += [text for text in REFUSED if "read_parquet('{folder}" in text or "glob(" in text or "new.db" in text]
@@ -301,6 +303,24 @@ def test_it_listens_on_the_loopback_alone(served):
 def test_a_body_that_is_too_long_or_no_object_is_refused(served):
     for body in (b"x" * (2 << 20), b"[1]", b"{", b"\xff", b"[" * 100_000):
         assert served.send("POST", served.root + "ask/schema", body).status == 400
+
+
+@pytest.mark.parametrize(
+    ("question", "given"),
+    [
+        ("rows", {"text": 5}),
+        ("rows", {}),
+        ("column", {"name": ["a"]}),
+        ("clip", {"clip_id": None}),
+        ("page", {}),
+        ("page", {"selection": {}, "after": "x"}),
+        ("page", {"selection": {}, "after": float("inf")}),
+        ("try", {"gate": 5}),
+        ("export", {"selection": [1]}),
+    ],
+)
+def test_a_question_of_another_shape_is_refused_in_one_line(guarded, question, given):
+    assert "Error" not in guarded[0].refused(question, **given)
 
 
 @pytest.mark.slow

@@ -38,7 +38,9 @@ def test_clips_thumbnails_and_rows_of_a_bucket_are_those_of_the_folder_it_was_co
     assert [tuple(row) for row in served.ask("rows", text=query)["rows"]] == ask(local, query)
     assert served.get(f"span/{clips[0]['clip_id']}.mp4").status == 200
     said = dict(ask(local, "SELECT clip_id, caption_short FROM captions"))
-    (shown,) = [each for each in served.ask("clip", clip_id=clips[0]["clip_id"])["captions"] if each["name"] == "caption_short"]
+    (shown,) = [
+        each for each in served.ask("clip", clip_id=clips[0]["clip_id"])["captions"] if each["name"] == "caption_short"
+    ]
     assert shown["text"] == said[clips[0]["clip_id"]]
 
 
