@@ -33,7 +33,7 @@ ASKED = {
     "clip": ("clip_id",), "rows": ("text",), "try": ("gate",), "export": ("selection",),
 }  # fmt: skip
 OPTIONAL = {"after"}
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def application(questioner: Questioner, spans: Spans, words: Words, changes: Changes, token: str) -> Any:
