@@ -26,6 +26,7 @@ KILLS = int(os.environ.get("CLIPMILL_KILLS", "3"))
 # Ends itself by -9 at the n-th change: a file that is renamed or removed, a commit, checkpoint or vacuum. 0: counts.
 DIES = """
 import os, signal, sys
+sys.dont_write_bytecode = True  # which renames files too, once
 left, changes = int(sys.argv.pop(1)), 0
 
 def change(*_):
