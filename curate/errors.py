@@ -36,6 +36,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+def printable(text: str) -> str:
+    """A text of somebody else's, such as a file's name, on one line of a terminal and without control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: '; did you mean …?', or the list of what there is."""
     names = [str(name) for name in known]

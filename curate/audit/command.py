@@ -45,6 +45,16 @@ def _made(folder: Path) -> Iterator[None]:
         raise
 
 
+def _refuse_used(folder: Path, catalog: Catalog) -> None:
+    """UserError for a folder inside the catalog, and for one with a page that no audit has written."""
+    if is_local(catalog.uri) and folder.resolve().is_relative_to(Path(catalog.path).resolve()):
+        raise UserError(
+            f"-o {folder} is in the catalog {catalog.uri}, which an audit leaves as it is: give another one"
+        )
+    if (folder / PAGE).exists() and not (folder / AUDIT).exists():
+        raise UserError(f"-o {folder} has a {PAGE} that is not of an audit: give another folder")
+
+
 def run_audit(
     catalog: str, output: str, select: str | None = None, dataset: str | None = None, held_out: float | None = None,
     other: str | None = None, settings: str | None = None, against: str | None = None,
@@ -65,6 +75,7 @@ def run_audit(
         raise UserError(f"-o {output} is a file: give a folder")
     given = read_settings(settings)
     opened = Catalog.open(catalog)
+    _refuse_used(folder, opened)
     found = open_dataset(dataset) if dataset is not None else None
     compared = find_against(opened, against) if against is not None else None
     parts = find_parts(held_out, open_dataset(other) if other is not None else None, compared)

@@ -9,7 +9,7 @@ how far each distribution is from the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -64,14 +64,13 @@ def prepared(
             for name, text in relations.items():
                 parts.write(name, subject, beside)
                 if name not in VIEWS:
-                    first, *others = parted.get(name) or [text]
-                    interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {first}")
-                    for each in others:
-                        interruptible(sql, f"INSERT INTO {WORK}.{name} {each}")
+                    _fill(sql, name, parted.get(name) or [text])
                     text = f"SELECT * FROM {WORK}.{name}"
                 sql.execute(f"CREATE TEMP VIEW {name} AS {text}")
             if chosen.sql is not None:
                 _refuse_strangers(subject)
+            if chosen.weighted:
+                _refuse_weights(subject)
             yield replace(subject, relations=relations)
         except duckdb.OutOfMemoryException as error:
             raise UserError(f"the audit needs more memory or room on disk than there is: {one_line(error)}") from error
@@ -101,6 +100,29 @@ def _refuse_strangers(subject: Subject) -> None:
             f"{chosen:,} of {chosen:,} chosen clips are not in the catalog {subject.catalog.uri}: "
             f"{subject.chosen.said}; a dataset is audited with the catalog that it was made of"
         )
+
+
+def _fill(sql: duckdb.DuckDBPyConnection, name: str, texts: Sequence[str]) -> None:
+    """Makes a table of the audit from the rows of one query after another. UserError for a selection that fails on some
+    row.
+    """
+    first, *others = texts
+    try:
+        interruptible(sql, f"CREATE TABLE {WORK}.{name} AS {first}")
+        for text in others:
+            interruptible(sql, f"INSERT INTO {WORK}.{name} {text}")
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        if name != "chosen":
+            raise
+        raise UserError(f"--select: {one_line(error)}") from error
+
+
+def _refuse_weights(subject: Subject) -> None:
+    wrong = "weight IS NULL OR NOT isfinite(weight) OR weight < 0"
+    if number := subject.rows(f"SELECT count(*) FROM chosen WHERE {wrong}")[0][0]:
+        raise UserError(f"--select gives {number:,} clips a weight that is no number from 0 on")
 
 
 def describe(sql: duckdb.DuckDBPyConnection, catalog: Catalog, chosen: Chosen) -> Subject:

@@ -26,6 +26,7 @@ from curate.catalog.schema import BASE, BOOKKEEPING, JUDGED, PASS, duckdb_type
 from curate.catalog.source_columns import of_manifests, shown_in_clips
 from curate.catalog.state import has_superseded, owner
 from curate.catalog.superseded_rows import files_sql, latest_sql
+from curate.catalog.syntax_tree import writing
 from curate.errors import UserError
 from curate.storage import is_local
 
@@ -124,6 +125,8 @@ def query(connection: duckdb.DuckDBPyConnection, text: str) -> tuple[list[str], 
             raise UserError(f"expected one SQL statement, not {len(statements)}")
         if statements[0].type not in READING or _explains_writing(connection, statements[0]):
             raise UserError(f"clipmill sql only reads: give a SELECT, not {statements[0].type.name}")
+        if (what := writing(connection, statements[0].query)) is not None:
+            raise UserError(f"clipmill sql only reads: give a SELECT without {what} inside it")
         connection.execute(statements[0])
         return [column[0] for column in connection.description], connection.fetchall()
     except duckdb.Error as error:
@@ -139,7 +142,9 @@ def _explains_writing(connection: duckdb.DuckDBPyConnection, statement: Any) -> 
     if "--" in statement.query or "/*" in statement.query:  # a comment could hide what follows
         return True
     explained = connection.extract_statements(" ".join(rest))
-    return [one.type for one in explained] != [duckdb.StatementType.SELECT]
+    if [one.type for one in explained] != [duckdb.StatementType.SELECT]:
+        return True
+    return writing(connection, explained[0].query) is not None
 
 
 def _run(connection: duckdb.DuckDBPyConnection, text: str) -> list[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from curate.cli import catalog, curating, datasets, removal, training
-from curate.errors import DamagedError, EngineError, UserError, nearest
+from curate.errors import DamagedError, EngineError, UserError, nearest, printable
 from curate.interrupts import STOPPED
 from curate.query.columns.missing import missing_name
 
@@ -33,13 +33,13 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a full disk is one line
         return code
     except UserError as error:
-        print(f"clipmill: {_with_hint(error, args)}", file=sys.stderr)
+        print(f"clipmill: {printable(_with_hint(error, args))}", file=sys.stderr)
         return USAGE
     except EngineError as error:
         print(f"clipmill: {error}; what was finished is committed, the same command goes on", file=sys.stderr)
         return FAILED
     except DamagedError as error:
-        print(f"clipmill: {error}", file=sys.stderr)
+        print(f"clipmill: {printable(str(error))}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("clipmill: stopped; what was committed stays, the same command goes on", file=sys.stderr)

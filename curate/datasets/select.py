@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from curate.catalog.gates import one_line, quote
+from curate.catalog.syntax_tree import writing
 from curate.errors import DamagedError, UnknownColumn, UserError
 from curate.shards.inventory import SHARD_COLUMNS, shard_rows_sql, tables_with_shards
 from stages.shards.contract import Contract, ContractError
@@ -133,9 +134,10 @@ class DatasetSelection:
     def _checked(self, select: str) -> str:
         try:
             statements = self.sql.extract_statements(select)
+            reads = [one.type for one in statements] == [duckdb.StatementType.SELECT] and not writing(self.sql, select)
         except duckdb.Error as error:
             raise UserError(f"--select: {one_line(error)}") from error
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        if not reads:
             raise UserError(f"--select must be one SELECT statement, not {select!r}")
         return statements[0].query.strip().rstrip(";")
 

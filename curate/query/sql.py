@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.views import connect, query
-from curate.errors import UserError
+from curate.errors import UserError, printable
 from models.files import whole_file
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ def _cell(value: Any) -> str:
         return "NULL"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.1f}"
-    text = f"<{len(value):,} bytes>" if isinstance(value, bytes | bytearray) else str(_plain(value))
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(f"<{len(value):,} bytes>" if isinstance(value, bytes | bytearray) else str(_plain(value)))
 
 
 def _finite(value: Any) -> Any:

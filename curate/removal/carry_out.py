@@ -56,12 +56,16 @@ def refuse_live(catalog: Catalog, run_id: str) -> None:
         raise UserError(f"run {min(others)} is at work on {catalog.uri}: wait for it, or `clipmill stop` it")
 
 
-def finish_unfinished(catalog: Catalog) -> None:
-    """What a killed purge left to do. UserError while a purge is at work. To be called before any work on a catalog."""
+def finish_unfinished(catalog: Catalog) -> bool:
+    """Does what a killed purge left to do; whether there was something. To be called before any work on a catalog.
+
+    UserError while a purge is at work.
+    """
     if (plan := unfinished(catalog)) is not None:
         with alone(catalog) as ledgers:
             print(f"a purge was interrupted ({plan.removal_id}): finishing it first")
             carry_out(catalog, plan, ledgers)
+    return plan is not None
 
 
 def refuse_unfinished(catalog: Catalog) -> None:

@@ -17,6 +17,11 @@ from curate.errors import UserError
 from curate.removal.plan import Plan, PurgedClip, PurgedSource
 from stages.unit import source_id
 
+
+class NothingMatches(UserError):
+    """A condition that is true of nothing in the catalog."""
+
+
 ID = re.compile(r"[0-9a-f]{32}")
 KEYS = {"sources": "source_id", "clips": "clip_id"}
 
@@ -35,22 +40,25 @@ class Asked:
 def read_list(path: str) -> list[str]:
     """The lines of a list, without empty ones and comments."""
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")  # paths may be no UTF-8
     except OSError as error:
         raise UserError(f"--from-file {path}: {error.strerror or error}") from error
+    if "\0" in text:
+        raise UserError(f"--from-file {path}: it is no text in UTF-8: save it as that, a URI, id or hash a line")
     lines = [line.strip() for line in text.splitlines()]
     if not (found := [line for line in lines if line and not line.startswith("#")]):
         raise UserError(f"--from-file {path}: it names nothing: give a URI, id or content hash a line")
     return found
 
 
-def choose(catalog: Catalog, sql: duckdb.DuckDBPyConnection, asked: Asked) -> Plan:
-    """What goes: sources with all of their clips, and single clips; and sources, or spans, of the same bytes.
+def choose(catalog: Catalog, sql: duckdb.DuckDBPyConnection, asked: Asked) -> tuple[Plan, list[str]]:
+    """What goes: sources with all of their clips, and single clips; and sources, or spans, of the same bytes. And the
+    lines of the list that the catalog does not hold.
 
     Leaves the temporary tables `gone_sources` and `gone_clips` with their ids. UserError for what names nothing.
     """
     sql.execute("CREATE TEMP TABLE gone_sources (source_id VARCHAR); CREATE TEMP TABLE gone_clips (clip_id VARCHAR)")
-    named = _listed(catalog, sql, asked.lines)
+    unknown = _listed(catalog, sql, asked.lines)
     if asked.where is not None:
         _matching(sql, asked.where, asked.of)
     _add_same_bytes(sql)
@@ -62,12 +70,10 @@ def choose(catalog: Catalog, sql: duckdb.DuckDBPyConnection, asked: Asked) -> Pl
         SELECT c.clip_id, c.source_id, c.start_s, c.end_s, s.content_hash, s.bytes
         FROM raw.clips AS c JOIN raw.sources AS s USING (source_id)
         WHERE clip_id IN (FROM gone_clips) ORDER BY clip_id""").fetchall()
-    if not sources and not clips:
-        what = (
-            f"WHERE {asked.where}" if asked.where is not None else f"any of the {len(asked.lines):,} lines of the list"
-        )
-        raise UserError(f"nothing in {catalog.uri} matches {what}: look with `clipmill sql`")
-    return Plan([PurgedSource(*row) for row in sources], [PurgedClip(*row) for row in clips], named)
+    if not sources and not clips and not unknown:
+        raise NothingMatches(f"nothing in {catalog.uri} matches WHERE {asked.where}: look with `clipmill sql`")
+    plan = Plan([PurgedSource(*row) for row in sources], [PurgedClip(*row) for row in clips], list(unknown))
+    return plan, list(unknown.values())
 
 
 def _matching(sql: duckdb.DuckDBPyConnection, where: str, of: str | None) -> None:
@@ -85,34 +91,34 @@ def _matching(sql: duckdb.DuckDBPyConnection, where: str, of: str | None) -> Non
 
 def _add(sql: duckdb.DuckDBPyConnection, view: str, where: str) -> None:
     text = f"SELECT {KEYS[view]} FROM {view} WHERE ({where}\n)"
-    kinds = [statement.type for statement in sql.extract_statements(text)]
-    if kinds != [duckdb.StatementType.SELECT]:
-        raise UserError(f"--where must be one condition, such as \"uri = '/films/a.mp4'\", not {where!r}")
+    wrong = UserError(f"--where must be one condition, such as \"uri = '/films/a.mp4'\", not {where!r}")
+    if not where.strip() or [one.type for one in sql.extract_statements(text)] != [duckdb.StatementType.SELECT]:
+        raise wrong
+    kind = sql.execute(f"DESCRIBE SELECT ({where}\n) FROM {view}").fetchall()[0][1]
+    if kind not in ("BOOLEAN", '"NULL"'):  # a number would be true wherever it is not 0
+        raise wrong
     sql.execute(f"INSERT INTO gone_{view} {text}")
 
 
-def _listed(catalog: Catalog, sql: duckdb.DuckDBPyConnection, lines: Sequence[str]) -> list[str]:
-    """Fills the tables by a list; returns the ids and hashes that the catalog does not hold."""
+def _listed(catalog: Catalog, sql: duckdb.DuckDBPyConnection, lines: Sequence[str]) -> dict[str, str]:
+    """Fills the tables by a list; returns the ids and hashes that the catalog does not hold, with their lines."""
     if not lines:
-        return []
+        return {}
     places = read_places(catalog)
     ids = {
-        line: [line] if ID.fullmatch(line) else [source_id(n) for n in places.names(canonical(line, ".")) or [line]]
+        line: [low] if ID.fullmatch(low := line.lower())
+        else [source_id(name) for name in places.names(canonical(line, ".")) or [line]]
         for line in lines
-    }
-    keys = {"ids": [one for some in ids.values() for one in some], "lines": list(ids)}
+    }  # fmt: skip
+    given, asked = "(SELECT unnest($1::VARCHAR[]))", [[one for some in ids.values() for one in some]]
     sources = sql.execute(
-        "SELECT source_id, content_hash FROM raw.sources WHERE source_id IN (SELECT unnest($ids)) "
-        "OR content_hash IN (SELECT unnest($lines))",
-        keys,
+        f"SELECT source_id, content_hash FROM raw.sources WHERE source_id IN {given} OR content_hash IN {given}", asked
     ).fetchall()
-    clips = sql.execute(
-        "SELECT clip_id FROM raw.clips WHERE clip_id IN (SELECT unnest($lines))", {"lines": keys["lines"]}
-    ).fetchall()
+    clips = sql.execute(f"SELECT clip_id FROM raw.clips WHERE clip_id IN {given}", asked).fetchall()
     for kind, rows in {"sources": sources, "clips": clips}.items():
         sql.execute(f"INSERT INTO gone_{kind} SELECT unnest($1::VARCHAR[])", [[row[0] for row in rows]])
     held = {value for row in (*sources, *clips) for value in row}
-    return [some[0] for line, some in ids.items() if held.isdisjoint([line, *some])]
+    return {some[0]: line for line, some in ids.items() if held.isdisjoint(some)}
 
 
 def _add_same_bytes(sql: duckdb.DuckDBPyConnection) -> None:

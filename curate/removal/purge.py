@@ -9,7 +9,7 @@ from curate.catalog.views import connect
 from curate.errors import UserError
 from curate.removal.caches import cache_folders
 from curate.removal.carry_out import NOT_REACHED, alone, carry_out, finish_unfinished, refuse_live
-from curate.removal.choose import Asked, choose, read_list
+from curate.removal.choose import Asked, NothingMatches, choose, read_list
 from curate.removal.confirm import confirm
 from curate.removal.plan import Plan, unfinished
 from curate.removal.show import Found, find, near_duplicates
@@ -39,9 +39,14 @@ def purge(
     if of is not None and where is None:
         raise UserError("--of says what --where is a condition on: give --where SQL")
     asked = Asked(where, of, read_list(from_file) if from_file is not None else ())
-    if not dry_run:
-        finish_unfinished(catalog)
-    plan, found = _look(catalog, asked, caches, dry_run)
+    finished = not dry_run and finish_unfinished(catalog)
+    try:
+        plan, found = _look(catalog, asked, caches, dry_run)
+    except NothingMatches as error:
+        if not finished:
+            raise
+        print(f"the interrupted purge is finished; {error}")
+        return 0
     print("would go:" if dry_run else "to be purged:", *found.lines, sep="\n  ")
     if dry_run:
         print("nothing was changed (--dry-run)")
@@ -73,8 +78,8 @@ def _look(
     catalog: Catalog, asked: Asked, caches: Sequence[str], duplicates: bool = False, quiet: bool = False
 ) -> tuple[Plan, Found]:
     with connect(catalog) as sql:
-        plan = choose(catalog, sql, asked)
-        found = find(catalog, sql, plan, cache_folders(caches))
+        plan, unknown = choose(catalog, sql, asked)
+        found = find(catalog, sql, plan, cache_folders(caches), unknown)
         if duplicates and not quiet:
             found.lines.extend(near_duplicates(catalog, sql))
         return plan, found

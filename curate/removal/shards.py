@@ -10,12 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from curate.catalog.catalog import Catalog
-from curate.errors import DamagedError
+from curate.errors import DamagedError, UserError
 from curate.progress_bar import ProgressBar
 from curate.removal.plan import Plan, PurgedClip, files_of
 from curate.shards.inventory import FOLDER
 from curate.storage import join
 from stages.scan.purged import Purged
+from stages.shards.folder import WriteError
 from stages.shards.format import ShardError, index_path, read_index
 from stages.shards.rewrite import infos, without_clips
 
@@ -65,6 +66,8 @@ def move_clips(catalog: Catalog, sql: duckdb.DuckDBPyConnection, plan: Plan) -> 
                 continue
             folder = join(catalog.uri, *shard.split("/")[:2])
             made = without_clips(path, folder, gone)
+        except WriteError as error:  # the shard is whole; the disk is full, say
+            raise UserError(f"{error}; then `clipmill purge` goes on") from error
         except ShardError as error:
             if not catalog.fs.exists(join(catalog.path, shard)):  # its tar was never published
                 catalog.fs.rm_file(join(catalog.path, index_path(shard)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import quote
 from curate.catalog.state import owner
+from curate.errors import printable
 from curate.removal.caches import answers_of, pieces_of
 from curate.removal.datasets import touched
 from curate.removal.plan import Plan
@@ -32,8 +33,12 @@ class Found:
     hashes: frozenset[str]
 
 
-def find(catalog: Catalog, sql: duckdb.DuckDBPyConnection, plan: Plan, folders: list[Path]) -> Found:
-    """Counts what would go. Needs the temporary tables of `choose`."""
+def find(
+    catalog: Catalog, sql: duckdb.DuckDBPyConnection, plan: Plan, folders: list[Path], unknown: Sequence[str]
+) -> Found:
+    """Counts what would go; `unknown` are lines of a list that the catalog does not hold. Needs the temporary tables of
+    `choose`.
+    """
     stay = sum(len(clips) for clips in plan.by_source.values())
     seconds = sum(clip.end_s - clip.start_s for clip in plan.clips)
     rows = _rows(catalog, sql)
@@ -55,8 +60,10 @@ def find(catalog: Catalog, sql: duckdb.DuckDBPyConnection, plan: Plan, folders: 
     for each in unreached:
         lacks = " (it will lack shards)" if at_shards.intersection(each.note.shards) else ""
         lines.append(f"dataset {each.note.name} {each.why}{lacks}")
-    if plan.named:
-        lines.append(f"not in the catalog, and kept out from now on: {len(plan.named):,}")
+    if unknown:
+        lines.append(f"not in the catalog, and kept out from now on: {len(unknown):,}")
+        lines += [f"  {printable(line)}" for line in unknown[:EXAMPLES]]
+        lines += [f"  and {len(unknown) - EXAMPLES:,} more"] if len(unknown) > EXAMPLES else []
     counts = {
         "sources": len(plan.sources), "clips": len(plan.clips), "hours": round(seconds / 3600, 6), "rows": rows,
         "shards": len(shards), "datasets": len(datasets), "named": len(plan.named),
@@ -79,7 +86,7 @@ def near_duplicates(catalog: Catalog, sql: duckdb.DuckDBPyConnection) -> Iterato
             near = near or bool(rows)
             if rows:
                 yield f"{name}: {rows[0][4]:,} clips that stay are duplicates of what goes, unless named too:"
-            yield from (f"  {clip} {uri} from {start:g} s ({kind})" for clip, uri, start, kind, _ in rows)
+            yield from (f"  {clip} {printable(uri)} from {start:g} s ({kind})" for clip, uri, start, kind, _ in rows)
     if known and not near:
         yield "near duplicates that stay: none"
     elif not known:

@@ -21,7 +21,7 @@ from curate.catalog.ledger import Ledger
 from curate.catalog.state import owner
 from curate.catalog.views import connect, query
 from curate.datasets.holding import datasets_that_hold, shards_that_hold
-from curate.errors import UserError
+from curate.errors import UserError, printable
 from curate.progress_bar import ProgressBar
 from curate.removal.confirm import confirm
 from curate.run.presence import Presence
@@ -130,7 +130,7 @@ def _show(sql: duckdb.DuckDBPyConnection, catalog: Catalog) -> tuple[int, int]:
         if rows:
             print(f"{len(rows):,} sources {what}:")
             for uri, reason in rows[:NAMED]:
-                print(f"  {uri}" + (f": {reason}" if status == "failed" else ""))
+                print(printable(f"  {uri}" + (f": {reason}" if status == "failed" else "")))
             if len(rows) > NAMED:
                 print(f"  and {len(rows) - NAMED:,} more")
     for line in _whole_folders(sql, catalog.uri):
@@ -153,9 +153,10 @@ def _whole_folders(sql: duckdb.DuckDBPyConnection, catalog: str) -> Iterator[str
     for _ in presence:
         pass
     for folder, number in presence.lost_folders.most_common(NAMED):
-        yield (
-            f"the folder {folder} with {number:,} of them is not there: if it moved, `clipmill relocate {folder} NEW "
-            f"--catalog {shlex.quote(catalog)}` keeps its clips; if its disk is not mounted, mount it"
+        yield printable(
+            f"the folder {folder} with {number:,} of them is not there: if it moved, `clipmill relocate "
+            f"{shlex.quote(folder)} NEW --catalog {shlex.quote(catalog)}` keeps its clips; if its disk is not mounted, "
+            "mount it"
         )
 
 

@@ -16,6 +16,7 @@ import duckdb
 from curate.catalog.catalog import Catalog
 from curate.catalog.gates import Gate, literal, one_line, quote, referenced_columns, verdict_sql
 from curate.catalog.schema import JUDGED
+from curate.catalog.syntax_tree import writing
 from curate.errors import UserError
 from curate.recipe.plan import Plan
 from curate.run.manifests.clip_cells import ClipCells
@@ -159,7 +160,7 @@ def check_select(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
     where = f"{plan.recipe.file}:{plan.recipe.select_line}: select"
     try:
         kinds = [statement.type for statement in connection.extract_statements(select)]
-        if kinds != [duckdb.StatementType.SELECT]:
+        if kinds != [duckdb.StatementType.SELECT] or writing(connection, select) is not None:
             raise UserError(f"{where}: expected one SELECT, such as SELECT * FROM clips WHERE verdict = 'kept'")
         columns = {row[0].lower(): row[1] for row in connection.execute(f"DESCRIBE {select}").fetchall()}
         if columns.get("clip_id") != "VARCHAR":

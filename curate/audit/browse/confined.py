@@ -1,8 +1,8 @@
 """A DuckDB that reads one catalog and nothing else, for SQL that anyone may have typed.
 
-Local data files are allowed one by one, never a folder: COPY and ATTACH may write into an allowed folder. Tables of a
-store come as Arrow datasets, so that DuckDB has no store. The configuration is locked behind that. On top, only one
-SELECT at a time is taken, without the table functions that open files.
+Tables come as Arrow datasets, so that DuckDB opens no file and no store: COPY may write into a file that it is allowed
+to read. The configuration is locked behind that. On top, only one SELECT at a time is taken, without COPY and other
+writing in its WITH, and without the table functions that open files.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import pyarrow.dataset as pads
 from deltalake import DeltaTable
+from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from curate.audit.browse.thumbnails import Thumbnails
 from curate.catalog.catalog import Catalog, file_paths
 from curate.catalog.gates import literal, one_line, quote
-from curate.catalog.syntax_tree import nodes, parse
-from curate.catalog.views import connect, parquet_files
+from curate.catalog.syntax_tree import nodes, parse, writing
+from curate.catalog.views import connect
 from curate.errors import UserError
 from curate.storage import is_local
 
@@ -35,7 +37,7 @@ class Confined:
     """`versions` are those of the catalog's tables that `connection` shows, whatever is committed meanwhile."""
 
     connection: duckdb.DuckDBPyConnection
-    datasets: dict[str, Any]  # of a store, by the name under which SQL of the views finds each
+    datasets: dict[str, Any]  # of the tables, by the name under which SQL of the views finds each
     thumbnails: Thumbnails
     versions: dict[str, int]
 
@@ -50,16 +52,11 @@ class Confined:
 
 def open_confined(catalog: Catalog, memory_gb: float) -> Confined:
     """Reads all rows of `clips` into memory and locks the door. Raises UserError where they do not fit."""
-    versions, allowed, datasets = catalog.snapshot(), set[str](), dict[str, Any]()
+    versions, datasets = catalog.snapshot(), dict[str, Any]()
 
     def files(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable) -> str:
-        paths = file_paths(table)
-        # DuckDB would list the folder for the pattern that stands for a path with these.
-        if is_local(catalog.uri) and not any(c in "*?[" for path in paths for c in path):
-            allowed.update(paths)
-            return parquet_files(connection, name, table)
         relation = f"_files_of_{name}"
-        datasets[relation] = table.to_pyarrow_dataset()
+        datasets[relation] = _dataset(catalog, table)
         connection.register(relation, datasets[relation])
         return quote(relation)
 
@@ -74,14 +71,21 @@ def open_confined(catalog: Catalog, memory_gb: float) -> Confined:
             connection.execute(f"SET {setting} = {literal(value)}")
         thumbnails = Thumbnails(catalog, versions)
         _read_clips(connection, thumbnails, memory_gb)
-        listed = ", ".join(map(literal, sorted(allowed)))
-        connection.execute(f"SET allowed_paths = [{listed}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     except BaseException:
         connection.close()
         raise
     return Confined(connection, datasets, thumbnails, versions)
+
+
+def _dataset(catalog: Catalog, table: DeltaTable) -> pads.Dataset:
+    """The rows of a table. Not deltalake's own dataset: where its log has no statistics of a text column, as ours has
+    not, that one finds nothing by a condition on the column.
+    """
+    store = LocalFileSystem() if is_local(catalog.uri) else PyFileSystem(FSSpecHandler(catalog.fs))
+    schema = table.to_pyarrow_dataset().schema  # files from before a column was added lack it
+    return pads.dataset(file_paths(table), schema=schema, filesystem=store, format="parquet")
 
 
 def _read_clips(connection: duckdb.DuckDBPyConnection, thumbnails: Thumbnails, memory_gb: float) -> None:
@@ -107,6 +111,8 @@ def check_select(connection: duckdb.DuckDBPyConnection, text: str) -> None:
             raise UserError(f"expected one SELECT, not {len(statements)} statements")
         if statements[0].type != duckdb.StatementType.SELECT:
             raise UserError(f"only a SELECT is taken here, not {statements[0].type.name}")
+        if (what := writing(connection, text)) is not None:
+            raise UserError(f"only a SELECT is taken here, without {what} inside it")
         tree = parse(connection, text)
     except duckdb.InterruptException:  # it was stopped; that says nothing of the text
         raise

@@ -32,7 +32,8 @@ ASKED = {
     "schema": (), "column": ("name",), "page": ("selection", "after"), "count": ("selection",),
     "clip": ("clip_id",), "rows": ("text",), "try": ("gate",), "export": ("selection",),
 }  # fmt: skip
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+OPTIONAL = {"after"}
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def application(questioner: Questioner, spans: Spans, words: Words, changes: Changes, token: str) -> Any:
@@ -72,6 +73,8 @@ async def ask(request: Request) -> Response:
     number = given.pop("number", None)
     if unknown := set(given) - set(ASKED[question]):
         raise UserError(f"{question} takes no {min(unknown)}")
+    if lacking := set(ASKED[question]) - OPTIONAL - set(given):
+        raise UserError(f"{question} needs {min(lacking)}")
     if question == "export":
         given["catalog"] = request.app.state.questioner.uri
     stopping = request.app.state.stopping = getattr(request.app.state, "stopping", {})

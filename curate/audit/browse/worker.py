@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import duckdb
-from pydantic import BaseModel, ValidationError
+from pydantic import StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from curate.audit.browse.clip_choice import ClipChoice, QueryClips, TriedGate
 from curate.audit.browse.confined import Confined, open_confined
@@ -30,7 +30,10 @@ from curate.query.columns.words import ColumnWords, of_catalog
 
 AT_ONCE = 4  # questions
 SPARE_BYTES = 6 << 30  # of address space, beside twice the memory of DuckDB: libraries, threads, Arrow
-MODELS: dict[str, type[BaseModel]] = {"selection": ClipChoice, "gate": TriedGate}
+MODELS: dict[str, Any] = {
+    "selection": ClipChoice, "gate": TriedGate, "text": StrictStr, "name": StrictStr, "clip_id": StrictStr,
+    "after": StrictInt | None,
+}  # fmt: skip
 
 
 def serve(channel: Connection, uri: str, memory_gb: float) -> None:
@@ -110,11 +113,11 @@ class Answers:
 
 
 def _checked(name: str, value: Any) -> Any:
-    """What a question is given, as its model where there is one. Raises UserError."""
+    """What a question is given, as its type where it has one. Raises UserError."""
     if name not in MODELS:
         return value
     try:
-        return MODELS[name].model_validate(value)
+        return TypeAdapter(MODELS[name]).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{'.'.join(map(str, (name, *first['loc'])))}: {first['msg']}") from error

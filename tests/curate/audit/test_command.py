@@ -35,6 +35,41 @@ def test_an_audit_is_a_page_figures_and_documents_and_leaves_the_catalog_as_it_w
     assert json.loads(counted.stdout) == [{"n": clips}]
 
 
+@pytest.mark.parametrize("inside", ["", "sources", "new/deep"])
+def test_an_audit_is_not_written_into_the_catalog(catalog, inside):
+    before = files(catalog)
+    done = clipmill("audit", "--catalog", catalog, "-o", Path(catalog, inside))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "is in the catalog" in done.stderr
+    assert files(catalog) == before and not Path(catalog, "new").exists()
+
+
+def test_somebody_elses_page_is_not_overwritten(catalog, tmp_path):
+    (tmp_path / "index.html").write_text("my site")
+    done = clipmill("audit", "--catalog", catalog, "-o", tmp_path)
+    assert done.returncode == 2 and "not of an audit" in done.stderr
+    assert files(tmp_path) == {"index.html": b"my site"}
+    (tmp_path / "index.html").rename(tmp_path / "mine.html")
+    for _ in range(2):  # beside other files, and again
+        assert clipmill("audit", "--catalog", catalog, "-o", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [
+        ("SELECT clip_id, 'x' AS weight FROM clips", "--select: Conversion Error"),
+        ("SELECT clip_id, error('no') AS weight FROM clips", "--select: Invalid Input Error: no"),
+        ("SELECT clip_id, -1 AS weight FROM clips", "a weight that is no number from 0 on"),
+        ("SELECT clip_id, 'NaN'::DOUBLE AS weight FROM clips", "a weight that is no number from 0 on"),
+        ("SELECT clip_id, NULL AS weight FROM clips", "a weight that is no number from 0 on"),
+        ("WITH x AS (COPY clips TO '/dev/null') SELECT clip_id FROM clips, x", "--select: Binder Error"),
+    ],
+)
+def test_a_selection_that_fails_on_a_row_is_one_line_and_leaves_nothing(catalog, tmp_path, select, said):
+    done = clipmill("audit", "--catalog", catalog, "-o", tmp_path / "out", "--select", select)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_sql_of_a_figure_runs_in_clipmill_sql(catalog, tmp_path):
     assert clipmill("audit", "--catalog", catalog, "-o", tmp_path).returncode == 0
     found = read_audit(tmp_path)

@@ -197,6 +197,8 @@ def test_a_run_is_one_row_running_finished_or_killed(tmp_path):
         ("EXPLAIN ANALYZE --x\nCOPY clips TO '{}/x.csv'", "only reads"),
         ("EXPLAIN --x\nANALYZE COPY clips TO '{}/x.csv'", "only reads"),
         ("EXPLAIN /* */ ANALYZE COPY clips TO '{}/x.csv'", "only reads|syntax error"),
+        ("WITH x AS (COPY clips TO '{}/x.csv') FROM x", "only reads.*COPY"),
+        ("EXPLAIN ANALYZE WITH x AS (COPY clips TO '{}/x.csv') FROM x", "only reads"),
         ("DROP VIEW clips", "only reads.*DROP"),
         ("CREATE TABLE x AS SELECT 1", "only reads.*CREATE"),
         ("ATTACH '{}/x.db'", "only reads.*ATTACH"),

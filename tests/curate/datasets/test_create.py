@@ -122,6 +122,7 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(catalog, tmp_path
         ("SELECT clip_id FROM clips UNION ALL SELECT clip_id FROM clips", {}, "20 rows more than once"),
         ("DELETE FROM clips", {}, "--select must be one SELECT"),
         ("SELECT 1; SELECT 2", {}, "--select must be one SELECT"),
+        ("WITH x AS (COPY clips TO '/dev/null') SELECT clip_id FROM clips, x", {}, "--select must be one SELECT"),
         ("SELEC clip_id", {}, "--select: "),
         (f"SELECT clip_id FROM clips WHERE clip_id = '{19:032x}'", {}, "none of the 1 selected clips has latents"),
         (ALL, {"weight": "brightness"}, "--weight: .*brightness"),

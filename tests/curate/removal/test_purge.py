@@ -179,7 +179,7 @@ def test_a_list_of_any_length_is_looked_up_at_once_and_as_line_by_line(made):
     def chosen(some):
         with connect(catalog) as sql:
             counting = Counting(sql)
-            plan = choose(catalog, counting, Asked(lines=some))
+            plan, _ = choose(catalog, counting, Asked(lines=some))
         return counting.asked, {s.source_id for s in plan.sources}, {c.clip_id for c in plan.clips}, set(plan.named)
 
     asked, sources, clips, unknown = chosen(lines)
@@ -189,6 +189,35 @@ def test_a_list_of_any_length_is_looked_up_at_once_and_as_line_by_line(made):
     assert sources == set().union(*(each[1] for each in single)) - (beside[1] - sources)
     assert clips == set().union(*(each[2] for each in single)) - (beside[2] - clips)
     assert len(unknown) == 400
+
+
+def test_a_list_from_another_system_is_read_to_its_last_line(made, tmp_path, capsys):
+    (source,) = ask(made.catalog, f"SELECT source_id, content_hash FROM sources WHERE {of_film(made, 1)}")
+    (other,) = ask(made.catalog, f"SELECT content_hash FROM sources WHERE {of_film(made, 2)}")
+    listed = tmp_path / "list.txt"
+    lines = [str(made.film(0)), "", source[0].upper(), "  ", other[0].upper(), "name with\x1b[31m.mp4", "inv\udcff.mp4"]
+    listed.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode("utf-8", "surrogateescape"))
+    capsys.readouterr()
+    assert purge(made, "--from-file", listed, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "sources: 3" in said
+    assert "kept out from now on: 2\n" in said
+    assert "name with\\x1b[31m.mp4" in said
+    listed.write_text("/a.mp4\n", encoding="utf-16")
+    assert purge(made, "--from-file", listed, "--yes") == 2
+    assert "no text in UTF-8" in capsys.readouterr().err
+
+
+def test_a_list_of_what_never_came_keeps_it_out(made, tmp_path, capsys):
+    before = ask(made.catalog, "SELECT * FROM clips ORDER BY clip_id")
+    later, listed = tmp_path / "later.mp4", tmp_path / "list.txt"
+    listed.write_text(f"{later}\n")
+    assert purge(made, "--from-file", listed, "--yes") == 0
+    assert f"  {later}\n" in capsys.readouterr().out
+    shutil.copy(made.film(3), later)
+    ingest(made, made.films, later)
+    assert ask(made.catalog, "SELECT * FROM clips ORDER BY clip_id") == before
+    assert verify(Catalog.open(str(made.catalog))) == []
 
 
 def test_copies_that_are_in_the_catalog_go_too(made, tmp_path):
@@ -301,6 +330,9 @@ def test_caches_that_hold_it_are_emptied(made, tmp_path, monkeypatch):
     [
         (["--where", "uri = 'nobody'"], "nothing in .* matches WHERE uri = 'nobody'"),
         (["--where", "uri ="], "--where: Parser Error"),
+        (["--where", " "], "one condition"),
+        (["--where", "bytes"], "one condition"),
+        (["--where", "1/0"], "one condition"),
         (["--where", "nonsense > 1"], "--where: .*nonsense"),
         (["--where", "true) OR (true"], None),
         (["--where", "1=1); DROP TABLE x; SELECT (1"], "--where"),

@@ -47,6 +47,13 @@ def test_a_failed_source_is_forgotten_and_is_pending_again(desk):
     assert states(desk) == {"done": 2, "failed": 1}
 
 
+def test_the_name_of_a_file_forges_no_line_and_no_colour_of_the_terminal(desk):
+    (desk.a / "bad\x1b]0;owned\x07\nclipmill: all well.mp4").write_bytes(b"no video" * 90)
+    desk.ingest(desk.a, code=1)
+    said = forget(desk, "status = 'failed'", "--dry-run")
+    assert "bad\\x1b]0;owned\\x07\\nclipmill: all well.mp4: " in said and "\x1b" not in said
+
+
 def test_a_vanished_source_goes_with_its_clips_and_comes_back_with_the_same_ids(desk):
     before = desk.ask("SELECT clip_id, start_s, luma_mean FROM clips ORDER BY ALL")
     gone = desk.a / "below" / "two.mp4"

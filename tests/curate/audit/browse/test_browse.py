@@ -175,6 +175,8 @@ def test_a_clip_plays_exactly_its_span_and_in_ranges(served, browsed):
         assert part.headers["content-range"] == f"bytes 100-199/{len(reply.body)}"
         assert served.get(f"span/{clip_id}.mp4", Range="bytes=-50").body == reply.body[-50:]
         assert served.get(f"span/{clip_id}.mp4", Range="bytes=50-").body == reply.body[50:]
+        for wrong in ("bytes=0-" + "9" * 5000, "bytes=a-b", "bytes=0-1,2-3", "items=0-1", "bytes=-"):
+            assert served.get(f"span/{clip_id}.mp4", Range=wrong).body == reply.body
         assert served.get(f"span/{clip_id}.mp4", Range=f"bytes={len(reply.body)}-").status == 416
     assert served.get("span/nothing.mp4").status == 400
 

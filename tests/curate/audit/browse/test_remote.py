@@ -37,7 +37,21 @@ def test_clips_thumbnails_and_rows_of_a_bucket_are_those_of_the_folder_it_was_co
     query = "SELECT status, count(*), max(committed_at)::VARCHAR FROM sources GROUP BY 1"
     assert [tuple(row) for row in served.ask("rows", text=query)["rows"]] == ask(local, query)
     assert served.get(f"span/{clips[0]['clip_id']}.mp4").status == 200
-    assert served.ask("clip", clip_id=clips[0]["clip_id"])["captions"]
+    said = dict(ask(local, "SELECT clip_id, caption_short FROM captions"))
+    (shown,) = [
+        each for each in served.ask("clip", clip_id=clips[0]["clip_id"])["captions"] if each["name"] == "caption_short"
+    ]
+    assert shown["text"] == said[clips[0]["clip_id"]]
+
+
+@pytest.mark.parametrize("query", [
+    "SELECT clip_id, caption_short, duplicate_of, duplicate_keep FROM clips ORDER BY 1",
+    "SELECT clip_id, caption_short FROM captions WHERE clip_id >= '0' ORDER BY 1",
+    "SELECT source_id, uri FROM sources WHERE uri LIKE '%film_1%' OR source_id < '8' ORDER BY 1",
+])  # fmt: skip
+def test_conditions_on_texts_find_the_same_rows_in_a_bucket(remote, query):
+    served, _, local = remote
+    assert [tuple(row) for row in served.ask("rows", text=query)["rows"]] == ask(local, query)
 
 
 @pytest.fixture(scope="module")
