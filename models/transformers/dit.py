@@ -163,9 +163,7 @@ class DiT(nn.Module):
             return self.time(torch.cat([low, high], dim=1)), high_t_mask.unsqueeze(-1)
         return self.time(t), None
 
-    def _masked_times(
-        self, t: Tensor, known: Tensor, batch: int, grid: tuple[int, int, int]
-    ) -> tuple[Tensor, Tensor]:
+    def _masked_times(self, t: Tensor, known: Tensor, batch: int, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         """As `_times`, for times (B,) where `known` is false and 0 where it is true."""
         sizes = tuple(size * patch for size, patch in zip(grid, self.settings.patch, strict=True))
         if t.numel() not in (1, batch) or tuple(known.shape) != (batch, *sizes):

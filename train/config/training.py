@@ -186,7 +186,7 @@ class TrainConfig(CheckedSettings):
         if self.batch_size == "balanced" and not asked:
             raise ConfigError("batch_size 'balanced' needs balance.tokens, the most of a step, or balance.seconds")
         if self.batch_size != "balanced" and asked:
-            raise ConfigError(f"balance {self.balance.to_dict()}: only with batch_size balanced")
+            raise ConfigError(f"balance with batch_size {self.batch_size!r}: only batch_size balanced has a budget")
         from_0_to_below(self, 2**63, "seed", called="2**63")
         from_0_to_below(self, 1, "ema")
         above_0(self, "peak_tflops")

@@ -18,14 +18,15 @@ def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
     a, b = (torch.randn(size, size, dtype=dtype, device=device, generator=generator) for _ in range(2))
     best, until = float("inf"), time.perf_counter() + SECONDS
     while time.perf_counter() < until or best == float("inf"):
-        _synchronize(device)
+        synchronize(device)
         begin = time.perf_counter()
         a @ b
-        _synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Returns when a GPU has done what it was given; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

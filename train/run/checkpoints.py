@@ -58,7 +58,6 @@ class Checkpoints:
         failed.
         """
         self.wait()
-        own = (lambda tensor: tensor) if copied else _copied
         copies = {
             group: {name: tensor if copied else _copied(tensor) for name, tensor in each.items()}
             for group, each in tensors.items()
