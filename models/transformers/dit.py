@@ -54,8 +54,8 @@ class DiT(nn.Module):
         """The prediction for x_t (B, C, T, H, W), of the same shape.
 
         t in [0, 1]: (), (B,), or per latent (B, T, H, W) where each size may be 1; a patch has the latest time in it.
-        `known`, bool (B, T, H, W), beside t (B,): latents whose time is 0. The same can be said by times per latent, but
-        a GPU would have to be waited for to see that there are two times only.
+        `known`, bool (B, T, H, W), beside t (B,): latents whose time is 0. Times per latent can say the same, but a GPU
+        would have to be waited for to see that there are two times only.
         text (B or 1, L, text_dim) with text_mask (B or 1, L), true for tokens that count, all without a mask; no text
         is the same as a text masked everywhere. conditions (B or 1, K), NaN where unknown; None means all unknown.
         `kept` (B, n): token indices that remain after the mixer (`draw_kept`); the output at other tokens is 0 and

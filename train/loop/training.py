@@ -157,7 +157,7 @@ class Training:
     def train_step(self, prepared: PreparedStep) -> tuple[dict[str, float], bool]:
         """One optimizer step on this rank's share of a batch. Returns numbers for the log, and whether to stop."""
         config, batch = self.config, prepared.batch
-        clips = len(batch.clip_ids) * self.ranks.world
+        clips = self._clips(batch)
         rate = learning_rate(config.optimizer, self.step, config.steps)
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
@@ -218,6 +218,10 @@ class Training:
             losses.append(each.detach())
         return torch.cat(losses)
 
+    def _clips(self, batch: Batch) -> int:
+        """Clips of the step over all ranks, of which the batch is this rank's share."""
+        return len(batch.clip_ids) * self.ranks.world
+
     def _said_sizes(self) -> str:
         """How many clips a step has, by bucket where that differs."""
         if len(set(self.sizes.values())) == 1:
@@ -267,7 +271,7 @@ class Training:
         """Logs the step. Its time is complete, since reading the loss waited for the device."""
         if self.log is None:
             return
-        clips = len(batch.clip_ids) * self.ranks.world
+        clips = self._clips(batch)
         shape = (clips, *next(iter(batch.latents.values())).shape[1:])
         tokens = self.task.tokens(shape) * clips
         empty = self.conditions.empty
@@ -294,6 +298,6 @@ class Training:
         own = [name for name, loss in zip(batch.clip_ids, losses.tolist(), strict=True) if not math.isfinite(loss)]
         clips = [name for rank in self.ranks.gathered(own) for name in rank]
         raise DivergedError(
-            f"step {self.step + 1}: the loss is not finite for {len(clips)} of {len(batch.clip_ids) * self.ranks.world} clips "
+            f"step {self.step + 1}: the loss is not finite for {len(clips)} of {self._clips(batch)} clips "
             f"({', '.join(clips[:8])}{', …' if len(clips) > 8 else ''}); that step was not made"
         )
