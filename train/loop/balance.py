@@ -87,7 +87,7 @@ def measure(
 
 def spread(tokens: Mapping[str, int]) -> list[str]:
     """At most `BUCKETS` buckets with different numbers of tokens, spread evenly from the fewest to the most."""
-    of = {count: name for name, count in reversed(tokens.items())}
+    of = {count: name for name, count in reversed(list(tokens.items()))}
     counts = sorted(of)
     chosen = {round(place * (len(counts) - 1) / (BUCKETS - 1)) for place in range(BUCKETS)}
     return [of[counts[index]] for index in sorted(chosen)]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from train.devices import throughput
 
 
-class Products(TorchDispatchMode):
+class Products(TorchFunctionMode):
     """Keeps the operands of the matrix products inside it."""
 
     def __init__(self):
         super().__init__()
         self.operands = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket is torch.ops.aten.mm:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.matmul or func is torch.Tensor.__matmul__:
             self.operands += args[:2]
         return func(*args, **(kwargs or {}))
 
