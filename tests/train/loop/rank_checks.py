@@ -21,6 +21,7 @@ from train.devices.parallel import Ranks, exit_process, full_states, init_ranks,
 from train.loop.network import prepare_blocks
 
 GRID = (2, 2, 3)
+WIDE = {"width": 384, "depth": 2, "heads": 6, "text_dim": 6}  # so wide that DDP would send a block in several pieces
 SMALL = {"width": 48, "depth": 2, "heads": 4, "text_dim": 6}
 
 
@@ -55,7 +56,7 @@ def graphs(ranks: Ranks, how: str, checkpointed: bool) -> dict[str, int]:
         return graph.forward
 
     Block.compile = functools.partialmethod(torch.nn.Module.compile, backend=backend, fullgraph=True)  # type: ignore
-    network = DiT(sized("debug", channels=4, **SMALL))
+    network = DiT(sized("debug", channels=4, **WIDE))
     prepare_blocks(network, compiled=True, checkpointed=checkpointed)
     module = parallelize(network, ranks, how, torch.float32)
     module(torch.randn(2, 4, 3, 4, 4), torch.rand(2), text=torch.randn(2, 5, 6)).square().mean().backward()
