@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,11 +17,10 @@ class Balance:
     """Batch sizes whose steps take alike long, as they were measured at the start of a run."""
 
     sizes: dict[str, int]  # clips of a step over all ranks, by bucket
-    power: float  # a clip of S tokens costs a rank `seconds` * S ** power
-    seconds: float  # of a clip of one token: forward and backward pass
+    power: float  # p, where a clip of S tokens costs about S ** p
     update_s: float  # of a step, whatever its batch: optimizer and average of the weights
     asked: dict[str, Any]  # the config's `balance`
-    timed: list[dict[str, Any]]  # what was measured: bucket, tokens, clips, seconds
+    timed: list[dict[str, Any]]  # what was measured: bucket, tokens, clips, seconds of a forward and backward pass
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -27,7 +28,19 @@ class Balance:
 
     def step_seconds(self, bucket: str, tokens: int, ranks: int) -> float:
         """How long a step of the bucket takes, whose clips have so many tokens."""
-        return self.update_s + self.sizes[bucket] / ranks * self.seconds * tokens**self.power
+        return self.update_s + self.sizes[bucket] / ranks * clip_seconds(self.timed, tokens)
+
+
+def clip_seconds(timed: Sequence[Mapping[str, Any]], tokens: int) -> float:
+    """Seconds of a forward and backward pass of a clip: those measured for its number of tokens, and a power law
+    through the two measurements around it for others.
+    """
+    known = sorted((each["tokens"], each["seconds"] / each["clips"]) for each in timed)
+    if len(known) == 1:
+        return known[0][1] * tokens / known[0][0]
+    above = min(max(1, bisect_left(known, (tokens, 0.0))), len(known) - 1)
+    (low, least), (high, most) = known[above - 1 : above + 1]
+    return least * (tokens / low) ** (math.log(most / least) / math.log(high / low))
 
 
 def drawn_buckets(config: TrainConfig, buckets: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from train.config.training import TrainConfig
-from train.data.batch_sizes import Balance
+from train.data.batch_sizes import Balance, clip_seconds
 from train.data.batches import Batch, MicroBatch, TrainingData, micro_batches, to_device
 from train.data.conditions import Conditions
 from train.devices.mixed_precision import autocast, compute_dtype
@@ -93,16 +93,15 @@ def spread(tokens: Mapping[str, int]) -> list[str]:
     return [of[counts[index]] for index in sorted(chosen)]
 
 
-def fitted(timed: Sequence[Timed]) -> tuple[float, float]:
-    """(p, c) of seconds = c * clips * tokens ** p, by least squares of the logarithms; p is 1 where all clips have as
-    many tokens.
+def fitted_power(timed: Sequence[Timed]) -> float:
+    """p of seconds = c * clips * tokens ** p, by least squares of the logarithms; 1 where all clips have as many
+    tokens.
     """
     x = [math.log(each.tokens) for each in timed]
     y = [math.log(each.seconds / each.clips) for each in timed]
     middle, height = sum(x) / len(x), sum(y) / len(y)
     width = sum((each - middle) ** 2 for each in x)
-    power = sum((a - middle) * (b - height) for a, b in zip(x, y, strict=True)) / width if width else 1.0
-    return power, math.exp(height - power * middle)
+    return sum((a - middle) * (b - height) for a, b in zip(x, y, strict=True)) / width if width else 1.0
 
 
 def balanced(
@@ -118,8 +117,8 @@ def balanced(
 
     `tokens` are those of a clip of each bucket.
     """
-    power, seconds = fitted(timed)
-    cost = {name: seconds * count**power for name, count in tokens.items()}  # of a clip on one rank
+    measured = [asdict(each) for each in timed]
+    cost = {name: clip_seconds(measured, count) for name, count in tokens.items()}  # of a clip on one rank
     unit, most = ranks * config.accumulate, config.balance.tokens
     if most is not None:  # no step has more tokens, so the bucket that would have the most says how long steps are
         step = min(most / count * cost[name] / ranks for name, count in tokens.items())
@@ -131,7 +130,7 @@ def balanced(
         if most is not None:
             count = min(count, most // (tokens[name] * unit))
         sizes[name] = max(1, min(count, samples.get(name, 0) // unit)) * unit
-    return Balance(sizes, power, seconds, update_s, config.balance.to_dict(), [asdict(each) for each in timed])
+    return Balance(sizes, fitted_power(timed), update_s, config.balance.to_dict(), measured)
 
 
 def said(balance: Balance, tokens: Mapping[str, int], ranks: int) -> list[str]:

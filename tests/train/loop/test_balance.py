@@ -7,8 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.train.runs import config
-from train.data.batch_sizes import Balance, batch_sizes
-from train.loop.balance import Timed, balanced, fitted, said, spread
+from train.data.batch_sizes import Balance, batch_sizes, clip_seconds
+from train.loop.balance import Timed, balanced, fitted_power, said, spread
 
 TOKENS = st.dictionaries(st.sampled_from("abcdefg"), st.integers(16, 30_000), min_size=1)
 POWERS = st.floats(0.7, 2.0)
@@ -16,7 +16,9 @@ PLENTY = 10**9
 
 
 def timed(tokens, power, seconds=1e-4):
-    return [Timed(name, count, 3, 3 * seconds * count**power) for name, count in tokens.items()]
+    """As `spread` chooses them, one for each number of tokens."""
+    different = {count: name for name, count in tokens.items()}
+    return [Timed(name, count, 3, 3 * seconds * count**power) for count, name in different.items()]
 
 
 def sizes_for(lengths, power, ranks=1, update_s=0.0, accumulate=1, samples=PLENTY, **budget):
@@ -28,11 +30,19 @@ def sizes_for(lengths, power, ranks=1, update_s=0.0, accumulate=1, samples=PLENT
 
 @given(TOKENS, POWERS)
 def test_the_power_of_a_clips_cost_is_found(tokens, power):
-    found, seconds = fitted(timed(tokens, power))
-    if len({*tokens.values()}) > 1:
-        assert found == pytest.approx(power, abs=1e-6) and seconds == pytest.approx(1e-4, rel=1e-4)
-    else:
-        assert found == 1.0
+    found = fitted_power(timed(tokens, power))
+    assert found == pytest.approx(power if len({*tokens.values()}) > 1 else 1.0, abs=1e-6)
+
+
+@given(st.lists(st.integers(16, 30_000), min_size=2, max_size=4, unique=True), POWERS, st.integers(16, 30_000))
+def test_clips_that_were_not_timed_cost_a_power_of_their_tokens_too(counts, power, tokens):
+    """Those that were cost what was measured, even where no power law fits all of them."""
+    measured = [vars(each) for each in timed({str(count): count for count in counts}, power)]
+    assert clip_seconds(measured, tokens) == pytest.approx(1e-4 * tokens**power, rel=1e-6)
+    for number, each in enumerate(measured):
+        each["seconds"] *= 1 + number
+    for each in measured:
+        assert clip_seconds(measured, each["tokens"]) == pytest.approx(each["seconds"] / each["clips"], rel=1e-6)
 
 
 @settings(max_examples=200)
