@@ -26,6 +26,8 @@ def populations(
             raise UserError(
                 f"mix {name}: {share!r}: expected buckets of {', '.join(dataset.buckets)} and shares from 0"
             )
+    if not isinstance(batch_size, int) and (unknown := [name for name in batch_size if name not in dataset.buckets]):
+        raise UserError(f"batch_size of {', '.join(unknown)}: the dataset has the buckets {', '.join(dataset.buckets)}")
     shares: dict[str, float] = {}
     sums: dict[str, np.ndarray] = {}  # cumulative weights, if there are any
     for name, bucket in dataset.buckets.items():
@@ -40,7 +42,9 @@ def populations(
     found = []
     for name, bucket in dataset.buckets.items():
         if shares[name] > 0:
-            size = batch_size if isinstance(batch_size, int) else batch_size.get(name, 0)
+            size = batch_size if isinstance(batch_size, int) else batch_size.get(name)
+            if size is None:
+                raise UserError(f"batch_size lacks a size for the bucket {name} of the dataset")
             if size < 1 or size % world:
                 raise UserError(f"batch_size {size} of bucket {name}: expected a multiple of {world}, the ranks")
             draws = max(1, round(dataset.samples * shares[name] / whole))

@@ -20,6 +20,7 @@ from curate.training.vae_order import ClipOrder
 from curate.training.vae_split import read_split
 from stages.windows.buckets import Bucket
 from train.config.training import ValidationConfig
+from train.run.run_folder import BALANCED
 
 
 class Counter(Protocol):
@@ -41,7 +42,8 @@ class DatasetCounter:
         at = rows_of(trained, clips)
         self.trained, self.places = at >= 0, np.flatnonzero(at >= 0)
         self.held = rows_of(held, clips) >= 0 if held is not None else np.zeros(len(clips), bool)
-        drawn = populations(trained, config["batch_size"], 1, config["loader"]["mix"])
+        sizes = config[BALANCED]["sizes"] if BALANCED in config else config["batch_size"]
+        drawn = populations(trained, sizes, 1, config["loader"]["mix"])
         order = SampleOrder(drawn, config["seed"])
         if (recorded := run.recorded_order()) is not None and recorded != identity(trained, order):
             raise UserError(

@@ -108,7 +108,7 @@ def _train(config: TrainConfig, dataset: str, output: str, resume: bool) -> int:
         Interrupts() as interrupts,
         training_console(config.kind, config.steps, quiet=not ranks.first) as console,
     ):
-        data, loader, opened = training_data(dataset, config, ranks)
+        data, loader, opened = training_data(dataset, config, ranks, Path(output) if resume else None)
         vae, text_model = _checked_vae(config, opened), _checked_text_model(config)
         extra = {
             "kind": config.kind,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,17 +11,22 @@ import torch
 
 from curate.datasets.files import Dataset, open_dataset, refuse_retired
 from curate.errors import UserError
-from curate.loader import Batch, Loader
+from curate.loader import Loader
 from curate.loader.loader import CACHE_GB
-from curate.training.held_out import one_source_note, split, subset
+from curate.training.balance import NoBatches, find_balance
+from curate.training.batches import clips_per_rank, fixed_batches
+from curate.training.held_out import one_source_note, split
 from train.config.training import TrainConfig
+from train.data.batch_sizes import batch_sizes
 from train.data.batches import TrainingData
 from train.devices.parallel import Ranks
 
 
-def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tuple[TrainingData, Loader, Dataset]:
-    """This rank's data, its loader, which the caller closes, and the dataset. UserError for a dataset that does not fit
-    the config.
+def training_data(
+    folder: str | Path, config: TrainConfig, ranks: Ranks, run: Path | None = None
+) -> tuple[TrainingData, Loader, Dataset]:
+    """This rank's data, its loader, which the caller closes, and the dataset. `run` is the folder of a run that is
+    resumed. UserError, or ConfigError, for a dataset that does not fit the config.
     """
     whole = refuse_retired(open_dataset(folder))
     trained, held = split(whole, config.validation)
@@ -45,66 +49,40 @@ def training_data(folder: str | Path, config: TrainConfig, ranks: Ranks) -> tupl
         cache=config.loader.cache,
         cache_gb=CACHE_GB if config.loader.cache_gb is None else config.loader.cache_gb,
     )
-    means = ["tokens" if whole.contract.codebook is not None else "mean"]  # enough where no latent is sampled
-    loader = open_loader(
-        trained,
-        fields=means if config.conditions.posterior == "mean" else None,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=str(ranks.device) if ranks.device.type == "cuda" else None,
-        mix=config.loader.mix,
-    )
-    at_once = max(1, config.batch_size // ranks.world // config.accumulate)
-    held_out = []
-    if held:
-        counts = clips_per_rank(held, config.validation.clips, ranks.world)
-        held_out = fixed_batches(held, counts, at_once, ranks.world, partial(open_loader, fields=means))
-    if held and not held_out:
-        raise UserError(
-            f"validation.share {config.validation.share} holds out {held.samples} clips, too few for a clip of one "
-            f"shape on each of {ranks.world} ranks: take a larger share"
-        )
     empty = whole.empty_text() if whole.text else None
     if whole.text and empty is None:
         raise UserError(f"{whole.folder} lacks empty_text.npy, the encoded empty prompt: make the dataset again")
     data = TrainingData(
-        loader=loader,
+        loader=NoBatches(),
         contract=whole.contract.to_dict(),
         shapes={name: bucket.latent for name, bucket in whole.buckets.items()},
         identity=whole.identity,
         empty_text=None if empty is None else as_tensor(empty, whole),
         scales=scales(trained),
-        held_out=held_out,
     )
+    if config.batch_size == "balanced":
+        data.balance = find_balance(config, data, trained, ranks, run, open_loader)
+    sizes = batch_sizes(config, data.shapes, ranks.world, data.balance)
+    means = ["tokens" if whole.contract.codebook is not None else "mean"]  # enough where no latent is sampled
+    loader = data.loader = open_loader(
+        trained,
+        fields=means if config.conditions.posterior == "mean" else None,
+        batch_size={name: size for name, size in sizes.items() if name in trained.buckets},
+        seed=config.seed,
+        device=str(ranks.device) if ranks.device.type == "cuda" else None,
+        mix=config.loader.mix,
+    )
+    if held:
+        parts, least = ranks.world * config.accumulate, min(sizes.values())
+        at_once = {name: max(1, sizes.get(name, least) // parts) for name in held.buckets}
+        counts = clips_per_rank(held, config.validation.clips, ranks.world)
+        data.held_out = fixed_batches(held, counts, at_once, ranks.world, partial(open_loader, fields=means))
+        if not data.held_out:
+            raise UserError(
+                f"validation.share {config.validation.share} holds out {held.samples} clips, too few for a clip of one "
+                f"shape on each of {ranks.world} ranks: take a larger share"
+            )
     return data, loader, whole
-
-
-def clips_per_rank(dataset: Dataset, clips: int, world: int) -> dict[str, int]:
-    """How many clips of each bucket every rank takes, so that all ranks take about `clips`, by the buckets' sizes."""
-    found = {}
-    for name, bucket in dataset.buckets.items():
-        wanted = max(world, round(clips * bucket.samples / dataset.samples))
-        if count := min(bucket.samples, wanted) // world:
-            found[name] = count
-    return found
-
-
-def fixed_batches(
-    dataset: Dataset, counts: dict[str, int], at_once: int, world: int, open_loader: Callable[..., Loader]
-) -> list[Batch]:
-    """Batches of at most `at_once` clips for this rank of `world`, of `counts` clips of each bucket, the same clips
-    each time. Clips that do not fill a batch are left out. `open_loader` is a Loader with its options.
-    """
-    rows, sizes = [], {}
-    for name, count in counts.items():
-        bucket, size = dataset.buckets[name], min(count, at_once)
-        sizes[name] = size * world
-        taken = count // size * size * world
-        rows.append(bucket.first + np.arange(taken) * bucket.samples // taken)  # spread over the shards
-    if not rows:
-        return []
-    with open_loader(subset(dataset, np.concatenate(rows)), batch_size=sizes) as loader:
-        return [next(loader) for _ in range(loader.len_epoch)]
 
 
 def scales(dataset: Dataset) -> dict[str, tuple[float, float]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from curate.datasets.files import Dataset
 from curate.errors import UserError
 from curate.loader import Loader
-from curate.training.data import fixed_batches
+from curate.training.batches import fixed_batches
 from curate.training.held_out import split
 from stages.shards.format import JSON, ShardError, read_index, read_sample
 from train.config.training import TrainConfig

@@ -76,6 +76,8 @@ SIZES = {
     "B": {"width": 768, "depth": 12, "heads": 12},
     "L": {"width": 1024, "depth": 24, "heads": 16},
     "XL": {"width": 1152, "depth": 28, "heads": 16},
+    # XL with wider heads, which attention kernels compute at a higher rate than heads of 72.
+    "XL128": {"width": 1152, "depth": 28, "heads": 9},
 }
 
 

@@ -167,4 +167,6 @@ def _tuple(name: str, parts: tuple[Any, ...], value: Any, example: Any) -> tuple
 def _called(wanted: Any) -> str:
     if get_origin(wanted) in (Union, UnionType):
         return " or ".join(map(_called, get_args(wanted)))
+    if get_origin(wanted) in (Literal, dict):
+        return " or ".join(map(repr, get_args(wanted))) if get_origin(wanted) is Literal else "settings by name"
     return "null" if wanted is NoneType else getattr(wanted, "__name__", str(wanted))

@@ -49,10 +49,13 @@ class DiT(nn.Module):
         text_mask: Tensor | None = None,
         conditions: Tensor | None = None,
         kept: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
         """The prediction for x_t (B, C, T, H, W), of the same shape.
 
         t in [0, 1]: (), (B,), or per latent (B, T, H, W) where each size may be 1; a patch has the latest time in it.
+        `known`, bool (B, T, H, W), beside t (B,): latents whose time is 0. Times per latent can say the same, but a GPU
+        would have to be waited for to see that there are two times only.
         text (B or 1, L, text_dim) with text_mask (B or 1, L), true for tokens that count, all without a mask; no text
         is the same as a text masked everywhere. conditions (B or 1, K), NaN where unknown; None means all unknown.
         `kept` (B, n): token indices that remain after the mixer (`draw_kept`); the output at other tokens is 0 and
@@ -60,7 +63,7 @@ class DiT(nn.Module):
         """
         grid = self.grid(x.shape)
         batch, dtype = len(x), self.patches.weight.dtype
-        c, high_t_mask = self._times(t, batch, grid)
+        c, high_t_mask = self._times(t, batch, grid) if known is None else self._masked_times(t, known, batch, grid)
         context, text, mask = self.context(text, text_mask, conditions, batch, x.device)
         c = F.silu(c + context[:, None, None].to(c.dtype))
         here = self.places(position_features(grid, x.device).flatten(1, 2).to(dtype))  # (T', S, D)
@@ -159,6 +162,20 @@ class DiT(nn.Module):
         if bool((high_t_mask | (t == low)).all()):  # as masks make them: two embeddings instead of one per token
             return self.time(torch.cat([low, high], dim=1)), high_t_mask.unsqueeze(-1)
         return self.time(t), None
+
+    def _masked_times(self, t: Tensor, known: Tensor, batch: int, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """As `_times`, for times (B,) where `known` is false and 0 where it is true."""
+        sizes = tuple(size * patch for size, patch in zip(grid, self.settings.patch, strict=True))
+        if t.numel() not in (1, batch) or tuple(known.shape) != (batch, *sizes):
+            raise ValueError(
+                f"times of shape {tuple(t.shape)} and known of shape {tuple(known.shape)} for latents of {batch} x "
+                f"{' x '.join(map(str, sizes))}: one time per sample, and known per latent"
+            )
+        for dim, patch in enumerate(self.settings.patch, start=1):
+            known = known.unflatten(dim, (-1, patch)).all(dim + 1)
+        t = t.reshape(-1, 1).float().expand(batch, 1)
+        both = torch.cat([torch.zeros_like(t), t], dim=1)[:, :, None]  # (B, 2, 1)
+        return self.time(both), ~known.flatten(2).unsqueeze(-1)
 
     def _patched(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, T', S, C x patch)."""

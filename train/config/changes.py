@@ -11,7 +11,7 @@ from models.settings.validation import ConfigError
 # What a resumed run may change: nothing that is learned depends on it, except by rounding.
 FREE = (
     *("checkpoint", "samples", "wandb", "peak_tflops", "vae", "text_model"),
-    *("parallel", "compile", "activation_checkpointing", "accumulate"),
+    *("parallel", "compile", "activation_checkpointing", "accumulate", "deterministic", "text_attention"),
     *("loader.threads", "loader.verify", "loader.root", "loader.cache", "loader.cache_gb"),
     *("validation.every", "validation.clips", "validation.times"),
 )

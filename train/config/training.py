@@ -124,6 +124,21 @@ class SampleSheetConfig(CheckedSettings):
 
 
 @dataclass(frozen=True)
+class BalanceConfig(CheckedSettings):
+    """What a step may take with `batch_size: balanced`: one of the two is given."""
+
+    tokens: int | None = None  # most tokens of the network in a step, over all ranks
+    seconds: float | None = None  # of a step, the exchange between ranks not counted
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, tokens=1)
+        above_0(self, "seconds")
+        if self.tokens is not None and self.seconds is not None:
+            raise ConfigError("seconds and balance.tokens: give one of them")
+
+
+@dataclass(frozen=True)
 class TrainConfig(CheckedSettings):
     """A run of `clipmill train` on encoded clips. Raises ConfigError for invalid settings."""
 
@@ -131,7 +146,9 @@ class TrainConfig(CheckedSettings):
     model: dict[str, Any] = field(default_factory=lambda: {"size": "S"})  # a size, and settings that differ from it
     objective: str | dict[str, Any] = "rectified_flow"  # dit: a name in objective.py's PUBLISHED, or settings
     steps: int = 100_000  # of the optimizer
-    batch_size: int = 256  # clips in one step, over all ranks
+    # Clips in one step, over all ranks: a number, or one for each bucket; "balanced": so that steps take alike long.
+    batch_size: int | dict[str, int] | Literal["balanced"] = 256
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
     accumulate: int = 1  # micro-batches per step: gradients are accumulated over that many parts of a batch
     seed: int = 0  # of weights, order, noise, times, dropout
     start: str | None = None  # a run, or a folder of its model, whose averaged weights are the initial ones
@@ -146,6 +163,8 @@ class TrainConfig(CheckedSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of matrix products; auto: bfloat16 on a GPU
     parallel: Literal["ddp", "fsdp"] = "ddp"  # with torchrun: whole weights on each rank, or sharded (FSDP2)
     compile: bool | None = None  # each block by torch.compile; null: on a GPU
+    deterministic: bool = False  # kernels that give the same bits each time, so that a resumed run does on a GPU too
+    text_attention: Literal["masked", "maskless"] = "masked"  # maskless: for flash attention, which takes no mask
     activation_checkpointing: bool = False  # blocks are computed again in the backward pass: less memory, 1/3 slower
     peak_tflops: float | None = None  # of one device, for MFU, 10^12 operations a second; null: measured at the start
     vae: str | None = None  # folder of the latents' VAE, to decode samples; checked against the contract
@@ -153,7 +172,21 @@ class TrainConfig(CheckedSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, steps=1, batch_size=1, accumulate=1)
+        at_least(self, steps=1, accumulate=1)
+        sizes = self.batch_size if isinstance(self.batch_size, dict) else {"": self.batch_size}
+        if not sizes:
+            raise ConfigError("batch_size {}: a number for each bucket, such as {81x480x832: 1}")
+        for bucket, size in sizes.items():
+            name = f"batch_size.{bucket}" if bucket else "batch_size"
+            if bucket and not (is_number(size) and isinstance(size, int)):
+                raise ConfigError(f"{name} {size!r}: int is expected")
+            if not isinstance(size, str) and size < 1:
+                raise ConfigError(f"{name} {size!r}: at least 1")
+        asked = self.balance.tokens or self.balance.seconds
+        if self.batch_size == "balanced" and not asked:
+            raise ConfigError("batch_size 'balanced' needs balance.tokens, the most of a step, or balance.seconds")
+        if self.batch_size != "balanced" and asked:
+            raise ConfigError(f"balance with batch_size {self.batch_size!r}: only batch_size balanced has a budget")
         from_0_to_below(self, 2**63, "seed", called="2**63")
         from_0_to_below(self, 1, "ema")
         above_0(self, "peak_tflops")

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from train.data.batch_sizes import Balance
+
 
 class Batch(Protocol):
     """One rank's share of a step's clips, all of one shape, in the order of the global batch."""
@@ -44,6 +46,7 @@ class TrainingData:
     # Mean and standard deviation of each condition, in the order of a batch's columns.
     scales: dict[str, tuple[float, float]] = field(default_factory=dict)
     held_out: Sequence[Batch] = ()  # this rank's share, for validation
+    balance: Balance | None = None  # the sizes of `batch_size: balanced`
 
 
 @dataclass

@@ -37,7 +37,7 @@ class Conditions:
             for column, name in enumerate(self.names):
                 if drop and self.dropout:
                     lost = dropped_conditions(self.seed, batch.epoch, batch.clip_ids, self.dropout, name)
-                    values[lost.to(values.device), column] = torch.nan
+                    values[:, column].masked_fill_(lost.to(values.device), torch.nan)  # a GPU is not waited for
             found["conditions"] = values
         return found
 

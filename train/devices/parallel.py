@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from models.transformers.dit import DiT
@@ -117,6 +117,8 @@ def parallelize(
     for block in [each for each in network.modules() if isinstance(each, Block)]:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(network, mesh=mesh, mp_policy=policy)  # in place
+    if isinstance(network, TokenTransformer):
+        register_fsdp_forward_method(network, "generate")  # else its weights would not be gathered
     return network
 
 
@@ -139,13 +141,13 @@ def copy_into(tensor: Tensor, values: Tensor) -> None:
 
 
 def full_states(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """Each tensor whole and on the CPU, on the first rank; {} on the others, which must call it too."""
+    """A copy of each tensor, whole and on the CPU, on the first rank; {} on the others, which must call it too."""
     found = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach()
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        if ranks.first:
-            found[name] = full.cpu()
+        full, own = (tensor.full_tensor(), tensor.to_local()) if isinstance(tensor, DTensor) else (tensor, tensor)
+        if ranks.first:  # what was gathered from other ranks is a copy already
+            found[name] = full.to("cpu", copy=full.data_ptr() == own.data_ptr()).contiguous()
     return found
 
 

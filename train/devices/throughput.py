@@ -10,21 +10,23 @@ SECONDS = 0.3  # of measuring
 
 
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of one large matrix product in `dtype`, the best of several: what the device reaches, which is less than
-    its maker states.
+    """FLOP/s of one large product of random matrices in `dtype`, the best of several: what the device reaches, which is
+    less than its maker states. (Ones or zeros take a GPU less power, so it would clock higher than in any training.)
     """
     size = 8192 if device.type == "cuda" else 512
-    a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    generator = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(size, size, dtype=dtype, device=device, generator=generator) for _ in range(2))
     best, until = float("inf"), time.perf_counter() + SECONDS
     while time.perf_counter() < until or best == float("inf"):
-        _synchronize(device)
+        synchronize(device)
         begin = time.perf_counter()
         a @ b
-        _synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Returns when a GPU has done what it was given; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 
 import torch
+import torch.compiler.config
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -20,6 +21,16 @@ from train.data.batches import TrainingData
 from train.run.lineage import model_folder
 
 RECOMPILES = 64  # of a block, one per bucket, mask and training mode; after more, torch no longer compiles it
+
+
+def set_up_compiling() -> None:
+    """Settings of torch.compile, of the whole process.
+
+    With DistributedDataParallel, torch would cut each compiled block into several graphs to send gradients earlier;
+    blocks are small enough as they are.
+    """
+    torch.compiler.config.recompile_limit = max(RECOMPILES, torch.compiler.config.recompile_limit)
+    torch._dynamo.config.optimize_ddp = False
 
 
 def network_settings(config: TrainConfig, data: TrainingData) -> DiTSettings | TokenSettings:
@@ -83,16 +94,20 @@ def start_from(network: DiT | TokenTransformer, place: str) -> None:
     network.load_state_dict(found.state_dict())
 
 
-def prepare_blocks(network: DiT | TokenTransformer, compiled: bool, checkpointed: bool) -> None:
-    """Compiles each block by itself, so that a network of a hundred blocks compiles as fast as one of one; and computes
-    blocks again in the backward pass instead of keeping their activations.
+def prepare_blocks(network: DiT | TokenTransformer, compiled: bool, checkpointed: bool, maskless: bool = False) -> None:
+    """Compiles each block by itself, so that a network of a hundred blocks compiles as fast as one of one; computes
+    blocks again in the backward pass instead of keeping their activations; and attends to text without a mask.
     """
+    if compiled:
+        set_up_compiling()
     for block in network.modules():
         if isinstance(block, Block):
+            if block.cross is not None:
+                block.cross.maskless = maskless
             if checkpointed:
                 block.forward = _checkpointed(block.forward)  # type: ignore[method-assign]  # as torch's own wrappers do
             if compiled:
-                block.compile(recompile_limit=RECOMPILES)
+                block.compile()
 
 
 def _checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -19,11 +20,27 @@ from train.objectives.masks import draw_masks, token_times
 from train.objectives.objective import PUBLISHED, Objective
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What is drawn for the clips of a micro-batch, on its device; noise is made from its generators when needed."""
+
+    t: Tensor  # (B,)
+    known: Tensor | None  # (B, T, H, W) bool, latents that are given clean
+    kept: Tensor | None  # (B, n) tokens that are not dropped after the mixer
+    posterior: list[torch.Generator] | None  # one for each clip; None: the mean
+    noise: list[torch.Generator]
+
+
 class Task(Protocol):
     """`module` is the network as it is called in training (compiled, wrapped for several ranks)."""
 
-    def losses(self, module: nn.Module, part: MicroBatch, step: int, places: Sequence[int]) -> Tensor:
-        """(B,) float32 with their graph. `places` are the clips' positions in the global batch, which key the noise."""
+    def draw(self, part: MicroBatch, step: int, places: Sequence[int]) -> Drawn | None:
+        """The draws of a step, counted from 0. `places` are the clips' positions in the global batch, which key them
+        together with the step.
+        """
+
+    def losses(self, module: nn.Module, part: MicroBatch, drawn: Drawn | None) -> Tensor:
+        """(B,) float32 with their graph."""
 
     def validation_names(self, count: int) -> list[str]:
         """Names of the rows of `validation_losses`."""
@@ -72,24 +89,29 @@ class Denoising:
                 "in time, as high as wide"
             )
 
-    def losses(self, module: nn.Module, part: MicroBatch, step: int, places: Sequence[int]) -> Tensor:
+    def draw(self, part: MicroBatch, step: int, places: Sequence[int]) -> Drawn:
+        mean = part.latents["mean"]  # (B, C, T, H, W)
         sampled = self.config.conditions.posterior == "sample"
-        posterior = [self.generators("posterior", step, place) for place in places] if sampled else None
-        clean = normalized(part.latents, self.contract, posterior)  # (B, C, T, H, W)
-        noise = gaussian_noise(clean, [self.generators("noise", step, place) for place in places])
         own = [self.generators("times", step, place, cpu=True) for place in places]
-        t = torch.cat([self.objective.draw_times(1, self.tokens(clean.shape), each) for each in own]).to(clean.device)
+        t = torch.cat([self.objective.draw_times(1, self.tokens(mean.shape), each) for each in own]).to(mean.device)
         known = kept = None
         if self.masks:
-            _, _, frames, height, width = clean.shape
+            _, _, frames, height, width = mean.shape
             patch = self.network.settings.patch[1]
             known = torch.cat([draw_masks(1, (frames, height, width), self.masks, each, patch) for each in own])
-            known = known.to(clean.device)  # (B, T, H, W)
+            known = known.to(mean.device)
         if self.network.settings.mask_ratio:
-            drawn = [self.network.draw_kept((1, *clean.shape[1:]), each) for each in own]
+            drawn = [self.network.draw_kept((1, *mean.shape[1:]), each) for each in own]
             rows = [row for row in drawn if row is not None]
-            kept = torch.cat(rows).to(clean.device) if rows else None  # (B, n)
-        return self._losses(module, part, clean, noise, t, known, kept)
+            kept = torch.cat(rows).to(mean.device) if rows else None
+        posterior = [self.generators("posterior", step, place) for place in places] if sampled else None
+        return Drawn(t, known, kept, posterior, [self.generators("noise", step, place) for place in places])
+
+    def losses(self, module: nn.Module, part: MicroBatch, drawn: Drawn | None) -> Tensor:
+        assert drawn is not None, "`draw` gives the draws"
+        clean = normalized(part.latents, self.contract, drawn.posterior)  # (B, C, T, H, W)
+        noise = gaussian_noise(clean, drawn.noise)
+        return self._losses(module, part, clean, noise, drawn.t, drawn.known, drawn.kept)
 
     def validation_names(self, count: int) -> list[str]:
         return [f"{float(t):.3f}" for t in self.objective.validation_times(count)]
@@ -125,7 +147,9 @@ class Denoising:
         times = t if known is None else token_times(t, known)  # (B,), or (B, T, H, W)
         noised = self.objective.noised(clean, noise, times)
         given: dict[str, Any] = {} if kept is None else {"kept": kept}
-        output = module(noised, times, **part.condition, **given)
+        if known is not None:
+            given["known"] = known
+        output = module(noised, t, **part.condition, **given)
         uncounted = known
         if kept is not None:
             lost = self.network.dropped_mask(kept, clean.shape)
@@ -139,7 +163,10 @@ class NextToken:
     def __init__(self, network: TokenTransformer):
         self.network = network
 
-    def losses(self, module: nn.Module, part: MicroBatch, step: int, places: Sequence[int]) -> Tensor:
+    def draw(self, part: MicroBatch, step: int, places: Sequence[int]) -> None:
+        """Nothing is drawn."""
+
+    def losses(self, module: nn.Module, part: MicroBatch, drawn: Drawn | None) -> Tensor:
         tokens = part.latents["tokens"]  # (B, T, H, W)
         return self.network.loss(module(tokens, **part.condition), tokens)
 
@@ -147,7 +174,7 @@ class NextToken:
         return ["nats_per_token"]
 
     def validation_losses(self, module: nn.Module, part: MicroBatch, count: int) -> Tensor:
-        return self.losses(module, part, 0, ())[None]
+        return self.losses(module, part, None)[None]
 
     def tokens(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape[1:])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.settings.validation import ConfigError
 from train.config.training import TrainConfig
-from train.data.batches import Batch, TrainingData, micro_batches, to_device
+from train.data.batch_sizes import batch_sizes
+from train.data.batches import Batch, TrainingData
 from train.data.conditions import Conditions
+from train.devices.determinism import deterministic_kernels
 from train.devices.mixed_precision import autocast, compute_dtype
 from train.devices.parallel import (
     Ranks,
@@ -26,6 +28,7 @@ from train.devices.parallel import (
     parallelize,
 )
 from train.devices.throughput import measured_peak
+from train.loop.feed import PreparedStep, StepFeed
 from train.loop.network import build, prepare_blocks, start_from
 from train.loop.tasks import task_for
 from train.loop.validation import Validation
@@ -66,12 +69,7 @@ class Training:
     ):
         self.config, self.data, self.ranks, self.stop, self.draw = config, data, ranks or Ranks(), stop, draw
         device = self.ranks.device
-        self.share = config.batch_size // self.ranks.world  # clips of a step on this rank
-        if config.batch_size % (self.ranks.world * config.accumulate):
-            raise ConfigError(
-                f"batch_size {config.batch_size} does not divide into {self.ranks.world} ranks x accumulate "
-                f"{config.accumulate}"
-            )
+        self.sizes = batch_sizes(config, data.shapes, self.ranks.world, data.balance)
         self.network = build(config, data).to(device)
         self.task = task_for(config, self.network, data, device)
         self.folder = Path(folder)
@@ -91,7 +89,8 @@ class Training:
         if config.start is not None and not (resume and self.checkpoints.steps()):
             start_from(self.network, config.start)
         compiled = device.type == "cuda" if config.compile is None else config.compile
-        prepare_blocks(self.network, compiled, config.activation_checkpointing)
+        maskless = config.text_attention == "maskless"
+        prepare_blocks(self.network, compiled, config.activation_checkpointing, maskless)
         self.dtype = compute_dtype(config.dtype, device)
         self.module = parallelize(self.network, self.ranks, config.parallel, self.dtype)
         self.ema = EMA(self.network, config.ema)
@@ -106,37 +105,41 @@ class Training:
         )
         self.validation = Validation(self.task, self.conditions, data.held_out, self.ranks, config.validation.times)
         self.step = self._resume() if resume else 0
+        self.loader_state = data.loader.state_dict()  # after the last step, while the next one is being prepared
         self.about = about_run(self.folder, ancestors, resumed=self.step > 0, identity=data.identity)
         self.extra = {**(extra or {}), RUN_ID: self.about[RUN_ID]}
         first = self.ranks.first
         if first:
             dataset = self.extra.get("dataset")
-            run_folder.write_config(self.folder, {**config.to_dict(), "dataset": dataset, **self.about})
+            balanced = {run_folder.BALANCED: asdict(data.balance)} if data.balance is not None else {}
+            run_folder.write_config(self.folder, {**config.to_dict(), "dataset": dataset, **balanced, **self.about})
         self.log = Log(self.folder, after=self.step if resume else None, sinks=tuple(sinks)) if first else None
         self.replaced: list[dict[str, Any]] = []  # samples of the last step that could not be read, of all ranks
         self.console = console or Console(config.kind, config.steps, quiet=quiet or not first)
 
     def run(self) -> None:
         """Trains until the last step, or until `stop`; in the end a checkpoint of that step is on disk."""
+        with deterministic_kernels(self.config.deterministic):
+            self._run()
+
+    def _run(self) -> None:
         config, saved = self.config, self.step
         count = sum(parameter.numel() for parameter in self.network.parameters())
         peak = (config.peak_tflops or 0) * 1e12 or measured_peak(self.ranks.device, self.dtype)
         self.console.say(
             f"{config.kind} of {count:,} parameters on {self.ranks.world} x {self.ranks.device.type}, from step "
-            f"{self.step:,} to {config.steps:,}, {config.batch_size} clips each; "
+            f"{self.step:,} to {config.steps:,}, {self._said_sizes()} clips each; "
             f"{'given' if config.peak_tflops else 'measured'} peak {peak / 1e12:.3g} TFLOP/s"
         )
-        batches: Iterator[Batch] = iter(self.data.loader)
-        stopped = False
+        feed, stopped = StepFeed(self.data.loader, self.conditions, self.task, self.ranks, config.accumulate), False
         try:
             while self.step < config.steps and not stopped:
                 begin = time.perf_counter()
-                batch = next(batches)
+                prepared = feed.take(self.step, more=self.step + 1 < config.steps)
                 waited = time.perf_counter() - begin
-                batch = to_device(batch, self.ranks.device)
-                numbers, stopped = self.train_step(batch)
+                numbers, stopped = self.train_step(prepared)
                 self.step += 1
-                self._report(batch, numbers, time.perf_counter() - begin, waited, peak)
+                self._report(prepared.batch, numbers, time.perf_counter() - begin, waited, peak)
                 self._validate_and_draw(last=self.step == config.steps)
                 if self.step % config.checkpoint.every == 0:
                     self.save()
@@ -148,15 +151,17 @@ class Training:
             if self.ranks.first:
                 run_folder.unlock(self.folder)
         finally:
+            feed.close()
             self.close()
 
-    def train_step(self, batch: Batch) -> tuple[dict[str, float], bool]:
+    def train_step(self, prepared: PreparedStep) -> tuple[dict[str, float], bool]:
         """One optimizer step on this rank's share of a batch. Returns numbers for the log, and whether to stop."""
-        config = self.config
+        config, batch = self.config, prepared.batch
+        clips = self._clips(batch)
         rate = learning_rate(config.optimizer, self.step, config.steps)
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(batch)
+        losses = self._backward(prepared)
         own = [losses.double().sum().item(), float(self.stop()), len(batch.skipped)]
         total, stop, skipped = self.ranks.sum(torch.tensor(own, dtype=torch.float64)).tolist()
         self.replaced = self._all_replaced(batch) if skipped else []
@@ -165,12 +170,13 @@ class Training:
         norm = clip_gradient(self.network, config.optimizer.clip)
         if not math.isfinite(norm):
             raise DivergedError(
-                f"step {self.step + 1}: the gradient's norm is {norm}, with a loss of {total / config.batch_size:.4g}; "
+                f"step {self.step + 1}: the gradient's norm is {norm}, with a loss of {total / clips:.4g}; "
                 "that step was not made"
             )
         self.optimizer.step()
         self.ema.update()
-        return {"loss": total / config.batch_size, "lr": rate, "grad_norm": norm}, stop > 0
+        self.loader_state = prepared.loader_state
+        return {"loss": total / clips, "lr": rate, "grad_norm": norm}, stop > 0
 
     def autocast(self) -> torch.autocast:
         """Inside, matrix products are in the run's dtype. FSDP casts sharded weights itself."""
@@ -184,6 +190,7 @@ class Training:
             "ema": self.ema.state_dict(),
             "optimizer": optimizer_states(self.network, self.optimizer),
         }
+        self.checkpoints.wait()  # so that there are never two copies
         tensors = {name: full_states(each, self.ranks) for name, each in groups.items()}
         if not self.ranks.first:
             return
@@ -192,27 +199,34 @@ class Training:
         def then(copies: Tensors) -> None:
             run_folder.save_model(self.folder, self.network, copies, extra, empty)
 
-        numbers = {**self.numbers, "step": self.step, "loader": self.data.loader.state_dict()}
-        self.checkpoints.save(self.step, tensors, numbers, then=then)
+        numbers = {**self.numbers, "step": self.step, "loader": self.loader_state}
+        self.checkpoints.save(self.step, tensors, numbers, then=then, copied=True)
 
     def close(self) -> None:
         if self.log is not None:
             self.log.close()
             self.log = None
 
-    def _backward(self, batch: Batch) -> Tensor:
+    def _backward(self, prepared: PreparedStep) -> Tensor:
         """Adds up the gradient of the mean loss over micro-batches. Returns the clips' losses, (B,)."""
-        parts = micro_batches(batch, self.conditions(batch), self.config.accumulate)
-        size = len(batch.clip_ids) // self.config.accumulate
-        start, losses = self.ranks.rank * self.share, []  # position of this rank's first clip in the global batch
-        for index, part in enumerate(parts):
-            places = range(start + index * size, start + (index + 1) * size)
-            with defer_grad_sync(self.module, index < len(parts) - 1):
+        losses = []
+        for index, (part, drawn) in enumerate(prepared.parts, start=1):
+            with defer_grad_sync(self.module, index < len(prepared.parts)):
                 with self.autocast():
-                    each = self.task.losses(self.module, part, self.step, places)  # (B / accumulate,)
-                (each.mean() / len(parts)).backward()
+                    each = self.task.losses(self.module, part, drawn)  # (B / accumulate,)
+                (each.mean() / len(prepared.parts)).backward()
             losses.append(each.detach())
         return torch.cat(losses)
+
+    def _clips(self, batch: Batch) -> int:
+        """Clips of the step over all ranks, of which the batch is this rank's share."""
+        return len(batch.clip_ids) * self.ranks.world
+
+    def _said_sizes(self) -> str:
+        """How many clips a step has, by bucket where that differs."""
+        if len(set(self.sizes.values())) == 1:
+            return f"{next(iter(self.sizes.values())):,}"
+        return ", ".join(f"{size:,} ({bucket})" for bucket, size in self.sizes.items())
 
     def _state(self) -> dict[str, Tensor]:
         """The network's parameters and buffers by name, not copied."""
@@ -257,8 +271,9 @@ class Training:
         """Logs the step. Its time is complete, since reading the loss waited for the device."""
         if self.log is None:
             return
-        shape = (self.config.batch_size, *next(iter(batch.latents.values())).shape[1:])
-        tokens = self.task.tokens(shape) * self.config.batch_size
+        clips = self._clips(batch)
+        shape = (clips, *next(iter(batch.latents.values())).shape[1:])
+        tokens = self.task.tokens(shape) * clips
         empty = self.conditions.empty
         text = 0 if empty is None else max(len(empty), 0 if batch.text is None else batch.text.shape[1])
         flops = self.task.flops(shape, text)
@@ -283,6 +298,6 @@ class Training:
         own = [name for name, loss in zip(batch.clip_ids, losses.tolist(), strict=True) if not math.isfinite(loss)]
         clips = [name for rank in self.ranks.gathered(own) for name in rank]
         raise DivergedError(
-            f"step {self.step + 1}: the loss is not finite for {len(clips)} of {self.config.batch_size} clips "
+            f"step {self.step + 1}: the loss is not finite for {len(clips)} of {self._clips(batch)} clips "
             f"({', '.join(clips[:8])}{', …' if len(clips) > 8 else ''}); that step was not made"
         )

@@ -48,16 +48,20 @@ class Checkpoints:
         numbers: Mapping[str, Any],
         wait: bool = False,
         then: Callable[[Tensors], None] | None = None,
+        copied: bool = False,
     ) -> None:
         """Copies the tensors to CPU memory and returns while a thread writes them; with `wait`, returns when they are
-        written.
+        written. With `copied` the tensors are copies already, on the CPU, that nothing else changes.
 
         `tensors` are groups by name, each a flat dict; `numbers` is what JSON takes. When the checkpoint is written the
         thread calls `then` with the copies. First waits for the checkpoint before, and raises its error if writing it
         failed.
         """
         self.wait()
-        copies = {group: {name: _copied(tensor) for name, tensor in each.items()} for group, each in tensors.items()}
+        copies = {
+            group: {name: tensor if copied else _copied(tensor) for name, tensor in each.items()}
+            for group, each in tensors.items()
+        }
         numbers = json.loads(json.dumps({**numbers, "step": step}))  # a copy too
         self.writer = threading.Thread(target=self._write, args=(step, copies, numbers, then), name="checkpoint")
         self.writer.start()

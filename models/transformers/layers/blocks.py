@@ -17,6 +17,9 @@ from models.settings.transformers import BlockSettings
 from models.transformers.layers.conditions import EPSILON, RMSNorm
 from models.transformers.layers.rotary import rotate
 
+MASKED = -3e4  # within the range of float16
+CHANNELS = 8  # heads are a multiple of it
+
 
 class Attention(nn.Module):
     """Self-attention of tokens, (B, T, S, D) to (B, T, S, D). `over` says which tokens see each other: "all", those of
@@ -61,6 +64,9 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """Attention of tokens (B, T, S, D) to a text (B, L, D) where its mask (B, L) is true; its output is 0 at first
     (PixArt).
+
+    Kernels of flash attention take no mask. With `maskless` one more channel stands in its place, 1 for queries and 0
+    or `MASKED` for keys, which gives the same numbers.
     """
 
     def __init__(self, settings: BlockSettings):
@@ -70,14 +76,32 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(settings.width, 2 * settings.width)
         self.norms = _norms(settings)
         self.out = nn.Linear(settings.width, settings.width)
+        self.maskless = False
 
     def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         q = self.q(x).flatten(1, 2).unflatten(-1, (self.heads, -1))  # (B, N, heads, head)
         k, v = self.kv(text).unflatten(-1, (2, self.heads, -1)).unbind(2)  # each (B, L, heads, head)
         q, k = self.norms[0](q).to(v.dtype), self.norms[1](k).to(v.dtype)
         q, k, v = (each.transpose(1, 2) for each in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        y = attention_by_channel(q, k, v, mask) if self.maskless else (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        )  # fmt: skip
         return self.out(y.transpose(1, 2).reshape(x.shape))
+
+
+def attention_by_channel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of queries (B, heads, N, head) to the keys and values (B, heads, L, head) where `mask` (B, L) is true,
+    by one more channel instead of a mask; heads are padded to a multiple of `CHANNELS`, as kernels want them.
+
+    With n channels a masked key has a logit `MASKED` / sqrt(n) lower, so its share is 0 in every dtype.
+    """
+    head = q.shape[-1]
+    more = -(head + 1) % CHANNELS
+    hidden = torch.where(mask, 0.0, MASKED).to(k.dtype)[:, None, :, None].expand(*k.shape[:3], 1)
+    q = F.pad(torch.cat([q, torch.ones_like(q[..., :1])], dim=-1), (0, more))
+    k = F.pad(torch.cat([k, hidden], dim=-1), (0, more))
+    v = F.pad(v, (0, 1 + more))
+    return F.scaled_dot_product_attention(q, k, v, scale=head**-0.5)[..., :head]
 
 
 class Block(nn.Module):
@@ -122,28 +146,16 @@ class Block(nn.Module):
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulated(self.modulation, c, high_t_mask, 6)
         x = x + gate * self.attention(self.norm(x) * (1 + scale) + shift, angles, cache, at)
         if self.time_attention is not None and self.time_modulation is not None:
-            along_time = (self.time_modulation, self.time_attention)
             if x.shape[1] > 1:
-                x = x + self._along_time(*along_time, x, c, angles, high_t_mask)
+                shift, scale, gate = modulated(self.time_modulation, c, high_t_mask, 3)
+                x = x + gate * self.time_attention(self.norm(x) * (1 + scale) + shift, angles)
             elif torch.is_grad_enabled():
-                # Of no samples, which adds 0, but gives the weights a gradient of 0, as DistributedDataParallel wants.
-                none = None if high_t_mask is None else high_t_mask[:0]
-                x = x + self._along_time(*along_time, x[:0], c[:0], angles, none).sum()
+                # Adds 0, but gives the weights a gradient of 0, as DistributedDataParallel wants.
+                for weight in (*self.time_modulation.parameters(), *self.time_attention.parameters()):
+                    x = x + weight.flatten()[:0].sum()
         if self.cross is not None and self.cross_norm is not None and text is not None and mask is not None:
             x = x + self.cross(self.cross_norm(x), text, mask)
         return x + mlp_gate * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
-
-    def _along_time(
-        self,
-        modulation: nn.Linear,
-        attention: Attention,
-        x: Tensor,
-        c: Tensor,
-        angles: Tensor,
-        high_t_mask: Tensor | None,
-    ) -> Tensor:
-        shift, scale, gate = modulated(modulation, c, high_t_mask, 3)
-        return gate * attention(self.norm(x) * (1 + scale) + shift, angles)
 
 
 class Head(nn.Module):

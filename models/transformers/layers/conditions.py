@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.settings.transformers import BlockSettings
 
 EPSILON = 1e-6
+ALIGNED = 64  # on a GPU, texts are padded to a multiple: kernels of attention are fast for those, and shapes are few
 TIME_FEATURES = 256  # sines and cosines of each time
 CONDITION_FEATURES = 32  # sines and cosines of each condition; periods from 1/2 to 64 standard deviations
 FARTHEST = 16.0  # standard deviations; values beyond are clamped to it
@@ -44,7 +45,8 @@ class TimeEmbedding(nn.Module):
 class TextEmbedding(nn.Module):
     """Text (B, L, `text_dim`) with its mask (B, L) to (B, 1 + L, D) with its mask, and one pooled vector (B, D).
 
-    A learned token stands before the text, so that an empty or masked text still gives something to attend to.
+    A learned token stands before the text, so that an empty or masked text still gives something to attend to. On a
+    GPU, 1 + L is padded to a multiple of `ALIGNED` by masked tokens.
     """
 
     def __init__(self, dim: int, width: int):
@@ -62,6 +64,8 @@ class TextEmbedding(nn.Module):
         tokens = torch.cat([self.start.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], dim=1)
         mask = F.pad(mask, (1, 0), value=True)
         mean = (tokens * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+        if tokens.device.type == "cuda":
+            tokens, mask = aligned(tokens, mask)
         return tokens, mask, self.pooled(mean)
 
     def complete(
@@ -78,6 +82,12 @@ class TextEmbedding(nn.Module):
         elif mask.shape != text.shape[:2]:
             raise ValueError(f"a text mask of shape {tuple(mask.shape)} for a text of shape {tuple(text.shape)}")
         return text.expand(batch, -1, -1), mask.bool().expand(batch, -1)
+
+
+def aligned(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, L, D) and (B, L) padded with masked zeros to a multiple of `ALIGNED` tokens."""
+    more = -tokens.shape[1] % ALIGNED
+    return F.pad(tokens, (0, 0, 0, more)), F.pad(mask, (0, more))
 
 
 class ConditionEmbedding(nn.Module):

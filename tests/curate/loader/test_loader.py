@@ -296,7 +296,7 @@ def test_what_can_not_work_is_one_line(dataset, tmp_path):
     for options, said in [
         ({"batch_size": 12}, "too few clips for one batch: 1x16x16 has 6 for a batch of 12, 5x16x24 has 11"),
         ({"batch_size": 4, "world": 3}, "batch_size 4 of bucket 1x16x16: expected a multiple of 3"),
-        ({"batch_size": {"1x16x16": 4}}, "batch_size 0 of bucket 5x16x24"),
+        ({"batch_size": {"1x16x16": 4}}, "batch_size lacks a size for the bucket 5x16x24"),
         ({"batch_size": 4, "rank": 2, "world": 2}, "rank 2 of 2"),
         ({"batch_size": 4, "text": "subtitles"}, "no text 'subtitles': text, text_short"),
         ({"batch_size": 4, "fields": ["tokens"]}, "no latents 'tokens': it has mean, logvar"),

@@ -26,10 +26,10 @@ def noting(steps: Path) -> Iterator[None]:
     """Inside, this rank notes step and clips of each step that was made."""
     made, path = Training.train_step, steps / f"{os.environ.get('RANK', 0)}-{uuid.uuid4().hex}.jsonl"
 
-    def noted(self, batch):
-        found = made(self, batch)
+    def noted(self, prepared):
+        found = made(self, prepared)
         with path.open("a") as file:
-            file.write(json.dumps([self.step + 1, batch.clip_ids]) + "\n")
+            file.write(json.dumps([self.step + 1, prepared.batch.clip_ids]) + "\n")
         return found
 
     Training.train_step = noted

@@ -166,7 +166,7 @@ REFUSED = [
     ({"kind": "gan"}, [], "kind 'gan': there are dit, tokens, vae"),
     ({"kind": "vae"}, [], "kind vae learns from the clips of a catalog: give --catalog URI"),
     ({"kind": "tokens"}, [], "kind 'tokens', but the dataset holds continuous latents"),
-    ({"model": {"size": "M"}}, [], "model: unknown size 'M': debug, S, B, L, XL"),
+    ({"model": {"size": "M"}}, [], "model: unknown size 'M': debug, S, B, L, XL, XL128"),
     (
         {"model": {**CONFIG["model"], "patch": [1, 3, 3]}},
         [],

@@ -145,7 +145,7 @@ def test_settings_that_cannot_be_built_are_refused_by_name(changes, words):
 
 
 def test_there_are_no_other_sizes():
-    with pytest.raises(ValueError, match="unknown size 'XXL': debug, S, B, L, XL"):
+    with pytest.raises(ValueError, match="unknown size 'XXL': debug, S, B, L, XL, XL128"):
         sized("XXL")
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from models.settings.transformers import SIZES, DiTSettings, sized
 from models.transformers.dit import DiT
+from models.transformers.flops import dit_flops
 from models.transformers.layers.rotary import axis_pairs, position_features, rotary_angles, rotate
 from tests.models.transformers.small_dit import ATTENTIONS, SMALL, inputs, near, network, stirred
 from tests.torch_state import one_thread, seeded
@@ -98,6 +99,16 @@ def test_the_published_sizes_have_the_published_number_of_parameters(size):
     assert abs(count / 1e6 - PUBLISHED[size]) <= 1.0
     blocks = sum(each.numel() for each in dit.blocks.parameters())
     assert blocks == SIZES[size]["depth"] * (18 * width**2 + 15 * width)
+
+
+def test_xl_with_heads_of_128_has_the_parameters_of_xl():
+    counts = []
+    for size in ("XL", "XL128"):
+        with torch.device("meta"):
+            dit = DiT(sized(size, channels=4, text_dim=512, qk_norm=False))
+        counts.append(sum(each.numel() for each in dit.parameters()))
+    assert counts[0] == counts[1] and sized("XL128").width // sized("XL128").heads == 128
+    assert dit_flops(sized("XL"), 1, (8, 32, 32)) == dit_flops(sized("XL128"), 1, (8, 32, 32))
 
 
 def test_what_does_not_fit_is_refused_with_what_would():

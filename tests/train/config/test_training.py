@@ -37,6 +37,20 @@ def test_a_config_comes_back_from_json(lr, warmup, share, compiled, masks, paral
 
 
 REFUSED = [
+    ({"batch_size": 0}, "batch_size 0: at least 1"),
+    ({"batch_size": "big"}, "batch_size 'big': int or settings by name or 'balanced' is expected"),
+    ({"batch_size": {}}, "batch_size {}: a number for each bucket, such as {81x480x832: 1}"),
+    ({"batch_size": {"1x8x8": 0}}, "batch_size.1x8x8 0: at least 1"),
+    ({"batch_size": {"1x8x8": "4"}}, "batch_size.1x8x8 '4': int is expected"),
+    ({"batch_size": {"1x8x8": 2.5}}, "batch_size.1x8x8 2.5: int is expected"),
+    ({"batch_size": "balanced"}, "batch_size 'balanced' needs balance.tokens, the most of a step, or balance.seconds"),
+    ({"balance": {"tokens": 5}}, "balance with batch_size 256: only batch_size balanced has a budget"),
+    ({"batch_size": "balanced", "balance": {"tokens": 0}}, "balance.tokens 0: at least 1"),
+    (
+        {"batch_size": "balanced", "balance": {"tokens": 9, "seconds": 1}},
+        "balance.seconds and balance.tokens: give one",
+    ),
+    ({"text_attention": "none"}, "text_attention 'none': there are masked, maskless"),
     ({"batchsize": 1}, "unknown setting batchsize: there are kind, model, objective, steps, batch_size"),
     ({"validation": {"part": 1}}, "unknown setting validation.part: there are share, least, by, every"),
     ({"steps": 1.5}, "steps 1.5: int is expected"),

@@ -53,6 +53,15 @@ def test_what_changes_after_save_returns_is_not_in_the_checkpoint(tmp_path):
     assert checkpoints.latest()[1]["model"]["w"].abs().max() == 0
 
 
+def test_what_is_a_copy_already_is_not_copied_again(tmp_path):
+    written = []
+    for copied in (False, True):
+        then = written.append
+        Checkpoints(tmp_path).save(int(copied), GROUPS, {}, wait=True, then=then, copied=copied)
+    weight = GROUPS["model"]["a.weight"]
+    assert [each["model"]["a.weight"].data_ptr() == weight.data_ptr() for each in written] == [False, True]
+
+
 def test_the_last_ones_are_kept_and_the_later_of_two_of_one_step(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     assert checkpoints.latest() is None
