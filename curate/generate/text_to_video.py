@@ -6,11 +6,12 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from curate.errors import UserError
+from models.out_of_memory import is_out_of_memory
 from stages.base import SettingsError
 from stages.shards.contract import Contract, ContractError, sizes
 
@@ -28,10 +29,20 @@ class TextToVideo:
     """Makes videos for `clipmill sample`. Models are loaded when they are first needed.
 
     The files of the run hold the paths of its VAE and text encoder; `vae` and `text_model` replace them if these have
-    moved. UserError, in one line, for a missing model, and for another VAE or encoder than the run's.
+    moved. `dtype` is that of the matrix products; auto is bfloat16 on a GPU and float32 on a CPU. `chunk` is how many
+    frames the VAE encodes or decodes at a time at most; None: chosen by size. UserError, in one line, for a missing
+    model, for another VAE or encoder than the run's, and for a chunk that the VAE does not take.
     """
 
-    def __init__(self, folder: str | Path, vae: str | None = None, text_model: str | None = None, device: str = "auto"):
+    def __init__(
+        self,
+        folder: str | Path,
+        vae: str | None = None,
+        text_model: str | None = None,
+        device: str = "auto",
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        chunk: int | None = None,
+    ):
         import torch
 
         from train.sampling.trained_run import load_run
@@ -40,11 +51,12 @@ class TextToVideo:
             raise UserError("--device cuda, but there is no GPU that torch can use")
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         try:
-            self.run: TrainedRun = load_run(folder, self.device)
+            self.run: TrainedRun = load_run(folder, self.device, dtype)
             self.contract = Contract.from_dict(self.run.contract)
         except (ValueError, ContractError) as error:
             raise UserError(str(error)) from error
         self.folder, self._vae, self._text_model = Path(folder), vae, text_model
+        self.dtype, self.chunk = dtype, chunk
         self._coder: LatentCoder | None = None
         self._encoder: TextEncoder | None = None
 
@@ -69,8 +81,12 @@ class TextToVideo:
                         f"{path} is another VAE than that of the latents in {self.folder}: its hash is "
                         f"{info.fingerprint[:12]}…, theirs {self.contract.fingerprint[:12]}…; name theirs with --vae"
                     )
+                try:
+                    info.check_chunk(self.chunk)
+                except ValueError as error:
+                    raise UserError(f"--{error}") from error
                 print(f"loading VAE {path}", file=sys.stderr, flush=True)
-                self._coder = load_coder(path, device=self.device)
+                self._coder = load_coder(path, device=self.device, dtype=self.dtype, chunk=self.chunk)
             except SettingsError as error:
                 raise UserError(f"the VAE of {self.folder}: {error}; name another place with --vae") from error
         return self._coder
@@ -195,7 +211,7 @@ class TextToVideo:
             for batch in batches:
                 if clips == 1:
                     latents = self.run.sample(batch, shape, settings, first, progress=count)
-                    found += [as_pixels(self._decoded(each[None]))[0] for each in latents]
+                    found += [self._pixels(each[None]) for each in latents]
                 else:
                     overlap = self.contract.time_stride + int(self.contract.first_frame)
                     parts = self.run.sample_longer(
@@ -206,9 +222,12 @@ class TextToVideo:
         except ValueError as error:
             raise UserError(str(error)) from error
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            if not is_out_of_memory(error):
                 raise
-            raise UserError(f"there is no memory for {len(prompts)} videos of {bucket}: make them smaller") from error
+            raise UserError(
+                f"there is no memory for {len(prompts)} videos of {bucket}: make them smaller or fewer at a time, or "
+                "decode them in smaller pieces (--chunk)"
+            ) from error
         return found
 
     def _given(self, picture: np.ndarray, bucket: str) -> Tensor:
@@ -231,6 +250,11 @@ class TextToVideo:
         if latents is None:
             raise UserError(f"the VAE of {self.folder} makes no tokens, which the run learned from")
         return latents
+
+    def _pixels(self, latents: Tensor) -> np.ndarray:
+        """(T, H, W, 3) uint8 of the latents or tokens of one sample; on the device there is one piece of it at a time."""
+        given = self.coder.latents_of(latents) if self.run.tokens else latents
+        return np.concatenate([as_pixels(piece)[0] for piece in self.coder.decode_pieces(given)])
 
     def _decoded(self, latents: Tensor) -> Tensor:
         return self.coder.decode_tokens(latents) if self.run.tokens else self.coder.decode(latents)
