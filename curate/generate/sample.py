@@ -45,7 +45,8 @@ def run_sample(
     One prompt makes one file (.mp4, .gif, or a .png strip of frames). Several make as many .mp4 files, numbered
     (OUT-1.mp4, ...), or one .gif or .png with all of them, each above its prompt. All have the same seed: a prompt
     gives the same video alone and among others. `image` (JPEG, PNG, WebP) is their first frame; `clips` successive
-    clips make a longer video; `dtype` and `chunk` as in `TextToVideo`. UserError, in one line, for options that can't work.
+    clips make a longer video; `dtype` and `chunk` as in `TextToVideo`. UserError, in one line, for options that can't
+    work.
     """
     output = Path(output)
     pictures.check_name(output)

@@ -252,7 +252,7 @@ class TextToVideo:
         return latents
 
     def _pixels(self, latents: Tensor) -> np.ndarray:
-        """(T, H, W, 3) uint8 of the latents or tokens of one sample; on the device there is one piece of it at a time."""
+        """(T, H, W, 3) uint8 of the latents or tokens of one sample; on the device is one piece of it at a time."""
         given = self.coder.latents_of(latents) if self.run.tokens else latents
         return np.concatenate([as_pixels(piece)[0] for piece in self.coder.decode_pieces(given)])
 

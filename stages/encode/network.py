@@ -68,7 +68,7 @@ class Network:
 
     def _filled(self, videos: Sequence[np.ndarray], together: int) -> Sequence[np.ndarray]:
         """As many videos as the other batches have, where another number of them would be compiled anew."""
-        return [*videos, *videos[-1:] * (together - len(videos))] if self.compiled else videos
+        return [*videos, *[videos[-1]] * (together - len(videos))] if self.compiled else videos
 
     def decode_psnr(self, fields: Mapping[str, np.ndarray], video: np.ndarray) -> float:
         """dB of what the stored latents decode to, against the pixels (T, H, W, 3) uint8 that they were made of."""

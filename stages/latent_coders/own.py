@@ -11,7 +11,14 @@ from torch import Tensor
 from models.saved.vae_files import load
 from models.settings.vae import STRIDE
 from models.vae.causal_vae import CausalVAE
-from models.vae.chunks import Part, choose_kernels_by_time, chunk_frames, elements_on, largest_activation, latents_of_pieces
+from models.vae.chunks import (
+    Part,
+    choose_kernels_by_time,
+    chunk_frames,
+    elements_on,
+    largest_activation,
+    latents_of_pieces,
+)
 from models.vae.layers.causal_ops import frame_count, latent_count
 from stages.base import SettingsError, one_line
 from stages.latent_coders.coder import LatentCoder, Moments

@@ -18,10 +18,10 @@ from models.files import write_whole
 from models.saved import vae_files
 from models.settings.validation import ConfigError
 from models.vae.causal_vae import CausalVAE
+from models.vae.chunks import choose_kernels_by_time
 from models.vae.from_2d import load_2d
 from models.vae.layers.quantizers import GaussianKL
 from train.config.vae import VAETrainConfig
-from models.vae.chunks import choose_kernels_by_time
 from train.devices.mixed_precision import autocast, compute_dtype
 from train.optimization.ema import EMA
 from train.optimization.optimizer import DivergedError, clip_gradient, learning_rate, make_optimizer, set_learning_rate
