@@ -62,6 +62,7 @@ def run_sample(
 
     model = TextToVideo(folder, vae, text_model, device, dtype, chunk)
     chosen = model.bucket(bucket, frames)
+    _ = model.coder_info  # UserError before anything is computed
     if (all_frames := clips * int(chosen.split("x")[0])) > MOST_FRAMES:
         raise UserError(f"videos of {all_frames:,} frames: {MOST_FRAMES:,} are the most; ask for fewer")
     first = None if image is None else read_picture(image, chosen)

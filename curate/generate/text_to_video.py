@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.latent_coders.coder import LatentCoder
+    from stages.latent_coders.info import CoderInfo
     from stages.text_encoders.encoder import TextEncoder
     from train.sampling.trained_run import Prompt, SamplingSettings, TrainedRun
 
@@ -57,39 +59,49 @@ class TextToVideo:
             raise UserError(str(error)) from error
         self.folder, self._vae, self._text_model = Path(folder), vae, text_model
         self.dtype, self.chunk = dtype, chunk
-        self._coder: LatentCoder | None = None
         self._encoder: TextEncoder | None = None
 
     @property
     def fps(self) -> float:
         return self.contract.fps
 
-    @property
+    @cached_property
+    def coder_info(self) -> CoderInfo:
+        """What is known of the VAE of the latents without loading it. UserError where it can't be used."""
+        from stages.latent_coders.describe import describe_coder
+
+        path = self._vae or self.run.extra.get("vae")
+        if not path:
+            raise UserError(f"{self.folder} does not say where its VAE lies: give its folder with --vae")
+        try:
+            info = describe_coder(path)
+        except SettingsError as error:
+            raise self._without_vae(error) from error
+        if info.fingerprint != self.contract.fingerprint:
+            raise UserError(
+                f"{path} is another VAE than that of the latents in {self.folder}: its hash is "
+                f"{info.fingerprint[:12]}…, theirs {self.contract.fingerprint[:12]}…; name theirs with --vae"
+            )
+        try:
+            info.check_chunk(self.chunk)
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
+        return info
+
+    @cached_property
     def coder(self) -> LatentCoder:
         """The VAE of the latents."""
-        if self._coder is None:
-            from stages.latent_coders.describe import describe_coder
-            from stages.latent_coders.load import load_coder
+        from stages.latent_coders.load import load_coder
 
-            path = self._vae or self.run.extra.get("vae")
-            if not path:
-                raise UserError(f"{self.folder} does not say where its VAE lies: give its folder with --vae")
-            try:
-                info = describe_coder(path)
-                if info.fingerprint != self.contract.fingerprint:
-                    raise UserError(
-                        f"{path} is another VAE than that of the latents in {self.folder}: its hash is "
-                        f"{info.fingerprint[:12]}…, theirs {self.contract.fingerprint[:12]}…; name theirs with --vae"
-                    )
-                try:
-                    info.check_chunk(self.chunk)
-                except ValueError as error:
-                    raise UserError(f"--{error}") from error
-                print(f"loading VAE {path}", file=sys.stderr, flush=True)
-                self._coder = load_coder(path, device=self.device, dtype=self.dtype, chunk=self.chunk)
-            except SettingsError as error:
-                raise UserError(f"the VAE of {self.folder}: {error}; name another place with --vae") from error
-        return self._coder
+        path = self.coder_info.path
+        print(f"loading VAE {path}", file=sys.stderr, flush=True)
+        try:
+            return load_coder(path, device=self.device, dtype=self.dtype, chunk=self.chunk)
+        except SettingsError as error:
+            raise self._without_vae(error) from error
+
+    def _without_vae(self, error: SettingsError) -> UserError:
+        return UserError(f"the VAE of {self.folder}: {error}; name another place with --vae")
 
     @property
     def encoder(self) -> TextEncoder:
