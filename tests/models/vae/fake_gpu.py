@@ -45,7 +45,7 @@ class Seen(TorchDispatchMode):
         self.convolutions: list[tuple[Tensor, Tensor]] = []
         self.largest = 0
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # noqa: ANN001, ANN201
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         found = operation(*args, **(kwargs or {}))
         if operation.name() == "aten::convolution":
             self.convolutions.append((args[0], args[1]))

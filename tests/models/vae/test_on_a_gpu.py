@@ -126,5 +126,3 @@ def test_no_loss_meets_a_tensor_on_another_device(quantizer, pixels, perceptual)
         assert {each.device.type for each in (total, hinge, *terms.values())} == {"cuda"}
         assert {each.dtype for each in (total, hinge, *terms.values())} == {torch.float32}
         assert vae.decode(vae.eval().encode(video).mean).device.type == "cuda"
-
-

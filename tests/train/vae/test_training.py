@@ -152,7 +152,10 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path):
 @pytest.mark.parametrize("bottleneck", ["kl", "vq"])
 def test_activation_checkpointing_changes_no_loss_and_no_gradient(tmp_path, bottleneck):
     settings = config(model=BOTTLENECKS[bottleneck], activation_checkpointing=True)
-    plain, saving = trained(tmp_path / "plain", config(model=BOTTLENECKS[bottleneck])), trained(tmp_path / "a", settings)
+    plain, saving = (
+        trained(tmp_path / "plain", config(model=BOTTLENECKS[bottleneck])),
+        trained(tmp_path / "a", settings),
+    )
     assert not any(level.checkpointing for level in plain.vae.encoder.levels)
     assert all(level.checkpointing for level in (*saving.vae.encoder.levels, *saving.vae.decoder.levels))
     for one, other in zip(read_log(plain.folder), read_log(saving.folder), strict=True):
