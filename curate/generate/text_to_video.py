@@ -84,7 +84,7 @@ class TextToVideo:
             )
         try:
             info.check_chunk(self.chunk)
-        except ValueError as error:
+        except SettingsError as error:
             raise UserError(f"--{error}") from error
         return info
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stages.base import SettingsError
+
 
 @dataclass(frozen=True)
 class CoderInfo:
@@ -40,13 +42,13 @@ class CoderInfo:
         raise ValueError(f"a clip of {frames} frames: {self.kind} takes {rule}, {near} would do")
 
     def check_chunk(self, chunk: int | None) -> None:
-        """Raises ValueError for pieces of so many frames where the coder takes a clip in no pieces, or not in these."""
+        """Raises SettingsError for pieces of so many frames where the coder takes none, or not these."""
         if chunk is None:
             return
         if not self.streams:
-            raise ValueError(f"chunk {chunk}: {self.kind} goes through a clip in its own way; leave out chunk")
+            raise SettingsError(f"chunk {chunk}: {self.kind} goes through a clip in its own way; leave out chunk")
         if chunk < self.time_stride:
-            raise ValueError(f"chunk {chunk}: at least {self.time_stride} frames, which make a latent")
+            raise SettingsError(f"chunk {chunk}: at least {self.time_stride} frames, which make a latent")
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ValueError for a picture whose sides, in pixels, are no multiples of the stride."""

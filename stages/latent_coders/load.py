@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from stages.base import SettingsError
 from stages.latent_coders.coder import LatentCoder
 from stages.latent_coders.describe import OWN, describe_coder
 from stages.pretrained.devices import dtype_on, torch_device
@@ -29,10 +28,7 @@ def load_coder(
     import torch
 
     info = describe_coder(model, subfolder, revision)
-    try:
-        info.check_chunk(chunk)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
+    info.check_chunk(chunk)
     device = torch_device(device)
     torch_dtype = getattr(torch, dtype_on(device, dtype))
     if info.kind == OWN:

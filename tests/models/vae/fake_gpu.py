@@ -1,16 +1,20 @@
 """A VAE on a GPU that is not there: tensors with a shape, strides and the device `cuda`, without numbers.
 
 No public interface of torch shows which memory format a GPU's convolutions get where there is none: tensors on `meta`
-follow other rules than those on `cuda`. Hence torch's own FakeTensorMode, in tests alone. It decides as for float32.
+follow other rules than those on `cuda`. Hence torch's own FakeTensorMode and what shows its operations and the graphs
+that Inductor gets, in tests alone. It decides as for float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._inductor.decomposition import select_decomp_table
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -58,3 +62,8 @@ class Seen(TorchDispatchMode):
 def in_channels_last(tensor: Tensor) -> bool:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     return tensor.is_contiguous(memory_format=formats[tensor.ndim])
+
+
+def inductor_graphs(take: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """A backend for torch.compile that gives `take` each graph, of the operations that Inductor generates code for."""
+    return aot_autograd(fw_compiler=take, decompositions=select_decomp_table())

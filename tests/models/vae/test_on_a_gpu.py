@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.backends.common import aot_autograd
-from torch._inductor.decomposition import select_decomp_table
 
 from models.settings.vae import SIZES, VAESettings
 from models.vae.causal_vae import CausalVAE
 from models.vae.layers.causal_ops import Stream
 from models.vae.layers.quantizers import VectorQuantizer
-from tests.models.vae.fake_gpu import Seen, fake_gpu, in_channels_last, moved
+from tests.models.vae.fake_gpu import Seen, fake_gpu, in_channels_last, inductor_graphs, moved
 from train.config.vae import LossConfig
 from train.vae.losses.discriminator import PatchDiscriminator, discriminator_loss
 from train.vae.losses.losses import VAELosses, perceptual_term
@@ -97,7 +95,7 @@ def test_what_is_compiled_keeps_channels_last_in_one_graph_for_each_shape():
         graphs.append([all(in_channels_last(node.args[i].meta["val"]) for i in (0, 1)) for node in nodes])
         return graph
 
-    backend = aot_autograd(fw_compiler=compiled, decompositions=select_decomp_table())
+    backend = inductor_graphs(compiled)
     vae = planned(**SMALL).eval().requires_grad_(False)
     with fake_gpu():
         vae = moved(vae)
