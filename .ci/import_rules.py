@@ -29,8 +29,6 @@ def imports(tree: ast.Module) -> Iterator[tuple[int, str, str | None]]:
 
 
 NO_PUBLIC_WAY = {"tests/models/vae/fake_gpu.py"}  # strides on a GPU that is not there; its docstring says why
-    "tests/models/vae/fake_gpu.py"
-}  # strides of tensors on a GPU that is not there: its docstring says why
 
 
 def check_directions(name: str, tree: ast.Module) -> Iterator[str]:
