@@ -34,6 +34,9 @@ def imports(tree: ast.Module) -> Iterator[tuple[int, str, str | None]]:
             yield from ((node.lineno, node.module, alias.name) for alias in node.names)
 
 
+NO_PUBLIC_WAY = {"tests/models/vae/fake_gpu.py"}  # strides on a GPU that is not there; its docstring says why
+
+
 def check_directions(name: str, tree: ast.Module) -> Iterator[str]:
     """Dependencies point one way: curate -> stages -> models, and train -> models."""
     package = name.split("/")[0]
@@ -47,6 +50,8 @@ def check_directions(name: str, tree: ast.Module) -> Iterator[str]:
 
 def check_private_names(name: str, tree: ast.Module) -> Iterator[str]:
     """A dependency's `_name` may change with any release: none is imported, and none is read from its modules."""
+    if name in NO_PUBLIC_WAY:
+        return
     modules: dict[str, str] = {}  # name in this file -> the module or object of a dependency that it stands for
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

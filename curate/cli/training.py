@@ -37,6 +37,12 @@ def add(commands: Commands) -> None:
     sample.add_argument("--vae", metavar="PATH", help="path of the VAE, if not where the run found it")
     sample.add_argument("--text-model", metavar="PATH", help="the same of the text encoder")
     sample.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    sample.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of matrix products; auto: by device"
+    )
+    sample.add_argument(
+        "--chunk", type=positive, metavar="FRAMES", help="that the VAE decodes at a time; chosen by size"
+    )
     sample.set_defaults(command=_sample)
 
 
@@ -72,4 +78,6 @@ def _sample(args: argparse.Namespace) -> int:
         vae=args.vae,
         text_model=args.text_model,
         device=args.device,
+        dtype=args.dtype,
+        chunk=args.chunk,
     )

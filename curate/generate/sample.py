@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -37,13 +37,16 @@ def run_sample(
     text_model: str | None = None,
     conditions: Mapping[str, float] | None = None,
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    chunk: int | None = None,
 ) -> int:
     """Makes a video for each prompt and writes them to `output`. Returns the exit code 0.
 
     One prompt makes one file (.mp4, .gif, or a .png strip of frames). Several make as many .mp4 files, numbered
     (OUT-1.mp4, ...), or one .gif or .png with all of them, each above its prompt. All have the same seed: a prompt
     gives the same video alone and among others. `image` (JPEG, PNG, WebP) is their first frame; `clips` successive
-    clips make a longer video. UserError, in one line, for options that can't work.
+    clips make a longer video; `dtype` and `chunk` as in `TextToVideo`. UserError, in one line, for options that can't
+    work.
     """
     output = Path(output)
     pictures.check_name(output)
@@ -57,8 +60,9 @@ def run_sample(
 
     from curate.generate.text_to_video import TextToVideo, read_picture
 
-    model = TextToVideo(folder, vae, text_model, device)
+    model = TextToVideo(folder, vae, text_model, device, dtype, chunk)
     chosen = model.bucket(bucket, frames)
+    _ = model.coder_info  # UserError before anything is computed
     if (all_frames := clips * int(chosen.split("x")[0])) > MOST_FRAMES:
         raise UserError(f"videos of {all_frames:,} frames: {MOST_FRAMES:,} are the most; ask for fewer")
     first = None if image is None else read_picture(image, chosen)

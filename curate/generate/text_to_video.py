@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from curate.errors import UserError
+from models.out_of_memory import is_out_of_memory
 from stages.base import SettingsError
 from stages.shards.contract import Contract, ContractError, sizes
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.latent_coders.coder import LatentCoder
+    from stages.latent_coders.info import CoderInfo
     from stages.text_encoders.encoder import TextEncoder
     from train.sampling.trained_run import Prompt, SamplingSettings, TrainedRun
 
@@ -28,10 +31,20 @@ class TextToVideo:
     """Makes videos for `clipmill sample`. Models are loaded when they are first needed.
 
     The files of the run hold the paths of its VAE and text encoder; `vae` and `text_model` replace them if these have
-    moved. UserError, in one line, for a missing model, and for another VAE or encoder than the run's.
+    moved. `dtype` is that of the matrix products; auto is bfloat16 on a GPU and float32 on a CPU. `chunk` is how many
+    frames the VAE encodes or decodes at a time at most; None: chosen by size. UserError, in one line, for a missing
+    model, for another VAE or encoder than the run's, and for a chunk that the VAE does not take.
     """
 
-    def __init__(self, folder: str | Path, vae: str | None = None, text_model: str | None = None, device: str = "auto"):
+    def __init__(
+        self,
+        folder: str | Path,
+        vae: str | None = None,
+        text_model: str | None = None,
+        device: str = "auto",
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        chunk: int | None = None,
+    ):
         import torch
 
         from train.sampling.trained_run import load_run
@@ -40,40 +53,55 @@ class TextToVideo:
             raise UserError("--device cuda, but there is no GPU that torch can use")
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         try:
-            self.run: TrainedRun = load_run(folder, self.device)
+            self.run: TrainedRun = load_run(folder, self.device, dtype)
             self.contract = Contract.from_dict(self.run.contract)
         except (ValueError, ContractError) as error:
             raise UserError(str(error)) from error
         self.folder, self._vae, self._text_model = Path(folder), vae, text_model
-        self._coder: LatentCoder | None = None
+        self.dtype, self.chunk = dtype, chunk
         self._encoder: TextEncoder | None = None
 
     @property
     def fps(self) -> float:
         return self.contract.fps
 
-    @property
+    @cached_property
+    def coder_info(self) -> CoderInfo:
+        """What is known of the VAE of the latents without loading it. UserError where it can't be used."""
+        from stages.latent_coders.describe import describe_coder
+
+        path = self._vae or self.run.extra.get("vae")
+        if not path:
+            raise UserError(f"{self.folder} does not say where its VAE lies: give its folder with --vae")
+        try:
+            info = describe_coder(path)
+        except SettingsError as error:
+            raise self._without_vae(error) from error
+        if info.fingerprint != self.contract.fingerprint:
+            raise UserError(
+                f"{path} is another VAE than that of the latents in {self.folder}: its hash is "
+                f"{info.fingerprint[:12]}…, theirs {self.contract.fingerprint[:12]}…; name theirs with --vae"
+            )
+        try:
+            info.check_chunk(self.chunk)
+        except SettingsError as error:
+            raise UserError(f"--{error}") from error
+        return info
+
+    @cached_property
     def coder(self) -> LatentCoder:
         """The VAE of the latents."""
-        if self._coder is None:
-            from stages.latent_coders.describe import describe_coder
-            from stages.latent_coders.load import load_coder
+        from stages.latent_coders.load import load_coder
 
-            path = self._vae or self.run.extra.get("vae")
-            if not path:
-                raise UserError(f"{self.folder} does not say where its VAE lies: give its folder with --vae")
-            try:
-                info = describe_coder(path)
-                if info.fingerprint != self.contract.fingerprint:
-                    raise UserError(
-                        f"{path} is another VAE than that of the latents in {self.folder}: its hash is "
-                        f"{info.fingerprint[:12]}…, theirs {self.contract.fingerprint[:12]}…; name theirs with --vae"
-                    )
-                print(f"loading VAE {path}", file=sys.stderr, flush=True)
-                self._coder = load_coder(path, device=self.device)
-            except SettingsError as error:
-                raise UserError(f"the VAE of {self.folder}: {error}; name another place with --vae") from error
-        return self._coder
+        path = self.coder_info.path
+        print(f"loading VAE {path}", file=sys.stderr, flush=True)
+        try:
+            return load_coder(path, device=self.device, dtype=self.dtype, chunk=self.chunk)
+        except SettingsError as error:
+            raise self._without_vae(error) from error
+
+    def _without_vae(self, error: SettingsError) -> UserError:
+        return UserError(f"the VAE of {self.folder}: {error}; name another place with --vae")
 
     @property
     def encoder(self) -> TextEncoder:
@@ -195,7 +223,7 @@ class TextToVideo:
             for batch in batches:
                 if clips == 1:
                     latents = self.run.sample(batch, shape, settings, first, progress=count)
-                    found += [as_pixels(self._decoded(each[None]))[0] for each in latents]
+                    found += [self._pixels(each[None]) for each in latents]
                 else:
                     overlap = self.contract.time_stride + int(self.contract.first_frame)
                     parts = self.run.sample_longer(
@@ -206,9 +234,12 @@ class TextToVideo:
         except ValueError as error:
             raise UserError(str(error)) from error
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            if not is_out_of_memory(error):
                 raise
-            raise UserError(f"there is no memory for {len(prompts)} videos of {bucket}: make them smaller") from error
+            raise UserError(
+                f"there is no memory for {len(prompts)} videos of {bucket}: make them smaller or fewer at a time, or "
+                "decode them in smaller pieces (--chunk)"
+            ) from error
         return found
 
     def _given(self, picture: np.ndarray, bucket: str) -> Tensor:
@@ -231,6 +262,11 @@ class TextToVideo:
         if latents is None:
             raise UserError(f"the VAE of {self.folder} makes no tokens, which the run learned from")
         return latents
+
+    def _pixels(self, latents: Tensor) -> np.ndarray:
+        """(T, H, W, 3) uint8 of the latents or tokens of one sample; on the device is one piece of it at a time."""
+        given = self.coder.latents_of(latents) if self.run.tokens else latents
+        return np.concatenate([as_pixels(piece)[0] for piece in self.coder.decode_pieces(given)])
 
     def _decoded(self, latents: Tensor) -> Tensor:
         return self.coder.decode_tokens(latents) if self.run.tokens else self.coder.decode(latents)

@@ -23,6 +23,7 @@ from stages.unit import Place
 
 if TYPE_CHECKING:
     import duckdb
+    from torch import Tensor
 
     from stages.latent_coders.coder import LatentCoder
     from stages.settings import Dtype
@@ -83,7 +84,7 @@ class _Coder:
 
     def psnr(self, sample: RecordedPsnr, video: np.ndarray) -> float | str:
         """The decode PSNR in dB against pixels (T, H, W, 3) uint8, or why it can't be measured."""
-        from stages.encode.network import psnr
+        from stages.encode.network import decoded_psnr
         from stages.latent_coders.load import load_coder
 
         try:
@@ -92,7 +93,7 @@ class _Coder:
                 self.coder = load_coder(sample.vae_path, dtype=sample.dtype)
                 self.of = (sample.vae_path, sample.dtype)
             field = "mean" if sample.contract.codebook is None else "tokens"
-            return psnr(_decoded(self.coder, sample.contract, _fields(sample, field)), video)
+            return decoded_psnr(self.coder, _latents(self.coder, sample.contract, _fields(sample, field)), video)
         except (SettingsError, ShardError, ValueError, MemoryError, RuntimeError) as error:
             return one_line(error)[:300]
 
@@ -137,14 +138,12 @@ def _places(sql: duckdb.DuckDBPyConnection, clips: list[str]) -> dict[str, dict[
     return {clip: dict(zip(names, found, strict=True)) for clip, *found in rows}
 
 
-def _decoded(coder: LatentCoder, contract: Contract, stored: np.ndarray) -> np.ndarray:
-    """(T, H, W, 3) in [-1, 1], decoded from a stored mean or tokens."""
+def _latents(coder: LatentCoder, contract: Contract, stored: np.ndarray) -> Tensor:
+    """(1, Z, t, h, w) of a stored mean or tokens."""
     import torch
 
     from stages.encode.network import from_stored
 
     if contract.codebook is not None:
-        decoded = coder.decode_tokens(torch.from_numpy(stored.astype(np.int64))[None])
-    else:
-        decoded = coder.decode(torch.from_numpy(from_stored(stored, contract.dtype))[None])
-    return decoded[0].cpu().permute(1, 2, 3, 0).numpy()
+        return coder.latents_of(torch.from_numpy(stored.astype(np.int64))[None])
+    return torch.from_numpy(from_stored(stored, contract.dtype))[None]

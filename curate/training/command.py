@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.errors import UserError, first_line
 from curate.interrupts import STOPPED, Interrupts
+from models.out_of_memory import is_out_of_memory
 from models.settings.validation import ConfigError
 from train.config.changes import with_settings
 from train.config.training import TrainConfig
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 FAILED = 1
 KINDS = ("dit", "tokens", "vae")
-NO_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's messages, for CPUs and GPUs
 
 
 def run_train(
@@ -61,7 +61,7 @@ def run_train(
             return 2
         raise UserError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in NO_MEMORY):
+        if not is_out_of_memory(error):
             raise
         message = f"not enough memory: a smaller model or batch_size takes less ({first_line(error)})"
         if rank := int(os.environ.get("RANK", "0")):  # the other ranks do not have this error

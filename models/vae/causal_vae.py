@@ -125,6 +125,11 @@ class CausalVAE(nn.Module):
             self._check_latents(chunk)
             yield self._video(chunk, stream)
 
+    def set_checkpointing(self, on: bool) -> None:
+        """Whether the backward pass computes the layers of each level again instead of keeping their activations."""
+        for level in (*self.encoder.levels, *self.decoder.levels):
+            level.checkpointing = on
+
     def check(self, video: Tensor) -> None:
         """Raises ValueError, with the nearest valid size, for a video that this network does not take."""
         self._check_pixels(video)

@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.out_of_memory import is_out_of_memory
 from stages.base import ClipError, SettingsError
 from stages.encode.settings import EncodeSettings
-from stages.latent_coders.coder import Moments
+from stages.latent_coders.coder import LatentCoder, Moments
 from stages.latent_coders.info import CoderInfo
 from stages.latent_coders.load import load_coder
 from stages.shards.format import not_finite, widened
 
-MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Network:
-    """The VAE of one worker. `batch` is how many clips go through it at a time: halved where memory ends."""
+    """The VAE of one worker. `batch` is how many clips go through it at a time at most: halved where memory ends."""
 
     def __init__(self, settings: EncodeSettings, info: CoderInfo):
         self.stored, self.batch = settings.dtype, settings.batch_clips
@@ -29,50 +32,56 @@ class Network:
         if here:
             model, subfolder, revision = info.path, None, None
         self.coder = load_coder(
-            model, subfolder, revision, settings.device, dtype=settings.vae_dtype, compile=settings.compile
-        )
+            model, subfolder, revision, settings.device,
+            dtype=settings.vae_dtype, compile=settings.compile, chunk=settings.chunk,
+        )  # fmt: skip
+        self.compiled = settings.compile
         if self.coder.info.fingerprint != info.fingerprint:
             raise SettingsError(f"the VAE {settings.vae} has changed since the run began: start it again")
 
     def encode(self, videos: Sequence[np.ndarray]) -> list[dict[str, np.ndarray] | ClipError]:
         """For each video (T, H, W, 3) uint8 of one shape the arrays that are stored of it (stages/shards/format.py).
 
-        A clip that the memory does not hold even alone is a ClipError, as is one whose latents are not finite.
+        A clip that the memory does not hold even alone, in the smallest pieces, is a ClipError, as is one whose latents
+        are not finite.
         """
         answers: list[dict[str, np.ndarray] | ClipError] = []
         while len(answers) < len(videos):
-            part = videos[len(answers) : len(answers) + self.batch]
+            shape = videos[len(answers)].shape[:3]
+            together = min(self.batch, self.coder.clips_at_once(*shape) or self.batch)
+            part = videos[len(answers) : len(answers) + together]
             try:
-                answers += self._encode(part)
+                answers += self._encode(self._filled(part, together))[: len(part)]
             except (MemoryError, RuntimeError) as error:
-                if not _is_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._free()
-                if len(part) > 1:
-                    self.batch = len(part) // 2
-                    shape = "x".join(map(str, part[0].shape[:3]))
-                    said = f"encode: no memory for {len(part)} clips of {shape} at a time: going on with {self.batch}"
-                    print(said, file=sys.stderr, flush=True)
+                named = "x".join(map(str, shape))
+                if together > 1:
+                    self.batch = together // 2
+                    _say(f"no memory for {together} clips of {named} at a time: going on with {self.batch}")
+                elif self.coder.take_smaller_pieces(*shape):
+                    _say(f"no memory for a clip of {named} at a time: going on with smaller pieces of it")
                 else:
                     answers.append(ClipError("the VAE needs more memory for this clip alone than there is"))
         return answers
+
+    def _filled(self, videos: Sequence[np.ndarray], together: int) -> Sequence[np.ndarray]:
+        """As many videos as the other batches have, where another number of them would be compiled anew."""
+        return [*videos, *[videos[-1]] * (together - len(videos))] if self.compiled else videos
 
     def decode_psnr(self, fields: Mapping[str, np.ndarray], video: np.ndarray) -> float:
         """dB of what the stored latents decode to, against the pixels (T, H, W, 3) uint8 that they were made of."""
         import torch
 
         if "tokens" in fields:
-            decoded = self.coder.decode_tokens(torch.from_numpy(fields["tokens"].astype(np.int64))[None])
+            latents = self.coder.latents_of(torch.from_numpy(fields["tokens"].astype(np.int64))[None])
         else:
-            decoded = self.coder.decode(torch.from_numpy(from_stored(fields["mean"], self.stored))[None])
-        return psnr(decoded[0].cpu().permute(1, 2, 3, 0).numpy(), video)
+            latents = torch.from_numpy(from_stored(fields["mean"], self.stored))[None]
+        return decoded_psnr(self.coder, latents, video)
 
     def _encode(self, videos: Sequence[np.ndarray]) -> list[dict[str, np.ndarray] | ClipError]:
-        import torch
-
-        pixels = torch.from_numpy(np.stack(videos)).to(self.coder.device)  # (B, T, H, W, 3)
-        video = pixels.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1)  # (B, 3, T, H, W)
-        found = self.coder.encode(video)
+        found = self.coder.encode_pixels(videos)
         return [self._stored(found, index) for index in range(len(videos))]
 
     def _stored(self, found: Moments, index: int) -> dict[str, np.ndarray] | ClipError:
@@ -94,8 +103,8 @@ class Network:
             torch.cuda.empty_cache()
 
 
-def _is_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in MEMORY)
+def _say(text: str) -> None:
+    print(f"encode: {text}", file=sys.stderr, flush=True)
 
 
 def to_stored(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -115,8 +124,23 @@ def from_stored(values: np.ndarray, dtype: str) -> np.ndarray:
     return widened(values)
 
 
+def decoded_psnr(coder: LatentCoder, latents: Tensor, video: np.ndarray) -> float:
+    """dB of what latents (1, Z, t, h, w) decode to, piece by piece, against pixels (T, H, W, 3) uint8."""
+    return _psnr((piece[0].cpu().permute(1, 2, 3, 0).numpy() for piece in coder.decode_pieces(latents)), video)
+
+
 def psnr(decoded: np.ndarray, video: np.ndarray) -> float:
     """dB over all pixels, channels and frames: decoded (T, H, W, 3) in [-1, 1], rounded to 8 bits, against uint8."""
-    found = np.clip(np.rint((decoded + 1) * 127.5), 0, 255)
-    error = float(np.mean((found - video.astype(np.float32)) ** 2, dtype=np.float64))
-    return 10 * math.log10(255**2 / max(error, 1e-3))
+    return _psnr([decoded], video)
+
+
+def _psnr(pieces: Iterable[np.ndarray], video: np.ndarray) -> float:
+    error, start = 0.0, 0
+    for piece in pieces:
+        found = np.clip(np.rint((piece + 1) * 127.5), 0, 255)
+        wanted = video[start : start + len(piece)].astype(np.float32)
+        error += float(np.sum((found - wanted) ** 2, dtype=np.float64))
+        start += len(piece)
+    if start != len(video):
+        raise ValueError(f"{start} decoded frames against {len(video)}")
+    return 10 * math.log10(255**2 / max(error / video.size, 1e-3))

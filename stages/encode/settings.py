@@ -54,5 +54,6 @@ class EncodeSettings(ModelSettings):
     sample: int = Field(1, ge=0, exclude=True)  # clips of a shard that are decoded again, for the PSNR in its header
     vae_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the VAE while it runs; auto: bfloat16 on a GPU
     compile: bool = Field(False, exclude=True)
-    batch_clips: int = Field(4, ge=1, le=100_000, exclude=True)
+    batch_clips: int = Field(4, ge=1, le=100_000, exclude=True)  # at most, as far as memory goes
+    chunk: int | None = Field(None, exclude=True)  # frames of a clip at a time; None: chosen by size
     decoder: DecoderSettings = Field(DecoderSettings(), exclude=True)

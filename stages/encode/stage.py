@@ -111,6 +111,7 @@ class Encode(ShardStage[EncodeSettings]):
     def check(self) -> None:
         if (self.info.codebook or 0) > 2**31:
             raise SettingsError(f"a codebook of {self.info.codebook:,} tokens: shards hold tokens of 32 bits")
+        self.info.check_chunk(self.settings.chunk)
         for bucket in self.settings.buckets:
             try:
                 self.info.latent_shape(bucket.frames, bucket.height, bucket.width)

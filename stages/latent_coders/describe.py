@@ -55,6 +55,7 @@ def _own(found: ModelFolder) -> CoderInfo:
         mean=mean,
         std=std,
         path=str(found.folder),
+        streams=True,
         note="" if statistics or codebook else UNKNOWN,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -37,10 +38,11 @@ class DiffusersCoder(LatentCoder):
         refuse_missing_weights(info.path, found["missing_keys"])
         vae = vae.to(device).eval().requires_grad_(False)
         if compile and not PUBLISHED[info.kind].in_pieces:
-            vae.encoder.compile()
+            vae.encoder.compile(dynamic=False)
         return cls(info, vae, device, dtype)
 
-    def _encode(self, video: Tensor) -> Moments:
+    def _encode(self, pieces: Iterator[Tensor]) -> Moments:
+        (video,) = pieces
         per_frame = self.info.kind == "AutoencoderKL"
         given = video.transpose(1, 2).flatten(0, 1) if per_frame else video  # (B T, 3, H, W)
         found = self.network.encode(given).latent_dist
@@ -49,7 +51,10 @@ class DiffusersCoder(LatentCoder):
             mean, logvar = (each.unflatten(0, (len(video), -1)).transpose(1, 2) for each in (mean, logvar))
         return Moments(mean.contiguous(), logvar.contiguous())
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor) -> Iterator[Tensor]:
+        yield self._decoded(latents)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
         if self.info.kind == "AutoencoderKL":
             frames = self.network.decode(latents.transpose(1, 2).flatten(0, 1)).sample
             return frames.unflatten(0, (len(latents), -1)).transpose(1, 2).contiguous()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stages.base import SettingsError
+
 
 @dataclass(frozen=True)
 class CoderInfo:
@@ -23,6 +25,7 @@ class CoderInfo:
     std: tuple[float, ...]
     path: str  # the folder on this machine
     frame_step: int = 0  # clips are 1 + frame_step * n frames long: a multiple of time_stride, that itself by default
+    streams: bool = False  # can go through a clip in pieces of any number of frames
     note: str = ""  # a warning for whoever encodes with it, one line
 
     def __post_init__(self) -> None:
@@ -37,6 +40,15 @@ class CoderInfo:
         near = f"{below}" if frames < below else f"{below} or {below + step}"
         rule = f"1 + {step}n" if first else f"multiples of {step}"
         raise ValueError(f"a clip of {frames} frames: {self.kind} takes {rule}, {near} would do")
+
+    def check_chunk(self, chunk: int | None) -> None:
+        """Raises SettingsError for pieces of so many frames where the coder takes none, or not these."""
+        if chunk is None:
+            return
+        if not self.streams:
+            raise SettingsError(f"chunk {chunk}: {self.kind} goes through a clip in its own way; leave out chunk")
+        if chunk < self.time_stride:
+            raise SettingsError(f"chunk {chunk}: at least {self.time_stride} frames, which make a latent")
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ValueError for a picture whose sides, in pixels, are no multiples of the stride."""

@@ -123,6 +123,7 @@ class VAETrainConfig(CheckedSettings):
     validation: HeldOutConfig = field(default_factory=HeldOutConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of matrix products; auto: bfloat16 on a GPU
+    activation_checkpointing: bool = False  # blocks are computed again in the backward pass: less memory, 1/3 slower
 
     def __post_init__(self) -> None:
         super().__post_init__()

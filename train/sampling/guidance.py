@@ -66,10 +66,10 @@ def guided(
         raise ValueError(f"negative condition {', '.join(unknown)}: there are {', '.join(sorted(condition)) or 'none'}")
 
     def predict(x: Tensor, t: Tensor, step: int) -> Tensor:
-        output = network(x, t, **condition)
+        output = network(x, t, **condition).to(x.dtype)  # guided in float32, whatever the network computes in
         scale = guidance.scale_at(step)
         if scale != 1:
-            other = network(x, t, **against)
+            other = network(x, t, **against).to(x.dtype)
             output = other + scale * (output - other)
         if guidance.threshold is None:
             return output

@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from models.tensors import read_tensors
 from models.transformers.dit import DiT
 from models.transformers.token_transformer import TokenTransformer
 from train.data.latents import channel_statistics
+from train.devices.mixed_precision import autocast, compute_dtype
 from train.objectives.masks import latents_mask
 from train.objectives.objective import Objective
 from train.run.run_folder import EMPTY_TEXT, MODEL
@@ -65,6 +67,7 @@ class TrainedRun:
     contract: dict[str, Any]  # of stages/shards/contract.py, as JSON has it
     extra: dict[str, Any]
     empty: Tensor | None = None  # (L, D), the encoded empty prompt; None for a network without text
+    dtype: torch.dtype = torch.float32  # of matrix products; a caller's own autocast goes before
 
     @property
     def tokens(self) -> bool:
@@ -109,9 +112,10 @@ class TrainedRun:
             None if each is None else each.expand(len(prompts), *each.shape[1:]).to(self.device)
             for each in (first, last)
         )
-        if isinstance(self.network, TokenTransformer):
-            return self._sample_tokens(self.network, prompts, shape, settings, first, last)
-        return self._sample_latents(self.network, prompts, shape, settings, first, last, progress)
+        with autocast(self.device, self.dtype) if self.dtype != torch.float32 else nullcontext():
+            if isinstance(self.network, TokenTransformer):
+                return self._sample_tokens(self.network, prompts, shape, settings, first, last)
+            return self._sample_latents(self.network, prompts, shape, settings, first, last, progress)
 
     def sample_longer(
         self,
@@ -262,9 +266,14 @@ class TrainedRun:
                 raise ValueError(f"condition {', '.join(unknown)}: this network has {known}")
 
 
-def load_run(folder: str | Path, device: str | torch.device = "cpu") -> TrainedRun:
-    """The network of a run's folder, or of its `model` folder. Raises ValueError, in one line, for a folder without
-    one, or with one that is not a run's.
+def load_run(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> TrainedRun:
+    """The network of a run's folder, or of its `model` folder. `dtype` is that of matrix products; auto is bfloat16 on
+    a GPU, as in training, and float32 on a CPU. Raises ValueError, in one line, for a folder without a network, or with
+    one that is not a run's.
     """
     folder = Path(folder)
     model = folder / MODEL if (folder / MODEL).is_dir() else folder
@@ -282,6 +291,7 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu") -> TrainedR
     except (TypeError, ValueError) as error:
         raise ValueError(f"{model}: the objective is invalid: {error}") from error
     run = TrainedRun(network, objective, dict(contract), extra, _empty_text(model, device))
+    run.dtype = compute_dtype(dtype, run.device)
     if isinstance(network, TokenTransformer):
         takes, has, what = network.settings.codes, contract.get("codebook"), "codes"
     else:

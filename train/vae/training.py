@@ -18,6 +18,7 @@ from models.files import write_whole
 from models.saved import vae_files
 from models.settings.validation import ConfigError
 from models.vae.causal_vae import CausalVAE
+from models.vae.chunks import choose_kernels_by_time
 from models.vae.from_2d import load_2d
 from models.vae.layers.quantizers import GaussianKL
 from train.config.vae import VAETrainConfig
@@ -68,6 +69,8 @@ class VAETraining:
         run_folder.check_folder(self.folder, config.kind, resume)
         self.vae, self.initial = build(config)
         self.vae.to(self.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.vae.set_checkpointing(config.activation_checkpointing)
+        choose_kernels_by_time(self.device)
         try:
             self.perceptual, self.perceptual_name = perceptual_term(config.loss, self.device)
         except ValueError as error:

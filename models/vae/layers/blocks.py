@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.settings.vae import CAUSAL, FLAT, VAESettings
 from models.vae.layers.causal_ops import CausalConv3d, Downsample, FrameAttention, Stream, Upsample, make_norm
@@ -50,7 +51,12 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one size, then the step to the next size: a Downsample, an Upsample, or none at the end."""
+    """Residual blocks of one size, then the step to the next size: a Downsample, an Upsample, or none at the end.
+
+    With `checkpointing` the backward pass computes each of them again instead of keeping what is inside.
+    """
+
+    checkpointing = False
 
     def __init__(self, blocks: list[ResidualBlock], resize: Downsample | Upsample | None):
         super().__init__()
@@ -58,9 +64,14 @@ class Level(nn.Module):
         self.resize = resize
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        for block in self.resnets:
-            x = block(x, stream)
-        return x if self.resize is None else self.resize(x, stream)
+        for layer in (*self.resnets, self.resize):
+            if layer is None:
+                continue
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, stream, use_reentrant=False)
+            else:
+                x = layer(x, stream)
+        return x
 
 
 class Encoder(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from curate.cli.main import main
 from curate.demo import tiny_clip
 from curate.demo.shapes import random_take, subjects, take_frames
 from curate.errors import UserError
@@ -103,6 +104,20 @@ def test_one_prompt_makes_one_file_of_each_kind(place, tmp_path, capsys):
     assert Image.open(tmp_path / "a.png").size[0] > 9 * 128
 
 
+def test_chunk_and_dtype_of_the_command_reach_the_vae_and_the_network(place, tmp_path, monkeypatch):
+    seen = []
+    whole = CausalVAE._video
+    monkeypatch.setattr(CausalVAE, "_video", lambda vae, z, stream=None: seen.append(z) or whole(vae, z, stream))
+    command = ["sample", str(place / "run"), "--prompt", "a star", "--steps", "2", "--frames", "17", "--device", "cpu"]
+    found = {}
+    for name, options in {"whole": [], "pieces": ["--chunk", "4"], "half": ["--dtype", "bfloat16"]}.items():
+        assert main([*command, "-o", str(tmp_path / f"{name}.png"), *options]) == 0
+        found[name] = np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int)
+    assert [(z.shape[2], z.dtype) for z in seen] == [(5, torch.float32), *5 * [(1, torch.float32)], (5, torch.bfloat16)]
+    assert np.abs(found["whole"] - found["pieces"]).max() <= 1
+    assert np.abs(found["whole"] - found["half"]).max() > 0 and np.abs(found["whole"] - found["half"]).mean() < 8
+
+
 def test_several_prompts_make_numbered_films_or_one_sheet(place, tmp_path):
     prompts = ("a red circle", "a blue square", "")
     sample(place, tmp_path / "a.mp4", *prompts)
@@ -188,6 +203,7 @@ def refused(call, said):
         ({"vae": "nowhere"}, "the VAE of .*nowhere.* --vae"),
         ({"vae": "{place}/another"}, "another is another VAE than that of the latents"),
         ({"text_model": "nowhere/at/all"}, "the text encoder of .*nowhere.* --text-model"),
+        ({"chunk": 2}, "--chunk 2: at least 4 frames"),
         ({"conditions": {"speed": 1.0}}, "condition speed: this network has none"),
     ],
 )

@@ -27,6 +27,7 @@ from stages.windows.prefetch import WindowPrefetcher
 from stages.windows.window import Window
 from tests.clip_model import clip_folder
 from tests.curate.running import INLINE, ask, cut_film
+from tests.stages.vaes import folder
 from tests.vae_models import vae_folder
 
 pytestmark = pytest.mark.slow
@@ -306,6 +307,15 @@ def test_both_engines_write_the_same_samples(go, tmp_path):
             np.testing.assert_allclose(ray[clip][name], fields[name], atol=2e-2)
 
 
+def test_clips_encoded_in_pieces_give_the_latents_of_whole_ones(go, tmp_path):
+    assert go() == 0
+    whole = samples(shards(tmp_path)[0])
+    shutil.rmtree(tmp_path / "catalog" / "shards")
+    assert go(options=RunOptions(engine="inline", quiet=True, rebuild=True), chunk=4) == 0
+    for clip, fields in samples(shards(tmp_path)[0]).items():
+        np.testing.assert_allclose(fields["mean"], whole[clip]["mean"], atol=2e-3)  # float16
+
+
 def test_where_memory_ends_the_batch_is_halved_and_said(go, tmp_path, monkeypatch, capfd):
     seen = []
     whole = network.Network._encode
@@ -350,6 +360,8 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_nothing_half_written(go
         ({"text": {"model": "/no/model"}}, "no such folder"),
         ({"text": {"model": str(clip_folder()), "captions": ["motion"]}}, "no text to embed"),
         ({"fps": 1e-9}, "fps"),
+        ({"chunk": 3}, "chunk 3: at least 4 frames"),
+        ({"vae": str(folder("wan")), "chunk": 8}, "chunk 8: AutoencoderKLWan goes through a clip in its own way"),
     ],
 )
 def test_settings_that_can_t_work_are_told_before_any_work(go, tmp_path, settings, words):

@@ -250,7 +250,7 @@ def test_what_an_older_config_leaves_out_is_what_diffusers_takes_for_it():
 def test_what_is_compiled_is_the_encoder_and_none_that_goes_in_pieces(name, monkeypatch):
     """Compiling itself takes minutes on a CPU: what is asked of torch is what counts here."""
     asked = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: asked.append(module))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **how: asked.append((module, how)))
     coder = load_coder(str(folder(name)), compile=True)
     pieces = coder.info.kind in ("AutoencoderKLWan", "AutoencoderKLCogVideoX")
-    assert asked == ([] if pieces else [coder.network.encoder])
+    assert asked == ([] if pieces else [(coder.network.encoder, {"dynamic": False})])

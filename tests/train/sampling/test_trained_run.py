@@ -103,6 +103,38 @@ def test_the_negative_prompt_is_the_empty_one_unless_another_is_given(run):
     assert torch.equal(unguided, run.sample([Prompt(text(1), seed=5)], SHAPE, quick(guidance=Guidance(1.0))))
 
 
+class Products:
+    """The dtypes of a network's matrix products."""
+
+    def __init__(self, network):
+        self.dtypes = set()
+        for module in network.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_hook(lambda _, __, out: self.dtypes.add(out.dtype))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=named)
+def test_matrix_products_are_computed_in_the_dtype_asked_for_and_samples_in_float32(tmp_path, sampler):
+    folder, found = saved(tmp_path, shaken(dit()), CONTRACT), {}
+    for dtype in ("auto", "float32", "bfloat16"):
+        run = load_run(folder, dtype=dtype)
+        products = Products(run.network)
+        found[dtype] = run.sample([Prompt(text(1), seed=5)], SHAPE, quick(sampler=sampler))
+        assert found[dtype].dtype == torch.float32
+        assert (torch.bfloat16 in products.dtypes) == (dtype == "bfloat16")
+    assert torch.equal(found["auto"], found["float32"])
+    difference = (found["bfloat16"] - found["float32"]).abs().max()
+    assert 0 < difference < 0.1 * found["float32"].abs().max()
+
+
+def test_tokens_are_sampled_in_bfloat16_too(token_run, tmp_path):
+    contract = {"mean": [], "std": [], "channels": 4, "codebook": 11}
+    run = load_run(saved(tmp_path, token_run.network, contract), dtype="bfloat16")
+    products = Products(run.network)
+    found = run.sample([Prompt(text(1), seed=5)], (2, 2, 2), quick())
+    assert torch.bfloat16 in products.dtypes and found.dtype == torch.int64 and 0 <= found.min() <= found.max() < 11
+
+
 def test_latents_are_scaled_back_by_the_contract(tmp_path):
     """A new network says that the velocity is 0: the flow stays where the noise was."""
     run = load_run(saved(tmp_path, dit(), CONTRACT))

@@ -11,6 +11,7 @@ import torch
 
 from models.saved import vae_files
 from models.settings.validation import ConfigError
+from tests.peak_memory import peak_bytes
 from tests.torch_state import one_thread
 from train.config.vae import VAETrainConfig
 from train.optimization.optimizer import DivergedError
@@ -146,6 +147,34 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path):
         -1
     ].keys()
     assert "adversarial" not in untimed[0][1]
+
+
+@pytest.mark.parametrize("bottleneck", ["kl", "vq"])
+def test_activation_checkpointing_changes_no_loss_and_no_gradient(tmp_path, bottleneck):
+    settings = config(model=BOTTLENECKS[bottleneck], activation_checkpointing=True)
+    plain, saving = (
+        trained(tmp_path / "plain", config(model=BOTTLENECKS[bottleneck])),
+        trained(tmp_path / "a", settings),
+    )
+    assert not any(level.checkpointing for level in plain.vae.encoder.levels)
+    assert all(level.checkpointing for level in (*saving.vae.encoder.levels, *saving.vae.decoder.levels))
+    for one, other in zip(read_log(plain.folder), read_log(saving.folder), strict=True):
+        untimed = one.keys() - {"seconds", "waited_s", "windows"}
+        assert {name: one[name] for name in untimed} == pytest.approx({name: other[name] for name in untimed}, rel=1e-4)
+    there, here = weights(plain), weights(saving)
+    assert all(torch.allclose(there[name].float(), here[name].float(), atol=1e-5) for name in there)
+    resumed = trained(tmp_path / "a", config(model=BOTTLENECKS[bottleneck]), resume=True)  # it may be changed
+    assert resumed.step == 6
+
+
+def test_activation_checkpointing_takes_less_memory():
+    def peak(on: bool) -> int:
+        vae, _ = build(config(model={"encoder_blocks": 2, "decoder_blocks": 3}))
+        clip = torch.zeros(1, 3, 9, 48, 48)
+        vae.train().set_checkpointing(on)
+        return peak_bytes(lambda: vae(clip)[0].square().mean().backward())
+
+    assert peak(True) < 0.6 * peak(False)
 
 
 def test_a_run_of_another_architecture_config_or_set_of_clips_is_not_gone_on_with(tmp_path):

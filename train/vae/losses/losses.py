@@ -45,6 +45,19 @@ class VAELosses:
         """Originals and reconstructions (B, 3, T, H, W), the quantized latents, the decoder's last weights; the
         discriminator once it takes part. Returns a scalar, and each term without its weight.
         """
+        total, terms = self.terms(video, back, quantized, last, discriminator)
+        numbers = torch.stack([term.detach().float() for term in terms.values()]).tolist()  # one wait for a GPU
+        return total, dict(zip(terms, numbers, strict=True))
+
+    def terms(
+        self,
+        video: Tensor,
+        back: Tensor,
+        quantized: Quantized,
+        last: Tensor,
+        discriminator: PatchDiscriminator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same with the terms as scalars on the device."""
         config, video, back = self.config, video.float(), back.float()
         difference = back - video
         pixels = difference.abs().mean() if config.pixels == "l1" else difference.square().mean()
@@ -61,7 +74,7 @@ class VAELosses:
             total = total + config.adversarial * ratio * adversarial
         terms["codebook" if self.discrete else "kl"] = quantized.loss
         total = total + (config.codebook if self.discrete else config.kl) * quantized.loss
-        return total, {name: float(term.detach()) for name, term in terms.items()}
+        return total, terms
 
 
 def frames(video: Tensor) -> Tensor:

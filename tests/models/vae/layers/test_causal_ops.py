@@ -222,6 +222,30 @@ def test_the_group_norm_of_a_frame_is_that_of_torch():
     assert make_norm("group", 48, 32).num_groups == 24
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 5, 6, 4), (1, 32, 1, 1, 1), (1, 64, 2, 16, 16)])
+def test_the_group_norm_for_gpus_is_that_of_torch_with_the_same_gradients(shape):
+    with torch.inference_mode(False), torch.enable_grad():
+        layer = FrameGroupNorm(4, shape[1], eps=1e-6)
+        clip = (torch.randn(shape) * 3 + 1).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+        slope, found = torch.randn(shape), []
+        for parameter in layer.parameters():
+            torch.nn.init.normal_(parameter)
+        for way in (layer.forward, layer.in_channels_last):
+            out = way(clip)
+            assert out.is_contiguous(memory_format=torch.channels_last_3d)
+            found.append((out, *torch.autograd.grad((out * slope).sum(), (clip, *layer.parameters()))))
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() <= 1e-6 * max(1, one.abs().max())
+
+
+def test_the_group_norm_for_gpus_keeps_bf16_and_measures_it_in_float32():
+    layer = FrameGroupNorm(4, 16, eps=1e-6).to(torch.bfloat16)
+    clip = (torch.randn(2, 16, 3, 32, 32) + 3).to(torch.bfloat16).contiguous(memory_format=torch.channels_last_3d)
+    found, exact = layer.in_channels_last(clip), layer.float()(clip.float())
+    assert found.dtype == torch.bfloat16 and found.is_contiguous(memory_format=torch.channels_last_3d)
+    assert (found - exact).abs().max() <= 2**-8 * exact.abs().max()
+
+
 def test_the_attention_of_a_frame_is_the_textbook_one():
     layer, x = FrameAttention(8), torch.randn(1, 8, 3, 4, 4)
     for frame in range(3):
