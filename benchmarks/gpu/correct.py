@@ -44,6 +44,8 @@ def run(report: Report, device: str) -> None:
         if name in ("dit", "dit kept tokens"):
             work = lambda network=network: compared(network, dit_loss(), device, torch.bfloat16)  # noqa: E731
             report.case(f"{name} bf16", work)
+    maskless = randomized(DiT(sized(size, channels=4, text_dim=DIM, conditions=CONDITIONS)))
+    report.case("dit text maskless", lambda: without_mask(maskless, device))
     tokens = randomized(TokenTransformer(sized_tokens(size, CODES, text_dim=DIM, conditions=CONDITIONS)))
     report.case("tokens", lambda: compared(tokens, tokens_loss, device))
     plain = randomized(DiT(sized(size, channels=4, text_dim=DIM, conditions=CONDITIONS)))
@@ -113,6 +115,14 @@ def compared(network: nn.Module, loss: Loss, device: str, dtype: torch.dtype = t
     wanted = measured(network, loss, "cpu", torch.float64)
     found = measured(network, loss, device, torch.float32, half)
     return judged(found[:2], wanted[:2], HALF if half else EXACT)
+
+
+def without_mask(network: nn.Module, device: str) -> dict[str, Any]:
+    """The form of cross-attention that needs no mask, against the masked one in float64."""
+    wanted = measured(network, dit_loss(), "cpu", torch.float64)
+    for block in network.blocks:  # type: ignore[union-attr]
+        block.cross.maskless = True  # type: ignore[union-attr]
+    return judged(measured(network, dit_loss(), device, torch.float32)[:2], wanted[:2], EXACT)
 
 
 def compiled(network: nn.Module, loss: Loss, device: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def run(report: Report, device: str) -> None:
         "matrices",
         lambda: {
             "tflop_per_s": (rate := matrix_rate(device, dtype) / 1e12),
-            "shown": f"{rate:.4g} TFLOP/s, expected ~790 on an H100 or H200",
+            "shown": f"{rate:.4g} TFLOP/s (expected ~790)",
         },
     )
 
@@ -58,7 +58,7 @@ def copies(device: str) -> dict[str, Any]:
         took = median_seconds(lambda: there.copy_(host, non_blocking=True), device)
         found["from_host_gb_per_s"] = 2**28 / took / 1e9
     shown = ", ".join(f"{name.split('_')[0]} {value:.3g}" for name, value in found.items())
-    return found | {"shown": f"{shown} (TB/s, GB/s), expected ~3.0 (H100), 4.3 (H200) TB/s"}
+    return found | {"shown": f"{shown} (TB/s, GB/s; expected 3.0 H100, 4.3 H200)"}
 
 
 def _version(name: str) -> str | None:

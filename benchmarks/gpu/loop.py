@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from gpu.report import Report
 from tests.train import runs
@@ -21,6 +22,16 @@ def run(report: Report, device: str) -> None:
     report.case("resumed, compiled", lambda: resumed(device, compile=device == "cuda"), least=15)
     report.case("deterministic", lambda: resumed(device, exact=True, deterministic=True), least=10)
     report.case("checkpointed", lambda: resumed(device, activation_checkpointing=True), least=5)
+    report.case("sharded", lambda: sharded(device), least=20 if device == "cuda" else 0)
+
+
+def sharded(device: str) -> dict[str, Any]:
+    """FSDP2 on a mesh of one rank, with compiled and checkpointed blocks: all that several ranks run, save exchange."""
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        return resumed(device, parallel="fsdp", compile=device == "cuda", activation_checkpointing=True)
+    finally:
+        dist.destroy_process_group()
 
 
 def resumed(device: str, exact: bool = False, **changes: Any) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def busy(device: str, name: str, count: int) -> dict[str, Any]:
     if done != ["done"] * count:
         raise ValueError(f"{done.count('done')} of {count} clips were encoded")
     share = in_network / wall
-    shown = f"busy {share:.3f} of the time, {count / wall:.2f} clips/s; expected >= .85, goal {GOAL}"
+    shown = f"busy {share:.3f} of the time, {count / wall:.2f} clips/s (>= .85, goal {GOAL})"
     return {"busy": share, "clips_per_s": count / wall, "wall_s": wall, "shown": shown}
 
 

@@ -40,5 +40,5 @@ def test_a_part_that_runs_out_of_time_leaves_a_line_and_no_verdict_that_all_is_r
     code, said, lines = check(tmp_path / "out", "--parts", "env", "correct", "--budget", "0.1")
     assert [(line["part"], line["case"]) for line in lines] == [("env", "(whole)"), ("correct", "(whole)")]
     assert all("ended after" in line["failed"] for line in lines)
-    assert "WRONG ended after" in said and code == 1  # of `correct`; `env` compares nothing
+    assert "correct (whole): WRONG ended after" in said and code == 1  # of `correct`; `env` compares nothing
     assert said.count("WRONG") == 1

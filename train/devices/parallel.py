@@ -102,7 +102,7 @@ def parallelize(
     "ddp": whole weights on each rank. "fsdp": weights, gradients and optimizer states are sharded and gathered block by
     block (FSDP2); matrix products are in `dtype`, gradients are summed in float32.
     """
-    if ranks.world == 1:
+    if not dist.is_initialized():
         return network
     if how == "ddp":
         ids = [ranks.device.index] if ranks.device.type == "cuda" else None

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from train.config.training import TrainConfig
 from train.data.batch_sizes import batch_sizes
@@ -180,7 +181,7 @@ class Training:
 
     def autocast(self) -> torch.autocast:
         """Inside, matrix products are in the run's dtype. FSDP casts sharded weights itself."""
-        sharded = self.ranks.world > 1 and self.config.parallel == "fsdp"
+        sharded = isinstance(self.module, FSDPModule)
         return autocast(self.ranks.device, torch.float32 if sharded else self.dtype)
 
     def save(self) -> None:
