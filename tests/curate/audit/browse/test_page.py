@@ -172,7 +172,7 @@ def test_words_find_the_clips_that_clipmill_search_finds(browser, demo_run):
         watched.page.keyboard.type("a red circle")
         watched.page.keyboard.press("Enter")
         watched.until("document.getElementById('search-said').textContent.includes('nearest')", 120)
-        watched.until("!document.getElementById('chosen').textContent.startsWith('…')")
+        watched.until(f"{CARDS} > 0 && !document.getElementById('chosen').textContent.startsWith('…')")
         names = [text.splitlines()[1] for text in watched.page.locator("#cards .card").all_inner_texts()]
         assert names[:20] == wanted
         watched.nothing_wrong()
