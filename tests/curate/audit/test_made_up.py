@@ -1,6 +1,7 @@
 """What holds of an audit of any catalog: sums are exact, nothing unknown is 0, and its file can be read back."""
 
 import json
+import os
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.curate.audit.made import GATES, HOSTILE, Made, audit, gates, planted
 from tests.curate.audit.recount import Recount, seconds
 from tests.curate.running import clipmill
 
+CONCEPTS = int(os.environ.get("CLIPMILL_CONCEPTS", "100000"))
 FEW = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 NAMES = st.sampled_from([HOSTILE, "", " ", "'", '"', "\\", "NULL", "%s {0}", "日本 \u202e", "a" * 300, None])
 VALUES = st.one_of(st.none(), st.floats(-1e300, 1e300), st.sampled_from([0.0, 0.25, 10.0, 245.0, -0.0, 1e-300]))
@@ -132,9 +134,9 @@ def test_of_many_concepts_those_of_most_clips_have_rows_and_one_row_the_rest(tmp
 
 
 @pytest.mark.slow
-def test_an_audit_of_a_million_concepts_ends_and_stays_small(tmp_path):
-    """Names that all differ, of concepts, domains, licences and clusters of duplicates: none gets a million rows."""
-    sources, clips = 100_000, 1_000_000
+def test_an_audit_of_very_many_concepts_ends_and_stays_small(tmp_path):
+    """Names that all differ, of concepts, domains, licences and clusters of duplicates: none gets a row for each."""
+    sources, clips = CONCEPTS // 10, CONCEPTS
     numbers = np.arange(clips)
     ids, keys = (np.array([f"{n:032x}" for n in range(count)]) for count in (clips, sources))
     tables = {
@@ -161,7 +163,9 @@ def test_an_audit_of_a_million_concepts_ends_and_stays_small(tmp_path):
     done = clipmill("audit", "--catalog", tmp_path / "catalog", "-o", tmp_path / "audit")
     assert done.returncode == 0, done.stderr
     found = read_audit(tmp_path / "audit")
-    assert max(len(figure.rows) for figure in found.figures()) <= 10_000  # the tenth of the domains with most hours
+    assert (
+        max(len(figure.rows) for figure in found.figures()) <= sources // 10
+    )  # the tenth of the domains with most hours
     for column, values in (("concept", clips), ("domain", sources), ("licence", sources)):
         rows = found.figure(f"composition.{column}").records()
         assert (len(rows), rows[-1]["values"], sum(row["clips"] for row in rows)) == (51, values - 50, clips)
