@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_is_found_and_can_be_done_without(catalog):
 @pytest.mark.parametrize(
     ("row", "claim"),
     [
-        ({"status": "failed", "reason": " "}, "embeddings: a failed row has no reason"),
+        ({"status": "failed", "reason": " "}, "embeddings: a row that is not done has no reason"),
         ({"status": "odd"}, "embeddings: a row is neither done nor failed"),
         ({"clip_id": "nobody's"}, "embeddings: a row has no clip: nobody's"),
         ({}, None),
