@@ -41,10 +41,11 @@ def _run(args: argparse.Namespace) -> int:
     from curate.recipe.load import SHIPPED, pipelines_file
     from curate.run.command import RunOptions, run_recipes
 
-    if pipelines_file(args.pipelines) == SHIPPED:
-        print("no pipelines.yaml in this folder: these are clipmill's own recipes", file=sys.stderr)
     options = RunOptions(args.engine, args.limit, args.retry_failed, args.rebuild)
-    return run_recipes(args.recipes, args.catalog, args.input, args.pipelines, tuple(args.set), options)
+    code = run_recipes(args.recipes, args.catalog, args.input, args.pipelines, tuple(args.set), options)
+    if pipelines_file(args.pipelines) == SHIPPED:
+        print("these were clipmill's own recipes: there is no pipelines.yaml in this folder", file=sys.stderr)
+    return code
 
 
 def _stop(args: argparse.Namespace) -> int:

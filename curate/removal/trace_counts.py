@@ -20,7 +20,7 @@ from curate.training.vae_order import ClipOrder
 from curate.training.vae_split import read_split
 from stages.windows.buckets import Bucket
 from train.config.training import ValidationConfig
-from train.run.run_folder import BALANCED
+from train.run.lineage import BALANCED
 
 
 class Counter(Protocol):

@@ -20,7 +20,7 @@ from train.devices.parallel import Ranks
 from train.loop.balance import balanced, measure, said
 from train.loop.network import build
 from train.loop.tasks import task_for
-from train.run.run_folder import BALANCED, CONFIG
+from train.run.lineage import BALANCED, CONFIG
 
 
 class NoBatches:

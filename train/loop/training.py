@@ -37,7 +37,7 @@ from train.optimization.ema import EMA
 from train.optimization.optimizer import DivergedError, clip_gradient, learning_rate, make_optimizer, set_learning_rate
 from train.run import run_folder
 from train.run.checkpoints import Tensors
-from train.run.lineage import RUN_ID, START, Ancestor, about_run, ancestor
+from train.run.lineage import BALANCED, RUN_ID, START, Ancestor, about_run, ancestor
 from train.run.log import Console, Log, Sink
 
 DrawSamples = Callable[[int, nn.Module], None]  # draws and writes samples of a step, with the averaged weights
@@ -112,7 +112,7 @@ class Training:
         first = self.ranks.first
         if first:
             dataset = self.extra.get("dataset")
-            balanced = {run_folder.BALANCED: asdict(data.balance)} if data.balance is not None else {}
+            balanced = {BALANCED: asdict(data.balance)} if data.balance is not None else {}
             run_folder.write_config(self.folder, {**config.to_dict(), "dataset": dataset, **balanced, **self.about})
         self.log = Log(self.folder, after=self.step if resume else None, sinks=tuple(sinks)) if first else None
         self.replaced: list[dict[str, Any]] = []  # samples of the last step that could not be read, of all ranks

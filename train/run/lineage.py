@@ -12,6 +12,7 @@ from models.files import read_object
 
 START, TEACHER = "start", "teacher"
 CONFIG, MODEL = "config.json", "model"  # of a run folder
+BALANCED = "balanced"  # in CONFIG: what `batch_size: balanced` measured and chose
 RUN_ID, LEARNED_FROM, MODELS = "run_id", "learned_from", "models.json"
 
 

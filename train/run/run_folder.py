@@ -24,7 +24,6 @@ from train.config.changes import differences
 from train.run.checkpoints import Checkpoints, Tensors
 
 CONFIG, CHECKPOINTS, MODEL, SAMPLES = "config.json", "checkpoints", "model", "samples"
-BALANCED = "balanced"  # in CONFIG: what `batch_size: balanced` measured and chose
 EMPTY_TEXT = "empty_text.safetensors"  # in MODEL; its tensor is called "text", (L, D)
 LOCK = ".lock"
 _held: dict[tuple[int, int], IO[str]] = {}  # lock files by device and inode, open as long as they are locked

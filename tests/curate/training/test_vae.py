@@ -184,7 +184,7 @@ def test_stopping_and_resuming_gives_the_run_that_went_through(catalog, tmp_path
         ({"clips": {"select": "SELECT clip_id FROM clop"}}, "clips.select SELECT clip_id FROM clop: .*clop"),
         (
             {"clips": {"buckets": ["201x16x16"], "fps": 8, "select": "SELECT * FROM clips WHERE media = 'video'"}},
-            "none of .* fits clips.buckets; .* are .* frames",
+            "none of .* fits clips.buckets; .* shorter than the shortest bucket",
         ),
         ({"clips": {"buckets": ["9x1024x1024"], "fps": 8}}, "none of .* fits clips.buckets; .* would be enlarged"),
     ],
