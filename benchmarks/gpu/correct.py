@@ -39,18 +39,22 @@ def run(report: Report, device: str) -> None:
         ("dit factorised", {"attention": "factorised"}, {}),
         ("dit factorised image", {"attention": "factorised"}, {"frames": 1}),
     ):
-        network = randomized(DiT(sized(size, channels=4, text_dim=DIM, conditions=CONDITIONS, **changes)))
+        network = dit(size, **changes)
         report.case(name, lambda network=network, options=options: compared(network, dit_loss(**options), device))
         if name in ("dit", "dit kept tokens"):
             work = lambda network=network: compared(network, dit_loss(), device, torch.bfloat16)  # noqa: E731
             report.case(f"{name} bf16", work)
-    maskless = randomized(DiT(sized(size, channels=4, text_dim=DIM, conditions=CONDITIONS)))
+    maskless = dit(size)
     report.case("dit text maskless", lambda: without_mask(maskless, device))
     tokens = randomized(TokenTransformer(sized_tokens(size, CODES, text_dim=DIM, conditions=CONDITIONS)))
     report.case("tokens", lambda: compared(tokens, tokens_loss, device))
-    plain = randomized(DiT(sized(size, channels=4, text_dim=DIM, conditions=CONDITIONS)))
+    plain = dit(size)
     report.case("dit compiled", lambda: compiled(plain, dit_loss(), device), least=15)
     report.case("vae compiled", lambda: compiled(vae, vae_loss, device), least=15)
+
+
+def dit(size: str, **changes: Any) -> nn.Module:
+    return randomized(DiT(sized(size, channels=4, text_dim=DIM, conditions=CONDITIONS, **changes)))
 
 
 def randomized(network: nn.Module) -> nn.Module:
@@ -100,21 +104,26 @@ def tokens_loss(network: nn.Module, device: torch.device, dtype: torch.dtype) ->
 
 def measured(
     network: nn.Module, loss: Loss, device: str, dtype: torch.dtype, half: bool = False
-) -> tuple[float, float, nn.Module]:
-    """Loss and norm of the gradient of a copy of the network, and the copy. `half`: under autocast, as in training."""
+) -> tuple[float, float]:
+    """Loss and norm of the gradient of a copy of the network. `half`: under autocast, as in training."""
     own = copy.deepcopy(network).to(device, dtype)
     with torch.autocast(device, torch.bfloat16, enabled=half):
         found = loss(own, torch.device(device), dtype)
-    found.backward()
-    gradients = [parameter.grad.double().cpu() for parameter in own.parameters() if parameter.grad is not None]
-    return found.item(), math.sqrt(sum(each.square().sum().item() for each in gradients)), own
+    return with_gradient(own, found)
+
+
+def with_gradient(network: nn.Module, loss: Tensor) -> tuple[float, float]:
+    """A loss, and the norm of its gradient in float64."""
+    loss.backward()
+    gradients = [parameter.grad.double() for parameter in network.parameters() if parameter.grad is not None]
+    return loss.item(), math.sqrt(sum(each.square().sum().item() for each in gradients))
 
 
 def compared(network: nn.Module, loss: Loss, device: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     half = dtype == torch.bfloat16
     wanted = measured(network, loss, "cpu", torch.float64)
     found = measured(network, loss, device, torch.float32, half)
-    return judged(found[:2], wanted[:2], HALF if half else EXACT)
+    return judged(found, wanted, HALF if half else EXACT)
 
 
 def without_mask(network: nn.Module, device: str) -> dict[str, Any]:
@@ -122,7 +131,7 @@ def without_mask(network: nn.Module, device: str) -> dict[str, Any]:
     wanted = measured(network, dit_loss(), "cpu", torch.float64)
     for block in network.blocks:  # type: ignore[union-attr]
         block.cross.maskless = True  # type: ignore[union-attr]
-    return judged(measured(network, dit_loss(), device, torch.float32)[:2], wanted[:2], EXACT)
+    return judged(measured(network, dit_loss(), device, torch.float32), wanted, EXACT)
 
 
 def compiled(network: nn.Module, loss: Loss, device: str) -> dict[str, Any]:
@@ -133,10 +142,7 @@ def compiled(network: nn.Module, loss: Loss, device: str) -> dict[str, Any]:
         # A CPU traces and differentiates the same graphs, but its compiler takes minutes.
         block.compile(dynamic=False, backend="inductor" if device == "cuda" else "aot_eager")
     own = own.to(device)
-    found = loss(own, torch.device(device), torch.float32)
-    found.backward()
-    norm = math.sqrt(sum(p.grad.double().square().sum().item() for p in own.parameters() if p.grad is not None))
-    return judged((found.item(), norm), eager[:2], EXACT)
+    return judged(with_gradient(own, loss(own, torch.device(device), torch.float32)), eager, EXACT)
 
 
 def judged(found: tuple[float, float], wanted: tuple[float, float], limit: float) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from gpu.report import Report
-from gpu.timing import matrix_rate, median_seconds
+from gpu.timing import median_seconds
+from train.devices.throughput import measured_peak
 
 PACKAGES = ("numpy", "triton", "pyarrow", "pydantic", "av", "open_clip_torch", "safetensors")
 
@@ -22,7 +23,7 @@ def run(report: Report, device: str) -> None:
     report.case(
         "matrices",
         lambda: {
-            "tflop_per_s": (rate := matrix_rate(device, dtype) / 1e12),
+            "tflop_per_s": (rate := measured_peak(torch.device(device), dtype) / 1e12),
             "shown": f"{rate:.4g} TFLOP/s (expected ~790)",
         },
     )

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from models.out_of_memory import is_out_of_memory
+
 LINES = "lines.jsonl"
-MEMORY = ("out of memory", "alloc_failed", "unable to find an engine", "not enough memory", "can't allocate memory")
 
 
 def write_line(folder: Path, line: dict[str, Any]) -> None:
@@ -43,8 +44,8 @@ class Report:
                 line = work()
             except (ImportError, MemoryError, RuntimeError, ValueError, AssertionError, AttributeError) as error:
                 text = str(error).strip() or type(error).__name__
-                memory = isinstance(error, MemoryError) or any(each in text.lower() for each in MEMORY)
-                line = {"failed": f"{type(error).__name__}: {text.splitlines()[0][:300]}", "memory": memory}
+                failed = f"{type(error).__name__}: {text.splitlines()[0][:300]}"
+                line = {"failed": failed, "memory": is_out_of_memory(error)}
         line = {"part": self.part, "case": name, "s": round(time.monotonic() - began, 2), **line}
         write_line(self.folder, line)
         free()

@@ -39,12 +39,5 @@ def _seconds(work: Callable[[], Any], device: str) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def matrix_rate(device: str, dtype: torch.dtype) -> float:
-    """FLOP/s of a product of square matrices of random numbers (ones take less power, and clock higher)."""
-    n = 8192 if device == "cuda" else 512
-    left, right = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return float(2 * n**3 / median_seconds(lambda: left @ right, device, rounds=20))
-
-
 def peak_gb(device: str) -> float | None:
     return round(torch.cuda.max_memory_allocated() / 2**30, 2) if device == "cuda" else None

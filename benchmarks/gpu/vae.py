@@ -10,9 +10,10 @@ from torch import nn
 from vae_encode import flops
 
 from gpu.report import Report
-from gpu.timing import matrix_rate, median_seconds, peak_gb
+from gpu.timing import median_seconds, peak_gb
 from models.settings.vae import sized
 from models.vae.causal_vae import CausalVAE
+from train.devices.throughput import measured_peak
 
 GOAL = 20  # clips a second
 
@@ -23,7 +24,7 @@ def run(report: Report, device: str) -> None:
     dtype = torch.bfloat16 if gpu else torch.float32
     torch.manual_seed(0)
     vae = CausalVAE(sized(size, variant=4)).to(device, dtype).eval()
-    rate = matrix_rate(device, dtype)
+    rate = measured_peak(torch.device(device), dtype)
     last = copy.deepcopy(vae).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     for tuned in (False, True) if gpu else (False,):
         torch.backends.cudnn.benchmark = tuned

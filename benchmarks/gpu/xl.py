@@ -9,8 +9,9 @@ import torch
 from train_step import Step, batch_of
 
 from gpu.report import Report
-from gpu.timing import matrix_rate, median_seconds, peak_gb
+from gpu.timing import median_seconds, peak_gb
 from models.settings.transformers import SIZES
+from train.devices.throughput import measured_peak
 
 GOAL = 0.5
 CHANNELS = 8
@@ -22,7 +23,7 @@ def run(report: Report, device: str) -> None:
         device=device, dtype="bfloat16" if gpu else "float32", compile=gpu, text_dim=1024 if gpu else 32,
         text_tokens=256 if gpu else 8,
     )  # fmt: skip
-    rate = matrix_rate(device, getattr(torch, args.dtype))
+    rate = measured_peak(torch.device(device), getattr(torch, args.dtype))
     sizes = [size for size in ("XL128", "XL") if size in SIZES] if gpu else ["debug"]
     longer = ((4, (8, 64, 64)), (2, (16, 64, 64)), (1, (32, 64, 64))) if gpu else ((2, (2, 8, 8)),)
     for size in sizes:

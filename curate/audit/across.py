@@ -181,13 +181,11 @@ def _both(subject: Subject) -> Iterator[None]:
         sql.execute(f"DETACH {BOTH}")
 
 
-def _side_sql(
-    subject: Subject, letter: str, place: str, audited: str, name: str, columns: Sequence[str]
-) -> str:  # fmt: skip
+def _side_sql(subject: Subject, letter: str, place: str, audited: str, name: str, columns: Sequence[str]) -> str:
     there = subject.tables[name]
     shown = [
         f"'{letter}' || {each} AS {each}" if each.endswith("_id")
-        else f"{each}" if each in there else f"NULL::VARCHAR AS {each}"
+        else each if each in there else f"NULL::VARCHAR AS {each}"
         for each in columns
     ]  # fmt: skip
     where = f" WHERE clip_id IN (SELECT clip_id FROM temp.{audited})" if name == "clips" else ""

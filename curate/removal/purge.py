@@ -53,7 +53,7 @@ def purge(
         return 0
     confirm("Purge all of that? It can't be undone.", yes)
     with alone(catalog) as ledgers:
-        now, found = _look(catalog, asked, caches, quiet=True)
+        now, found = _look(catalog, asked, caches)
         if (now.sources, now.clips) != (plan.sources, plan.clips):
             raise UserError("the catalog has changed meanwhile: nothing was purged; look again")
         plan.done = {"hashes": sorted(found.hashes), "caches": list(caches), "counts": found.counts}
@@ -74,12 +74,10 @@ def purge(
     return 0
 
 
-def _look(
-    catalog: Catalog, asked: Asked, caches: Sequence[str], duplicates: bool = False, quiet: bool = False
-) -> tuple[Plan, Found]:
+def _look(catalog: Catalog, asked: Asked, caches: Sequence[str], duplicates: bool = False) -> tuple[Plan, Found]:
     with connect(catalog) as sql:
         plan, unknown = choose(catalog, sql, asked)
         found = find(catalog, sql, plan, cache_folders(caches), unknown)
-        if duplicates and not quiet:
+        if duplicates:
             found.lines.extend(near_duplicates(catalog, sql))
         return plan, found

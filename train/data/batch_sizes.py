@@ -55,20 +55,19 @@ def batch_sizes(
     """Clips of a step over all ranks, for each bucket that steps are drawn from. Raises ConfigError where the config
     names another bucket or leaves one out, and for a size that does not divide into ranks and micro-batches.
     """
-    wanted = config.batch_size
-    there = ", ".join(buckets)
+    wanted, drawn = config.batch_size, drawn_buckets(config, buckets)
     if isinstance(wanted, str):
         if balance is None:
             raise ConfigError(f"batch_size {wanted!r}: its sizes have not been measured")
         wanted = balance.sizes
     if isinstance(wanted, int):
-        found = dict.fromkeys(drawn_buckets(config, buckets), wanted)
+        found = dict.fromkeys(drawn, wanted)
     else:
         if unknown := [name for name in wanted if name not in buckets]:
-            raise ConfigError(f"batch_size of {', '.join(unknown)}: the dataset has the buckets {there}")
-        if missing := [name for name in drawn_buckets(config, buckets) if name not in wanted]:
+            raise ConfigError(f"batch_size of {', '.join(unknown)}: the dataset has the buckets {', '.join(buckets)}")
+        if missing := [name for name in drawn if name not in wanted]:
             raise ConfigError(f"batch_size lacks a size for the bucket {', '.join(missing)} of the dataset")
-        found = {name: wanted[name] for name in drawn_buckets(config, buckets)}
+        found = {name: wanted[name] for name in drawn}
     for name, size in found.items():
         if size % (ranks * config.accumulate):
             of = "" if isinstance(config.batch_size, int) else f" of {name}"
